@@ -1,0 +1,169 @@
+# Everything here needs Go and make, and nothing else: tools and the control plane are built from Go
+# modules into bin/ the first time they are wanted. `make help` lists the targets.
+
+GO ?= go
+GOWORK ?= off
+export GOWORK
+
+BIN   := bin
+TOOLS := $(BIN)/tools
+K8S   := $(BIN)/k8s
+
+# envtest finds etcd and kube-apiserver here.
+export KUBEBUILDER_ASSETS := $(CURDIR)/$(K8S)
+
+CONTROLLER_GEN := $(TOOLS)/controller-gen
+CRD_REF_DOCS   := $(TOOLS)/crd-ref-docs
+GOLANGCI_LINT  := $(TOOLS)/golangci-lint
+KUBECTL        ?= $(K8S)/kubectl
+
+# Images. IMG is the operator's.
+REGISTRY       ?= ghcr.io/replyqueue
+TAG            ?= v0.1.0
+IMG            ?= $(REGISTRY)/operator:$(TAG)
+CONTAINER_TOOL ?= docker
+
+# What `make test` and `make fuzz` run on, and for how long.
+PKG       ?= ./...
+TESTFLAGS ?= -timeout=15m
+FUZZTIME  ?= 20s
+FUZZTOTAL ?= 0
+
+.DELETE_ON_ERROR:
+
+.PHONY: all
+all: build
+
+##@ General
+
+.PHONY: help
+help: ## List the targets.
+	@printf 'Usage: make <target>\n'
+	@while IFS= read -r line; do \
+	  case "$$line" in \
+	    '##@ '*) printf '\n%s\n' "$${line#??? }" ;; \
+	    [a-z]*:*'## '*) printf '  %-17s %s\n' "$${line%%:*}" "$${line#*## }" ;; \
+	  esac; \
+	done < Makefile
+
+.PHONY: demo
+demo: ## Watch the whole idea work: real API server, operator and programs, SQS in process.
+	$(GO) run ./hack/demo
+
+.PHONY: demo-up
+demo-up: ## The same, left running with a KUBECONFIG to play with, until Ctrl-C.
+	$(GO) run ./hack/demo --up
+
+##@ Development
+
+.PHONY: generate
+generate: $(CONTROLLER_GEN) ## Generate DeepCopy methods.
+	$(CONTROLLER_GEN) object paths=./api/...
+
+.PHONY: manifests
+manifests: $(CONTROLLER_GEN) ## Generate CRDs, the operator's ClusterRole and the webhook configuration from markers.
+	$(CONTROLLER_GEN) crd rbac:roleName=manager-role webhook paths=./api/... paths=./internal/... paths=./cmd/... \
+	  output:crd:artifacts:config=config/crd/bases
+
+.PHONY: api-docs
+api-docs: $(CRD_REF_DOCS) ## Generate docs/reference/api.md from the kinds.
+	@mkdir -p docs/reference
+	$(CRD_REF_DOCS) --source-path=api --config=hack/api-docs.yaml --renderer=markdown --output-path=docs/reference/api.md
+
+.PHONY: fmt
+fmt: $(GOLANGCI_LINT) ## Format the code.
+	$(GOLANGCI_LINT) fmt
+
+.PHONY: vet
+vet: ## Run go vet.
+	$(GO) vet ./...
+
+.PHONY: lint
+lint: $(GOLANGCI_LINT) ## Lint code, architecture (depguard) and API (kube-api-linter).
+	$(GOLANGCI_LINT) run
+
+.PHONY: lint-fix
+lint-fix: $(GOLANGCI_LINT) ## Lint, and fix what can be fixed by itself.
+	$(GOLANGCI_LINT) run --fix
+
+.PHONY: verify
+verify: $(CONTROLLER_GEN) $(CRD_REF_DOCS) $(GOLANGCI_LINT) controlplane ## Prove that generated files, formatting and go.mod are up to date.
+	$(GO) run ./hack/verify $(MAKE) --no-print-directory generate manifests api-docs build-installer fmt tidy
+
+.PHONY: tidy
+tidy: ## Tidy go.mod and go.sum.
+	$(GO) mod tidy
+
+##@ Tests
+
+.PHONY: test
+test: controlplane ## Run all tests, with the race detector where there is a C compiler (PKG=./... TESTFLAGS=).
+	$(GO) run ./hack/testreport -counts $(BIN)/test-counts -- $(TESTFLAGS) $(PKG)
+
+.PHONY: fuzz
+fuzz: ## Run every Fuzz function for FUZZTIME=20s, all together at most FUZZTOTAL (0: no bound).
+	$(GO) run ./hack/fuzz -each $(FUZZTIME) -total $(FUZZTOTAL)
+
+.PHONY: controlplane
+controlplane: ## Get etcd, kube-apiserver, kubectl, ... into bin/k8s (cold: minutes; then nothing).
+	@$(GO) run ./hack/controlplane -dir $(K8S)
+
+##@ Build
+
+.PHONY: build
+build: ## Build the operator (bin/manager), bin/sqstest and the demo's programs.
+	$(GO) build -o $(BIN)/manager ./cmd
+	$(GO) build -o $(BIN)/ $(addprefix ./,$(dir $(wildcard cmd/*/main.go examples/*/main.go)))
+
+.PHONY: docker-build
+docker-build: ## Build the operator's image IMG (needs Docker, or CONTAINER_TOOL=podman).
+	$(CONTAINER_TOOL) build -t $(IMG) .
+
+.PHONY: build-installer
+build-installer: controlplane ## Write dist/install.yaml: CRDs, RBAC, policies and the operator in one file.
+	@mkdir -p dist
+	$(KUBECTL) kustomize config/default > dist/install.yaml.tmp
+	@mv dist/install.yaml.tmp dist/install.yaml
+
+##@ Deployment (into the cluster of your KUBECONFIG)
+
+.PHONY: install
+install: controlplane ## Install the CRDs.
+	$(KUBECTL) apply --server-side -k config/crd
+
+.PHONY: uninstall
+uninstall: controlplane ## Remove the CRDs, and with them every object of the kinds.
+	$(KUBECTL) delete --ignore-not-found -k config/crd
+
+.PHONY: deploy
+deploy: controlplane ## Install CRDs and operator.
+	$(KUBECTL) apply --server-side -k config/default
+	$(KUBECTL) --namespace replyqueue-system set image deployment/replyqueue-controller-manager manager=$(IMG)
+
+.PHONY: undeploy
+undeploy: controlplane ## Remove everything that deploy installed.
+	$(KUBECTL) delete --ignore-not-found -k config/default
+
+##@ Cleaning
+
+.PHONY: clean
+clean: ## Remove what was built (the Go caches stay).
+	rm -rf $(BIN)
+
+# Tools: built once, again when their pins change.
+
+$(CONTROLLER_GEN): hack/tools/go.mod hack/tools/go.sum
+	$(call tool,hack/tools,sigs.k8s.io/controller-tools/cmd/controller-gen)
+
+$(CRD_REF_DOCS): hack/tools/go.mod hack/tools/go.sum
+	$(call tool,hack/tools,github.com/elastic/crd-ref-docs)
+
+# golangci-lint with the kube-api-linter compiled in.
+$(GOLANGCI_LINT): hack/tools/lint/go.mod hack/tools/lint/go.sum
+	$(call tool,hack/tools/lint,sigs.k8s.io/kube-api-linter/cmd/golangci-lint-kube-api-linter)
+
+define tool
+@echo "Building $(notdir $@) (once; pinned in $(1)/go.mod)"
+@cd $(1) && $(GO) build -mod=readonly -trimpath -ldflags='-s -w' -o "$(CURDIR)/$@" $(2)
+@touch $@
+endef
