@@ -1,0 +1,65 @@
+package v1alpha1
+
+// EncryptionType says who holds the key a queue is encrypted with.
+// +kubebuilder:validation:Enum=SQSManaged;KMS;None
+type EncryptionType string
+
+const (
+	// EncryptionSQSManaged is server-side encryption with keys that SQS owns (SSE-SQS, AWS's default).
+	EncryptionSQSManaged EncryptionType = "SQSManaged"
+	// EncryptionKMS is server-side encryption with a key in AWS KMS (SSE-KMS).
+	EncryptionKMS EncryptionType = "KMS"
+	// EncryptionNone turns server-side encryption off.
+	EncryptionNone EncryptionType = "None"
+)
+
+// Encryption is a queue's server-side encryption.
+// +kubebuilder:validation:XValidation:rule="(self.type == 'KMS') == has(self.kmsKeyID)",message="kmsKeyID is required with type KMS, and refused with any other type"
+// +kubebuilder:validation:XValidation:rule="!has(self.dataKeyReuseSeconds) || self.type == 'KMS'",message="dataKeyReuseSeconds goes with type KMS only"
+type Encryption struct {
+	// type is SQSManaged (keys that SQS owns), KMS (a key of yours in AWS KMS) or None.
+	// +required
+	Type EncryptionType `json:"type,omitempty"`
+
+	// kmsKeyID is the ID, ARN or alias (alias/name) of the KMS key. Required with type KMS.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=2048
+	KMSKeyID string `json:"kmsKeyID,omitempty"`
+
+	// dataKeyReuseSeconds is how long SQS reuses a data key before it asks KMS again, 60 to 86400.
+	// Unset: AWS's default, 300.
+	// +optional
+	// +kubebuilder:validation:Minimum=60
+	// +kubebuilder:validation:Maximum=86400
+	DataKeyReuseSeconds *int32 `json:"dataKeyReuseSeconds,omitempty"`
+}
+
+// Tags are AWS tags on a queue. Keys are 1 to 128 and values at most 256 characters long.
+// +kubebuilder:validation:MaxProperties=40
+// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) >= 1 && size(k) <= 128)",message="a tag's key is 1 to 128 characters long"
+// +kubebuilder:validation:XValidation:rule="self.all(k, size(self[k]) <= 256)",message="a tag's value is at most 256 characters long"
+// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('aws:') && !k.startsWith('replyqueue.dev/') && !k.startsWith('kubernetes-') && !k.startsWith('__AmazonSQS') && !k.startsWith('__IdleQueue'))",message="tags that start with aws:, replyqueue.dev/, kubernetes-, __AmazonSQS or __IdleQueue carry ownership and access, and are the operator's to write"
+type Tags map[string]string
+
+// ProviderReference names a QueueProvider.
+type ProviderReference struct {
+	// name of the QueueProvider.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+}
+
+// NamespacesFrom says which namespaces are meant.
+// +kubebuilder:validation:Enum=Same;Selector;All
+type NamespacesFrom string
+
+const (
+	// NamespacesFromSame is the object's own namespace.
+	NamespacesFromSame NamespacesFrom = "Same"
+	// NamespacesFromSelector is every namespace whose labels match a selector.
+	NamespacesFromSelector NamespacesFrom = "Selector"
+	// NamespacesFromAll is every namespace.
+	NamespacesFromAll NamespacesFrom = "All"
+)

@@ -1,0 +1,141 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// ProviderNamespaces says which namespaces may use a QueueProvider.
+// +kubebuilder:validation:XValidation:rule="self.from != 'Same'",message="a QueueProvider has no namespace: from is All or Selector"
+// +kubebuilder:validation:XValidation:rule="(self.from == 'Selector') == has(self.selector)",message="selector is required with from: Selector, and refused with any other"
+type ProviderNamespaces struct {
+	// from is Selector (namespaces whose labels match selector) or All.
+	// +required
+	From NamespacesFrom `json:"from,omitempty"`
+
+	// selector chooses namespaces by their labels. Required with from: Selector.
+	// +optional
+	Selector *metav1.LabelSelector `json:"selector,omitempty"`
+}
+
+// QueueProviderSpec says where queues are made, and who may ask for them.
+// +kubebuilder:validation:XValidation:rule="has(self.region) == has(oldSelf.region) && has(self.namePrefix) == has(oldSelf.namePrefix)",message="region and namePrefix cannot be added or removed: existing queues would be lost sight of. Create another QueueProvider"
+type QueueProviderSpec struct {
+	// region is the AWS region. Immutable. Unset: the operator's own.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:Pattern=`^[a-z0-9-]+$`
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="region is immutable: create another QueueProvider"
+	Region string `json:"region,omitempty"`
+
+	// endpoint is the URL of the SQS API, where it is not AWS's own for the region (a VPC endpoint, or another
+	// server that speaks SQS). Pods are told of it. Unset: AWS's.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="isURL(self) && (url(self).getScheme() == 'https' || url(self).getScheme() == 'http')",message="endpoint must be an http or https URL"
+	Endpoint string `json:"endpoint,omitempty"`
+
+	// roleARN is an IAM role that the operator assumes for this provider. Unset: its own credentials.
+	// +optional
+	// +kubebuilder:validation:MinLength=20
+	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:Pattern=`^arn:[a-z0-9-]+:iam::[0-9]{12}:role/.+$`
+	RoleARN string `json:"roleARN,omitempty"`
+
+	// namePrefix is the first part of every queue name made here. Immutable. Unset: the operator's prefix.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=16
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9-]+$`
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="namePrefix is immutable: create another QueueProvider"
+	NamePrefix string `json:"namePrefix,omitempty"`
+
+	// defaultTags are put on every queue made here, under the tags that a channel or host asks for.
+	// +optional
+	DefaultTags Tags `json:"defaultTags,omitempty"`
+
+	// allowedQueueNames are the patterns within which spec.queueName of a RequestChannel may choose: letters,
+	// digits, hyphens and underscores, * for any run of them, and ${namespace} for the channel's namespace.
+	// Unset: none, and spec.queueName is refused.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=50
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=160
+	// +kubebuilder:validation:items:Pattern=`^([A-Za-z0-9_*-]|\$\{namespace\})+(\.fifo)?$`
+	AllowedQueueNames []string `json:"allowedQueueNames,omitempty"`
+
+	// allowPolicies lets RequestChannels set spec.policy while true. A queue's policy can open it to other
+	// accounts. Unset: false.
+	// +optional
+	AllowPolicies *bool `json:"allowPolicies,omitempty"` //nolint:kubeapilinter // A permission: given or not.
+
+	// namespaces says which namespaces may use this provider.
+	// +required
+	Namespaces ProviderNamespaces `json:"namespaces,omitzero"`
+}
+
+// QueueProviderStatus says whether the provider can be used.
+// +kubebuilder:validation:MinProperties=1
+type QueueProviderStatus struct {
+	// conditions are Ready, and Reconciling or Stalled while true, and InUse.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// observedGeneration is the generation of the spec that this status describes.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
+
+	// region in use.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Region string `json:"region,omitempty"`
+
+	// users is the number of RequestChannels and ReplyHosts that name this provider.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Users *int32 `json:"users,omitempty"`
+}
+
+// QueueProvider is a place where queues are made (account, region, endpoint) and the terms on which namespaces
+// may use it. The platform team writes it.
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=qp,categories=replyqueue
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Region",type=string,JSONPath=`.status.region`
+// +kubebuilder:printcolumn:name="Users",type=integer,JSONPath=`.status.users`
+// +kubebuilder:printcolumn:name="Endpoint",type=string,JSONPath=`.spec.endpoint`,priority=1
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type QueueProvider struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// metadata is standard object metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec says where queues are made, and who may ask for them.
+	// +required
+	Spec QueueProviderSpec `json:"spec,omitzero"`
+
+	// status says whether the provider can be used.
+	// +optional
+	Status QueueProviderStatus `json:"status,omitzero"`
+}
+
+// QueueProviderList is a list of QueueProviders.
+// +kubebuilder:object:root=true
+type QueueProviderList struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is standard list metadata.
+	// +optional
+	metav1.ListMeta `json:"metadata,omitempty"`
+	// items are the QueueProviders.
+	Items []QueueProvider `json:"items"`
+}

@@ -1,0 +1,453 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// DeletionPolicy says what becomes of a queue when its RequestChannel is deleted.
+// +kubebuilder:validation:Enum=Delete;Retain;DeleteIfEmpty
+type DeletionPolicy string
+
+const (
+	// DeletionPolicyDelete deletes the queue with its messages.
+	DeletionPolicyDelete DeletionPolicy = "Delete"
+	// DeletionPolicyRetain leaves the queue, without our ownership tags.
+	DeletionPolicyRetain DeletionPolicy = "Retain"
+	// DeletionPolicyDeleteIfEmpty waits until the queue holds no message, then deletes it.
+	DeletionPolicyDeleteIfEmpty DeletionPolicy = "DeleteIfEmpty"
+)
+
+// AdoptionPolicy says whether a queue that exists already may be taken over.
+// +kubebuilder:validation:Enum=Never;IfConsented
+type AdoptionPolicy string
+
+const (
+	// AdoptionPolicyNever: a queue of that name that is not ours stalls the channel.
+	AdoptionPolicyNever AdoptionPolicy = "Never"
+	// AdoptionPolicyIfConsented: a queue whose tag replyqueue.dev/adoptable-by names this cluster and namespace
+	// is taken over.
+	AdoptionPolicyIfConsented AdoptionPolicy = "IfConsented"
+)
+
+// ManagementPolicy says whether the operator may write to the queue.
+// +kubebuilder:validation:Enum=Manage;Observe
+type ManagementPolicy string
+
+const (
+	// ManagementPolicyManage creates, corrects and deletes the queue.
+	ManagementPolicyManage ManagementPolicy = "Manage"
+	// ManagementPolicyObserve only reads a queue whose owner consented.
+	ManagementPolicyObserve ManagementPolicy = "Observe"
+)
+
+// DeduplicationScope says within what SQS looks for duplicates.
+// +kubebuilder:validation:Enum=Queue;MessageGroup
+type DeduplicationScope string
+
+const (
+	// DeduplicationScopeQueue deduplicates across the queue.
+	DeduplicationScopeQueue DeduplicationScope = "Queue"
+	// DeduplicationScopeMessageGroup deduplicates within a message group.
+	DeduplicationScopeMessageGroup DeduplicationScope = "MessageGroup"
+)
+
+// FIFOThroughputLimit says to what the throughput quota of a FIFO queue applies.
+// +kubebuilder:validation:Enum=PerQueue;PerMessageGroupID
+type FIFOThroughputLimit string
+
+const (
+	// FIFOThroughputPerQueue: the quota is the queue's.
+	FIFOThroughputPerQueue FIFOThroughputLimit = "PerQueue"
+	// FIFOThroughputPerMessageGroupID: the quota is each group's (high throughput).
+	FIFOThroughputPerMessageGroupID FIFOThroughputLimit = "PerMessageGroupID"
+)
+
+// ContentBasedDeduplication says whether SQS derives a missing deduplication ID from the body.
+// +kubebuilder:validation:Enum=Enabled;Disabled
+type ContentBasedDeduplication string
+
+const (
+	// ContentBasedDeduplicationEnabled derives the ID from the body.
+	ContentBasedDeduplicationEnabled ContentBasedDeduplication = "Enabled"
+	// ContentBasedDeduplicationDisabled refuses a message without an ID.
+	ContentBasedDeduplicationDisabled ContentBasedDeduplication = "Disabled"
+)
+
+// FIFO makes the request queue a FIFO queue.
+// +kubebuilder:validation:XValidation:rule="!(has(self.throughputLimit) && self.throughputLimit == 'PerMessageGroupID') || (has(self.deduplicationScope) && self.deduplicationScope == 'MessageGroup')",message="throughputLimit PerMessageGroupID (high throughput) needs deduplicationScope MessageGroup"
+type FIFO struct {
+	// contentBasedDeduplication derives a missing deduplication ID from the body. rpcclient always sends an ID.
+	// Unset: Disabled.
+	// +optional
+	ContentBasedDeduplication ContentBasedDeduplication `json:"contentBasedDeduplication,omitempty"`
+
+	// deduplicationScope is Queue or MessageGroup. Unset: Queue.
+	// +optional
+	DeduplicationScope DeduplicationScope `json:"deduplicationScope,omitempty"`
+
+	// throughputLimit is PerQueue or PerMessageGroupID (high throughput). Unset: PerQueue.
+	// +optional
+	ThroughputLimit FIFOThroughputLimit `json:"throughputLimit,omitempty"`
+}
+
+// QueueAttributes are the attributes of a request queue. Unset means AWS's default, and unsetting restores it.
+type QueueAttributes struct {
+	// visibilityTimeoutSeconds hides a received message for this long, 0 to 43200. Responders extend it while
+	// they work. Unset: AWS's default, 30.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=43200
+	VisibilityTimeoutSeconds *int32 `json:"visibilityTimeoutSeconds,omitempty"`
+
+	// messageRetentionSeconds is how long SQS keeps a message nobody deleted, 60 to 1209600. Unset: AWS's
+	// default, 345600 (four days).
+	// +optional
+	// +kubebuilder:validation:Minimum=60
+	// +kubebuilder:validation:Maximum=1209600
+	MessageRetentionSeconds *int32 `json:"messageRetentionSeconds,omitempty"`
+
+	// maximumMessageBytes is the largest message accepted, with its attributes, 1024 to 1048576. Unset: AWS's
+	// default, 1048576.
+	// +optional
+	// +kubebuilder:validation:Minimum=1024
+	// +kubebuilder:validation:Maximum=1048576
+	MaximumMessageBytes *int32 `json:"maximumMessageBytes,omitempty"`
+
+	// receiveWaitSeconds is how long a receive that names no wait waits for a message, 0 to 20. rpcclient names
+	// its own. Unset: AWS's default, 0.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=20
+	ReceiveWaitSeconds *int32 `json:"receiveWaitSeconds,omitempty"`
+
+	// delaySeconds postpones the delivery of every message, 0 to 900. Unset: AWS's default, 0.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=900
+	DelaySeconds *int32 `json:"delaySeconds,omitempty"`
+}
+
+// DeadLetterQueue is a dead-letter queue that the operator creates.
+type DeadLetterQueue struct {
+	// messageRetentionSeconds is how long the dead-letter queue keeps a message, 60 to 1209600. SQS counts from
+	// the first send, so it should exceed the request queue's. Unset: 1209600 (fourteen days), ours rather than
+	// AWS's, because a dead letter that expires before it is looked at is lost.
+	// +optional
+	// +kubebuilder:validation:Minimum=60
+	// +kubebuilder:validation:Maximum=1209600
+	MessageRetentionSeconds *int32 `json:"messageRetentionSeconds,omitempty"`
+}
+
+// ChannelReference names a RequestChannel in the same namespace.
+type ChannelReference struct {
+	// name of the RequestChannel.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name,omitempty"`
+}
+
+// DeadLetter says where requests go that were received too often.
+// +kubebuilder:validation:XValidation:rule="[has(self.queue), has(self.channelRef), has(self.arn)].filter(x, x).size() == 1",message="exactly one of queue, channelRef and arn must be set"
+type DeadLetter struct {
+	// maxReceiveCount is how often a request may be received before it is moved, 1 to 1000.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	MaxReceiveCount int32 `json:"maxReceiveCount,omitempty"`
+
+	// queue has the operator create a dead-letter queue beside the request queue; {} takes the defaults.
+	// +optional
+	Queue *DeadLetterQueue `json:"queue,omitempty"`
+
+	// channelRef uses the request queue of another RequestChannel in this namespace.
+	// +optional
+	ChannelRef *ChannelReference `json:"channelRef,omitempty"`
+
+	// arn uses a queue the operator does not own, and never modifies.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:Pattern=`^arn:[a-z0-9-]+:sqs:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,80}(\.fifo)?$`
+	ARN string `json:"arn,omitempty"`
+}
+
+// AllowedCallers says from which namespaces pods may call a channel.
+// +kubebuilder:validation:XValidation:rule="(self.from == 'Selector') == has(self.selector)",message="selector is required with from: Selector, and refused with any other"
+type AllowedCallers struct {
+	// from is Same (this namespace), Selector (namespaces whose labels match selector) or All.
+	// +required
+	From NamespacesFrom `json:"from,omitempty"`
+
+	// selector chooses namespaces by their labels. Required with from: Selector.
+	// +optional
+	Selector *metav1.LabelSelector `json:"selector,omitempty"`
+}
+
+// CallDefaults are what callers of a channel should use. They reach callers by injection.
+// +kubebuilder:validation:MinProperties=1
+type CallDefaults struct {
+	// timeoutSeconds is the deadline of a call that names none, 1 to 43200. Unset: 30.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=43200
+	TimeoutSeconds *int32 `json:"timeoutSeconds,omitempty"`
+
+	// maxAttempts is how often a call may be sent where a retry is safe, 1 to 10. Unset: the client's default.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10
+	MaxAttempts *int32 `json:"maxAttempts,omitempty"`
+}
+
+// Binding asks for a Secret as a Provisioned Service of servicebinding.io offers it.
+type Binding struct {
+	// secretName is the Secret to write, in this namespace. A Secret that is not ours is never overwritten.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	SecretName string `json:"secretName,omitempty"`
+}
+
+// RequestChannelSpec says what the request queue should be.
+// +kubebuilder:validation:XValidation:rule="has(self.fifo) == has(oldSelf.fifo)",message="fifo cannot be added or removed: SQS cannot change a queue's type. Create another RequestChannel"
+// +kubebuilder:validation:XValidation:rule="has(self.queueName) == has(oldSelf.queueName)",message="queueName cannot be added or removed: create another RequestChannel"
+// +kubebuilder:validation:XValidation:rule="has(self.providerRef) == has(oldSelf.providerRef)",message="providerRef cannot be added or removed: create another RequestChannel"
+// +kubebuilder:validation:XValidation:rule="!has(self.queueName) || self.queueName.endsWith('.fifo') == has(self.fifo)",message="queueName ends in .fifo exactly when fifo is set"
+// +kubebuilder:validation:XValidation:rule="!has(self.managementPolicy) || self.managementPolicy != 'Observe' || !has(self.deletionPolicy) || self.deletionPolicy == 'Retain'",message="an observed queue is never deleted: leave deletionPolicy unset, or set it to Retain"
+type RequestChannelSpec struct {
+	// queueName is the name of the queue in SQS, within the patterns its QueueProvider allows. Immutable.
+	// Unset: <prefix>_<cluster>_<namespace>_<name>, cut to SQS's 80 characters with a hash.
+	// +optional
+	// +kubebuilder:validation:MaxLength=80
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9_-]+(\.fifo)?$`
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="queueName is immutable: create another RequestChannel"
+	QueueName string `json:"queueName,omitempty"`
+
+	// fifo makes it a FIFO queue; {} takes AWS's defaults. It cannot be added or removed later. Unset: a
+	// standard queue.
+	// +optional
+	FIFO *FIFO `json:"fifo,omitempty"`
+
+	// queue holds the queue's attributes. Unset: AWS's defaults.
+	// +optional
+	Queue *QueueAttributes `json:"queue,omitempty"`
+
+	// encryption is the queue's server-side encryption. Unset: AWS's default, keys that SQS owns.
+	// +optional
+	Encryption *Encryption `json:"encryption,omitempty"`
+
+	// deadLetter says where requests go that were received too often. Unset: they are retried until they expire.
+	// +optional
+	DeadLetter *DeadLetter `json:"deadLetter,omitempty"`
+
+	// policy is the queue's access policy as JSON, where its QueueProvider allows policies. It is compared by
+	// meaning, not by text.
+	// +optional
+	// +kubebuilder:validation:MinLength=2
+	// +kubebuilder:validation:MaxLength=8192
+	Policy string `json:"policy,omitempty"`
+
+	// tags are put on the queue beside the operator's own. Tags that others put there are left alone.
+	// +optional
+	Tags Tags `json:"tags,omitempty"`
+
+	// extraAttributes are SQS attributes that have no field here yet, by their SQS names.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=20
+	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) <= 100 && k.matches('^[A-Za-z][A-Za-z0-9]*$'))",message="an attribute's name is letters and digits, at most 100"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, size(self[k]) <= 1024)",message="an attribute's value is at most 1024 characters long"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !(k in ['All', 'VisibilityTimeout', 'MessageRetentionPeriod', 'MaximumMessageSize', 'ReceiveMessageWaitTimeSeconds', 'DelaySeconds', 'FifoQueue', 'ContentBasedDeduplication', 'DeduplicationScope', 'FifoThroughputLimit', 'KmsMasterKeyId', 'KmsDataKeyReusePeriodSeconds', 'SqsManagedSseEnabled', 'Policy', 'RedrivePolicy', 'RedriveAllowPolicy', 'QueueArn']))",message="this attribute has a field of its own in the spec, or cannot be set"
+	ExtraAttributes map[string]string `json:"extraAttributes,omitempty"`
+
+	// allowedCallers says from which namespaces pods may call this channel. Unset: this namespace.
+	// +optional
+	AllowedCallers *AllowedCallers `json:"allowedCallers,omitempty"`
+
+	// call holds what callers should use. Unset: the client's defaults.
+	// +optional
+	Call *CallDefaults `json:"call,omitempty"`
+
+	// providerRef names the QueueProvider (account, region, endpoint). Immutable. Unset: the operator's own
+	// environment.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="providerRef is immutable: create another RequestChannel"
+	ProviderRef *ProviderReference `json:"providerRef,omitempty"`
+
+	// deletionPolicy says what becomes of the queue when this object is deleted: Delete, Retain or
+	// DeleteIfEmpty. Unset: Delete what was created, Retain what was adopted.
+	// +optional
+	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
+
+	// adoptionPolicy says whether an existing queue may be taken over: Never or IfConsented. Unset: Never.
+	// +optional
+	AdoptionPolicy AdoptionPolicy `json:"adoptionPolicy,omitempty"`
+
+	// managementPolicy is Manage, or Observe to only read a queue whose owner consented. Unset: Manage.
+	// +optional
+	ManagementPolicy ManagementPolicy `json:"managementPolicy,omitempty"`
+
+	// suspend stops the operator from writing to the queue while true. Deletion still runs. Unset: false.
+	// +optional
+	Suspend *bool `json:"suspend,omitempty"` //nolint:kubeapilinter // The field is a boolean wherever GitOps users meet it.
+
+	// binding asks for a Secret with the queue's coordinates, as a Provisioned Service. Unset: none.
+	// +optional
+	Binding *Binding `json:"binding,omitempty"`
+}
+
+// ResponderCounts counts the pods that serve a channel.
+type ResponderCounts struct {
+	// total is the number of pods that name the channel in replyqueue.dev/serves.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Total *int32 `json:"total,omitempty"`
+
+	// ready is how many of them are Ready.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Ready *int32 `json:"ready,omitempty"`
+}
+
+// BindingStatus names the Secret of a Provisioned Service.
+type BindingStatus struct {
+	// name of the Secret, in this namespace.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+}
+
+// RequestChannelStatus says what the request queue is.
+// +kubebuilder:validation:MinProperties=1
+type RequestChannelStatus struct {
+	// conditions are Ready, and Reconciling or Stalled while true, and QueueReady, DeadLetterReady, Drifted.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// observedGeneration is the generation of the spec that this status describes.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
+
+	// queueURL is where requests are sent.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	QueueURL string `json:"queueURL,omitempty"`
+
+	// queueARN is the queue's ARN.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	QueueARN string `json:"queueARN,omitempty"`
+
+	// accountID is the AWS account that holds the queue.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=32
+	AccountID string `json:"accountID,omitempty"`
+
+	// region is the AWS region that holds the queue.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Region string `json:"region,omitempty"`
+
+	// deadLetterQueueURL is the URL of the dead-letter queue, where the operator created it.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	DeadLetterQueueURL string `json:"deadLetterQueueURL,omitempty"`
+
+	// deadLetterQueueARN is the ARN of the dead-letter queue in use.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	DeadLetterQueueARN string `json:"deadLetterQueueARN,omitempty"`
+
+	// adopted is true when the queue existed before this channel took it over.
+	// +optional
+	Adopted *bool `json:"adopted,omitempty"` //nolint:kubeapilinter // A fact with two values, never to grow a third.
+
+	// appliedAttributes are the names of the attributes that were last set, so that unsetting one restores
+	// AWS's default.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=40
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=100
+	AppliedAttributes []string `json:"appliedAttributes,omitempty"`
+
+	// appliedTags are the keys of the tags that were last set, so that removing one from the spec removes it
+	// from the queue while foreign tags stay.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=50
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=128
+	AppliedTags []string `json:"appliedTags,omitempty"`
+
+	// responders counts the pods that serve this channel.
+	// +optional
+	Responders *ResponderCounts `json:"responders,omitempty"`
+
+	// lastWriteTime is when an attribute was last written. No drift verdict falls until SQS has propagated it.
+	// +optional
+	LastWriteTime *metav1.Time `json:"lastWriteTime,omitempty"`
+
+	// lastDriftTime is when the queue was last found to differ from the spec.
+	// +optional
+	LastDriftTime *metav1.Time `json:"lastDriftTime,omitempty"`
+
+	// lastHandledReconcileAt is the last value of the annotation replyqueue.dev/reconcile-at that was handled.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	LastHandledReconcileAt string `json:"lastHandledReconcileAt,omitempty"`
+
+	// binding names the Secret with the queue's coordinates.
+	// +optional
+	Binding *BindingStatus `json:"binding,omitempty"`
+}
+
+// RequestChannel is one request queue in SQS, its dead-letter queue and its policy. Requesters send to it,
+// responders answer from it.
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=rch,categories=replyqueue
+// +kubebuilder:metadata:labels="servicebinding.io/provisioned-service=true"
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Responders",type=integer,JSONPath=`.status.responders.ready`
+// +kubebuilder:printcolumn:name="Queue URL",type=string,JSONPath=`.status.queueURL`,priority=1
+// +kubebuilder:printcolumn:name="Provider",type=string,JSONPath=`.spec.providerRef.name`,priority=1
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="the name must be a DNS label: at most 63 lower-case letters, digits and hyphens (no dots)"
+type RequestChannel struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// metadata is standard object metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec says what the request queue should be.
+	// +required
+	Spec RequestChannelSpec `json:"spec,omitzero"`
+
+	// status says what it is.
+	// +optional
+	Status RequestChannelStatus `json:"status,omitzero"`
+}
+
+// RequestChannelList is a list of RequestChannels.
+// +kubebuilder:object:root=true
+type RequestChannelList struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is standard list metadata.
+	// +optional
+	metav1.ListMeta `json:"metadata,omitempty"`
+	// items are the RequestChannels.
+	Items []RequestChannel `json:"items"`
+}
