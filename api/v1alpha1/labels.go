@@ -1,5 +1,10 @@
 package v1alpha1
 
+import (
+	"crypto/sha256"
+	"encoding/hex"
+)
+
 // What a pod says. The label opts it in; the annotations say what it does.
 const (
 	// LabelInject on a pod opts it in. Its value is one of InjectTrue and InjectBestEffort.
@@ -122,3 +127,15 @@ const (
 	// DefaultProviderName stands for the operator's own environment where no QueueProvider is named.
 	DefaultProviderName = "default"
 )
+
+// ChannelURLAnnotation is the pod annotation that carries one channel's URL. reference is a name, or
+// name.namespace, as the pod's annotations give it. An annotation's name part holds 63 characters, so a longer
+// reference is cut and ends in a hash.
+func ChannelURLAnnotation(reference string) string {
+	const most, kept = 63, 46
+	if len(reference) > most {
+		sum := sha256.Sum256([]byte(reference))
+		reference = reference[:kept] + "-" + hex.EncodeToString(sum[:8])
+	}
+	return AnnotationChannelURLPrefix + reference
+}
