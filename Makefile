@@ -62,13 +62,13 @@ generate: $(CONTROLLER_GEN) ## Generate DeepCopy methods.
 
 .PHONY: manifests
 manifests: $(CONTROLLER_GEN) ## Generate CRDs, the operator's ClusterRole and the webhook configuration from markers.
-	$(CONTROLLER_GEN) crd rbac:roleName=manager-role webhook paths=./api/... paths=./internal/... paths=./cmd/... \
-	  output:crd:artifacts:config=config/crd/bases
+	$(CONTROLLER_GEN) crd rbac:roleName=manager-role webhook output:crd:artifacts:config=config/crd/bases \
+	  $(patsubst %,paths=./%/...,$(wildcard api internal cmd))
 
 .PHONY: api-docs
 api-docs: $(CRD_REF_DOCS) ## Generate docs/reference/api.md from the kinds.
 	@mkdir -p docs/reference
-	$(CRD_REF_DOCS) --source-path=api --config=hack/api-docs.yaml --renderer=markdown --output-path=docs/reference/api.md
+	$(CRD_REF_DOCS) --log-level=ERROR --source-path=api --config=hack/api-docs.yaml --renderer=markdown --output-path=docs/reference/api.md
 
 .PHONY: fmt
 fmt: $(GOLANGCI_LINT) ## Format the code.

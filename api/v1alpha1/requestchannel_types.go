@@ -164,6 +164,7 @@ type DeadLetter struct {
 
 	// arn uses a queue the operator does not own, and never modifies.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
 	// +kubebuilder:validation:Pattern=`^arn:[a-z0-9-]+:sqs:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,80}(\.fifo)?$`
 	ARN string `json:"arn,omitempty"`
@@ -216,6 +217,7 @@ type RequestChannelSpec struct {
 	// queueName is the name of the queue in SQS, within the patterns its QueueProvider allows. Immutable.
 	// Unset: <prefix>_<cluster>_<namespace>_<name>, cut to SQS's 80 characters with a hash.
 	// +optional
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=80
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9_-]+(\.fifo)?$`
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="queueName is immutable: create another RequestChannel"

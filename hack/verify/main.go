@@ -35,7 +35,7 @@ func main() {
 }
 
 func run(ctx context.Context, command []string) error {
-	before, err := snapshot(".")
+	before, err := snapshot()
 	if err != nil {
 		return err
 	}
@@ -44,7 +44,7 @@ func run(ctx context.Context, command []string) error {
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("%v: %w", command, err)
 	}
-	after, err := snapshot(".")
+	after, err := snapshot()
 	if err != nil {
 		return err
 	}
@@ -63,18 +63,14 @@ func run(ctx context.Context, command []string) error {
 // outside are the folders at the root that are no part of the project's source (.gitignore).
 var outside = []string{".git", "bin", ".cache", ".demo"}
 
-// snapshot digests every file under root.
-func snapshot(root string) (map[string][sha256.Size]byte, error) {
+// snapshot digests every file of the tree.
+func snapshot() (map[string][sha256.Size]byte, error) {
 	files := map[string][sha256.Size]byte{}
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		rel, err := filepath.Rel(root, path)
-		if err != nil {
-			return err
-		}
-		if slices.Contains(outside, rel) {
+		if slices.Contains(outside, path) {
 			if d.IsDir() {
 				return filepath.SkipDir
 			}
@@ -87,7 +83,7 @@ func snapshot(root string) (map[string][sha256.Size]byte, error) {
 		if err != nil {
 			return err
 		}
-		files[filepath.ToSlash(rel)] = sha256.Sum256(text)
+		files[path] = sha256.Sum256(text)
 		return nil
 	})
 	return files, err

@@ -23,7 +23,7 @@ func TestRunNamesWhatTheGeneratorChanged(t *testing.T) {
 		t.Errorf("an unchanged tree: %v", err)
 	}
 
-	before, err := snapshot(".")
+	before, err := snapshot()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func TestRunNamesWhatTheGeneratorChanged(t *testing.T) {
 	if err := run(t.Context(), generator); err == nil || !strings.Contains(err.Error(), "stale") {
 		t.Errorf("a changed tree: %v", err)
 	}
-	after, err := snapshot(".")
+	after, err := snapshot()
 	if err != nil {
 		t.Fatal(err)
 	}
