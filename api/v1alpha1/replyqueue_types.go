@@ -31,7 +31,7 @@ const (
 )
 
 // CloseReason says why a reply queue was closed.
-// +kubebuilder:validation:Enum=Idle;PodStopped;PodGone;NameAbsent;Superseded
+// +kubebuilder:validation:Enum=Idle;PodStopped;PodGone;NameAbsent
 type CloseReason string
 
 const (
@@ -43,8 +43,6 @@ const (
 	ClosePodGone CloseReason = "PodGone"
 	// CloseNameAbsent: no pod of that name was seen for the idle retention (identity Stable).
 	CloseNameAbsent CloseReason = "NameAbsent"
-	// CloseSuperseded: a second record for the same pod; its queue was never handed out.
-	CloseSuperseded CloseReason = "Superseded"
 )
 
 // PodReference names one pod.
@@ -121,7 +119,7 @@ type ReplyQueueSpec struct {
 
 // Closing says why and when a reply queue was closed. It is never taken back.
 type Closing struct {
-	// reason is Idle, PodStopped, PodGone, NameAbsent or Superseded.
+	// reason is Idle, PodStopped, PodGone or NameAbsent.
 	// +required
 	Reason CloseReason `json:"reason,omitempty"`
 

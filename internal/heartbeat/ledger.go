@@ -1,0 +1,318 @@
+// Package heartbeat hears the applications' heartbeats: Leases named by pod UIDs that applications renew. It counts
+// silence by the operator's own clock, and only while its view of the Leases is continuous; it never compares clocks.
+package heartbeat
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
+)
+
+const (
+	// BeaconInterval is how often the operator renews its own Lease among the others and waits to see it come back:
+	// proof that renewals are accepted and that the watch delivers them.
+	BeaconInterval = 5 * time.Second
+	// BeaconGap is how long the beacon may stay away before the view counts as broken: two lost and one late.
+	BeaconGap = 3 * BeaconInterval
+
+	// outageIntervals is after how many missed heartbeats an application counts as missing. It is less than the five
+	// that an idle retention holds at least, so that an outage is seen before the first queue is closed for it.
+	outageIntervals = 3
+	// outageShare and outageCount: more than this share and more than this many missing at once is an outage.
+	outageShare = 0.2
+	outageCount = 10
+)
+
+// Expectation is what can be expected of one pod's application.
+type Expectation struct {
+	// Pod is where to look for it.
+	Pod types.NamespacedName
+	// Host is its ReplyHost, in the same namespace.
+	Host string
+	// Interval between two heartbeats, and how long silence is tolerated.
+	Interval, Retention time.Duration
+	// Counting says that its calling container runs, and Started since when, by the operator's own clock.
+	Counting bool
+	Started  time.Time
+}
+
+// Heard is what is known of one pod's heartbeats.
+type Heard struct {
+	// Lease says that its Lease exists, and Closing what its state says.
+	Lease, Closing bool
+	// Continuous says that the view has no gap up to now.
+	Continuous bool
+	// Since is the latest of: the last renewal seen, the start of the view, the start of the container, the return
+	// of a Lease that had vanished.
+	Since time.Time
+	// Woke says that a renewal arrived after the Lease was seen closing.
+	Woke bool
+	// Outage says that too many applications are missing at once.
+	Outage bool
+}
+
+// Notice says that something happened to one pod's heartbeats that calls for a decision.
+type Notice struct {
+	// UID of the pod, and where to look for it (empty when nothing was expected of it).
+	UID types.UID
+	Pod types.NamespacedName
+}
+
+// Ledger is the count of heartbeats. It takes the time as an argument and starts nothing.
+type Ledger struct {
+	mu sync.Mutex
+	// viewStart is when the present continuous view began; zero before the first beacon came back.
+	viewStart, lastBeacon time.Time
+	beaconRenewal         string
+	entries               map[types.UID]*entry
+	outage                bool
+}
+
+type entry struct {
+	lease     bool
+	renewal   string
+	heard     time.Time
+	closing   bool
+	woke      bool
+	pod       types.NamespacedName
+	expected  *Expectation
+	announced bool
+	mark      bool // seen in the list that is being taken in
+}
+
+// NewLedger returns an empty ledger whose view is not continuous yet.
+func NewLedger() *Ledger { return &Ledger{entries: map[types.UID]*entry{}} }
+
+// Replace takes in a complete list of Leases: what happened before it is not known, so every count begins anew.
+func (l *Ledger) Replace(leases []*coordinationv1.Lease, now time.Time) []Notice {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.viewStart, l.lastBeacon = time.Time{}, time.Time{}
+	for _, e := range l.entries {
+		e.mark = false
+	}
+	var notices []Notice
+	for _, lease := range leases {
+		if lease.Name == BeaconName {
+			l.beaconRenewal = renewalOf(lease)
+			continue
+		}
+		// A renewal between the last event and this list cannot be placed before or after a closing, so it wakes
+		// nothing; the next one does.
+		woke := l.entry(types.UID(lease.Name)).woke
+		notices = append(notices, l.apply(lease, now)...)
+		e := l.entries[types.UID(lease.Name)]
+		e.mark, e.woke = true, woke && e.closing
+	}
+	for uid, e := range l.entries {
+		if !e.mark {
+			notices = append(notices, l.vanish(uid, e, now)...)
+		}
+	}
+	return notices
+}
+
+// Apply takes in one Lease that was added or changed.
+func (l *Ledger) Apply(lease *coordinationv1.Lease, now time.Time) []Notice {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if lease.Name == BeaconName {
+		if r := renewalOf(lease); r != l.beaconRenewal {
+			l.beaconRenewal = r
+			if l.viewStart.IsZero() || now.Sub(l.lastBeacon) > BeaconGap {
+				l.viewStart = now
+			}
+			l.lastBeacon = now
+		}
+		return nil
+	}
+	return l.apply(lease, now)
+}
+
+// Remove takes in that a Lease was deleted. Its count begins anew when it is written again.
+func (l *Ledger) Remove(uid types.UID, now time.Time) []Notice {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e, ok := l.entries[uid]
+	if !ok {
+		return nil
+	}
+	return l.vanish(uid, e, now)
+}
+
+// Expect notes what can be expected of a pod's application; Forget ends it.
+func (l *Ledger) Expect(uid types.UID, x Expectation) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.entry(uid)
+	e.expected, e.pod = &x, x.Pod
+}
+
+// Forget ends what was expected of a pod's application. Its Lease, if it exists, stays known.
+func (l *Ledger) Forget(uid types.UID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e, ok := l.entries[uid]
+	if !ok {
+		return
+	}
+	e.expected, e.announced = nil, false
+	if !e.lease {
+		delete(l.entries, uid)
+	}
+}
+
+// Hear returns what is known of one pod's heartbeats.
+func (l *Ledger) Hear(uid types.UID, now time.Time) Heard {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	h := Heard{Continuous: l.continuous(now), Outage: l.outage, Since: l.viewStart}
+	if e, ok := l.entries[uid]; ok {
+		h.Lease, h.Closing, h.Woke, h.Since = e.lease, e.closing, e.woke, l.since(e)
+	}
+	return h
+}
+
+// Tick looks at every count, and returns a notice for each application that has been silent for longer than its
+// retention since the last look. It also finds outages.
+func (l *Ledger) Tick(now time.Time) []Notice {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	continuous := l.continuous(now)
+	expected, missing := 0, 0
+	var notices []Notice
+	for uid, e := range l.entries {
+		if e.expected == nil || !e.expected.Counting || e.closing {
+			e.announced = false
+			continue
+		}
+		expected++
+		silence := now.Sub(l.since(e))
+		if !continuous || silence <= outageIntervals*e.expected.Interval {
+			e.announced = false
+			continue
+		}
+		missing++
+		if silence > e.expected.Retention && !e.announced {
+			e.announced = true
+			notices = append(notices, Notice{UID: uid, Pod: e.pod})
+		}
+	}
+	outage := missing > outageCount && float64(missing) > outageShare*float64(expected)
+	if l.outage && !outage {
+		// What was held is decided again, now that it can be.
+		for _, e := range l.entries {
+			e.announced = false
+		}
+	}
+	l.outage = outage
+	return notices
+}
+
+// Outage says that too many applications are missing at once for it to be the applications.
+func (l *Ledger) Outage() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.outage
+}
+
+// Silenced counts, for one ReplyHost, the pods whose queue was closed for idleness.
+func (l *Ledger) Silenced(namespace, host string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for _, e := range l.entries {
+		if e.expected != nil && e.closing && e.expected.Host == host && e.expected.Pod.Namespace == namespace {
+			n++
+		}
+	}
+	return n
+}
+
+// Leases lists the UIDs whose Leases name a pod.
+func (l *Ledger) Leases(pod types.NamespacedName) []types.UID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var uids []types.UID
+	for uid, e := range l.entries {
+		if e.lease && e.pod == pod {
+			uids = append(uids, uid)
+		}
+	}
+	slices.Sort(uids)
+	return uids
+}
+
+func (l *Ledger) apply(lease *coordinationv1.Lease, now time.Time) []Notice {
+	uid := types.UID(lease.Name)
+	e := l.entry(uid)
+	renewal, closing := renewalOf(lease), lease.Annotations[injected.LeaseState] == injected.LeaseStateClosing
+	if name := lease.Annotations[AnnotationPodName]; name != "" {
+		e.pod = types.NamespacedName{Namespace: lease.Labels[v1alpha1.LabelPodNamespace], Name: name}
+	}
+	isNew := !e.lease
+	renewed := isNew || renewal != e.renewal
+	wasClosing := e.closing
+	e.lease, e.renewal, e.closing = true, renewal, closing
+	if renewed {
+		e.heard, e.announced = now, false
+	}
+	switch {
+	case !closing:
+		e.woke = false
+	case wasClosing && renewed && !isNew && !e.woke:
+		e.woke = true
+		return []Notice{{UID: uid, Pod: e.pod}}
+	}
+	return nil
+}
+
+func (l *Ledger) vanish(uid types.UID, e *entry, now time.Time) []Notice {
+	if e.expected == nil {
+		delete(l.entries, uid)
+		return nil
+	}
+	was := e.lease
+	e.lease, e.renewal, e.closing, e.woke, e.heard, e.announced = false, "", false, false, now, false
+	if !was {
+		return nil
+	}
+	return []Notice{{UID: uid, Pod: e.pod}}
+}
+
+func (l *Ledger) entry(uid types.UID) *entry {
+	e, ok := l.entries[uid]
+	if !ok {
+		e = &entry{}
+		l.entries[uid] = e
+	}
+	return e
+}
+
+func (l *Ledger) continuous(now time.Time) bool {
+	return !l.viewStart.IsZero() && now.Sub(l.lastBeacon) <= BeaconGap
+}
+
+func (l *Ledger) since(e *entry) time.Time {
+	since := l.viewStart
+	if e.heard.After(since) {
+		since = e.heard
+	}
+	if e.expected != nil && e.expected.Started.After(since) {
+		since = e.expected.Started
+	}
+	return since
+}
+
+func renewalOf(lease *coordinationv1.Lease) string {
+	if lease.Spec.RenewTime == nil {
+		return ""
+	}
+	return lease.Spec.RenewTime.UTC().Format(time.RFC3339Nano)
+}

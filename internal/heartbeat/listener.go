@@ -1,0 +1,147 @@
+package heartbeat
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+)
+
+const (
+	// BeaconName is the Lease that the operator renews itself, among those of the applications.
+	BeaconName = "replyqueue-operator"
+	// AnnotationPodName on a Lease is the name of the pod whose UID it bears; the namespace is a label.
+	AnnotationPodName = "replyqueue.dev/pod-name"
+)
+
+// Listener keeps a Ledger: it watches the Leases of v1alpha1.HeartbeatNamespace, renews the beacon, and looks at the
+// counts every second. It runs on the leader alone, so a new leader counts from nothing.
+//
+// It watches by itself, rather than through the manager's cache, because it has to know when a list replaced what
+// it had seen.
+type Listener struct {
+	// Ledger to keep.
+	Ledger *Ledger
+	// Leases of v1alpha1.HeartbeatNamespace.
+	Leases coordinationclient.LeaseInterface
+	// Clock measures silence.
+	Clock clock.WithTicker
+	// Notify is told of each notice; it must not block for long.
+	Notify func(Notice)
+}
+
+// NeedLeaderElection makes the manager run it on the leader alone.
+func (l *Listener) NeedLeaderElection() bool { return true }
+
+// Start listens until ctx ends.
+func (l *Listener) Start(ctx context.Context) error {
+	reflector := cache.NewReflectorWithOptions(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			return l.Leases.List(ctx, options)
+		},
+		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			return l.Leases.Watch(ctx, options)
+		},
+	}, &coordinationv1.Lease{}, store{l}, cache.ReflectorOptions{Name: "heartbeats"})
+
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		reflector.RunWithContext(ctx)
+	}()
+	defer func() { <-watching }()
+
+	log := ctrl.LoggerFrom(ctx).WithName("heartbeats")
+	tick := l.Clock.NewTicker(time.Second)
+	defer tick.Stop()
+	outage := false
+	var next time.Time
+	for {
+		if now := l.Clock.Now(); !now.Before(next) {
+			next = now.Add(BeaconInterval)
+			if err := l.beacon(ctx); err != nil && ctx.Err() == nil {
+				log.Error(err, "Could not renew the beacon; no queue is closed for idleness meanwhile")
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C():
+		}
+		l.tell(l.Ledger.Tick(l.Clock.Now()))
+		if now := l.Ledger.Outage(); now != outage {
+			outage = now
+			log.Info("The outage of heartbeats changed", "outage", outage)
+		}
+	}
+}
+
+// beacon renews the operator's own Lease. It gives up after one interval, so that the next is not late.
+func (l *Listener) beacon(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, BeaconInterval)
+	defer cancel()
+	now := metav1.NowMicro().UTC().Format(metav1.RFC3339Micro)
+	patch := fmt.Appendf(nil, `{"spec":{"renewTime":%q}}`, now)
+	_, err := l.Leases.Patch(ctx, BeaconName, types.MergePatchType, patch, metav1.PatchOptions{})
+	if apierrors.IsNotFound(err) {
+		_, err = l.Leases.Create(ctx, &coordinationv1.Lease{
+			ObjectMeta: metav1.ObjectMeta{
+				Name:   BeaconName,
+				Labels: map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByOperator},
+			},
+			Spec: coordinationv1.LeaseSpec{RenewTime: ptr.To(metav1.NowMicro())},
+		}, metav1.CreateOptions{})
+	}
+	return err
+}
+
+func (l *Listener) tell(notices []Notice) {
+	for _, n := range notices {
+		l.Notify(n)
+	}
+}
+
+// store passes what the reflector sees to the ledger.
+type store struct{ *Listener }
+
+func (s store) Add(obj any) error {
+	if lease, ok := obj.(*coordinationv1.Lease); ok {
+		s.tell(s.Ledger.Apply(lease, s.Clock.Now()))
+	}
+	return nil
+}
+
+func (s store) Update(obj any) error { return s.Add(obj) }
+
+func (s store) Delete(obj any) error {
+	if lease, ok := obj.(*coordinationv1.Lease); ok {
+		s.tell(s.Ledger.Remove(types.UID(lease.Name), s.Clock.Now()))
+	}
+	return nil
+}
+
+func (s store) Replace(objs []any, _ string) error {
+	leases := make([]*coordinationv1.Lease, 0, len(objs))
+	for _, obj := range objs {
+		if lease, ok := obj.(*coordinationv1.Lease); ok {
+			leases = append(leases, lease)
+		}
+	}
+	s.tell(s.Ledger.Replace(leases, s.Clock.Now()))
+	return nil
+}
+
+func (s store) Resync() error { return nil }

@@ -1,0 +1,216 @@
+// Package lifecycle decides what becomes of a reply queue. It is pure: it knows neither the API server nor SQS,
+// and its only time is what it is given, so that every interleaving can be put to it in a test.
+package lifecycle
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+)
+
+// Pod is what is known of the pod that a reply queue belongs to.
+type Pod int
+
+const (
+	// PodUnknown: the API server cannot be asked, or the cache is not complete.
+	PodUnknown Pod = iota
+	// PodPresent: it exists, and is neither terminal nor being deleted.
+	PodPresent
+	// PodTerminating: it is being deleted, and its containers may still run.
+	PodTerminating
+	// PodStopped: it is terminal or gone, and either the kubelet reported every container terminated or no
+	// container was ever started.
+	PodStopped
+	// PodGone: it is terminal or gone, and nobody reported the end of its containers (force-deleted, or removed
+	// from a dead node). Its process may live.
+	PodGone
+)
+
+// String names the state for logs and failing tests.
+func (p Pod) String() string {
+	switch p {
+	case PodPresent:
+		return "Present"
+	case PodTerminating:
+		return "Terminating"
+	case PodStopped:
+		return "Stopped"
+	case PodGone:
+		return "Gone"
+	default:
+		return "Unknown"
+	}
+}
+
+// TokenCacheTime is how long an API server may go on accepting the token of a pod that is gone: kube-apiserver
+// caches a successful authentication for 10 s (its authenticator's default success cache).
+const TokenCacheTime = 10 * time.Second
+
+// Terms are the times a reply queue lives by: its ReplyHost's, or the record's where that is gone.
+type Terms struct {
+	// Identity is what the queue belongs to.
+	Identity v1alpha1.Identity
+	// Mode is the pod's heartbeat mode.
+	Mode v1alpha1.HeartbeatMode
+	// Interval between two heartbeats.
+	Interval time.Duration
+	// IdleRetention is how long the queue outlives the last heartbeat (identity Pod), or the last pod of its name
+	// (identity Stable).
+	IdleRetention time.Duration
+	// Drain is how long the queue outlives its stopped pod.
+	Drain time.Duration
+}
+
+// SafeTime is how long a process may go on living unseen after its pod object vanished: two heartbeats that it
+// could still have made, and the time its token stays cached.
+func (t Terms) SafeTime() time.Duration {
+	return max(t.Drain, 2*t.Interval+TokenCacheTime)
+}
+
+// Heartbeat is what the operator has heard from the application, by the operator's own clock.
+type Heartbeat struct {
+	// Continuous says that the operator's view of heartbeats has no gap up to now. Without it, silence means nothing.
+	Continuous bool
+	// Counting says that the calling container runs, so that a heartbeat can be expected.
+	Counting bool
+	// Since is the latest of: the last heartbeat heard, the start of the continuous view, the start of the
+	// container as the operator saw it.
+	Since time.Time
+	// Outage says that so many heartbeats are missing at once that the cause is not with the pods.
+	Outage bool
+	// Guarded says that the admission policy is in place which stops one pod from renewing another's Lease. Where
+	// it is not, Leases prove nothing.
+	Guarded bool
+}
+
+// Observation is everything a decision depends on.
+type Observation struct {
+	Terms Terms
+	// Closing says that the record is marked Closing already.
+	Closing bool
+	// Pod is the state of the pod that reads the queue, and PodSince when the operator first saw it so, by its own
+	// clock. A restart begins anew.
+	Pod      Pod
+	PodSince time.Time
+	// Heartbeat is ignored with heartbeat mode Pod and with identity Stable.
+	Heartbeat Heartbeat
+}
+
+// Action is what to do with a reply queue.
+type Action int
+
+const (
+	// Keep it as it is.
+	Keep Action = iota
+	// Drain: keep it for late replies; no pod reads it any more.
+	Drain
+	// Close it for ever: mark Lease and record, then delete the queue.
+	Close
+	// Delete the queue in SQS: it is closed.
+	Delete
+)
+
+// String names the action for logs and failing tests.
+func (a Action) String() string {
+	return [...]string{"Keep", "Drain", "Close", "Delete"}[a]
+}
+
+// Decision is what to do, why, and when to look again if nothing happens before.
+type Decision struct {
+	Action Action
+	// Reason is set with Close.
+	Reason v1alpha1.CloseReason
+	// Message says why in words, for people.
+	Message string
+	// Again is when to decide again; 0: when something changes.
+	Again time.Duration
+}
+
+// Decide says what becomes of one reply queue. It is total: every observation has a decision, and where nothing is
+// known the decision is to keep.
+//
+//	pod          heartbeat                     identity Pod            identity Stable
+//	-----------  ----------------------------  ----------------------  ----------------------------
+//	unknown      any                           keep                    keep
+//	present      mode Pod                      keep                    keep
+//	present      fresh, or cannot be counted   keep                    keep
+//	present      silent > idle retention       close (Idle)            keep: it is there to be durable
+//	terminating  any                           keep                    keep
+//	stopped      any                           drain, then close       keep for the idle retention,
+//	                                           (PodStopped)            then close (NameAbsent)
+//	gone         any                           keep for the safe time  keep for the idle retention and the
+//	                                           then close (PodGone)    safe time, then close (NameAbsent)
+//
+// A record that is Closing is deleted, whatever else is seen: closing is irreversible.
+func Decide(o Observation, now time.Time) Decision {
+	if o.Closing {
+		return Decision{Action: Delete}
+	}
+	switch o.Pod {
+	case PodPresent:
+		return decidePresent(o, now)
+	case PodTerminating:
+		return Decision{Action: Keep, Message: "the pod is terminating"}
+	case PodStopped, PodGone:
+		return decideAbsent(o, now)
+	default:
+		return Decision{Action: Keep, Message: "the state of the pod is not known"}
+	}
+}
+
+func decidePresent(o Observation, now time.Time) Decision {
+	keep := Decision{Action: Keep, Message: "the pod exists"}
+	h := o.Heartbeat
+	switch {
+	case o.Terms.Mode != v1alpha1.HeartbeatLease, o.Terms.Identity == v1alpha1.IdentityStable:
+		return keep
+	case !h.Counting, !h.Continuous:
+		return keep
+	}
+	silence := now.Sub(h.Since)
+	if silence <= o.Terms.IdleRetention {
+		keep.Again = o.Terms.IdleRetention - silence + time.Millisecond
+		return keep
+	}
+	switch {
+	case !h.Guarded:
+		keep.Message = "the application is silent, but the policy that guards heartbeats is missing"
+		return keep
+	case h.Outage:
+		keep.Message = "the application is silent, but so are too many others"
+		return keep
+	}
+	return Decision{
+		Action: Close,
+		Reason: v1alpha1.CloseIdle,
+		Message: fmt.Sprintf("no heartbeat for %s, longer than the idle retention of %s",
+			silence.Round(time.Second), o.Terms.IdleRetention),
+	}
+}
+
+func decideAbsent(o Observation, now time.Time) Decision {
+	wait, reason := o.Terms.Drain, v1alpha1.ClosePodStopped
+	said := "the kubelet reported every container of the pod terminated"
+	if o.Pod == PodGone {
+		wait, reason = o.Terms.SafeTime(), v1alpha1.ClosePodGone
+		said = "the pod is gone and nobody reported the end of its containers"
+	}
+	if o.Terms.Identity == v1alpha1.IdentityStable {
+		wait, reason = max(wait, o.Terms.IdleRetention), v1alpha1.CloseNameAbsent
+		said = "no pod of that name exists"
+	}
+	absent := now.Sub(o.PodSince)
+	if absent < wait {
+		return Decision{
+			Action:  Drain,
+			Message: fmt.Sprintf("%s; the queue is kept for %s", said, wait),
+			Again:   wait - absent + time.Millisecond,
+		}
+	}
+	return Decision{
+		Action:  Close,
+		Reason:  reason,
+		Message: fmt.Sprintf("%s, and %s have passed", said, wait),
+	}
+}

@@ -1,0 +1,136 @@
+package lifecycle
+
+import (
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+)
+
+var now = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+func ago(d time.Duration) time.Time { return now.Add(-d) }
+
+var (
+	podTerms = Terms{Identity: v1alpha1.IdentityPod, Mode: v1alpha1.HeartbeatLease, Interval: time.Minute, IdleRetention: 10 * time.Minute, Drain: 30 * time.Second}
+	podMode  = Terms{Identity: v1alpha1.IdentityPod, Mode: v1alpha1.HeartbeatPod, Interval: time.Minute, IdleRetention: 10 * time.Minute, Drain: 30 * time.Second}
+	stable   = Terms{Identity: v1alpha1.IdentityStable, Mode: v1alpha1.HeartbeatLease, Interval: time.Minute, IdleRetention: 10 * time.Minute, Drain: 30 * time.Second}
+)
+
+// silent is a heartbeat that everything says was last heard d ago.
+func silent(d time.Duration) Heartbeat {
+	return Heartbeat{Continuous: true, Counting: true, Guarded: true, Since: ago(d)}
+}
+
+func with(h Heartbeat, change func(*Heartbeat)) Heartbeat {
+	change(&h)
+	return h
+}
+
+func TestDecide(t *testing.T) {
+	const long = 11 * time.Minute
+	for _, c := range []struct {
+		name   string
+		in     Observation
+		want   Action
+		reason v1alpha1.CloseReason
+		again  time.Duration
+	}{
+		{name: "nothing is known", in: Observation{Terms: podTerms, Heartbeat: silent(long)}, want: Keep},
+		{name: "pod, fresh", in: Observation{Terms: podTerms, Pod: PodPresent, Heartbeat: silent(time.Minute)}, want: Keep, again: 9*time.Minute + time.Millisecond},
+		{name: "pod, silent for exactly the retention", in: Observation{Terms: podTerms, Pod: PodPresent, Heartbeat: silent(10 * time.Minute)}, want: Keep, again: time.Millisecond},
+		{name: "pod, silent for longer", in: Observation{Terms: podTerms, Pod: PodPresent, Heartbeat: silent(long)}, want: Close, reason: v1alpha1.CloseIdle},
+		{name: "pod, silent, mode Pod", in: Observation{Terms: podMode, Pod: PodPresent, Heartbeat: silent(long)}, want: Keep},
+		{name: "pod, silent, Stable", in: Observation{Terms: stable, Pod: PodPresent, Heartbeat: silent(long)}, want: Keep},
+		{name: "pod, silent, view broken", in: Observation{Terms: podTerms, Pod: PodPresent, Heartbeat: with(silent(long), func(h *Heartbeat) { h.Continuous = false })}, want: Keep},
+		{name: "pod, silent, container not running", in: Observation{Terms: podTerms, Pod: PodPresent, Heartbeat: with(silent(long), func(h *Heartbeat) { h.Counting = false })}, want: Keep},
+		{name: "pod, silent, outage", in: Observation{Terms: podTerms, Pod: PodPresent, Heartbeat: with(silent(long), func(h *Heartbeat) { h.Outage = true })}, want: Keep},
+		{name: "pod, silent, policy missing", in: Observation{Terms: podTerms, Pod: PodPresent, Heartbeat: with(silent(long), func(h *Heartbeat) { h.Guarded = false })}, want: Keep},
+		{name: "terminating, silent", in: Observation{Terms: podTerms, Pod: PodTerminating, PodSince: ago(time.Hour), Heartbeat: silent(long)}, want: Keep},
+		{name: "stopped just now", in: Observation{Terms: podTerms, Pod: PodStopped, PodSince: now}, want: Drain, again: 30*time.Second + time.Millisecond},
+		{name: "stopped, drained", in: Observation{Terms: podTerms, Pod: PodStopped, PodSince: ago(30 * time.Second)}, want: Close, reason: v1alpha1.ClosePodStopped},
+		{name: "gone, process may live", in: Observation{Terms: podTerms, Pod: PodGone, PodSince: ago(129 * time.Second)}, want: Drain, again: time.Second + time.Millisecond},
+		{name: "gone for the safe time", in: Observation{Terms: podTerms, Pod: PodGone, PodSince: ago(130 * time.Second)}, want: Close, reason: v1alpha1.ClosePodGone},
+		{name: "stopped, Stable", in: Observation{Terms: stable, Pod: PodStopped, PodSince: ago(9 * time.Minute)}, want: Drain, again: time.Minute + time.Millisecond},
+		{name: "stopped, Stable, name absent", in: Observation{Terms: stable, Pod: PodStopped, PodSince: ago(10 * time.Minute)}, want: Close, reason: v1alpha1.CloseNameAbsent},
+		{name: "gone, Stable, name absent", in: Observation{Terms: stable, Pod: PodGone, PodSince: ago(10 * time.Minute)}, want: Close, reason: v1alpha1.CloseNameAbsent},
+		{name: "closing, pod and heartbeat fresh", in: Observation{Terms: podTerms, Closing: true, Pod: PodPresent, Heartbeat: silent(0)}, want: Delete},
+		{name: "closing, nothing known", in: Observation{Terms: podTerms, Closing: true}, want: Delete},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := Decide(c.in, now)
+			if got.Action != c.want || got.Reason != c.reason || got.Again != c.again {
+				t.Errorf("got %s %q again %s (%s), want %s %q again %s", got.Action, got.Reason, got.Again, got.Message, c.want, c.reason, c.again)
+			}
+		})
+	}
+}
+
+// TestDecideKeepsItsPromises puts random observations to Decide and checks what must hold for each.
+func TestDecideKeepsItsPromises(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		duration := func(name string) time.Duration {
+			return time.Duration(rapid.Int64Range(0, int64(2*time.Hour)).Draw(t, name))
+		}
+		o := Observation{
+			Terms: Terms{
+				Identity:      rapid.SampledFrom([]v1alpha1.Identity{v1alpha1.IdentityPod, v1alpha1.IdentityStable}).Draw(t, "identity"),
+				Mode:          rapid.SampledFrom([]v1alpha1.HeartbeatMode{v1alpha1.HeartbeatLease, v1alpha1.HeartbeatPod}).Draw(t, "mode"),
+				Interval:      duration("interval"),
+				IdleRetention: duration("retention"),
+				Drain:         duration("drain"),
+			},
+			Closing:  rapid.Bool().Draw(t, "closing"),
+			Pod:      rapid.SampledFrom([]Pod{PodUnknown, PodPresent, PodTerminating, PodStopped, PodGone}).Draw(t, "pod"),
+			PodSince: ago(duration("podSince")),
+			Heartbeat: Heartbeat{
+				Continuous: rapid.Bool().Draw(t, "continuous"),
+				Counting:   rapid.Bool().Draw(t, "counting"),
+				Since:      ago(duration("since")),
+				Outage:     rapid.Bool().Draw(t, "outage"),
+				Guarded:    rapid.Bool().Draw(t, "guarded"),
+			},
+		}
+		d := Decide(o, now)
+		if o.Closing != (d.Action == Delete) {
+			t.Fatalf("closing %v: %s", o.Closing, d.Action)
+		}
+		if d.Action == Close {
+			if d.Reason == "" || d.Message == "" {
+				t.Fatalf("closed without saying why: %+v", d)
+			}
+			switch h := o.Heartbeat; o.Pod {
+			case PodPresent:
+				if o.Terms.Mode != v1alpha1.HeartbeatLease || o.Terms.Identity != v1alpha1.IdentityPod ||
+					!h.Continuous || !h.Counting || h.Outage || !h.Guarded || now.Sub(h.Since) <= o.Terms.IdleRetention {
+					t.Fatalf("closed the queue of a living pod: %+v", o)
+				}
+			case PodStopped:
+				if now.Sub(o.PodSince) < o.Terms.Drain {
+					t.Fatalf("closed before the drain was over: %+v", o)
+				}
+			case PodGone:
+				if now.Sub(o.PodSince) < o.Terms.SafeTime() {
+					t.Fatalf("closed before the safe time was over: %+v", o)
+				}
+			default:
+				t.Fatalf("closed with the pod %s", o.Pod)
+			}
+			if o.Terms.Identity == v1alpha1.IdentityStable && now.Sub(o.PodSince) < o.Terms.IdleRetention {
+				t.Fatalf("closed a Stable queue before its name was absent long enough: %+v", o)
+			}
+		}
+		// Whatever is put off is decided later, without anything else happening.
+		if d.Again > 0 {
+			later := Decide(o, now.Add(d.Again))
+			if later.Action == d.Action && later.Again > 0 {
+				t.Fatalf("put off by %s, and then again by %s: %+v", d.Again, later.Again, o)
+			}
+		}
+		if d.Action == Drain && d.Again <= 0 {
+			t.Fatalf("drains without an end: %+v", o)
+		}
+	})
+}

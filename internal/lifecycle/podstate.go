@@ -1,0 +1,129 @@
+package lifecycle
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+)
+
+// StateOf says what one reading of a pod shows. A nil pod is one that the API server says does not exist; what its
+// containers came to is then for Sightings to remember.
+//
+// Terminated containers count only in a terminal phase: between a crash and the next start every container may be
+// terminated, and a pod that is being deleted can still get one more start from a kubelet that has not heard yet.
+func StateOf(pod *corev1.Pod) Pod {
+	switch {
+	case pod == nil:
+		return PodGone
+	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
+		if everyContainerTerminated(pod) || pod.Spec.NodeName == "" {
+			return PodStopped
+		}
+		return PodGone
+	case pod.DeletionTimestamp != nil:
+		return PodTerminating
+	default:
+		return PodPresent
+	}
+}
+
+// LastStateOf says what the last reading of a pod, taken from its deletion event, means now that it is gone: one
+// that was never bound to a node never ran.
+func LastStateOf(pod *corev1.Pod) Pod {
+	if pod.Spec.NodeName == "" || StateOf(pod) == PodStopped {
+		return PodStopped
+	}
+	return PodGone
+}
+
+func everyContainerTerminated(pod *corev1.Pod) bool {
+	if len(pod.Status.ContainerStatuses) < len(pod.Spec.Containers) {
+		return false
+	}
+	for _, s := range pod.Status.ContainerStatuses {
+		if !ended(s) {
+			return false
+		}
+	}
+	for _, s := range pod.Status.InitContainerStatuses {
+		if !ended(s) {
+			return false
+		}
+	}
+	return true
+}
+
+// ended is true for a container that terminated, and for one that never started.
+func ended(s corev1.ContainerStatus) bool {
+	return s.State.Terminated != nil || (s.State.Running == nil && s.ContainerID == "")
+}
+
+// CallerContainer is the container that reads the pod's reply queue: the one its annotation names, else kubectl's
+// default container, else the first. ok is false where the annotation names none of the pod's containers.
+func CallerContainer(annotations map[string]string, spec *corev1.PodSpec) (name string, ok bool) {
+	wanted, explicit := annotations[v1alpha1.AnnotationCallerContainer]
+	if !explicit {
+		wanted = annotations["kubectl.kubernetes.io/default-container"]
+	}
+	for _, c := range spec.Containers {
+		if c.Name == wanted {
+			return wanted, true
+		}
+	}
+	if explicit || len(spec.Containers) == 0 {
+		return wanted, false
+	}
+	return spec.Containers[0].Name, true
+}
+
+// CallerRuns says whether the container that reads the reply queue runs, as the kubelet reports it.
+func CallerRuns(pod *corev1.Pod) bool {
+	caller, ok := CallerContainer(pod.Annotations, &pod.Spec)
+	if !ok {
+		return false
+	}
+	for _, s := range pod.Status.ContainerStatuses {
+		if s.Name == caller {
+			return s.State.Running != nil
+		}
+	}
+	return false
+}
+
+// TermsOf are the times a record lives by: the ReplyHost's of now, or the record's own where host is nil.
+func TermsOf(record *v1alpha1.ReplyQueue, host *v1alpha1.ReplyHost) Terms {
+	t := Terms{
+		Identity:      record.Spec.Identity,
+		Mode:          record.Spec.Heartbeat,
+		Interval:      seconds(record.Spec.HeartbeatIntervalSeconds),
+		IdleRetention: seconds(record.Spec.IdleRetentionSeconds),
+	}
+	if record.Spec.DrainSeconds != nil {
+		t.Drain = seconds(*record.Spec.DrainSeconds)
+	}
+	if host != nil {
+		t.Interval = HeartbeatInterval(host)
+		t.IdleRetention = seconds(orDefault(host.Spec.IdleRetentionSeconds, v1alpha1.DefaultIdleRetentionSeconds))
+		t.Drain = seconds(orDefault(host.Spec.DrainSeconds, v1alpha1.DefaultDrainSeconds))
+	}
+	return t
+}
+
+// HeartbeatInterval is the interval a ReplyHost asks its pods for.
+func HeartbeatInterval(host *v1alpha1.ReplyHost) time.Duration {
+	if host.Spec.Heartbeat == nil {
+		return seconds(v1alpha1.DefaultHeartbeatIntervalSeconds)
+	}
+	return seconds(orDefault(host.Spec.Heartbeat.IntervalSeconds, v1alpha1.DefaultHeartbeatIntervalSeconds))
+}
+
+func seconds(n int32) time.Duration { return time.Duration(n) * time.Second }
+
+func orDefault(value *int32, otherwise int32) int32 {
+	if value == nil {
+		return otherwise
+	}
+	return *value
+}

@@ -1,0 +1,115 @@
+package lifecycle
+
+import (
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+)
+
+func pod(phase corev1.PodPhase, node string, statuses ...corev1.ContainerStatus) *corev1.Pod {
+	p := &corev1.Pod{Status: corev1.PodStatus{Phase: phase, ContainerStatuses: statuses}}
+	p.Spec.NodeName = node
+	p.Spec.Containers = []corev1.Container{{Name: "app"}}
+	return p
+}
+
+func terminating(p *corev1.Pod) *corev1.Pod {
+	p.DeletionTimestamp = ptr.To(metav1.Now())
+	return p
+}
+
+var (
+	running    = corev1.ContainerStatus{Name: "app", ContainerID: "x", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}
+	terminated = corev1.ContainerStatus{Name: "app", ContainerID: "x", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}}
+	waiting    = corev1.ContainerStatus{Name: "app", ContainerID: "x", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}}
+	unstarted  = corev1.ContainerStatus{Name: "app", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "PodInitializing"}}}
+)
+
+func TestStateOf(t *testing.T) {
+	for name, c := range map[string]struct {
+		pod        *corev1.Pod
+		want, last Pod
+	}{
+		"gated":                                {pod(corev1.PodPending, ""), PodPresent, PodStopped},
+		"running":                              {pod(corev1.PodRunning, "n", running), PodPresent, PodGone},
+		"between a crash and the next start":   {pod(corev1.PodRunning, "n", terminated), PodPresent, PodGone},
+		"crash loop":                           {pod(corev1.PodRunning, "n", waiting), PodPresent, PodGone},
+		"being deleted":                        {terminating(pod(corev1.PodRunning, "n", running)), PodTerminating, PodGone},
+		"being deleted just after a crash":     {terminating(pod(corev1.PodRunning, "n", terminated)), PodTerminating, PodGone},
+		"succeeded":                            {pod(corev1.PodSucceeded, "n", terminated), PodStopped, PodStopped},
+		"failed by the kubelet":                {terminating(pod(corev1.PodFailed, "n", terminated)), PodStopped, PodStopped},
+		"failed by pod GC, containers unknown": {pod(corev1.PodFailed, "n", running), PodGone, PodGone},
+		"failed by pod GC, in a crash loop":    {pod(corev1.PodFailed, "n", waiting), PodGone, PodGone},
+		"failed without any status":            {pod(corev1.PodFailed, "n"), PodGone, PodGone},
+		"failed before it started":             {pod(corev1.PodFailed, "n", unstarted), PodStopped, PodStopped},
+		"evicted before it was bound":          {pod(corev1.PodFailed, ""), PodStopped, PodStopped},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := StateOf(c.pod); got != c.want {
+				t.Errorf("StateOf = %s, want %s", got, c.want)
+			}
+			if got := LastStateOf(c.pod); got != c.last {
+				t.Errorf("LastStateOf = %s, want %s", got, c.last)
+			}
+		})
+	}
+	if got := StateOf(nil); got != PodGone {
+		t.Errorf("no pod: %s", got)
+	}
+}
+
+func TestCallerContainer(t *testing.T) {
+	spec := &corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}, {Name: "proxy"}}}
+	for _, c := range []struct {
+		annotations map[string]string
+		want        string
+		ok          bool
+	}{
+		{nil, "app", true},
+		{map[string]string{"kubectl.kubernetes.io/default-container": "proxy"}, "proxy", true},
+		{map[string]string{"kubectl.kubernetes.io/default-container": "none"}, "app", true},
+		{map[string]string{"kubectl.kubernetes.io/default-container": "app", v1alpha1.AnnotationCallerContainer: "proxy"}, "proxy", true},
+		{map[string]string{v1alpha1.AnnotationCallerContainer: "none"}, "none", false},
+	} {
+		if got, ok := CallerContainer(c.annotations, spec); got != c.want || ok != c.ok {
+			t.Errorf("%v: %q %v, want %q %v", c.annotations, got, ok, c.want, c.ok)
+		}
+	}
+}
+
+func TestSightings(t *testing.T) {
+	var s Sightings
+	uid := types.UID("u")
+	at := func(d time.Duration) time.Time { return now.Add(d) }
+	expect := func(got Sighting, state Pod, since time.Duration) {
+		t.Helper()
+		if got.State != state || !got.Since.Equal(at(since)) {
+			t.Errorf("got %s since %s, want %s since %s", got.State, got.Since.Sub(now), state, since)
+		}
+	}
+	expect(s.See(uid, PodPresent, false, at(0)), PodPresent, 0)
+	expect(s.See(uid, PodPresent, true, at(1)), PodPresent, 0)
+	if got := s.See(uid, PodPresent, true, at(2)); !got.Running || !got.Started.Equal(at(1)) {
+		t.Errorf("running since %s, want 1ns", got.Started.Sub(now))
+	}
+	s.See(uid, PodPresent, false, at(3))
+	if got := s.See(uid, PodPresent, true, at(4)); !got.Started.Equal(at(4)) {
+		t.Errorf("a restarted container counts from %s, want 4ns", got.Started.Sub(now))
+	}
+	expect(s.See(uid, PodUnknown, true, at(5)), PodPresent, 0)
+	expect(s.See(uid, PodGone, false, at(6)), PodGone, 6)
+	expect(s.See(uid, PodPresent, true, at(7)), PodPresent, 7)
+	expect(s.See(uid, PodStopped, false, at(8)), PodStopped, 8)
+	expect(s.See(uid, PodGone, false, at(9)), PodStopped, 8)
+	s.Forget(uid)
+	if s.Len() != 0 {
+		t.Error("not forgotten")
+	}
+	expect(s.See(uid, PodGone, false, at(10)), PodGone, 10)
+}

@@ -1,0 +1,72 @@
+package lifecycle
+
+import (
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Sightings remembers, by the operator's own clock, since when each pod has been in the state last seen, since when
+// its calling container runs, and, for pods that are gone, what was last reported of their containers. It is
+// memory and nothing more: after a restart every count begins anew, which only ever keeps queues longer.
+type Sightings struct {
+	mu   sync.Mutex
+	pods map[types.UID]*sighting
+}
+
+type sighting struct {
+	state   Pod
+	since   time.Time
+	running bool
+	started time.Time
+}
+
+// Sighting is what Sightings knows of one pod.
+type Sighting struct {
+	State Pod
+	Since time.Time
+	// Running says that the calling container runs, and Started since when the operator has seen it so.
+	Running bool
+	Started time.Time
+}
+
+// See notes one reading of a pod's state and of whether its calling container runs, and returns what is now known.
+// A pod last seen stopped stays so when it is gone.
+func (s *Sightings) See(uid types.UID, state Pod, running bool, now time.Time) Sighting {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pods == nil {
+		s.pods = map[types.UID]*sighting{}
+	}
+	p := s.pods[uid]
+	if p == nil {
+		p = &sighting{state: PodUnknown}
+		s.pods[uid] = p
+	}
+	if state == PodGone && p.state == PodStopped {
+		state = PodStopped
+	}
+	if state != PodUnknown && state != p.state {
+		p.state, p.since = state, now
+	}
+	if running && !p.running {
+		p.started = now
+	}
+	p.running = running
+	return Sighting{State: p.state, Since: p.since, Running: p.running, Started: p.started}
+}
+
+// Forget drops what is known of a pod.
+func (s *Sightings) Forget(uid types.UID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.pods, uid)
+}
+
+// Len is how many pods are remembered.
+func (s *Sightings) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.pods)
+}
