@@ -1,0 +1,91 @@
+// The command sqstest serves Amazon SQS out of memory, for demonstrations and for tests in other processes.
+//
+//	go run ./cmd/sqstest --listen 127.0.0.1:4566
+//
+// It checks no signatures, so it serves loopback addresses only, unless --allow-non-loopback is given. A browser finds a
+// status page at /; GET /_sqstest/state is the same as JSON and GET /healthz answers "ok". It ends on SIGINT and SIGTERM.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, errUsage):
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "sqstest:", err)
+		os.Exit(1)
+	}
+}
+
+// errUsage is a mistake on the command line, about which the flag package has said what there is to say.
+var errUsage = errors.New("usage")
+
+// run serves until ctx ends.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	flags := flag.NewFlagSet("sqstest", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	listen := flags.String("listen", "127.0.0.1:4566", "address to serve, `host:port`; port 0 takes a free one")
+	beyond := flags.Bool("allow-non-loopback", false, "serve an address that other machines or containers may reach, without any access control")
+	region := flags.String("region", sqstest.DefaultRegion, "region of requests whose signature names none")
+	account := flags.String("account", sqstest.DefaultAccount, "account that owns the queues, 12 digits")
+	faults := flags.String("faults", "", "fault plan as JSON, as sqstest.ParsePlan reads it")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return err
+		}
+		return errUsage
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	opts := []sqstest.Option{sqstest.WithRegion(*region), sqstest.WithAccount(*account)}
+	if *faults != "" {
+		plan, err := sqstest.ParsePlan(*faults)
+		if err != nil {
+			return err
+		}
+		opts = append(opts, sqstest.WithFaults(plan))
+	}
+	server := sqstest.New(opts...)
+	if err := start(server, *listen, *beyond); err != nil {
+		return err
+	}
+	defer server.Close()
+	if _, err := fmt.Fprintf(stdout, "serving SQS at %s (status page at /, JSON at /_sqstest/state)\n", server.URL); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func start(server *sqstest.Server, address string, beyondLoopback bool) error {
+	if !beyondLoopback {
+		if err := server.Listen(address); err != nil {
+			return fmt.Errorf("%w; --allow-non-loopback serves any address", err)
+		}
+		return nil
+	}
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", address)
+	if err != nil {
+		return err
+	}
+	server.Serve(l)
+	return nil
+}

@@ -1,0 +1,355 @@
+package sqstest
+
+import (
+	"context"
+	"encoding/binary"
+	"hash/fnv"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// faults carries out a plan. Without one, every question costs a load.
+type faults struct {
+	server *Server
+	state  atomic.Pointer[faultState]
+}
+
+// faultState is a plan, and how far it has been played.
+type faultState struct {
+	plan Plan
+	mu   sync.Mutex
+	seen map[occasion]int // occasions so far
+	hits []int            // strikes so far, of each rule
+}
+
+type occasion struct {
+	rule          int
+	action, queue string
+}
+
+// SetFaults replaces the fault plan; an empty one ends all faults. It panics on a plan that ParsePlan would refuse.
+func (s *Server) SetFaults(p Plan) {
+	if err := p.check(); err != nil {
+		panic("sqstest: " + err.Error())
+	}
+	if len(p.Rules) == 0 {
+		s.faults.state.Store(nil)
+		return
+	}
+	s.faults.state.Store(&faultState{plan: p, seen: map[occasion]int{}, hits: make([]int, len(p.Rules))})
+}
+
+// FaultHits is how often each rule of the current plan has struck, in the plan's order: a test that relies on a fault
+// should see that it happened. It is nil without a plan.
+func (s *Server) FaultHits() []int {
+	st := s.faults.state.Load()
+	if st == nil {
+		return nil
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return append([]int(nil), st.hits...)
+}
+
+// strike is the first rule for a fault that strikes on this occasion, with a number that is the same in every replay.
+func (f *faults) strike(fault Fault, action, queue string) (*Rule, uint64) {
+	st := f.state.Load()
+	if st == nil {
+		return nil, 0
+	}
+	for i := range st.plan.Rules {
+		r := &st.plan.Rules[i]
+		if r.Fault != fault || !matches(r.Action, action) || !matches(r.Queue, queue) {
+			continue
+		}
+		if n, ok := st.decide(i, action, queue); ok {
+			return r, n
+		}
+	}
+	return nil, 0
+}
+
+func (st *faultState) decide(rule int, action, queue string) (uint64, bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	r := &st.plan.Rules[rule]
+	o := occasion{rule, action, queue}
+	n := st.seen[o]
+	st.seen[o]++
+	if n < r.Skip || r.Count > 0 && st.hits[rule] >= r.Count {
+		return 0, false
+	}
+	number := st.number(o, n)
+	// The upper half decides; the rest is for whoever needs a random number besides.
+	if r.Probability > 0 && float64(number>>32)/(1<<32) >= r.Probability {
+		return 0, false
+	}
+	st.hits[rule]++
+	return number & 0xffffffff, true
+}
+
+// number is as good as random, and depends on the seed and the occasion alone.
+func (st *faultState) number(o occasion, n int) uint64 {
+	h := fnv.New64a()
+	var b [24]byte
+	binary.BigEndian.PutUint64(b[0:], st.plan.Seed)
+	binary.BigEndian.PutUint64(b[8:], uint64(o.rule)) //nolint:gosec // an index
+	binary.BigEndian.PutUint64(b[16:], uint64(n))     //nolint:gosec // a count
+	_, _ = h.Write(b[:])
+	_, _ = h.Write([]byte(o.action + "/" + o.queue))
+	// FNV alone leaves near-by inputs near by: mix (the finalizer of MurmurHash3).
+	x := h.Sum64()
+	x ^= x >> 33
+	x *= 0xff51afd7ed558ccd
+	x ^= x >> 33
+	x *= 0xc4ceb9fe1a85ec53
+	return x ^ x>>33
+}
+
+// effects are what a plan does to one request.
+type effects struct {
+	faults    *faults
+	wait      time.Duration // before anything else; negative for ever
+	drop      bool
+	err       *apiError // instead of doing it
+	page      *answer   // the same, not from SQS
+	errAfter  bool
+	dropAfter bool
+	cut       bool
+	slow      time.Duration
+	deleteIn  time.Duration // negative: not at all
+}
+
+// before asks the plan about a request.
+func (f *faults) before(c *call, h http.Header) effects {
+	e := effects{faults: f, deleteIn: -1}
+	if f.state.Load() == nil {
+		return e
+	}
+	strikes := func(fault Fault) *Rule {
+		r, _ := f.strike(fault, c.action, c.queue)
+		return r
+	}
+	if r := strikes(Delay); r != nil {
+		e.wait = r.Duration
+	}
+	switch {
+	case strikes(BlackHole) != nil:
+		e.wait = -1
+	case strikes(DropBefore) != nil:
+		e.drop = true
+	case strikes(HTMLUnavailable) != nil:
+		e.page = &answer{status: http.StatusServiceUnavailable, header: http.Header{"Content-Type": {"text/html"}}, body: []byte(unavailablePage)}
+	case strikes(Throttle) != nil:
+		e.err = senderError("RequestThrottled", "RequestThrottled", http.StatusForbidden, "The request was denied due to request throttling.")
+	case strikes(ServerError) != nil:
+		e.err = errInternal()
+	case strikes(ExpiredCredentials) != nil:
+		e.err = senderError("ExpiredTokenException", "ExpiredToken", http.StatusForbidden, "The security token included in the request is expired")
+	case strikes(AccessDenied) != nil:
+		e.err = f.server.access.denied(c)
+	default:
+		e.err = f.skewed(c, h)
+	}
+	if e.wait < 0 || e.drop || e.page != nil || e.err != nil {
+		return e
+	}
+	e.dropAfter = strikes(DropAfter) != nil
+	e.errAfter = strikes(ServerErrorAfter) != nil
+	e.cut = strikes(CutBody) != nil
+	if r := strikes(SlowBody); r != nil {
+		e.slow = r.Duration
+	}
+	if c.action == "ReceiveMessage" {
+		if r := strikes(DeleteUnderPoll); r != nil {
+			e.deleteIn = r.Duration
+		}
+	}
+	return e
+}
+
+const unavailablePage = "<html><head><title>503 Service Temporarily Unavailable</title></head>\n" +
+	"<body><center><h1>503 Service Temporarily Unavailable</h1></center></body></html>\n"
+
+// prepare sets in motion what is to happen while the request runs.
+func (e *effects) prepare(c *call) {
+	if e.deleteIn < 0 {
+		return
+	}
+	q := c.s.registry.get(queueKey{c.region, c.account, c.queue})
+	if q == nil {
+		return
+	}
+	c.s.clock.AfterFunc(e.deleteIn, func() {
+		if !c.s.closed.Load() {
+			_ = c.s.deleteQueue(q) // it may be gone already
+		}
+	})
+}
+
+// maxSkew is how far a signature's time may be from the server's ("signature expired": AWS general reference).
+const maxSkew = 5 * time.Minute
+
+// skewed refuses a request whose signature is too old, or too new, for a skewed server.
+func (f *faults) skewed(c *call, h http.Header) *apiError {
+	r, _ := f.strike(ClockSkew, c.action, c.queue)
+	if r == nil {
+		return nil
+	}
+	now := f.server.clock.Now().Add(r.Duration)
+	const form = "20060102T150405Z"
+	signed, err := time.Parse(form, h.Get("X-Amz-Date"))
+	if err != nil || signed.Sub(now).Abs() <= maxSkew {
+		return nil
+	}
+	return senderError("InvalidSignatureException", "SignatureDoesNotMatch", http.StatusForbidden,
+		"Signature expired: %s is now too far from %s", signed.Format(form), now.UTC().Format(form))
+}
+
+// serverTime is the time that the answer's Date header shows. It asks for no occasion of its own.
+func (f *faults) serverTime(c *call) time.Time {
+	now := f.server.clock.Now()
+	st := f.state.Load()
+	if st == nil {
+		return now
+	}
+	for _, r := range st.plan.Rules {
+		if r.Fault == ClockSkew && matches(r.Action, c.action) && matches(r.Queue, c.queue) {
+			return now.Add(r.Duration)
+		}
+	}
+	return now
+}
+
+// keepsAbandoned reports whether messages stay in flight that were chosen for a poll whose client had gone.
+func (f *faults) keepsAbandoned() bool {
+	st := f.state.Load()
+	return st != nil && !st.plan.PutBack
+}
+
+// duplicate reports whether a message is to be received once more.
+func (f *faults) duplicate(queue string) bool {
+	r, _ := f.strike(Duplicate, "ReceiveMessage", queue)
+	return r != nil
+}
+
+// reorder lets a message that was just added change places with another. The queue must be locked.
+func (f *faults) reorder(q *queue, m *message) {
+	r, n := f.strike(Reorder, "SendMessage", q.key.name)
+	if r == nil || q.fifo != nil || !q.ready.has(m) {
+		return
+	}
+	other := q.ready.items[int(n)%q.ready.len()] //nolint:gosec // 32 bits
+	if other == m {
+		return
+	}
+	m.order, other.order = other.order, m.order
+	q.ready.fix(m)
+	q.ready.fix(other)
+}
+
+// lag is how long, in milliseconds, a message stays out of sight after it was sent.
+func (f *faults) lag(queue string) int64 {
+	r, _ := f.strike(DeliveryLag, "SendMessage", queue)
+	if r == nil {
+		return 0
+	}
+	return r.Duration.Milliseconds()
+}
+
+// entry is the failure of one entry of a batch, or nil.
+func (f *faults) entry(c *call) *apiError {
+	if r, _ := f.strike(PartialBatch, c.action, c.queue); r != nil {
+		return errInternal()
+	}
+	return nil
+}
+
+// shard is how many messages a receive may find of those it asks for.
+func (f *faults) shard(c *call, limit int) int {
+	r, n := f.strike(Sharded, c.action, c.queue)
+	if r == nil {
+		return limit
+	}
+	return min(limit, 1+int(n%9)) //nolint:gosec // below 9
+}
+
+// stale reports whether a read does not see yet what happened at the given time.
+func (f *faults) stale(c *call, changed, now int64) bool {
+	if f.state.Load() == nil {
+		return false
+	}
+	switch c.action {
+	case "GetQueueAttributes", "GetQueueUrl", "ListQueueTags":
+	default:
+		return false
+	}
+	r, _ := f.strike(StaleReads, c.action, c.queue)
+	return r != nil && now < changed+r.Duration.Milliseconds()
+}
+
+// listLag is how long ListQueues lags, 0 for not.
+func (f *faults) listLag(c *call) int64 {
+	r, _ := f.strike(ListLag, c.action, c.queue)
+	if r == nil {
+		return 0
+	}
+	return r.Duration.Milliseconds()
+}
+
+// swallows reports whether a send to a deleted queue is answered with success and lost.
+func (f *faults) swallows(c *call, url string) bool {
+	if f.state.Load() == nil {
+		return false
+	}
+	account, name, ok := parseQueueURL(url)
+	if !ok {
+		return false
+	}
+	deleted, ok := f.server.registry.goneSince(queueKey{c.region, account, name})
+	if !ok {
+		return false
+	}
+	r, _ := f.strike(LostSends, c.action, c.queue)
+	return r != nil && f.server.millis() < deleted+min(r.Duration.Milliseconds(), nameLock)
+}
+
+// faultyBody is an answer's body that comes slowly, or breaks off after its first half.
+type faultyBody struct {
+	server *Server
+	ctx    context.Context //nolint:containedctx // the request's, which ends the body as it would end a connection's
+	answer answer
+	at     int
+}
+
+// slowPieces is in how many pieces a slow body comes.
+const slowPieces = 8
+
+func (b *faultyBody) Read(p []byte) (int, error) {
+	body := b.answer.body
+	end := len(body)
+	if b.answer.cut {
+		end /= 2
+	}
+	if b.at >= end {
+		if b.answer.cut {
+			return 0, errConnectionReset
+		}
+		return 0, io.EOF
+	}
+	piece := end - b.at
+	if b.answer.slow > 0 {
+		piece = min(piece, len(body)/slowPieces+1)
+		if !b.server.wait(b.ctx, b.answer.slow/slowPieces) {
+			return 0, errConnectionReset
+		}
+	}
+	n := copy(p, body[b.at:b.at+piece])
+	b.at += n
+	return n, nil
+}
+
+func (b *faultyBody) Close() error { return nil }

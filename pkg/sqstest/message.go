@@ -1,0 +1,267 @@
+package sqstest
+
+import (
+	"crypto/md5" //nolint:gosec // the digest that the SQS API defines, not a protection
+	"encoding/binary"
+	"encoding/hex"
+	"hash"
+	"io"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// Limits of SQS (SendMessage, SendMessageBatch and "message quotas", developer guide).
+const (
+	maxMessageBytes     = 1 << 20
+	maxAttributes       = 10
+	maxAttributeName    = 256
+	maxAttributeType    = 256
+	maxGroupID          = 128
+	maxVisibility       = 43200
+	maxDelay            = 900
+	maxWait             = 20
+	maxInFlight         = 120_000
+	maxBatchEntries     = 10
+	maxBatchID          = 80
+	maxQueueName        = 80
+	maxListResults      = 1000
+	traceHeader         = "AWSTraceHeader"
+	attributeTypeBinary = "Binary"
+)
+
+// attributeValue is a message attribute on the wire. The list members exist in the API's model and are refused by the service.
+type attributeValue struct {
+	DataType         string   `json:"DataType,omitempty"`
+	StringValue      *string  `json:"StringValue,omitempty"`
+	BinaryValue      []byte   `json:"BinaryValue,omitempty"`
+	StringListValues []string `json:"StringListValues,omitempty"`
+	BinaryListValues [][]byte `json:"BinaryListValues,omitempty"`
+}
+
+func (v attributeValue) binary() bool { return strings.HasPrefix(v.DataType, attributeTypeBinary) }
+
+func (v attributeValue) size() int {
+	if v.binary() {
+		return len(v.BinaryValue)
+	}
+	if v.StringValue == nil {
+		return 0
+	}
+	return len(*v.StringValue)
+}
+
+type attributes map[string]attributeValue
+
+// size is what the attributes count towards the message's size: name, type and value of each.
+func (a attributes) size() int {
+	n := 0
+	for name, v := range a {
+		n += len(name) + len(v.DataType) + v.size()
+	}
+	return n
+}
+
+// digest is the MD5 of the attributes as the API defines it: by name, each of name, type and value with its length, and
+// a byte for the kind of value (1 text, 2 binary).
+func (a attributes) digest() string {
+	names := make([]string, 0, len(a))
+	for name := range a {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	h := md5.New() //nolint:gosec // see the import
+	for _, name := range names {
+		v := a[name]
+		hashString(h, name)
+		hashString(h, v.DataType)
+		if v.binary() {
+			_, _ = h.Write([]byte{2})
+			hashString(h, string(v.BinaryValue))
+			continue
+		}
+		_, _ = h.Write([]byte{1})
+		hashString(h, *v.StringValue)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+func hashString(h hash.Hash, s string) {
+	var n [4]byte
+	binary.BigEndian.PutUint32(n[:], uint32(len(s))) //nolint:gosec // bounded by the message size
+	_, _ = h.Write(n[:])
+	_, _ = io.WriteString(h, s)
+}
+
+// check is nil when SQS would take the attributes.
+func (a attributes) check() *apiError {
+	if len(a) > maxAttributes {
+		return errInvalidParameter("Number of message attributes [%d] exceeds the allowed maximum [%d].", len(a), maxAttributes)
+	}
+	for name, v := range a {
+		if err := checkAttributeName(name); err != nil {
+			return err
+		}
+		if err := v.check("Message (user) attribute '" + name + "'"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkAttributeName(name string) *apiError {
+	lower := strings.ToLower(name)
+	switch {
+	case name == "" || len(name) > maxAttributeName:
+		return errInvalidParameter("Message (user) attribute name must be 1 to %d characters long.", maxAttributeName)
+	case strings.HasPrefix(lower, "aws.") || strings.HasPrefix(lower, "amazon."):
+		return errInvalidParameter("Message (user) attribute name '%s' must not start with a reserved prefix (AWS. or Amazon.).", name)
+	case name[0] == '.' || name[len(name)-1] == '.' || strings.Contains(name, ".."):
+		return errInvalidParameter("Message (user) attribute name '%s' must not start or end with a period, nor have two in succession.", name)
+	}
+	for i := range len(name) {
+		if c := name[i]; !isAlphanumeric(c) && c != '_' && c != '-' && c != '.' {
+			return errInvalidParameter("Message (user) attribute name '%s' can contain only alphanumeric characters, hyphens, underscores and periods.", name)
+		}
+	}
+	return nil
+}
+
+func (v attributeValue) check(what string) *apiError {
+	if len(v.StringListValues) > 0 || len(v.BinaryListValues) > 0 {
+		return errUnsupported("Message attribute list values in SendMessage operation are not supported.")
+	}
+	kind, _, _ := strings.Cut(v.DataType, ".")
+	switch {
+	case v.DataType == "":
+		return errInvalidParameter("%s must contain a non-empty message attribute type.", what)
+	case len(v.DataType) > maxAttributeType:
+		return errInvalidParameter("%s has a type longer than %d characters.", what, maxAttributeType)
+	case kind != "String" && kind != "Number" && kind != attributeTypeBinary:
+		return errInvalidParameter("%s has an invalid message attribute type, the set of supported type prefixes is Binary, Number, and String.", what)
+	case kind == attributeTypeBinary && v.StringValue != nil, kind != attributeTypeBinary && v.BinaryValue != nil:
+		return errInvalidParameter("%s with type '%s' must use field '%s'.", what, kind, map[bool]string{true: attributeTypeBinary, false: "String"}[kind == attributeTypeBinary])
+	case v.size() == 0:
+		return errInvalidParameter("%s must contain a non-empty value of type '%s'.", what, kind)
+	case kind == "Number" && !isNumber(*v.StringValue):
+		return errInvalidParameter("Can't cast the value of %s to a number.", strings.ToLower(what[:1])+what[1:])
+	case kind != attributeTypeBinary && !validText(*v.StringValue):
+		return errContents()
+	}
+	return nil
+}
+
+// isNumber accepts the decimal notation that SQS documents: a sign, up to 38 digits with a point, an exponent.
+func isNumber(s string) bool {
+	digits, point := 0, false
+	mantissa, exponent, hasExponent := strings.Cut(strings.ToLower(s), "e")
+	for i, c := range mantissa {
+		switch {
+		case c >= '0' && c <= '9':
+			digits++
+		case c == '.' && !point:
+			point = true
+		case (c == '-' || c == '+') && i == 0:
+		default:
+			return false
+		}
+	}
+	if digits == 0 || digits > 38 {
+		return false
+	}
+	if !hasExponent {
+		return true
+	}
+	exponent = strings.TrimLeft(exponent, "+-")
+	return exponent != "" && len(exponent) <= 3 && strings.Trim(exponent, "0123456789") == ""
+}
+
+// validText reports whether every character is one that SQS carries: those of XML 1.0.
+func validText(s string) bool {
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c < utf8.RuneSelf {
+			if c < 0x20 && c != '\t' && c != '\n' && c != '\r' {
+				return false
+			}
+			i++
+			continue
+		}
+		r, n := utf8.DecodeRuneInString(s[i:])
+		if r == utf8.RuneError && n == 1 || r == 0xFFFE || r == 0xFFFF {
+			return false
+		}
+		i += n
+	}
+	return true
+}
+
+func isAlphanumeric(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+}
+
+// isToken reports whether s is 1 to 128 alphanumeric or punctuation characters: the form of group, deduplication and
+// receive attempt IDs.
+func isToken(s string) bool {
+	if s == "" || len(s) > maxGroupID {
+		return false
+	}
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+func md5Hex(s string) string {
+	sum := md5.Sum([]byte(s)) //nolint:gosec // see the import
+	return hex.EncodeToString(sum[:])
+}
+
+// messageState says in which of a queue's places a message is.
+type messageState uint8
+
+const (
+	stateReady    messageState = iota // can be received
+	stateDelayed                      // not yet received, hidden until its delay has passed
+	stateInFlight                     // received, hidden until its visibility timeout has passed
+)
+
+// message is one message in a queue. It is guarded by its queue's lock.
+type message struct {
+	serial   uint64 // within its queue; the receipt handle names it
+	id       string
+	body     string
+	bodyMD5  string
+	attrs    attributes
+	attrsMD5 string
+	trace    string // X-Ray header, a system attribute that is not counted in the size
+	group    string
+	dedup    string
+	sender   string
+	sequence string // FIFO only
+
+	sent          int64 // milliseconds since 1970: SentTimestamp
+	enqueued      int64 // what retention is counted from; a move to a standard dead-letter queue keeps it
+	firstReceived int64 // ApproximateFirstReceiveTimestamp, 0 before
+	received      int64 // when it was received last
+	receives      int   // ApproximateReceiveCount: goes on in a dead-letter queue
+	failures      int   // receives since it came into this queue, which is what a redrive policy counts
+	receipt       uint64
+	source        string // DeadLetterQueueSourceArn
+	// returned is set when a consumer ended the visibility timeout itself. A message whose timeout merely passed may still
+	// be extended or deleted by its old handle.
+	returned bool
+
+	state   messageState
+	order   uint64 // among the ready: lowest first
+	visible int64  // milliseconds: when a hidden message becomes ready
+
+	placeHidden, placeReady, placeAge int32
+
+	// FIFO: the group's list.
+	next, prev *message
+}
+
+func (m *message) size() int { return len(m.body) + m.attrs.size() }

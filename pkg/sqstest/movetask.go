@@ -1,0 +1,356 @@
+package sqstest
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	taskRunning    = "RUNNING"
+	taskCompleted  = "COMPLETED"
+	taskCancelled  = "CANCELLED"
+	taskFailed     = "FAILED"
+	maxMoveRate    = 500 // messages a second (StartMessageMoveTask, API reference)
+	maxListedTasks = 10
+	// moveChunk is how many messages a task without a rate moves at a time, every moveEvery.
+	moveChunk = 1000
+	moveEvery = time.Millisecond
+)
+
+// moveTask moves the messages of a dead-letter queue back to where they came from, or to another queue. It advances by a
+// timer of the server's clock.
+type moveTask struct {
+	id      string
+	source  *queue
+	to      *queue // nil: each message to its own source
+	rate    int    // messages a second, 0 for as fast as can be
+	started int64
+	toMove  int
+
+	moved   int
+	status  string
+	failure string
+	timer   Timer
+}
+
+// moveTasks are all tasks of a server, by source queue, latest last.
+type moveTasks struct {
+	server *Server
+	mu     sync.Mutex
+	of     map[*queue][]*moveTask
+	closed bool
+}
+
+type startMessageMoveTaskIn struct {
+	Source      string `json:"SourceArn"`
+	Destination string `json:"DestinationArn"`
+	Rate        *int   `json:"MaxNumberOfMessagesPerSecond"`
+}
+
+func (in startMessageMoveTaskIn) subject() string { return in.Source }
+func (startMessageMoveTaskIn) size() int          { return 1 }
+
+type taskHandleOut struct {
+	TaskHandle string
+}
+
+func startMessageMoveTask(c *call, in startMessageMoveTaskIn) (any, *apiError) {
+	source, err := c.queueOfARN("SourceArn", in.Source)
+	if err != nil {
+		return nil, err
+	}
+	if in.Rate != nil && (*in.Rate < 1 || *in.Rate > maxMoveRate) {
+		return nil, errParameter("MaxNumberOfMessagesPerSecond", *in.Rate, "Must be between 1 and 500, if provided.")
+	}
+	var to *queue
+	if in.Destination != "" {
+		if to, err = c.queueOfARN("DestinationArn", in.Destination); err != nil {
+			return nil, err
+		}
+		if to == source {
+			return nil, errInvalidParameter("Source queue arn and destination queue arn cannot be the same.")
+		}
+		if to.key.fifo() != source.key.fifo() {
+			return nil, errInvalidParameter("Source queue and destination queue must be of the same type.")
+		}
+	}
+	if len(c.s.sourcesOf(source)) == 0 {
+		return nil, errInvalidParameter("Source queue must be configured as a Dead Letter Queue.")
+	}
+	t := &moveTask{id: newMessageID(), source: source, to: to, started: c.s.millis(), status: taskRunning}
+	if in.Rate != nil {
+		t.rate = *in.Rate
+	}
+	if _, err := source.lock(); err != nil {
+		return nil, err
+	}
+	t.toMove = source.visibleCount()
+	source.unlock()
+	if err := c.s.tasks.start(t); err != nil {
+		return nil, err
+	}
+	return taskHandleOut{t.handle()}, nil
+}
+
+// queueOfARN is the queue that a parameter names.
+func (c *call) queueOfARN(parameter, arn string) (*queue, *apiError) {
+	if arn == "" {
+		return nil, errMissing(parameter)
+	}
+	key, ok := parseARN(arn)
+	if !ok {
+		return nil, errInvalidParameter("Value for parameter %s is invalid.", parameter)
+	}
+	q := c.s.registry.get(key)
+	if q == nil {
+		return nil, errResource("The resource that you specified for the %s parameter doesn't exist.", parameter)
+	}
+	return q, nil
+}
+
+func (ts *moveTasks) start(t *moveTask) *apiError {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	for _, other := range ts.of[t.source] {
+		if other.status == taskRunning {
+			return errInvalidParameter("There is already a task running. Only one active task is allowed for a source queue arn at a given time.")
+		}
+	}
+	if ts.of == nil {
+		ts.of = map[*queue][]*moveTask{}
+	}
+	list := append(ts.of[t.source], t)
+	ts.of[t.source] = list[max(0, len(list)-maxListedTasks):]
+	ts.schedule(t)
+	return nil
+}
+
+// schedule arms the task's next step. ts must be locked.
+func (ts *moveTasks) schedule(t *moveTask) {
+	if ts.closed {
+		return
+	}
+	every := moveEvery
+	if t.rate > 0 {
+		every = time.Second / time.Duration(t.rate)
+	}
+	t.timer = ts.server.clock.AfterFunc(every, func() { ts.step(t) })
+}
+
+func (ts *moveTasks) step(t *moveTask) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if t.status != taskRunning || ts.closed {
+		return
+	}
+	count := moveChunk
+	if t.rate > 0 {
+		count = 1
+	}
+	for range count {
+		done, failure := ts.server.moveOne(t)
+		switch {
+		case failure != "":
+			t.status, t.failure = taskFailed, failure
+			return
+		case done:
+			t.status = taskCompleted
+			return
+		}
+		t.moved++
+		if t.moved >= t.toMove && t.rate > 0 && t.source.isEmpty() {
+			t.status = taskCompleted
+			return
+		}
+	}
+	ts.schedule(t)
+}
+
+func (q *queue) isEmpty() bool {
+	if _, err := q.lock(); err != nil {
+		return true
+	}
+	defer q.unlock()
+	return !q.anyReady()
+}
+
+// moveOne moves a message, and says when there is none left, or why it cannot go on.
+func (s *Server) moveOne(t *moveTask) (done bool, failure string) {
+	if _, err := t.source.lock(); err != nil {
+		return false, err.query
+	}
+	var m *message
+	if t.source.fifo != nil {
+		m = t.source.fifo.next()
+	} else if t.source.ready.len() > 0 {
+		m = t.source.ready.first()
+	}
+	if m == nil {
+		t.source.unlock()
+		return true, ""
+	}
+	to := t.to
+	if to == nil {
+		to = s.registry.byARN(m.source)
+	} else if s.registry.get(to.key) != to {
+		to = nil
+	}
+	if to == nil {
+		t.source.unlock()
+		return false, errNoQueue().query
+	}
+	t.source.remove(m)
+	t.source.unlock()
+	to.readmit(m)
+	return false, ""
+}
+
+// readmit takes a message that a move task brings. It is a new message, with its own ID, timestamps and count ("redriven
+// messages are considered new messages": dead-letter queue redrive, developer guide).
+func (q *queue) readmit(m *message) {
+	now, err := q.lock()
+	if err != nil {
+		return
+	}
+	defer q.unlock()
+	q.add(&message{
+		id: newMessageID(), body: m.body, bodyMD5: m.bodyMD5, attrs: m.attrs, attrsMD5: m.attrsMD5, trace: m.trace,
+		group: m.group, dedup: m.dedup, sender: m.sender, sent: now, enqueued: now,
+	}, now, 0)
+}
+
+type listMessageMoveTasksIn struct {
+	Source     string `json:"SourceArn"`
+	MaxResults *int
+}
+
+func (in listMessageMoveTasksIn) subject() string { return in.Source }
+func (listMessageMoveTasksIn) size() int          { return 1 }
+
+type moveTaskOut struct {
+	TaskHandle     string `json:",omitempty"`
+	Status         string
+	SourceArn      string
+	DestinationArn string `json:",omitempty"`
+	Rate           int    `json:"MaxNumberOfMessagesPerSecond,omitempty"`
+	Moved          int    `json:"ApproximateNumberOfMessagesMoved"`
+	ToMove         int    `json:"ApproximateNumberOfMessagesToMove"`
+	FailureReason  string `json:",omitempty"`
+	Started        int64  `json:"StartedTimestamp"`
+}
+
+func listMessageMoveTasks(c *call, in listMessageMoveTasksIn) (any, *apiError) {
+	limit := 1
+	if in.MaxResults != nil {
+		if limit = *in.MaxResults; limit < 1 || limit > maxListedTasks {
+			return nil, errParameter("MaxResults", limit, "Must be between 1 and 10, if provided.")
+		}
+	}
+	source, err := c.queueOfARN("SourceArn", in.Source)
+	if err != nil {
+		return nil, err
+	}
+	out := struct{ Results []moveTaskOut }{[]moveTaskOut{}}
+	ts := &c.s.tasks
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	list := ts.of[source]
+	for i := len(list) - 1; i >= 0 && len(out.Results) < limit; i-- {
+		out.Results = append(out.Results, list[i].describe())
+	}
+	return out, nil
+}
+
+func (t *moveTask) describe() moveTaskOut {
+	out := moveTaskOut{
+		Status: t.status, SourceArn: t.source.arn, Rate: t.rate, Moved: t.moved, ToMove: t.toMove,
+		FailureReason: t.failure, Started: t.started,
+	}
+	if t.to != nil {
+		out.DestinationArn = t.to.arn
+	}
+	if t.status == taskRunning {
+		out.TaskHandle = t.handle()
+	}
+	return out
+}
+
+type cancelMessageMoveTaskIn struct {
+	TaskHandle *string
+}
+
+func (in cancelMessageMoveTaskIn) subject() string {
+	_, arn, _ := parseTaskHandle(deref(in.TaskHandle))
+	return arn
+}
+func (cancelMessageMoveTaskIn) size() int { return 1 }
+
+func cancelMessageMoveTask(c *call, in cancelMessageMoveTaskIn) (any, *apiError) {
+	if in.TaskHandle == nil {
+		return nil, errMissing("TaskHandle")
+	}
+	id, arn, ok := parseTaskHandle(*in.TaskHandle)
+	if !ok {
+		return nil, errInvalidParameter("Value for parameter TaskHandle is invalid.")
+	}
+	source := c.s.registry.byARN(arn)
+	if source == nil {
+		return nil, errResource("The resource that you specified for the SourceArn parameter doesn't exist.")
+	}
+	ts := &c.s.tasks
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	for _, t := range ts.of[source] {
+		if t.id != id {
+			continue
+		}
+		if t.status != taskRunning {
+			return nil, errUnsupported("Only active tasks can be cancelled.")
+		}
+		t.status = taskCancelled
+		t.timer.Stop()
+		return struct {
+			Moved int `json:"ApproximateNumberOfMessagesMoved"`
+		}{t.moved}, nil
+	}
+	return nil, errResource("Task does not exist.")
+}
+
+func (ts *moveTasks) close() {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	ts.closed = true
+	for _, list := range ts.of {
+		for _, t := range list {
+			if t.status == taskRunning {
+				t.timer.Stop()
+			}
+		}
+	}
+}
+
+// A task handle is the task's ID and its source, as JSON in base64: the form that AWS's have.
+type taskHandle struct {
+	TaskID    string `json:"taskId"`
+	SourceARN string `json:"sourceArn"`
+}
+
+func (t *moveTask) handle() string {
+	b, err := json.Marshal(taskHandle{t.id, t.source.arn})
+	if err != nil {
+		panic(err) // two strings always marshal
+	}
+	return base64.StdEncoding.EncodeToString(b)
+}
+
+func parseTaskHandle(s string) (id, arn string, ok bool) {
+	b, err := base64.StdEncoding.DecodeString(s)
+	var h taskHandle
+	if err != nil || json.Unmarshal(b, &h) != nil || h.TaskID == "" || !strings.HasPrefix(h.SourceARN, "arn:") {
+		return "", "", false
+	}
+	return h.TaskID, h.SourceARN, true
+}

@@ -1,0 +1,191 @@
+package sqstest
+
+import (
+	"encoding/json"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Fault is one way in which SQS, or the network before it, can be nasty.
+type Fault string
+
+// Faults of single requests. What they strike is chosen by the rule's patterns, probability and counts.
+const (
+	// Throttle answers RequestThrottled (403) and does nothing.
+	Throttle Fault = "Throttle"
+	// ServerError answers InternalError (500) and does nothing.
+	ServerError Fault = "ServerError"
+	// ServerErrorAfter does the thing and then answers InternalError (500).
+	ServerErrorAfter Fault = "ServerErrorAfter"
+	// HTMLUnavailable answers 503 with an HTML page, as a load balancer does, and does nothing.
+	HTMLUnavailable Fault = "HTMLUnavailable"
+	// DropBefore closes the connection and does nothing.
+	DropBefore Fault = "DropBefore"
+	// DropAfter does the thing and then closes the connection. A receive's messages stay in flight.
+	DropAfter Fault = "DropAfter"
+	// BlackHole does nothing and answers nothing until the client gives up.
+	BlackHole Fault = "BlackHole"
+	// Delay waits for Duration and then goes on as usual.
+	Delay Fault = "Delay"
+	// SlowBody does the thing, and takes Duration to send the answer's body.
+	SlowBody Fault = "SlowBody"
+	// CutBody does the thing, and breaks the connection in the middle of the answer's body.
+	CutBody Fault = "CutBody"
+	// ExpiredCredentials answers ExpiredToken (403) and does nothing.
+	ExpiredCredentials Fault = "ExpiredCredentials"
+	// AccessDenied answers AccessDenied (403) and does nothing.
+	AccessDenied Fault = "AccessDenied"
+	// ClockSkew shows the client a server's clock that is off by Duration (either way), in the Date header; a request
+	// signed more than five minutes off that clock is refused, as the signature check of AWS does.
+	ClockSkew Fault = "ClockSkew"
+	// DeleteUnderPoll deletes the queue, Duration after a ReceiveMessage on it began.
+	DeleteUnderPoll Fault = "DeleteUnderPoll"
+)
+
+// Faults of messages, entries and reads.
+const (
+	// Duplicate leaves a message that a receive got in the queue, for another receive to get too. Standard queues.
+	Duplicate Fault = "Duplicate"
+	// Reorder lets a sent message change places with another that waits. Standard queues.
+	Reorder Fault = "Reorder"
+	// DeliveryLag keeps a sent message from receives for Duration. Standard queues.
+	DeliveryLag Fault = "DeliveryLag"
+	// PartialBatch fails single entries of batches, with InternalError and SenderFault false.
+	PartialBatch Fault = "PartialBatch"
+	// Sharded lets a receive find no more than one to nine messages, however many are there.
+	Sharded Fault = "Sharded"
+	// StaleReads lets GetQueueAttributes, GetQueueUrl and ListQueueTags answer as before the last change, or as before
+	// the queue was created, for Duration after it.
+	StaleReads Fault = "StaleReads"
+	// ListLag lets ListQueues miss a queue for Duration after its creation, and list it for Duration after its deletion.
+	ListLag Fault = "ListLag"
+	// LostSends answers sends with success for Duration (at most 60 s) after the queue's deletion, and loses them.
+	LostSends Fault = "LostSends"
+)
+
+var allFaults = []Fault{
+	Throttle, ServerError, ServerErrorAfter, HTMLUnavailable, DropBefore, DropAfter, BlackHole, Delay, SlowBody, CutBody,
+	ExpiredCredentials, AccessDenied, ClockSkew, DeleteUnderPoll,
+	Duplicate, Reorder, DeliveryLag, PartialBatch, Sharded, StaleReads, ListLag, LostSends,
+}
+
+// timed are the faults that mean nothing without a Duration.
+var timed = []Fault{Delay, SlowBody, ClockSkew, DeliveryLag, StaleReads, ListLag, LostSends}
+
+// Rule says when a fault strikes. The zero values of everything but Fault mean: always, everywhere.
+type Rule struct {
+	Fault Fault `json:"fault"`
+	// Action is a pattern (package path) of actions, such as "SendMessage" or "*Batch".
+	Action string `json:"action,omitempty"`
+	// Queue is a pattern of queue names.
+	Queue string `json:"queue,omitempty"`
+	// Probability of striking, above 0 and up to 1; 0 is always.
+	Probability float64 `json:"probability,omitempty"`
+	// Skip lets that many occasions pass first, of each action on each queue.
+	Skip int `json:"skip,omitempty"`
+	// Count is how often the rule strikes at most; 0 is no limit.
+	Count int `json:"count,omitempty"`
+	// Duration is what the fault says it is.
+	Duration time.Duration `json:"-"`
+}
+
+// Plan is everything that is to go wrong. It is a value: its String can be put into a test's log, and ParsePlan of that
+// brings the same faults upon the same requests again. What strikes which request depends on the seed and on how many
+// requests of that action on that queue came before, not on what other queues' traffic is like.
+//
+// While a plan with rules is set, a long poll whose client goes away after messages were chosen for it leaves them in flight
+// until their visibility timeout has passed, as AWS does; PutBack turns that off.
+type Plan struct {
+	Seed    uint64 `json:"seed,omitempty"`
+	Rules   []Rule `json:"rules"`
+	PutBack bool   `json:"putBack,omitempty"`
+}
+
+// String is the plan as JSON, for ParsePlan.
+func (p Plan) String() string {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return fmt.Sprintf("invalid plan: %v", err)
+	}
+	return string(b)
+}
+
+// ParsePlan reads what String wrote, or what a person wrote in that form:
+//
+//	{"seed":7,"rules":[{"fault":"Delay","action":"SendMessage*","probability":0.1,"duration":"2s"}]}
+func ParsePlan(s string) (Plan, error) {
+	var p Plan
+	d := json.NewDecoder(strings.NewReader(s))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&p); err != nil {
+		return Plan{}, fmt.Errorf("fault plan: %w", err)
+	}
+	return p, p.check()
+}
+
+func (p Plan) check() error {
+	for i, r := range p.Rules {
+		if err := r.check(); err != nil {
+			return fmt.Errorf("fault plan: rule %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (r Rule) check() error {
+	switch {
+	case !slices.Contains(allFaults, r.Fault):
+		return fmt.Errorf("unknown fault %q", r.Fault)
+	case r.Probability < 0 || r.Probability > 1:
+		return fmt.Errorf("probability %v is not between 0 and 1", r.Probability)
+	case r.Skip < 0 || r.Count < 0:
+		return fmt.Errorf("skip and count cannot be negative")
+	case r.Duration == 0 && slices.Contains(timed, r.Fault):
+		return fmt.Errorf("%s needs a duration", r.Fault)
+	case r.Duration < 0 && r.Fault != ClockSkew:
+		return fmt.Errorf("the duration %v is negative", r.Duration)
+	}
+	for _, pattern := range []string{r.Action, r.Queue} {
+		if _, err := path.Match(pattern, ""); err != nil {
+			return fmt.Errorf("pattern %q: %w", pattern, err)
+		}
+	}
+	return nil
+}
+
+// plainRule is Rule without its methods.
+type plainRule Rule
+
+type ruleJSON struct {
+	plainRule
+	Duration string `json:"duration,omitempty"`
+}
+
+// MarshalJSON writes Duration in Go's notation ("1m30s").
+func (r Rule) MarshalJSON() ([]byte, error) {
+	j := ruleJSON{plainRule: plainRule(r)}
+	if r.Duration != 0 {
+		j.Duration = r.Duration.String()
+	}
+	return json.Marshal(j)
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (r *Rule) UnmarshalJSON(b []byte) error {
+	var j ruleJSON
+	d := json.NewDecoder(strings.NewReader(string(b)))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&j); err != nil {
+		return err
+	}
+	*r = Rule(j.plainRule)
+	if j.Duration == "" {
+		return nil
+	}
+	var err error
+	r.Duration, err = time.ParseDuration(j.Duration)
+	return err
+}

@@ -1,0 +1,185 @@
+package sqstest
+
+import "context"
+
+// waiter is a long poll that found nothing yet.
+type waiter struct {
+	ctx        context.Context //nolint:containedctx // the poll's own: whoever hands out a message must not hand it to one that is gone
+	limit      int
+	visibility int64
+	attempt    string
+	answers    chan polled // holds the one answer that a waiter gets
+	waiting    bool        // in the queue's list
+
+	next, prev *waiter
+}
+
+type polled struct {
+	deliveries []delivery
+	err        *apiError
+}
+
+// answer ends the wait. The waiter must have left its list.
+func (w *waiter) answer(p polled) { w.answers <- p }
+
+// waiterList is the long polls of a queue, longest waiting first.
+type waiterList struct {
+	head, tail *waiter
+	len        int
+}
+
+func (l *waiterList) push(w *waiter) {
+	w.waiting = true
+	w.prev, w.next = l.tail, nil
+	if l.tail == nil {
+		l.head = w
+	} else {
+		l.tail.next = w
+	}
+	l.tail = w
+	l.len++
+}
+
+func (l *waiterList) remove(w *waiter) {
+	if w.prev == nil {
+		l.head = w.next
+	} else {
+		w.prev.next = w.next
+	}
+	if w.next == nil {
+		l.tail = w.prev
+	} else {
+		w.next.prev = w.prev
+	}
+	w.next, w.prev = nil, nil
+	w.waiting = false
+	l.len--
+}
+
+func (l *waiterList) pop() *waiter {
+	w := l.head
+	if w != nil {
+		l.remove(w)
+	}
+	return w
+}
+
+// receive is what ReceiveMessage does. It blocks for up to wait while there is nothing, without taking anything when ctx
+// ends first.
+func (q *queue) receive(ctx context.Context, limit int, visibility, wait int64, attempt string) ([]delivery, *apiError) {
+	now, apiErr := q.lock()
+	if apiErr != nil {
+		return nil, apiErr
+	}
+	if visibility < 0 {
+		visibility = int64(q.settings.visibility) * 1000
+	}
+	if wait < 0 {
+		wait = int64(q.settings.wait) * 1000
+	}
+	if q.fifo == nil {
+		attempt = ""
+	}
+	if attempt != "" {
+		if again := q.replay(attempt, visibility, now); len(again) > 0 {
+			q.unlock()
+			return again, nil
+		}
+	}
+	found := q.take(limit, visibility, now)
+	if len(found) > 0 || wait == 0 {
+		if len(found) > 0 && attempt != "" {
+			q.remember(attempt, found, now)
+		}
+		// A short poll is told of a full queue; a long poll gets nothing, a FIFO queue says nothing (SQS quotas, developer guide).
+		full := q.fifo == nil && q.inFlight >= maxInFlight
+		q.unlock()
+		if full && len(found) == 0 {
+			return nil, errOverLimit(q.key.name)
+		}
+		return found, nil
+	}
+	w := &waiter{ctx: ctx, limit: limit, visibility: visibility, attempt: attempt, answers: make(chan polled, 1)}
+	q.waiters.push(w)
+	end := q.server.clock.AfterFunc(millis(wait), func() { q.giveUp(w) })
+	q.unlock()
+	defer end.Stop()
+
+	select {
+	case p := <-w.answers:
+		if ctx.Err() != nil {
+			q.abandon(p)
+			return nil, errAborted()
+		}
+		return p.deliveries, p.err
+	case <-ctx.Done():
+		q.mu.Lock()
+		if w.waiting {
+			q.waiters.remove(w)
+			q.unlock()
+			return nil, errAborted()
+		}
+		q.mu.Unlock()
+		q.abandon(<-w.answers)
+		return nil, errAborted()
+	}
+}
+
+// giveUp answers a long poll with nothing when its time is over.
+func (q *queue) giveUp(w *waiter) {
+	q.mu.Lock()
+	if !w.waiting {
+		q.mu.Unlock()
+		return
+	}
+	if !q.deleted {
+		q.settle(q.server.millis()) // what becomes visible in the last moment still counts
+	}
+	if w.waiting {
+		q.waiters.remove(w)
+		w.answer(polled{})
+	}
+	q.unlock()
+}
+
+// abandon deals with messages that were chosen for a poll whose client had gone by then: they are as before, unless the
+// fault plan wants what AWS does, which is to leave them hidden until their visibility timeout has passed.
+func (q *queue) abandon(p polled) {
+	if len(p.deliveries) == 0 || q.server.faults.keepsAbandoned() {
+		return
+	}
+	if _, err := q.lock(); err != nil {
+		return
+	}
+	q.putBack(p.deliveries)
+	q.unlock()
+}
+
+// serve gives what is ready to those who wait. One message wakes one poll: the one that has waited longest and still has
+// a client.
+func (q *queue) serve(now int64) {
+	for q.waiters.len > 0 && q.anyReady() {
+		w := q.waiters.head
+		if w.ctx.Err() != nil {
+			q.waiters.remove(w)
+			w.answer(polled{})
+			continue
+		}
+		found := q.take(w.limit, w.visibility, now)
+		if len(found) == 0 {
+			return // all of it was for the dead-letter queue, or too much is in flight
+		}
+		if w.attempt != "" {
+			q.remember(w.attempt, found, now)
+		}
+		q.waiters.remove(w)
+		w.answer(polled{deliveries: found})
+	}
+}
+
+func (q *queue) anyReady() bool {
+	if q.fifo != nil {
+		return q.fifo.ready.len() > 0
+	}
+	return q.ready.len() > 0
+}

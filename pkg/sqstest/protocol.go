@@ -1,0 +1,239 @@
+package sqstest
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// contentType is AWS JSON 1.0's.
+const contentType = "application/x-amz-json-1.0"
+
+const targetPrefix = "AmazonSQS."
+
+// errConnectionReset is what a client sees of a connection that the other side dropped.
+var errConnectionReset = syscall.ECONNRESET
+
+// errAborted stands for a request that gets no answer, because its client is gone or the server is closing.
+func errAborted() *apiError { return &apiError{shape: "aborted", query: "aborted"} }
+
+// answer is what goes back for a request.
+type answer struct {
+	status  int
+	header  http.Header
+	body    []byte
+	dropped bool          // the connection is closed without an answer
+	cut     bool          // the connection breaks in the middle of the body
+	slow    time.Duration // the body takes this long
+}
+
+// call is one request while it is served.
+type call struct {
+	s         *Server
+	ctx       context.Context //nolint:containedctx // the request's own; a call lives no longer
+	action    string
+	accessKey string
+	account   string
+	region    string
+	base      string // what URLs of queues begin with
+	queue     string // the name of the queue it is about, "" for none
+	entries   int    // messages or handles in the request
+}
+
+// input is a decoded request.
+type input interface {
+	// subject is the queue that the request is about, as it names it: a URL, a name or an ARN; "" for none.
+	subject() string
+	// size is the number of entries in the request, 1 for one without a list.
+	size() int
+}
+
+// action is one of the API's.
+type action struct {
+	decode func(body []byte) (input, *apiError)
+	run    func(c *call, in input) (any, *apiError)
+}
+
+// bind makes an action of a function of its input type.
+func bind[In input](f func(c *call, in In) (any, *apiError)) action {
+	return action{
+		decode: func(body []byte) (input, *apiError) {
+			var in In
+			if len(body) > 0 {
+				if err := json.Unmarshal(body, &in); err != nil {
+					return in, errSerialization("%s", strings.TrimPrefix(err.Error(), "json: "))
+				}
+			}
+			return in, nil
+		},
+		run: func(c *call, in input) (any, *apiError) { return f(c, in.(In)) },
+	}
+}
+
+// actions are all of SQS's (API reference, "Actions").
+var actions map[string]action
+
+// In a function, because the actions and what they call refer to each other.
+func init() { //nolint:gochecknoinits // see above
+	actions = map[string]action{
+		"AddPermission":                bind(addPermission),
+		"CancelMessageMoveTask":        bind(cancelMessageMoveTask),
+		"ChangeMessageVisibility":      bind(changeMessageVisibility),
+		"ChangeMessageVisibilityBatch": bind(changeMessageVisibilityBatch),
+		"CreateQueue":                  bind(createQueue),
+		"DeleteMessage":                bind(deleteMessage),
+		"DeleteMessageBatch":           bind(deleteMessageBatch),
+		"DeleteQueue":                  bind(deleteQueue),
+		"GetQueueAttributes":           bind(getQueueAttributes),
+		"GetQueueUrl":                  bind(getQueueURL),
+		"ListDeadLetterSourceQueues":   bind(listDeadLetterSourceQueues),
+		"ListMessageMoveTasks":         bind(listMessageMoveTasks),
+		"ListQueueTags":                bind(listQueueTags),
+		"ListQueues":                   bind(listQueues),
+		"PurgeQueue":                   bind(purgeQueue),
+		"ReceiveMessage":               bind(receiveMessage),
+		"RemovePermission":             bind(removePermission),
+		"SendMessage":                  bind(sendMessage),
+		"SendMessageBatch":             bind(sendMessageBatch),
+		"SetQueueAttributes":           bind(setQueueAttributes),
+		"StartMessageMoveTask":         bind(startMessageMoveTask),
+		"TagQueue":                     bind(tagQueue),
+		"UntagQueue":                   bind(untagQueue),
+	}
+}
+
+// answer serves a request and writes it down.
+func (s *Server) answer(ctx context.Context, h http.Header, base string, body []byte) answer {
+	c := &call{s: s, ctx: ctx, base: base}
+	c.accessKey, c.account, c.region = s.caller(h)
+	start := s.clock.Now()
+	a, code := s.serve(c, h, body)
+	if a.header == nil && !a.dropped {
+		a.header = http.Header{}
+	}
+	if !a.dropped {
+		id := newMessageID()
+		a.header["X-Amzn-Requestid"] = []string{id}
+		if a.header["Date"] == nil {
+			a.header["Date"] = []string{s.faults.serverTime(c).UTC().Format(http.TimeFormat)}
+		}
+	}
+	s.log.add(Request{
+		Time: start, Action: c.action, Queue: c.queue, AccessKey: c.accessKey, Region: c.region, Entries: c.entries,
+		Status: a.status, ErrorCode: code, Duration: s.clock.Now().Sub(start),
+	})
+	return a
+}
+
+// serve runs the steps of a request: what it is, what is to go wrong, who may, and then the thing itself.
+func (s *Server) serve(c *call, h http.Header, body []byte) (answer, string) {
+	target := h.Get("X-Amz-Target")
+	name, ok := strings.CutPrefix(target, targetPrefix)
+	act, known := actions[name]
+	if !ok || !known {
+		return failure(errUnknownAction(target))
+	}
+	c.action = name
+	in, err := act.decode(body)
+	if err != nil {
+		return failure(err)
+	}
+	c.entries = in.size()
+	c.queue = subjectName(in.subject())
+
+	f := s.faults.before(c, h)
+	if f.wait != 0 && !s.wait(c.ctx, f.wait) || f.drop {
+		return answer{dropped: true}, "ConnectionDropped"
+	}
+	if f.page != nil {
+		return *f.page, "HTTP" + http.StatusText(f.page.status)
+	}
+	if f.err != nil {
+		return failure(f.err)
+	}
+	if err := s.access.check(c); err != nil {
+		return failure(err)
+	}
+	f.prepare(c)
+	out, err := act.run(c, in)
+	if err != nil && err.shape == "aborted" {
+		return answer{dropped: true}, "ConnectionDropped"
+	}
+	if f.errAfter {
+		return failure(errInternal())
+	}
+	if f.dropAfter {
+		return answer{dropped: true}, "ConnectionDropped"
+	}
+	var a answer
+	code := ""
+	if err != nil {
+		a, code = failure(err)
+	} else {
+		a = success(out)
+	}
+	a.cut, a.slow = f.cut, f.slow
+	return a, code
+}
+
+// encoded is an output that is JSON already.
+type encoded []byte
+
+func success(out any) answer {
+	a := answer{status: http.StatusOK, header: http.Header{"Content-Type": {contentType}}}
+	switch out := out.(type) {
+	case nil:
+		// Actions without output answer with an empty body.
+	case encoded:
+		a.body = out
+	default:
+		b, err := json.Marshal(out)
+		if err != nil {
+			panic(err) // outputs are made of strings and numbers
+		}
+		a.body = b
+	}
+	return a
+}
+
+func failure(e *apiError) (answer, string) {
+	return answer{
+		status: e.status,
+		header: http.Header{
+			"Content-Type":       {contentType},
+			"X-Amzn-Query-Error": {e.query + ";" + e.fault()},
+		},
+		body: e.body(),
+	}, e.query
+}
+
+// subjectName is the queue's name out of a URL, an ARN, or a name.
+func subjectName(ref string) string {
+	if strings.HasPrefix(ref, "arn:") {
+		return ref[strings.LastIndexByte(ref, ':')+1:]
+	}
+	return ref[strings.LastIndexByte(ref, '/')+1:]
+}
+
+// find is the queue of a URL.
+func (c *call) find(url string) (*queue, *apiError) {
+	if url == "" {
+		return nil, errMissing("QueueUrl")
+	}
+	account, name, ok := parseQueueURL(url)
+	if !ok {
+		return nil, errAddress(url)
+	}
+	return c.findKey(queueKey{c.region, account, name})
+}
+
+func (c *call) findKey(key queueKey) (*queue, *apiError) {
+	q := c.s.registry.get(key)
+	if q == nil || c.s.faults.stale(c, q.created, c.s.millis()) {
+		return nil, errNoQueue()
+	}
+	return q, nil
+}

@@ -1,0 +1,394 @@
+package sqstest
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"strings"
+	"sync"
+	"time"
+)
+
+// queueKey is what makes a queue's identity on AWS.
+type queueKey struct{ region, account, name string }
+
+func (k queueKey) arn() string { return "arn:aws:sqs:" + k.region + ":" + k.account + ":" + k.name }
+
+func (k queueKey) fifo() bool { return strings.HasSuffix(k.name, ".fifo") }
+
+// queue is one queue and everything in it. Time passes in it only when somebody looks: every entry point first calls
+// settle, which makes visible what is due and drops what is too old. While long polls wait, and only then, a timer of
+// the server's clock does the looking.
+//
+// Locks: a queue's lock may be held while taking the registry's, never the other way round, and never two queues' at once.
+type queue struct {
+	server      *Server
+	key         queueKey
+	arn         string
+	incarnation uint64 // of this name: a receipt handle of an earlier queue is not one of this
+	created     int64  // milliseconds
+
+	mu       sync.Mutex
+	deleted  bool
+	modified int64
+	settings settings
+	previous settings // before the last change, for reads that lag
+	tags     map[string]string
+	// The tags before the last change, and when that was; 0 for never.
+	previousTags map[string]string
+	tagged       int64
+	purged       int64 // milliseconds of the last purge, 0 for never
+
+	serial   uint64
+	orders   uint64
+	messages map[uint64]*message
+	hidden   indexed[*message] // delayed and in flight, by the time they become visible
+	ready    indexed[*message] // standard queues, by order
+	age      indexed[*message] // all, by the time retention counts from
+	delayed  int
+	inFlight int
+	fifo     *fifoState // nil for a standard queue
+
+	waiters waiterList
+	wake    Timer // fires at wakeAt, while somebody waits
+	wakeAt  int64
+	moves   []move // found beyond repair while the lock was held; see unlock
+}
+
+// move is a message on its way to a dead-letter queue.
+type move struct {
+	m  *message
+	to *queue
+}
+
+func newQueue(s *Server, key queueKey, incarnation uint64, set settings, tags map[string]string, now int64) *queue {
+	q := &queue{
+		server: s, key: key, arn: key.arn(), incarnation: incarnation,
+		created: now, modified: now, settings: set, tags: tags,
+		messages: map[uint64]*message{},
+	}
+	q.hidden.less = func(a, b *message) bool {
+		return a.visible < b.visible || a.visible == b.visible && a.order < b.order
+	}
+	q.hidden.place = func(m *message) *int32 { return &m.placeHidden }
+	q.ready.less = func(a, b *message) bool { return a.order < b.order }
+	q.ready.place = func(m *message) *int32 { return &m.placeReady }
+	q.age.less = func(a, b *message) bool { return a.enqueued < b.enqueued }
+	q.age.place = func(m *message) *int32 { return &m.placeAge }
+	if set.fifo {
+		q.fifo = newFIFO()
+	}
+	return q
+}
+
+// lock takes the queue's lock and brings it up to date. It fails on a queue that was deleted meanwhile.
+func (q *queue) lock() (now int64, err *apiError) {
+	q.mu.Lock()
+	if q.deleted {
+		q.mu.Unlock()
+		return 0, errNoQueue()
+	}
+	now = q.server.millis()
+	q.settle(now)
+	return now, nil
+}
+
+// unlock gives up the lock, and hands over what has to go to dead-letter queues, whose locks must not be taken under it.
+func (q *queue) unlock() {
+	if q.waiters.len > 0 && !q.deleted {
+		q.serve(q.server.millis())
+	}
+	moves := q.moves
+	q.moves = nil
+	q.arm()
+	q.mu.Unlock()
+	for _, mv := range moves {
+		mv.to.takeIn(mv.m, q.arn)
+	}
+}
+
+// settle makes visible what is due, forgets what is older than the retention period, and serves those who wait.
+func (q *queue) settle(now int64) {
+	for q.hidden.len() > 0 && q.hidden.first().visible <= now {
+		q.show(q.hidden.first())
+	}
+	retention := int64(q.settings.retention) * 1000
+	for q.age.len() > 0 && q.age.first().enqueued+retention <= now {
+		q.remove(q.age.first())
+	}
+	if q.fifo != nil {
+		q.fifo.forget(now)
+	}
+	q.serve(now)
+}
+
+// show makes a hidden message ready.
+func (q *queue) show(m *message) {
+	q.hidden.remove(m)
+	q.uncount(m)
+	m.state = stateReady
+	q.enterReady(m)
+}
+
+func (q *queue) enterReady(m *message) {
+	if q.fifo != nil {
+		q.fifo.headChanged(m.group)
+		return
+	}
+	// A message that failed three times goes to the back, so that poison does not keep the rest waiting ("standard
+	// queues", developer guide).
+	if m.failures >= 3 {
+		q.orders++
+		m.order = q.orders
+	}
+	q.ready.push(m)
+}
+
+// hide takes a message out of the ready ones until the given time.
+func (q *queue) hide(m *message, state messageState, until int64) {
+	if m.state != stateReady {
+		q.hidden.remove(m)
+		q.uncount(m)
+	} else if q.ready.has(m) {
+		q.ready.remove(m)
+	}
+	m.state, m.visible = state, until
+	switch state {
+	case stateDelayed:
+		q.delayed++
+	case stateInFlight:
+		q.inFlight++
+	}
+	q.hidden.push(m)
+	if q.fifo != nil {
+		q.fifo.headChanged(m.group)
+	}
+}
+
+func (q *queue) uncount(m *message) {
+	switch m.state {
+	case stateDelayed:
+		q.delayed--
+	case stateInFlight:
+		q.inFlight--
+	}
+}
+
+// add puts a message in, hidden for delay milliseconds. The message's order is set here; q must be locked.
+func (q *queue) add(m *message, now, delay int64) {
+	q.serial++
+	q.orders++
+	m.serial, m.order = q.serial, q.orders
+	m.receipt = 0
+	m.state = stateReady
+	m.placeHidden, m.placeReady, m.placeAge = -1, -1, -1
+	q.messages[m.serial] = m
+	q.age.push(m)
+	if q.fifo != nil {
+		m.sequence = q.fifo.nextSequence()
+		q.fifo.append(m)
+	}
+	if delay > 0 {
+		q.hide(m, stateDelayed, now+delay)
+		return
+	}
+	q.enterReady(m)
+}
+
+// remove forgets a message wherever it is.
+func (q *queue) remove(m *message) {
+	delete(q.messages, m.serial)
+	q.age.remove(m)
+	if q.hidden.has(m) {
+		q.hidden.remove(m)
+		q.uncount(m)
+	}
+	if q.ready.has(m) {
+		q.ready.remove(m)
+	}
+	if q.fifo != nil {
+		q.fifo.remove(m)
+	}
+}
+
+// take chooses up to limit messages, and hides them for the visibility timeout (milliseconds). Messages that have used up
+// their receives leave for the dead-letter queue instead.
+func (q *queue) take(limit int, visibility, now int64) []delivery {
+	limit = min(limit, maxInFlight-q.inFlight)
+	if q.fifo != nil {
+		return q.takeFIFO(limit, visibility, now)
+	}
+	var out []delivery
+	var again []*message // chosen, and still to be had by the next receive
+	for len(out) < limit && q.ready.len() > 0 {
+		m := q.ready.first()
+		if to := q.deadLetterFor(m); to != nil {
+			q.remove(m)
+			q.moves = append(q.moves, move{m, to})
+			continue
+		}
+		out = append(out, q.deliver(m, visibility, now))
+		if visibility == 0 || q.server.faults.duplicate(q.key.name) {
+			again = append(again, m)
+		}
+	}
+	for _, m := range again {
+		q.show(m)
+	}
+	return out
+}
+
+// deliver counts a receive of a ready message and hides it.
+func (q *queue) deliver(m *message, visibility, now int64) delivery {
+	m.receives++
+	m.failures++
+	m.receipt++
+	m.returned = false
+	m.received = now
+	if m.firstReceived == 0 {
+		m.firstReceived = now
+	}
+	q.hide(m, stateInFlight, now+visibility)
+	return delivery{message: *m, handle: q.handle(m)}
+}
+
+// delivery is a message as it was at the moment a receive chose it.
+type delivery struct {
+	message
+	handle string
+}
+
+// putBack undoes a take whose receiver went away before it could be answered.
+func (q *queue) putBack(deliveries []delivery) {
+	for _, d := range deliveries {
+		m := q.messages[d.serial]
+		if m == nil || m.receipt != d.receipt || m.state != stateInFlight {
+			continue
+		}
+		m.receives--
+		m.failures--
+		if m.receives == 0 {
+			m.firstReceived = 0
+		}
+		q.show(m)
+	}
+}
+
+// deadLetterFor is where a message goes instead of being delivered once more, or nil.
+func (q *queue) deadLetterFor(m *message) *queue {
+	r := q.settings.redrive
+	if r == nil || m.failures < r.maxReceives {
+		return nil
+	}
+	to := q.server.registry.byARN(r.target)
+	if to == q {
+		return nil
+	}
+	return to
+}
+
+// takeIn receives a message from a queue that gave up on it. The receive count goes on, the first-receive time too.
+func (q *queue) takeIn(m *message, sourceARN string) {
+	q.mu.Lock()
+	if q.deleted {
+		// Deleted between the choice and the move: the message has nowhere to be.
+		q.mu.Unlock()
+		return
+	}
+	defer q.unlock()
+	now := q.server.millis()
+	q.settle(now) // earlier comers first
+	m.failures, m.source, m.returned = 0, sourceARN, false
+	if q.fifo != nil {
+		// "For FIFO queues, the enqueue timestamp resets when the message is moved" (dead-letter queues, developer guide).
+		m.enqueued = now
+	}
+	q.add(m, now, 0)
+}
+
+// close ends the queue: those who wait are told, and the messages are gone.
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.deleted = true
+	for w := q.waiters.pop(); w != nil; w = q.waiters.pop() {
+		w.answer(polled{err: errNoQueue()})
+	}
+	q.arm()
+	q.messages = nil
+	q.hidden.items, q.ready.items, q.age.items = nil, nil, nil
+	q.delayed, q.inFlight = 0, 0
+	if q.fifo != nil {
+		q.fifo = newFIFO()
+	}
+}
+
+// clear drops all messages, as PurgeQueue does.
+func (q *queue) clear() {
+	q.messages = map[uint64]*message{}
+	q.hidden.items, q.ready.items, q.age.items = nil, nil, nil
+	q.delayed, q.inFlight = 0, 0
+	if q.fifo != nil {
+		sequence := q.fifo.sequence
+		q.fifo = newFIFO()
+		q.fifo.sequence = sequence
+	}
+}
+
+func (q *queue) visibleCount() int { return len(q.messages) - q.delayed - q.inFlight }
+
+// newMessageID is a random UUID, as SQS's are.
+func newMessageID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	var out [36]byte
+	hex.Encode(out[0:8], b[0:4])
+	out[8] = '-'
+	hex.Encode(out[9:13], b[4:6])
+	out[13] = '-'
+	hex.Encode(out[14:18], b[6:8])
+	out[18] = '-'
+	hex.Encode(out[19:23], b[8:10])
+	out[23] = '-'
+	hex.Encode(out[24:], b[10:])
+	return string(out[:])
+}
+
+// handle is the receipt handle of the message's latest receive.
+func (q *queue) handle(m *message) string {
+	return encodeHandle(q.incarnation, m.serial, m.receipt)
+}
+
+// arm sets the timer for the next message that becomes visible while somebody waits for one, and stops it otherwise.
+func (q *queue) arm() {
+	var at int64
+	if q.waiters.len > 0 && !q.deleted && q.hidden.len() > 0 {
+		at = q.hidden.first().visible
+	}
+	if at == q.wakeAt && (q.wake != nil) == (at != 0) {
+		return
+	}
+	if q.wake != nil {
+		q.wake.Stop()
+		q.wake = nil
+	}
+	q.wakeAt = at
+	if at == 0 {
+		return
+	}
+	// Round up: a timer that fires within the millisecond before would only be set again.
+	delay := time.UnixMilli(at).Sub(q.server.clock.Now())
+	q.wake = q.server.clock.AfterFunc(max(delay, 0), func() { q.awake(at) })
+}
+
+func (q *queue) awake(at int64) {
+	q.mu.Lock()
+	if q.deleted || q.wakeAt != at {
+		q.mu.Unlock()
+		return
+	}
+	q.wake, q.wakeAt = nil, 0
+	q.settle(q.server.millis())
+	q.unlock()
+}

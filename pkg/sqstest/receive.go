@@ -1,0 +1,264 @@
+package sqstest
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"hash/fnv"
+	"strconv"
+	"strings"
+)
+
+type receiveMessageIn struct {
+	onQueue
+	AttributeNames   []string
+	SystemAttributes []string `json:"MessageSystemAttributeNames"`
+	Attributes       []string `json:"MessageAttributeNames"`
+	Max              *int     `json:"MaxNumberOfMessages"`
+	Visibility       *int     `json:"VisibilityTimeout"`
+	Wait             *int     `json:"WaitTimeSeconds"`
+	Attempt          *string  `json:"ReceiveRequestAttemptId"`
+}
+
+type messageOut struct {
+	MessageID     string            `json:"MessageId"`
+	Handle        string            `json:"ReceiptHandle"`
+	MD5           string            `json:"MD5OfBody"`
+	Body          string            `json:"Body"`
+	System        map[string]string `json:"Attributes,omitempty"`
+	MD5Attributes string            `json:"MD5OfMessageAttributes,omitempty"`
+	Attributes    attributes        `json:"MessageAttributes,omitempty"`
+}
+
+type receiveMessageOut struct {
+	Messages []messageOut `json:",omitempty"`
+}
+
+func receiveMessage(c *call, in receiveMessageIn) (any, *apiError) {
+	limit := 1
+	if in.Max != nil {
+		if limit = *in.Max; limit < 1 || limit > 10 {
+			return nil, errParameter("MaxNumberOfMessages", limit, "Must be between 1 and 10, if provided.")
+		}
+	}
+	visibility, err := optionalSeconds("VisibilityTimeout", in.Visibility, maxVisibility)
+	if err != nil {
+		return nil, err
+	}
+	wait, err := optionalSeconds("WaitTimeSeconds", in.Wait, maxWait)
+	if err != nil {
+		return nil, err
+	}
+	q, err := c.find(in.QueueURL)
+	if err != nil {
+		return nil, err
+	}
+	if in.Attempt != nil {
+		if q.fifo == nil {
+			return nil, errParameter("ReceiveRequestAttemptId", *in.Attempt, "The request includes a parameter that is not valid for this queue type.")
+		}
+		if err := checkToken("ReceiveRequestAttemptId", *in.Attempt); err != nil {
+			return nil, err
+		}
+	}
+	limit = c.s.faults.shard(c, limit)
+	found, err := q.receive(c.ctx, limit, visibility, wait, deref(in.Attempt))
+	if err != nil {
+		return nil, err
+	}
+	system := nameSet(append(in.SystemAttributes, in.AttributeNames...))
+	var out receiveMessageOut
+	for i := range found {
+		out.Messages = append(out.Messages, render(&found[i], system, in.Attributes))
+	}
+	return out, nil
+}
+
+// optionalSeconds is a parameter of 0 to high seconds in milliseconds, and -1 when it was not given.
+func optionalSeconds(name string, value *int, high int) (int64, *apiError) {
+	switch {
+	case value == nil:
+		return -1, nil
+	case *value < 0 || *value > high:
+		return 0, errParameter(name, *value, "Must be >= 0 and <= "+strconv.Itoa(high)+", if provided.")
+	}
+	return int64(*value) * 1000, nil
+}
+
+// nameSet holds the names asked for; nil when there are none, and everything when "All" is among them.
+type nameSet []string
+
+func (n nameSet) has(name string) bool { return isOneOf(name, n) || isOneOf("All", n) }
+
+func render(d *delivery, system nameSet, names []string) messageOut {
+	out := messageOut{MessageID: d.id, Handle: d.handle, MD5: d.bodyMD5, Body: d.body}
+	if len(system) > 0 {
+		out.System = d.systemAttributes(system)
+	}
+	if len(d.attrs) == 0 || len(names) == 0 {
+		return out
+	}
+	chosen := attributes{}
+	for name, v := range d.attrs {
+		if wanted(name, names) {
+			chosen[name] = v
+		}
+	}
+	switch len(chosen) {
+	case 0:
+	case len(d.attrs):
+		out.Attributes, out.MD5Attributes = d.attrs, d.attrsMD5
+	default:
+		// The digest is that of the attributes returned (recorded answers).
+		out.Attributes, out.MD5Attributes = chosen, chosen.digest()
+	}
+	return out
+}
+
+// wanted reports whether a message attribute is asked for: by name, by prefix ("foo.*"), or with all others.
+func wanted(name string, names []string) bool {
+	for _, n := range names {
+		if n == name || n == "All" || n == ".*" {
+			return true
+		}
+		if prefix, ok := strings.CutSuffix(n, "*"); ok && strings.HasSuffix(prefix, ".") && strings.HasPrefix(name, prefix[:len(prefix)-1]) {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *delivery) systemAttributes(names nameSet) map[string]string {
+	out := map[string]string{}
+	put := func(name, value string) {
+		if value != "" && names.has(name) {
+			out[name] = value
+		}
+	}
+	put("SenderId", d.sender)
+	put("SentTimestamp", strconv.FormatInt(d.sent, 10))
+	put("ApproximateReceiveCount", strconv.Itoa(d.receives))
+	put("ApproximateFirstReceiveTimestamp", strconv.FormatInt(d.firstReceived, 10))
+	put("SequenceNumber", d.sequence)
+	put("MessageDeduplicationId", d.dedup)
+	put("MessageGroupId", d.group)
+	put(traceHeader, d.trace)
+	put("DeadLetterQueueSourceArn", d.source)
+	return out
+}
+
+type deleteMessageIn struct {
+	onQueue
+	Handle *string `json:"ReceiptHandle"`
+}
+
+func deleteMessage(c *call, in deleteMessageIn) (any, *apiError) {
+	if in.Handle == nil {
+		return nil, errMissing("ReceiptHandle")
+	}
+	q, err := c.find(in.QueueURL)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := q.lock(); err != nil {
+		return nil, err
+	}
+	defer q.unlock()
+	return nil, q.delete(*in.Handle)
+}
+
+// delete removes the message of a handle. A handle of an earlier receive deletes nothing and is no error ("the request
+// succeeds, but the message might not be deleted": DeleteMessage, API reference); on a FIFO queue a handle whose
+// visibility timeout has passed is refused (recorded answers).
+func (q *queue) delete(handle string) *apiError {
+	m, receipt, err := q.byHandle(handle)
+	if err != nil || m == nil {
+		return err
+	}
+	if q.fifo != nil && (m.state != stateInFlight || m.receipt != receipt) {
+		return errHandleExpired(handle)
+	}
+	if m.receipt == receipt {
+		q.remove(m)
+	}
+	return nil
+}
+
+type changeMessageVisibilityIn struct {
+	onQueue
+	Handle  *string `json:"ReceiptHandle"`
+	Timeout *int    `json:"VisibilityTimeout"`
+}
+
+func changeMessageVisibility(c *call, in changeMessageVisibilityIn) (any, *apiError) {
+	if in.Handle == nil {
+		return nil, errMissing("ReceiptHandle")
+	}
+	q, err := c.find(in.QueueURL)
+	if err != nil {
+		return nil, err
+	}
+	now, err := q.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer q.unlock()
+	return nil, q.changeVisibility(*in.Handle, in.Timeout, now)
+}
+
+func (q *queue) changeVisibility(handle string, timeout *int, now int64) *apiError {
+	if timeout == nil {
+		return errMissing("VisibilityTimeout")
+	}
+	seconds := int64(*timeout)
+	if seconds < 0 || seconds > maxVisibility {
+		return errParameter("VisibilityTimeout", seconds, "Must be >= 0 and <= 43200, if provided.")
+	}
+	m, receipt, err := q.byHandle(handle)
+	switch {
+	case err != nil:
+		return err
+	case m == nil || m.receipt != receipt:
+		return errNotAvailable(handle)
+	case m.returned:
+		return errNotInFlight()
+	case q.fifo != nil && m.state != stateInFlight:
+		return errHandleExpired(handle)
+	case (now-m.received)/1000+seconds > maxVisibility:
+		return errParameter("VisibilityTimeout", seconds, "Total VisibilityTimeout for the message is beyond the limit [43200 seconds].")
+	}
+	// A message whose timeout merely passed is hidden again (recorded answers).
+	q.hide(m, stateInFlight, now+seconds*1000)
+	if seconds == 0 {
+		q.show(m)
+		m.returned = true
+	}
+	return nil
+}
+
+// A receipt handle names the queue's incarnation, the message in it and the receive, with a check so that garbage is told
+// from a handle that is merely old.
+func encodeHandle(incarnation, serial, receipt uint64) string {
+	var b [32]byte
+	binary.BigEndian.PutUint64(b[0:], incarnation)
+	binary.BigEndian.PutUint64(b[8:], serial)
+	binary.BigEndian.PutUint64(b[16:], receipt)
+	binary.BigEndian.PutUint64(b[24:], handleCheck(b[:24]))
+	return base64.StdEncoding.EncodeToString(b[:])
+}
+
+func handleCheck(b []byte) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte("sqstest receipt handle"))
+	_, _ = h.Write(b)
+	return h.Sum64()
+}
+
+// byHandle is the message of a receipt handle and the number of the receive; nil when the message is gone.
+func (q *queue) byHandle(handle string) (*message, uint64, *apiError) {
+	b, err := base64.StdEncoding.DecodeString(handle)
+	if err != nil || len(b) != 32 || binary.BigEndian.Uint64(b[24:]) != handleCheck(b[:24]) ||
+		binary.BigEndian.Uint64(b) != q.incarnation {
+		return nil, 0, errReceiptHandle(handle)
+	}
+	return q.messages[binary.BigEndian.Uint64(b[8:])], binary.BigEndian.Uint64(b[16:]), nil
+}

@@ -1,0 +1,185 @@
+package sqstest
+
+import "strings"
+
+// sendEntry is a message to send, alone or in a batch.
+type sendEntry struct {
+	Body       *string    `json:"MessageBody"`
+	Delay      *int       `json:"DelaySeconds"`
+	Attributes attributes `json:"MessageAttributes"`
+	System     attributes `json:"MessageSystemAttributes"`
+	Dedup      *string    `json:"MessageDeduplicationId"`
+	Group      *string    `json:"MessageGroupId"`
+}
+
+type sendMessageIn struct {
+	onQueue
+	sendEntry
+}
+
+type sendResult struct {
+	MessageID     string `json:"MessageId"`
+	MD5           string `json:"MD5OfMessageBody"`
+	MD5Attributes string `json:"MD5OfMessageAttributes,omitempty"`
+	MD5System     string `json:"MD5OfMessageSystemAttributes,omitempty"`
+	Sequence      string `json:"SequenceNumber,omitempty"`
+}
+
+func sendMessage(c *call, in sendMessageIn) (any, *apiError) {
+	q, err := c.find(in.QueueURL)
+	if err != nil {
+		if c.s.faults.swallows(c, in.QueueURL) {
+			return pretendSent(&in.sendEntry), nil
+		}
+		return nil, err
+	}
+	now, err := q.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer q.unlock()
+	m, delay, err := q.prepare(c, &in.sendEntry)
+	if err != nil {
+		return nil, err
+	}
+	return q.send(m, now, delay), nil
+}
+
+// prepare makes a message of an entry, or says why SQS would refuse it. The queue must be locked.
+func (q *queue) prepare(c *call, e *sendEntry) (m *message, delay int64, err *apiError) {
+	if e.Body == nil || *e.Body == "" {
+		return nil, 0, errMissing("MessageBody")
+	}
+	delay = int64(q.settings.delay) * 1000
+	if q.fifo != nil {
+		err = q.checkFIFOEntry(e)
+	} else {
+		if e.Dedup != nil {
+			return nil, 0, errParameter("MessageDeduplicationId", *e.Dedup, "The request includes a parameter that is not valid for this queue type.")
+		}
+		if e.Delay != nil {
+			delay = int64(*e.Delay) * 1000
+		}
+		err = checkStandardEntry(e)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := e.Attributes.check(); err != nil {
+		return nil, 0, err
+	}
+	trace, err := traceOf(e.System)
+	if err != nil {
+		return nil, 0, err
+	}
+	m = &message{
+		id: newMessageID(), body: *e.Body, bodyMD5: md5Hex(*e.Body), trace: trace,
+		group: deref(e.Group), dedup: deref(e.Dedup), sender: senderID(c.accessKey),
+	}
+	if len(e.Attributes) > 0 {
+		m.attrs, m.attrsMD5 = e.Attributes, e.Attributes.digest()
+	}
+	if size := m.size(); size > q.settings.maxSize {
+		return nil, 0, errInvalidParameter("One or more parameters are invalid. Reason: Message must be shorter than %d bytes.", q.settings.maxSize)
+	}
+	if !validText(m.body) {
+		return nil, 0, errContents()
+	}
+	if q.fifo != nil && m.dedup == "" {
+		m.dedup = contentDedup(m.body)
+	}
+	return m, delay, nil
+}
+
+func checkStandardEntry(e *sendEntry) *apiError {
+	if e.Delay != nil && (*e.Delay < 0 || *e.Delay > maxDelay) {
+		return errParameter(attrDelay, *e.Delay, "DelaySeconds must be >= 0 and <= 900.")
+	}
+	if e.Group != nil {
+		return checkToken("MessageGroupId", *e.Group)
+	}
+	return nil
+}
+
+// checkFIFOEntry is about what a FIFO queue wants besides. Delays are the queue's: a message's own may only be 0, and means nothing.
+func (q *queue) checkFIFOEntry(e *sendEntry) *apiError {
+	if e.Group == nil {
+		return errMissing("MessageGroupId")
+	}
+	if err := checkToken("MessageGroupId", *e.Group); err != nil {
+		return err
+	}
+	if e.Dedup != nil {
+		if err := checkToken("MessageDeduplicationId", *e.Dedup); err != nil {
+			return err
+		}
+	} else if !q.settings.contentDedup {
+		return errInvalidParameter("The queue should either have ContentBasedDeduplication enabled or MessageDeduplicationId provided explicitly")
+	}
+	if e.Delay != nil && *e.Delay != 0 {
+		return errParameter(attrDelay, *e.Delay, "The request include parameter that is not valid for this queue type.")
+	}
+	return nil
+}
+
+func checkToken(name, value string) *apiError {
+	if isToken(value) {
+		return nil
+	}
+	return errParameter(name, value, name+" can only include alphanumeric and punctuation characters. 1 to 128 in length.")
+}
+
+// traceOf is the one system attribute that a sender can set.
+func traceOf(system attributes) (string, *apiError) {
+	for name, v := range system {
+		if name != traceHeader {
+			return "", errInvalidParameter("Message system attribute name '%s' is invalid.", name)
+		}
+		if v.DataType != "String" || deref(v.StringValue) == "" {
+			return "", errInvalidParameter("Message system attribute '%s' must contain a non-empty value of type 'String'.", name)
+		}
+		return *v.StringValue, nil
+	}
+	return "", nil
+}
+
+// send puts the message in, or recognises it as a duplicate and answers as the first time.
+func (q *queue) send(m *message, now, delay int64) sendResult {
+	out := resultOf(m)
+	m.sent, m.enqueued = now, now
+	if q.fifo == nil {
+		q.add(m, now, delay+q.server.faults.lag(q.key.name))
+		q.server.faults.reorder(q, m)
+		return out
+	}
+	key := q.dedupKey(m.group, m.dedup)
+	if first, ok := q.fifo.sent.get(key); ok {
+		out.MessageID, out.Sequence = first.id, first.sequence
+		return out
+	}
+	q.add(m, now, delay)
+	q.fifo.sent.put(key, sentRecord{m.id, m.sequence}, now)
+	out.Sequence = m.sequence
+	return out
+}
+
+func resultOf(m *message) sendResult {
+	out := sendResult{MessageID: m.id, MD5: m.bodyMD5, MD5Attributes: m.attrsMD5}
+	if m.trace != "" {
+		trace := m.trace
+		out.MD5System = attributes{traceHeader: {DataType: "String", StringValue: &trace}}.digest()
+	}
+	return out
+}
+
+// pretendSent is the answer to a send that is lost.
+func pretendSent(e *sendEntry) sendResult {
+	m := &message{id: newMessageID(), bodyMD5: md5Hex(deref(e.Body))}
+	if len(e.Attributes) > 0 && e.Attributes.check() == nil {
+		m.attrsMD5 = e.Attributes.digest()
+	}
+	return resultOf(m)
+}
+
+// senderID is the SenderId of a caller: what AWS gives a user has this form.
+func senderID(accessKey string) string { return "AIDA" + strings.ToUpper(accessKey) }

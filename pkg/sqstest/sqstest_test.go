@@ -1,0 +1,94 @@
+package sqstest_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+	"github.com/aws/smithy-go"
+	"go.uber.org/goleak"
+
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// ways are the three ways to reach a server.
+func ways(t *testing.T, f func(t *testing.T, s *sqstest.Server, c *sqs.Client)) {
+	t.Helper()
+	t.Run("round tripper", func(t *testing.T) {
+		s := sqstest.New()
+		f(t, s, s.Client())
+	})
+	t.Run("loopback", func(t *testing.T) {
+		s := sqstest.NewServer(t)
+		f(t, s, loopbackClient(s))
+	})
+}
+
+// loopbackClient goes through a socket.
+func loopbackClient(s *sqstest.Server, optFns ...func(*sqs.Options)) *sqs.Client {
+	return s.Client(append([]func(*sqs.Options){func(o *sqs.Options) { o.HTTPClient = socketClient() }}, optFns...)...)
+}
+
+func TestOneMessage(t *testing.T) {
+	ways(t, func(t *testing.T, s *sqstest.Server, c *sqs.Client) {
+		ctx := t.Context()
+		url := create(t, c, "orders", nil)
+		sent, err := c.SendMessage(ctx, &sqs.SendMessageInput{
+			QueueUrl: &url, MessageBody: aws.String("grüße"),
+			MessageAttributes: map[string]types.MessageAttributeValue{
+				"kind":   {DataType: aws.String("String"), StringValue: aws.String("ü")},
+				"binary": {DataType: aws.String("Binary.raw"), BinaryValue: []byte{0, 255}},
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := c.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
+			QueueUrl: &url, MessageAttributeNames: []string{"All"},
+			MessageSystemAttributeNames: []types.MessageSystemAttributeName{types.MessageSystemAttributeNameAll},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got.Messages) != 1 || *got.Messages[0].MessageId != *sent.MessageId || *got.Messages[0].MD5OfMessageAttributes != *sent.MD5OfMessageAttributes {
+			t.Fatalf("got %+v", got.Messages)
+		}
+		if _, err := c.DeleteMessage(ctx, &sqs.DeleteMessageInput{QueueUrl: &url, ReceiptHandle: got.Messages[0].ReceiptHandle}); err != nil {
+			t.Fatal(err)
+		}
+		if q, _ := s.Queue("orders"); q.Visible+q.InFlight+q.Delayed != 0 {
+			t.Errorf("left: %+v", q)
+		}
+		if n := s.Requests(sqstest.OnQueue("orders")); n != 4 {
+			t.Errorf("%d requests, want 4", n)
+		}
+	})
+}
+
+func TestMissingQueueIsTypedAndCoded(t *testing.T) {
+	ways(t, func(t *testing.T, _ *sqstest.Server, c *sqs.Client) {
+		_, err := c.GetQueueUrl(t.Context(), &sqs.GetQueueUrlInput{QueueName: aws.String("nothing")})
+		var typed *types.QueueDoesNotExist
+		if !errors.As(err, &typed) {
+			t.Fatalf("got %v", err)
+		}
+		var api smithy.APIError
+		if !errors.As(err, &api) || api.ErrorCode() != "AWS.SimpleQueueService.NonExistentQueue" {
+			t.Errorf("code %q", api.ErrorCode())
+		}
+	})
+}
+
+func create(t testing.TB, c *sqs.Client, name string, attributes map[string]string) (url string) {
+	t.Helper()
+	out, err := c.CreateQueue(context.Background(), &sqs.CreateQueueInput{QueueName: &name, Attributes: attributes})
+	if err != nil {
+		t.Fatalf("create %s: %v", name, err)
+	}
+	return *out.QueueUrl
+}
