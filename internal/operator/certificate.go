@@ -1,0 +1,135 @@
+package operator
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+
+	"github.com/open-policy-agent/cert-controller/pkg/rotator"
+	corev1 "k8s.io/api/core/v1"
+	toolscache "k8s.io/client-go/tools/cache"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/webhook"
+)
+
+// cert-controller watches the Secrets of the operator's namespace and every webhook configuration; it
+// writes one of each.
+// +kubebuilder:rbac:groups="",namespace=replyqueue-system,resources=secrets,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",namespace=replyqueue-system,resources=secrets,resourceNames=replyqueue-webhook-certificate,verbs=update
+// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations,verbs=get;list;watch
+// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations,resourceNames=replyqueue-pods,verbs=update
+
+// certificate is the webhook's serving certificate as it is now. It comes from the Secret rather than from
+// a mounted volume, so that the webhook serves within a second of the first start, where the kubelet would
+// take up to a minute to refresh the volume, and so that it works outside a cluster too.
+type certificate struct {
+	dir     string
+	current atomic.Pointer[tls.Certificate]
+	// ready is closed by the rotator when the CA is in the webhook configuration.
+	ready chan struct{}
+}
+
+// serve is tls.Config.GetCertificate.
+func (c *certificate) serve(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if now := c.current.Load(); now != nil {
+		return now, nil
+	}
+	return nil, errors.New("the serving certificate is not there yet")
+}
+
+// check is a readiness check: the Service must not send admission requests to a replica without one.
+func (c *certificate) check(*http.Request) error {
+	select {
+	case <-c.ready:
+	default:
+		return errors.New("the CA is not in the webhook configuration yet")
+	}
+	_, err := c.serve(nil)
+	return err
+}
+
+// newWebhookServer returns the server and, when certificates are self-signed, the certificate it serves.
+func newWebhookServer(cfg Config) (webhook.Server, *certificate, error) {
+	options := webhook.Options{
+		Host: cfg.WebhookHost, Port: cfg.WebhookPort, CertDir: cfg.CertDir,
+		// HTTP/2 would add nothing here but the exposure to its stream-reset attacks.
+		TLSOpts: []func(*tls.Config){func(t *tls.Config) {
+			t.MinVersion = tls.VersionTLS12
+			t.NextProtos = []string{"http/1.1"}
+		}},
+	}
+	if cfg.CertManagement == CertsMounted {
+		return webhook.NewServer(options), nil, nil
+	}
+	dir := cfg.CertDir
+	if dir == "" {
+		dir = filepath.Join(os.TempDir(), "replyqueue-webhook")
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, nil, fmt.Errorf("make the folder for the certificate: %w", err)
+	}
+	c := &certificate{dir: dir, ready: make(chan struct{})}
+	options.TLSOpts = append(options.TLSOpts, func(t *tls.Config) { t.GetCertificate = c.serve })
+	return webhook.NewServer(options), c, nil
+}
+
+// setup starts rotation and the watch on the Secret, on every replica.
+func (c *certificate) setup(ctx context.Context, mgr ctrl.Manager, cfg Config) error {
+	service := WebhookServiceName + "." + cfg.Namespace + ".svc"
+	names := []string{service, service + ".cluster.local"}
+	if cfg.WebhookHost != "" {
+		// The first name is the one by which the rotator judges an existing certificate.
+		names = append([]string{cfg.WebhookHost}, names...)
+	}
+	key := client.ObjectKey{Namespace: cfg.Namespace, Name: CertificateSecretName}
+	err := rotator.AddRotator(mgr, &rotator.CertRotator{
+		SecretKey:      key,
+		CertDir:        c.dir,
+		CAName:         "replyqueue-ca",
+		CAOrganization: "replyqueue",
+		DNSName:        names[0],
+		ExtraDNSNames:  names[1:],
+		IsReady:        c.ready,
+		Webhooks:       []rotator.WebhookInfo{{Name: WebhookConfigurationName, Type: rotator.Mutating}},
+		FieldOwner:     "replyqueue-certificates",
+	})
+	if err != nil {
+		return fmt.Errorf("set up certificate rotation: %w", err)
+	}
+
+	informer, err := mgr.GetCache().GetInformer(ctx, &corev1.Secret{})
+	if err != nil {
+		return fmt.Errorf("watch Secret %s: %w", key, err)
+	}
+	log := cfg.Log.WithName("certificate")
+	use := func(object any) {
+		secret, ok := object.(*corev1.Secret)
+		if !ok || client.ObjectKeyFromObject(secret) != key || len(secret.Data[corev1.TLSCertKey]) == 0 {
+			return
+		}
+		if err := c.use(secret); err != nil {
+			log.Error(err, "Keeping the serving certificate of before", "secret", key)
+		}
+	}
+	_, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    use,
+		UpdateFunc: func(_, object any) { use(object) },
+	})
+	return err
+}
+
+// use serves the Secret's certificate from the next handshake on. The rotator waits for the file to appear.
+func (c *certificate) use(secret *corev1.Secret) error {
+	pair, err := tls.X509KeyPair(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey])
+	if err != nil {
+		return fmt.Errorf("read the serving certificate: %w", err)
+	}
+	c.current.Store(&pair)
+	return os.WriteFile(filepath.Join(c.dir, corev1.TLSCertKey), secret.Data[corev1.TLSCertKey], 0o600)
+}

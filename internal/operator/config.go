@@ -1,0 +1,118 @@
+package operator
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+
+	"github.com/go-logr/logr"
+	"k8s.io/client-go/rest"
+)
+
+// Where the operator lives and what it is called. The shipped policies and RBAC name the same.
+const (
+	// DefaultNamespace is where config/default installs the operator.
+	DefaultNamespace = "replyqueue-system"
+	// ServiceAccountName is the operator's; the policies let nobody else write its records.
+	ServiceAccountName = "replyqueue-controller-manager"
+	// WebhookServiceName is the Service by which the API server reaches the webhook in a cluster.
+	WebhookServiceName = "replyqueue-webhook"
+	// WebhookConfigurationName is the MutatingWebhookConfiguration whose caBundle is kept up to date.
+	WebhookConfigurationName = "replyqueue-pods"
+	// CertificateSecretName holds the webhook's CA and serving certificate when they are self-signed.
+	CertificateSecretName = "replyqueue-webhook-certificate"
+)
+
+// CertManagement says where the webhook's serving certificate comes from.
+type CertManagement string
+
+const (
+	// CertsSelfSigned: the operator makes and rotates a CA and a certificate, keeps them in the Secret
+	// CertificateSecretName, and writes the CA into the webhook configuration.
+	CertsSelfSigned CertManagement = "self-signed"
+	// CertsMounted: somebody else (cert-manager) keeps tls.crt and tls.key in Config.CertDir, and the CA in
+	// the webhook configuration.
+	CertsMounted CertManagement = "mounted"
+)
+
+// Config is everything Run needs. The zero value of a field is its default where one is named.
+type Config struct {
+	// REST reaches the API server as the operator's service account. Required.
+	REST *rest.Config
+	// Namespace the operator keeps its own objects in: identity, leader lease, certificate.
+	// Default: DefaultNamespace.
+	Namespace string
+	// ClusterName and QueueNamePrefix are parts of every queue's name. They are pinned on the first start
+	// (see Identity) and refused when they differ later. Empty: what is pinned, else the first eight
+	// hexadecimal characters of the kube-system namespace's UID, and "rq".
+	ClusterName, QueueNamePrefix string
+
+	// LeaderElect is to be true wherever two operators could run. Webhooks run on every replica.
+	LeaderElect bool
+	// MetricsBindAddress is host:port; empty or "0": no metrics.
+	MetricsBindAddress string
+	// MetricsInsecure serves metrics by HTTP to everybody, instead of by HTTPS to those whom RBAC lets
+	// get /metrics.
+	MetricsInsecure bool
+	// HealthProbeBindAddress is host:port of /healthz and /readyz; empty or "0": none.
+	HealthProbeBindAddress string
+
+	// WebhookPort the webhook listens on. 0: 9443.
+	WebhookPort int
+	// WebhookHost is the DNS name by which the API server reaches a webhook that runs outside the cluster,
+	// e.g. "localhost"; the webhook listens on it and its certificate is for it. Empty, in a cluster: all
+	// addresses, and the Service's names. It cannot be an IP address: the certificates carry DNS names.
+	WebhookHost string
+	// CertManagement defaults to CertsSelfSigned.
+	CertManagement CertManagement
+	// CertDir holds tls.crt and tls.key with CertsMounted. With CertsSelfSigned the operator writes tls.crt
+	// there for whoever wants to look at it; keys stay in memory. Empty: a folder under os.TempDir.
+	CertDir string
+
+	// Log is where controllers and the manager log to.
+	Log logr.Logger
+}
+
+// namePart is what cluster names and prefixes may look like: SQS allows letters, digits, hyphens and
+// underscores, and the underscore separates the parts of a queue's name.
+var namePart = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?$`)
+
+// maxNameParts bounds prefix and cluster together: SQS allows 80 characters, of which
+// "<prefix>_<cluster>_r_<UID>" needs 40 for the rest.
+const maxNameParts = 40
+
+func (c *Config) setDefaults() {
+	if c.Namespace == "" {
+		c.Namespace = DefaultNamespace
+	}
+	if c.CertManagement == "" {
+		c.CertManagement = CertsSelfSigned
+	}
+	if c.WebhookPort == 0 {
+		c.WebhookPort = 9443
+	}
+	if c.MetricsBindAddress == "" {
+		c.MetricsBindAddress = "0"
+	}
+	if c.HealthProbeBindAddress == "" {
+		c.HealthProbeBindAddress = "0"
+	}
+}
+
+func (c *Config) validate() error {
+	if c.REST == nil {
+		return errors.New("no configuration to reach the API server")
+	}
+	for flag, value := range map[string]string{"cluster-name": c.ClusterName, "queue-name-prefix": c.QueueNamePrefix} {
+		if value != "" && !namePart.MatchString(value) {
+			return fmt.Errorf("--%s=%s: want letters, digits and hyphens; the underscore separates the parts of a queue's name", flag, value)
+		}
+	}
+	if c.CertManagement != CertsSelfSigned && c.CertManagement != CertsMounted {
+		return fmt.Errorf("--cert-management=%s: want %s or %s", c.CertManagement, CertsSelfSigned, CertsMounted)
+	}
+	if c.CertManagement == CertsMounted && c.CertDir == "" {
+		return errors.New("--cert-management=mounted wants --cert-dir, the folder with tls.crt and tls.key")
+	}
+	return nil
+}

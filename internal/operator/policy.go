@@ -1,0 +1,105 @@
+package operator
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/go-logr/logr"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// HeartbeatPolicyName names the ValidatingAdmissionPolicy, and its binding, that let a pod renew its own
+// Lease only.
+const HeartbeatPolicyName = "replyqueue-heartbeats"
+
+// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=validatingadmissionpolicies;validatingadmissionpolicybindings,resourceNames=replyqueue-heartbeats,verbs=get;list;watch
+
+// heartbeatPolicy watches the policy on heartbeats. Without it any pod could renew, or fall silent for,
+// any other, so nothing may then be concluded from heartbeats.
+type heartbeatPolicy struct {
+	log logr.Logger
+
+	mu      sync.Mutex
+	policy  *admissionv1.ValidatingAdmissionPolicy
+	binding *admissionv1.ValidatingAdmissionPolicyBinding
+	said    *bool // what was logged last
+}
+
+// inPlace reports whether the policy is there and enforced. It does not block; before the first sight of
+// both objects it is false.
+func (p *heartbeatPolicy) inPlace() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return enforced(p.policy, p.binding)
+}
+
+// enforced is true when the API server would refuse what the policy forbids: the policy fails closed, and
+// a binding without exceptions denies.
+func enforced(policy *admissionv1.ValidatingAdmissionPolicy, binding *admissionv1.ValidatingAdmissionPolicyBinding) bool {
+	if policy == nil || policy.DeletionTimestamp != nil || len(policy.Spec.Validations) == 0 ||
+		(policy.Spec.FailurePolicy != nil && *policy.Spec.FailurePolicy != admissionv1.Fail) {
+		return false
+	}
+	return binding != nil && binding.DeletionTimestamp == nil &&
+		binding.Spec.PolicyName == policy.Name &&
+		binding.Spec.MatchResources == nil &&
+		slices.Contains(binding.Spec.ValidationActions, admissionv1.Deny)
+}
+
+// watch keeps the answer up to date from informers of the manager's cache (which holds these two objects
+// alone, see cacheOptions).
+func (p *heartbeatPolicy) watch(ctx context.Context, informers cache.Informers) error {
+	for _, object := range []client.Object{&admissionv1.ValidatingAdmissionPolicy{}, &admissionv1.ValidatingAdmissionPolicyBinding{}} {
+		informer, err := informers.GetInformer(ctx, object)
+		if err != nil {
+			return fmt.Errorf("watch the policy on heartbeats: %w", err)
+		}
+		if _, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+			AddFunc:    func(o any) { p.seen(o, true) },
+			UpdateFunc: func(_, o any) { p.seen(o, true) },
+			DeleteFunc: func(o any) {
+				if last, ok := o.(toolscache.DeletedFinalStateUnknown); ok {
+					o = last.Obj
+				}
+				p.seen(o, false)
+			},
+		}); err != nil {
+			return fmt.Errorf("watch the policy on heartbeats: %w", err)
+		}
+	}
+	return nil
+}
+
+func (p *heartbeatPolicy) seen(object any, exists bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch o := object.(type) {
+	case *admissionv1.ValidatingAdmissionPolicy:
+		if o.Name != HeartbeatPolicyName {
+			return
+		}
+		if p.policy = o; !exists {
+			p.policy = nil
+		}
+	case *admissionv1.ValidatingAdmissionPolicyBinding:
+		if o.Name != HeartbeatPolicyName {
+			return
+		}
+		if p.binding = o; !exists {
+			p.binding = nil
+		}
+	}
+	if now := enforced(p.policy, p.binding); p.said == nil || *p.said != now {
+		p.said = &now
+		if now {
+			p.log.Info("The policy on heartbeats is in place")
+		} else {
+			p.log.Info("The policy on heartbeats, or its binding, is missing or not enforced: no reply queue is closed as idle", "policy", HeartbeatPolicyName)
+		}
+	}
+}

@@ -1,0 +1,93 @@
+package webhook
+
+import (
+	"fmt"
+	"iter"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
+)
+
+// heartbeatSeconds is the interval a container starts with (spec.heartbeat.intervalSeconds of a ReplyHost
+// when unset). The webhook looks nothing up, so the host's own interval is advised on the Lease.
+const heartbeatSeconds = 60
+
+// longRunning yields the containers, and then the native sidecars (init containers with restartPolicy
+// Always). Ordinary init containers end before the pod is ready and have no business with queues.
+func longRunning(pod *corev1.Pod) iter.Seq[*corev1.Container] {
+	return func(yield func(*corev1.Container) bool) {
+		for i := range pod.Spec.Containers {
+			if !yield(&pod.Spec.Containers[i]) {
+				return
+			}
+		}
+		for i := range pod.Spec.InitContainers {
+			c := &pod.Spec.InitContainers[i]
+			if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways && !yield(c) {
+				return
+			}
+		}
+	}
+}
+
+// addEnvironment gives every long-running container the channels and the pod's identity, and the caller
+// its reply queue and heartbeat, since one queue has one reader.
+func addEnvironment(pod *corev1.Pod, ask *request, heartbeat string) {
+	shared := []corev1.EnvVar{
+		fromField(injected.EnvPodName, "metadata.name"),
+		fromField(injected.EnvPodUID, "metadata.uid"),
+		fromField(injected.EnvNamespace, "metadata.namespace"),
+		fromAnnotation(injected.EnvRegion, v1alpha1.AnnotationRegion),
+		fromAnnotation(injected.EnvEndpoint, v1alpha1.AnnotationEndpoint),
+		fromAnnotation(injected.EnvChannels, v1alpha1.AnnotationChannels),
+		fromAnnotation(injected.EnvReturnAddresses, v1alpha1.AnnotationReturnAddresses),
+	}
+	for _, channel := range ask.channels() {
+		shared = append(shared, fromAnnotation(injected.ChannelURLVariable(channel), v1alpha1.ChannelURLAnnotation(channel)))
+	}
+
+	own := slices.Clone(shared)
+	if ask.replyHost != "" {
+		own = append(own, fromAnnotation(injected.EnvReplyQueueURL, v1alpha1.AnnotationReplyQueueURL))
+	}
+	if heartbeat == v1alpha1.HeartbeatAnnotationLease {
+		own = append(own, corev1.EnvVar{Name: injected.EnvHeartbeat, Value: injected.Encode(injected.Heartbeat{
+			Namespace:       v1alpha1.HeartbeatNamespace,
+			Name:            "$(" + injected.EnvPodUID + ")",
+			IntervalSeconds: heartbeatSeconds,
+		})})
+	}
+
+	for container := range longRunning(pod) {
+		if container.Name == ask.caller {
+			addVariables(container, own)
+		} else {
+			addVariables(container, shared)
+		}
+	}
+}
+
+// addVariables puts those the container does not have in front of its own, so that a user's variables can
+// refer to them ("$(REPLYQUEUE_CHANNEL_LOGIN_URL)"): Kubernetes expands only what was defined before.
+func addVariables(container *corev1.Container, variables []corev1.EnvVar) {
+	missing := slices.DeleteFunc(slices.Clone(variables), func(v corev1.EnvVar) bool {
+		return slices.ContainsFunc(container.Env, func(set corev1.EnvVar) bool { return set.Name == v.Name })
+	})
+	if len(missing) > 0 {
+		container.Env = append(missing, container.Env...)
+	}
+}
+
+func fromField(name, path string) corev1.EnvVar {
+	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{
+		FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: path},
+	}}
+}
+
+// fromAnnotation is empty in the container while the annotation is not there.
+func fromAnnotation(name, annotation string) corev1.EnvVar {
+	return fromField(name, fmt.Sprintf("metadata.annotations['%s']", annotation))
+}
