@@ -1,0 +1,205 @@
+package rpcclient
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// ReturnAddressPolicy says which reply queues a responder may answer. A return address comes from
+// whoever could send a request, and the reply goes out under the responder's credentials, so it is
+// checked before the handler runs.
+type ReturnAddressPolicy struct {
+	// AccountID is the account whose queues may be answered. Empty: the account of the request queue.
+	AccountID string
+	// Region is the region whose queues may be answered. Empty: the region of the request queue's URL;
+	// when that names none, addresses on the request queue's own host only.
+	Region string
+	// Endpoint is the base URL on which replies are sent, e.g. http://127.0.0.1:4566. Empty: the
+	// request queue's.
+	Endpoint string
+	// Prefixes of queue names that may be answered, e.g. "rq_0a1b2c3d_r_", or "__RequesterClientQueues__"
+	// for Java requesters. None: names of the operator's form <prefix>_<cluster>_r_<UID>.
+	Prefixes []string
+	// Accounts may be answered besides AccountID.
+	Accounts []string
+}
+
+// returnAddress is a return address that passed the check.
+type returnAddress struct {
+	// queueURL is rebuilt on our own base, never the received text.
+	queueURL string
+	// virtual is the text after the #: the call ID or Java's virtual queue. Empty for a plain URL.
+	virtual string
+}
+
+// String is the address in the form in which it travels.
+func (a returnAddress) String() string {
+	if a.virtual == "" {
+		return a.queueURL
+	}
+	return a.queueURL + "#" + a.virtual
+}
+
+// maxVirtualNameBytes bounds the text after the #. Ours has 34, Java's default 60.
+const maxVirtualNameBytes = 256
+
+var (
+	queueNamePattern   = regexp.MustCompile(`^[A-Za-z0-9_-]{1,80}$`)
+	accountPattern     = regexp.MustCompile(`^[0-9]{12}$`)
+	operatorQueueNames = regexp.MustCompile(`^[A-Za-z0-9-]+_[A-Za-z0-9-]+_r_[A-Za-z0-9-]+$`)
+	regionPattern      = `([a-z]{2,}(?:-[a-z0-9]+)+)`
+	// suffixes of the AWS partitions' endpoints.
+	partitionSuffixes = `(?:amazonaws\.com|amazonaws\.com\.cn|c2s\.ic\.gov|sc2s\.sgov\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov|amazonaws\.eu)`
+	regionalHosts     = []*regexp.Regexp{
+		regexp.MustCompile(`^sqs(?:-fips)?\.` + regionPattern + `\.` + partitionSuffixes + `$`),
+		regexp.MustCompile(`^` + regionPattern + `\.queue\.` + partitionSuffixes + `$`),
+		regexp.MustCompile(`^sqs(?:-fips)?\.` + regionPattern + `\.(?:api\.aws|api\.amazonwebservices\.com\.cn)$`),
+		regexp.MustCompile(`^vpce-[a-z0-9-]+\.sqs\.` + regionPattern + `\.vpce\.` + partitionSuffixes + `$`),
+	}
+)
+
+// legacyHost is the host of the oldest queue URLs, which all name us-east-1.
+const legacyHost = "queue.amazonaws.com"
+
+// queueAddress is a queue's URL taken apart.
+type queueAddress struct {
+	base    *url.URL // scheme, host and any path before the account
+	account string
+	name    string
+	region  string // empty when the host does not say
+}
+
+func (q queueAddress) on(base *url.URL) string {
+	return strings.TrimSuffix(base.String(), "/") + "/" + q.account + "/" + q.name
+}
+
+// parseQueueURL takes a queue's URL apart. It refuses anything that a queue's URL never has.
+func parseQueueURL(text string) (queueAddress, error) {
+	var q queueAddress
+	if len(text) > 1024 || !isPrintableASCII(text) {
+		return q, errors.New("not a URL of printable ASCII")
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return q, errors.New("not a URL")
+	}
+	switch {
+	case u.Scheme != "https" && u.Scheme != "http":
+		return q, errors.New("scheme is neither https nor http")
+	case u.User != nil:
+		return q, errors.New("has userinfo")
+	case u.RawQuery != "" || u.ForceQuery:
+		return q, errors.New("has a query")
+	case u.Fragment != "" || strings.Contains(text, "#"):
+		return q, errors.New("has a fragment")
+	case u.Opaque != "" || u.Host == "" || u.RawPath != "":
+		return q, errors.New("not a plain URL")
+	}
+	segments := strings.Split(u.Path, "/")
+	if len(segments) < 3 {
+		return q, errors.New("path does not end in account and queue name")
+	}
+	n := len(segments)
+	q.account, q.name = segments[n-2], segments[n-1]
+	for _, s := range segments[1:] {
+		if s == "" || s == "." || s == ".." {
+			return q, errors.New("path has an empty or dot segment")
+		}
+	}
+	if !accountPattern.MatchString(q.account) {
+		return q, errors.New("account is not 12 digits")
+	}
+	if !queueNamePattern.MatchString(strings.TrimSuffix(q.name, ".fifo")) {
+		return q, errors.New("not a queue name")
+	}
+	q.base = &url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.Join(segments[:n-2], "/")}
+	q.region = regionOfHost(u.Hostname())
+	return q, nil
+}
+
+// regionOfHost returns the region that an SQS host name tells, or "".
+func regionOfHost(host string) string {
+	host = strings.ToLower(host)
+	if host == legacyHost {
+		return "us-east-1"
+	}
+	for _, p := range regionalHosts {
+		if m := p.FindStringSubmatch(host); m != nil {
+			return m[1]
+		}
+	}
+	return ""
+}
+
+// checkReturnAddress decides whether a reply may go to received, the attribute ResponseQueueUrl of a
+// message that came from the queue at requestQueue. It is a pure function; the error says what is
+// wrong without repeating the address, which holds a secret.
+func checkReturnAddress(policy ReturnAddressPolicy, requestQueue, received string) (returnAddress, error) {
+	own, err := parseQueueURL(requestQueue)
+	if err != nil {
+		return returnAddress{}, fmt.Errorf("request queue URL: %w", err)
+	}
+	host, virtual, hasVirtual := strings.Cut(received, "#")
+	if hasVirtual && (virtual == "" || len(virtual) > maxVirtualNameBytes ||
+		strings.Contains(virtual, "#") || !isPrintableASCII(virtual)) {
+		return returnAddress{}, errors.New("no usable name after the #")
+	}
+	q, err := parseQueueURL(host)
+	if err != nil {
+		return returnAddress{}, err
+	}
+
+	base := own.base
+	if policy.Endpoint != "" {
+		if base, err = url.Parse(policy.Endpoint); err != nil {
+			return returnAddress{}, fmt.Errorf("own endpoint: %w", err)
+		}
+	}
+	onOwnHost := strings.EqualFold(q.base.Host, base.Host) || strings.EqualFold(q.base.Host, own.base.Host)
+	region := policy.Region
+	if region == "" {
+		region = own.region
+	}
+	if !onOwnHost && (region == "" || q.region != region) {
+		return returnAddress{}, errors.New("another region or an unknown host")
+	}
+	account := policy.AccountID
+	if account == "" {
+		account = own.account
+	}
+	if q.account != account && !slices.Contains(policy.Accounts, q.account) {
+		return returnAddress{}, errors.New("another account")
+	}
+	if strings.HasSuffix(q.name, ".fifo") {
+		return returnAddress{}, errors.New("reply queues are standard queues")
+	}
+	if !policy.allowsName(q.name) {
+		return returnAddress{}, errors.New("queue name has none of the allowed prefixes")
+	}
+	return returnAddress{queueURL: q.on(base), virtual: virtual}, nil
+}
+
+func (p ReturnAddressPolicy) allowsName(name string) bool {
+	if len(p.Prefixes) == 0 {
+		return operatorQueueNames.MatchString(name)
+	}
+	for _, prefix := range p.Prefixes {
+		if prefix != "" && strings.HasPrefix(name, prefix) && len(name) > len(prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+func isPrintableASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] <= 0x20 || s[i] >= 0x7f {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,168 @@
+package rpcclient
+
+import (
+	"container/list"
+	"sync"
+	"time"
+)
+
+// messageCopy is one receive of one SQS message. A request can be in the queue as several messages (a
+// send that was repeated), and be received several times; only the latest handle of each is good.
+type messageCopy struct{ id, handle string }
+
+// replyCache recognises the copies of a request: while one is handled, others join it; afterwards they
+// get the same reply. Entries live until their deadline and the queue's visibility are over, and are
+// bounded in number and bytes: the oldest go first.
+type replyCache struct {
+	maxEntries, maxBytes int
+
+	mu      sync.Mutex
+	entries map[string]*cacheEntry
+	order   list.List // of *cacheEntry, oldest first
+	bytes   int
+}
+
+type cacheEntry struct {
+	key     string
+	hash    uint64
+	element *list.Element
+	expires time.Time
+	bytes   int
+
+	// Under the cache's lock:
+	finished bool
+	copies   []messageCopy // not settled yet
+	// Written once, before finished:
+	reply     replyContent
+	situation Situation
+}
+
+// entryOverhead is a rough size of an entry without its reply.
+const entryOverhead = 512
+
+func newReplyCache(entries, bytes int) *replyCache {
+	return &replyCache{maxEntries: max(1, entries), maxBytes: bytes, entries: map[string]*cacheEntry{}}
+}
+
+type verdict uint8
+
+const (
+	runIt       verdict = iota // the first: handle it
+	joined                     // another copy is being handled and will answer for this one
+	replayed                   // answered before: send the entry's reply again
+	conflicting                // the same identifier with other content
+)
+
+// begin looks a call up and enters it when it is new.
+func (c *replyCache) begin(key string, hash uint64, copied messageCopy, now, expires time.Time) (*cacheEntry, verdict) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.evict(now)
+	e, ok := c.entries[key]
+	switch {
+	case !ok:
+		e = &cacheEntry{key: key, hash: hash, expires: expires, bytes: entryOverhead, copies: []messageCopy{copied}}
+		e.element = c.order.PushBack(e)
+		c.entries[key] = e
+		c.bytes += e.bytes
+		return e, runIt
+	case e.hash != hash:
+		return nil, conflicting
+	case e.finished:
+		return e, replayed
+	default:
+		e.join(copied)
+		return e, joined
+	}
+}
+
+// join adds a copy, or replaces the handle of one that was received again.
+func (e *cacheEntry) join(copied messageCopy) {
+	for i := range e.copies {
+		if e.copies[i].id == copied.id {
+			e.copies[i].handle = copied.handle
+			return
+		}
+	}
+	e.copies = append(e.copies, copied)
+}
+
+// finish stores the reply that later copies get.
+func (c *replyCache) finish(e *cacheEntry, reply replyContent, situation Situation) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e.reply, e.situation, e.finished = reply, situation, true
+	if c.entries[e.key] == e {
+		c.bytes += reply.bytes()
+		e.bytes += reply.bytes()
+	}
+}
+
+// settleWithoutReply returns the copies to settle of a call that gets no reply; without an entry that is
+// the one copy. A one-way request that was handled is remembered; any other is forgotten, so that a
+// redelivery is handled anew.
+func (c *replyCache) settleWithoutReply(e *cacheEntry, one messageCopy, s Situation) []messageCopy {
+	if e == nil {
+		return []messageCopy{one}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s == Succeeded {
+		e.situation, e.finished = s, true
+	} else {
+		c.remove(e)
+	}
+	copies := e.copies
+	e.copies = nil
+	return copies
+}
+
+// takeCopies returns the copies to settle after the reply, and keeps the entry.
+func (c *replyCache) takeCopies(e *cacheEntry, one messageCopy) []messageCopy {
+	if e == nil {
+		return []messageCopy{one}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	copies := e.copies
+	e.copies = nil
+	return copies
+}
+
+// handle returns the latest receipt handle of a copy.
+func (c *replyCache) handle(e *cacheEntry, one messageCopy) string {
+	if e == nil {
+		return one.handle
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, copied := range e.copies {
+		if copied.id == one.id {
+			return copied.handle
+		}
+	}
+	return one.handle
+}
+
+// evict makes room. Entries whose handler runs stay, whatever their age. It is called with the lock held.
+func (c *replyCache) evict(now time.Time) {
+	for at := c.order.Front(); at != nil; {
+		e, next := at.Value.(*cacheEntry), at.Next()
+		over := len(c.entries) >= c.maxEntries || c.bytes > c.maxBytes
+		if !over && now.Before(e.expires) {
+			return
+		}
+		if e.finished {
+			c.remove(e)
+		}
+		at = next
+	}
+}
+
+func (c *replyCache) remove(e *cacheEntry) {
+	if c.entries[e.key] == e {
+		delete(c.entries, e.key)
+		c.order.Remove(e.element)
+		c.bytes -= e.bytes
+	}
+}

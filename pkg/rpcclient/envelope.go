@@ -1,0 +1,202 @@
+package rpcclient
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Message attributes on the wire. SQS allows ten, and agents add their own, so ours are two.
+const (
+	// attributeEnvelope carries everything of ours in one packed JSON object.
+	attributeEnvelope = "replyqueue"
+	// attributeReplyTo carries the return address: <reply queue URL>#<call ID> (Java's name).
+	attributeReplyTo = "ResponseQueueUrl"
+	// attributeVirtualQueue carries, on a reply, the text after the # (Java's name).
+	attributeVirtualQueue = "__AmazonSQSVirtualQueuesClient.QueueName"
+)
+
+// dataTypeString is the SQS data type of all our attributes.
+const dataTypeString = "String"
+
+// protocolVersion is the version of the envelope this package speaks. A responder refuses a higher one
+// with Unimplemented; new fields do not raise it.
+const protocolVersion = 1
+
+// Kinds of envelope.
+const (
+	kindRequest = "q"
+	kindReply   = "r"
+)
+
+// Limits on what an envelope may carry, so that one attribute stays small.
+const (
+	maxMetadataBytes = 4 << 10
+	maxMessageBytes  = 1 << 10
+	maxDetailsBytes  = 16 << 10
+	maxMethodBytes   = 256
+)
+
+// requestEnvelope is the attribute "replyqueue" of a request.
+type requestEnvelope struct {
+	Kind     string            `json:"k"`
+	Version  int               `json:"v"`
+	CallID   string            `json:"id"`
+	Method   string            `json:"m"`
+	Encoding string            `json:"e,omitempty"`
+	Codec    string            `json:"c,omitempty"`  // absent: json
+	Accept   []string          `json:"f,omitempty"`  // features the requester understands in replies
+	Metadata map[string]string `json:"md,omitempty"` // at most 4 KiB
+	BudgetMS int64             `json:"b"`            // what is left of the deadline as the message is sent
+	SentMS   int64             `json:"t"`            // sender's wall clock, a guard only
+	Attempt  int               `json:"a"`            // from 1
+}
+
+// replyEnvelope is the attribute "replyqueue" of a reply.
+type replyEnvelope struct {
+	Kind         string            `json:"k"`
+	Version      int               `json:"v"`
+	Code         Code              `json:"s,omitempty"` // absent: OK
+	Message      string            `json:"msg,omitempty"`
+	Details      []json.RawMessage `json:"d,omitempty"`
+	Rejected     bool              `json:"x,omitempty"`  // refused before the handler ran
+	RetryAfterMS int64             `json:"ra,omitempty"` // wanted pause before another attempt
+	Encoding     string            `json:"e,omitempty"`
+	Codec        string            `json:"c,omitempty"`
+	Run          string            `json:"run,omitempty"` // which execution this is
+	Sequence     int               `json:"n"`             // of the frame, from 0
+	End          int               `json:"end,omitempty"` // on the last frame: how many frames there were
+}
+
+var errNotOurs = errors.New("not an envelope of the expected kind")
+
+// parseRequestEnvelope reads the attribute of a request. errNotOurs means that the message is to be
+// treated as a Java or hand-written one; another error, that it is ours and broken.
+func parseRequestEnvelope(text string) (requestEnvelope, error) {
+	var e requestEnvelope
+	if err := json.Unmarshal([]byte(text), &e); err != nil || e.Kind != kindRequest {
+		return requestEnvelope{Version: e.Version}, errNotOurs
+	}
+	switch {
+	case e.Version < 1:
+		return e, fmt.Errorf("version %d", e.Version)
+	case e.CallID == "" || len(e.CallID) > maxVirtualNameBytes:
+		return e, errors.New("no usable call ID")
+	case len(e.Method) > maxMethodBytes:
+		return e, errors.New("method name too long")
+	case e.BudgetMS < 0 || e.BudgetMS > int64(maxBudget/time.Millisecond):
+		return e, fmt.Errorf("budget of %d ms", e.BudgetMS)
+	case e.Attempt < 0:
+		return e, fmt.Errorf("attempt %d", e.Attempt)
+	}
+	return e, nil
+}
+
+// parseReplyEnvelope reads the attribute of a reply. errNotOurs: a Java responder's reply, whose body
+// is the whole answer.
+func parseReplyEnvelope(text string) (replyEnvelope, error) {
+	var e replyEnvelope
+	if err := json.Unmarshal([]byte(text), &e); err != nil || e.Kind != kindReply {
+		return replyEnvelope{}, errNotOurs
+	}
+	if e.Version != protocolVersion {
+		return e, fmt.Errorf("reply of protocol version %d, this side speaks %d", e.Version, protocolVersion)
+	}
+	if e.Code == "" {
+		e.Code = OK
+	}
+	if e.Code != OK && !e.Code.known() {
+		e.Code = Unknown
+	}
+	return e, nil
+}
+
+// marshalEnvelope returns v as JSON of XML characters.
+func marshalEnvelope(v any) (string, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return "", err
+	}
+	text := string(b)
+	if !isXMLText(text) {
+		// encoding/json escapes everything else that XML has no room for.
+		text = strings.NewReplacer("\uFFFE", `\ufffe`, "\uFFFF", `\uffff`).Replace(text)
+	}
+	return text, nil
+}
+
+// requestStamp is a request's envelope rendered up to the three fields that are known only when the
+// message leaves: budget, send time and attempt.
+type requestStamp struct{ head string }
+
+// maxStampBytes bounds what render adds to head.
+const maxStampBytes = len(`,"b":,"t":,"a":}`) + 3*20
+
+func newRequestStamp(e *requestEnvelope) (requestStamp, error) {
+	e.BudgetMS, e.SentMS, e.Attempt = 0, 0, 0
+	text, err := marshalEnvelope(e)
+	if err != nil {
+		return requestStamp{}, err
+	}
+	const tail = `,"b":0,"t":0,"a":0}`
+	head, ok := strings.CutSuffix(text, tail)
+	if !ok {
+		return requestStamp{}, fmt.Errorf("request envelope does not end in %s", tail)
+	}
+	return requestStamp{head: head}, nil
+}
+
+// render completes the envelope. budget is rounded down to milliseconds.
+func (s requestStamp) render(budget time.Duration, sent time.Time, attempt int) string {
+	b := make([]byte, 0, len(s.head)+maxStampBytes)
+	b = append(b, s.head...)
+	b = append(b, `,"b":`...)
+	b = strconv.AppendInt(b, max(0, budget.Milliseconds()), 10)
+	b = append(b, `,"t":`...)
+	b = strconv.AppendInt(b, sent.UnixMilli(), 10)
+	b = append(b, `,"a":`...)
+	b = strconv.AppendInt(b, int64(attempt), 10)
+	b = append(b, '}')
+	return string(b)
+}
+
+func (s requestStamp) size() int { return len(s.head) + maxStampBytes }
+
+// newErrorEnvelope cuts an error to what a reply may carry.
+func newErrorEnvelope(e *Error, rejected bool) replyEnvelope {
+	code := e.Code
+	if !code.known() {
+		code = Unknown
+	}
+	env := replyEnvelope{
+		Kind: kindReply, Version: protocolVersion, Code: code, Message: cutUTF8(e.Message, maxMessageBytes),
+		Rejected: rejected, Encoding: encodingEmpty, End: 1,
+	}
+	if e.RetryAfter > 0 {
+		env.RetryAfterMS = max(1, e.RetryAfter.Milliseconds())
+	}
+	room := maxDetailsBytes
+	for _, d := range e.Details {
+		if len(d) > room || !json.Valid(d) {
+			continue
+		}
+		room -= len(d)
+		env.Details = append(env.Details, d)
+	}
+	return env
+}
+
+// cutUTF8 shortens s to at most n bytes without splitting a character.
+func cutUTF8(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}

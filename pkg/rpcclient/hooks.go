@@ -1,0 +1,123 @@
+package rpcclient
+
+import "time"
+
+// A Hook is any value with one or more of the On… methods below; each is found by its interface. They
+// run on the goroutines that do the work: they must not block and must be safe for concurrent use.
+// Instrumentation (metrics, tracing, logs) is built on them, so that the core imports none.
+type Hook any
+
+// SQSRequest is one API request that has ended.
+type SQSRequest struct {
+	Action   Action
+	QueueURL string
+	// Entries sent in the batch, or messages received.
+	Entries int
+	Took    time.Duration
+	Err     error
+}
+
+// HookSQSRequest sees every SQS API request.
+type HookSQSRequest interface{ OnSQSRequest(SQSRequest) }
+
+// CallEnd is one call that has ended on the requester's side.
+type CallEnd struct {
+	Channel, Method string
+	// CallID is the hash that Error.CallID shows.
+	CallID string
+	Took   time.Duration
+	// Err is nil or an *Error.
+	Err error
+}
+
+// HookCallEnd sees every call's end.
+type HookCallEnd interface{ OnCallEnd(CallEnd) }
+
+// StrayReply is a message on the reply queue that no pending call waits for.
+type StrayReply struct {
+	// CallID is the hash of the identifier it carries; empty when it carries none.
+	CallID string
+	// Late: the call was this requester's and has ended, or this is another copy of its reply. Otherwise
+	// the reply is another process's, or nobody's.
+	Late bool
+	// Dropped: the message is deleted. Otherwise it was put back for the process it belongs to.
+	Dropped bool
+	// Age of the message by SQS's clock.
+	Age time.Duration
+}
+
+// HookStrayReply sees every reply that changed nothing.
+type HookStrayReply interface{ OnStrayReply(StrayReply) }
+
+// Served is one request that a responder has settled.
+type Served struct {
+	QueueURL, Method string
+	CallID           string
+	// Situation is what became of the request.
+	Situation Situation
+	// Took is the handler's time; 0 when none ran.
+	Took time.Duration
+	// Err is the handler's error or the reason for the situation.
+	Err error
+}
+
+// HookServed sees every request a responder settles.
+type HookServed interface{ OnServed(Served) }
+
+// HookReplyQueue sees the reply queue change: the URL that replies now come to, or "" when it is lost.
+type HookReplyQueue interface{ OnReplyQueue(queueURL string) }
+
+// hooks are sorted by interface once, so that an absent hook costs a nil check.
+type hooks struct {
+	request []HookSQSRequest
+	callEnd []HookCallEnd
+	stray   []HookStrayReply
+	served  []HookServed
+	queue   []HookReplyQueue
+}
+
+func newHooks(all []Hook) hooks {
+	var h hooks
+	for _, hook := range all {
+		if v, ok := hook.(HookSQSRequest); ok {
+			h.request = append(h.request, v)
+		}
+		if v, ok := hook.(HookCallEnd); ok {
+			h.callEnd = append(h.callEnd, v)
+		}
+		if v, ok := hook.(HookStrayReply); ok {
+			h.stray = append(h.stray, v)
+		}
+		if v, ok := hook.(HookServed); ok {
+			h.served = append(h.served, v)
+		}
+		if v, ok := hook.(HookReplyQueue); ok {
+			h.queue = append(h.queue, v)
+		}
+	}
+	return h
+}
+
+func (h hooks) onRequest(r SQSRequest) {
+	for _, v := range h.request {
+		v.OnSQSRequest(r)
+	}
+}
+
+func (h hooks) onStray(r StrayReply) {
+	for _, v := range h.stray {
+		v.OnStrayReply(r)
+	}
+}
+
+func (h hooks) onServed(s Served) {
+	for _, v := range h.served {
+		v.OnServed(s)
+	}
+}
+
+func (h hooks) onReplyQueue(url string) {
+	for _, v := range h.queue {
+		v.OnReplyQueue(url)
+	}
+}

@@ -1,0 +1,156 @@
+package rpcclient
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// Option configures a Requester or a Responder. Each says which of the two it is for; the other ignores it.
+type Option func(*config)
+
+type config struct {
+	channels      []ChannelConfig
+	hooks         []Hook
+	stats         *Stats
+	log           *slog.Logger
+	receiveWait   time.Duration
+	reserve       int
+	timeout       time.Duration
+	maxPending    int
+	failOnPending bool
+	foreignGrace  time.Duration
+	concurrency   int
+	addresses     ReturnAddressPolicy
+	defaultMethod string
+	defaultBudget time.Duration
+	errorReplies  bool
+	maxQueueAge   time.Duration
+	cacheEntries  int
+	cacheBytes    int
+	drainTimeout  time.Duration
+	maxPollers    int
+}
+
+// Defaults of the options.
+const (
+	// DefaultMaxPending calls of one Requester may wait for replies.
+	DefaultMaxPending = 10_000
+	// DefaultConcurrency handlers run at once in one Responder.
+	DefaultConcurrency = 64
+	// DefaultReserve bytes of every message are left to agents that add attributes on the way out.
+	DefaultReserve = 4 << 10
+	// DefaultDrainTimeout is what Serve gives itself to finish when its context ends: less than
+	// Kubernetes' grace of 30 s.
+	DefaultDrainTimeout = 25 * time.Second
+	// DefaultCacheEntries and DefaultCacheBytes bound the reply cache of one Responder.
+	DefaultCacheEntries = 20_000
+	DefaultCacheBytes   = 64 << 20
+)
+
+func newConfig(opts []Option) (config, error) {
+	c := config{
+		stats: &Stats{}, log: slog.New(slog.DiscardHandler), receiveWait: DefaultReceiveWait, reserve: DefaultReserve,
+		timeout: DefaultTimeout, maxPending: DefaultMaxPending, foreignGrace: DefaultTimeout,
+		concurrency: DefaultConcurrency, defaultBudget: DefaultTimeout,
+		cacheEntries: DefaultCacheEntries, cacheBytes: DefaultCacheBytes, drainTimeout: DefaultDrainTimeout,
+		maxPollers: maxPollers,
+	}
+	for _, o := range opts {
+		o(&c)
+	}
+	seen := map[string]bool{}
+	for i := range c.channels {
+		ch := &c.channels[i]
+		if _, err := parseQueueURL(ch.URL); err != nil {
+			return c, fmt.Errorf("channel %q: queue URL %q: %w", ch.Name, ch.URL, err)
+		}
+		if ch.Name == "" || seen[ch.Name] {
+			return c, fmt.Errorf("channel name %q is empty or given twice", ch.Name)
+		}
+		seen[ch.Name] = true
+		ch.setDefaults()
+	}
+	switch {
+	case c.receiveWait < time.Second || c.receiveWait > 20*time.Second:
+		return c, errors.New("the receive wait must be between 1 s and 20 s")
+	case c.timeout <= 0 || c.timeout > maxBudget:
+		return c, errors.New("the timeout must be positive and at most 14 days")
+	case c.maxPending < 1 || c.concurrency < 1:
+		return c, errors.New("the limits on pending calls and on concurrency must be at least 1")
+	case c.reserve < 0 || c.reserve > 25<<10:
+		return c, errors.New("the reserve must be between 0 and 25 KiB")
+	}
+	return c, nil
+}
+
+// WithChannels names the request queues to send to (Requester) or to serve (Responder).
+func WithChannels(channels ...ChannelConfig) Option {
+	return func(c *config) { c.channels = append(c.channels, channels...) }
+}
+
+// WithHooks adds instrumentation, for both sides.
+func WithHooks(all ...Hook) Option { return func(c *config) { c.hooks = append(c.hooks, all...) } }
+
+// WithStats counts into s, which several requesters and responders may share.
+func WithStats(s *Stats) Option { return func(c *config) { c.stats = s } }
+
+// WithLogger logs state changes, for both sides. Without it nothing is logged.
+func WithLogger(l *slog.Logger) Option { return func(c *config) { c.log = l } }
+
+// WithReceiveWait sets the length of long polls, 1 s to 20 s (the default), rounded down to seconds, for
+// both sides. A shorter wait costs more requests while idle; it shortens the shutdown of an idle
+// responder, which lets its polls run out.
+func WithReceiveWait(d time.Duration) Option { return func(c *config) { c.receiveWait = d } }
+
+// WithReserve sets the bytes of every message that are left to agents which add attributes, 0 to 25 KiB,
+// for both sides.
+func WithReserve(bytes int) Option { return func(c *config) { c.reserve = bytes } }
+
+// WithTimeout sets what ends a call when its context, its options and its channel name no earlier time,
+// for requesters.
+func WithTimeout(d time.Duration) Option { return func(c *config) { c.timeout = d } }
+
+// WithMaxPending bounds the calls waiting for replies, for requesters. One more call waits for a place,
+// within its deadline; with fail it ends at once with ErrTooManyPending.
+func WithMaxPending(n int, fail bool) Option {
+	return func(c *config) { c.maxPending, c.failOnPending = n, fail }
+}
+
+// WithForeignGrace sets the age up to which a reply of another process (a second container on the same
+// queue, or a predecessor) is put back for it rather than dropped, for requesters.
+func WithForeignGrace(d time.Duration) Option { return func(c *config) { c.foreignGrace = d } }
+
+// WithConcurrency bounds the handlers that run at once, for responders.
+func WithConcurrency(n int) Option { return func(c *config) { c.concurrency = n } }
+
+// WithReturnAddresses sets which reply queues may be answered, for responders.
+func WithReturnAddresses(p ReturnAddressPolicy) Option { return func(c *config) { c.addresses = p } }
+
+// WithDefaultMethod serves requests that name no method (Java's and hand-written ones) as the named
+// method, each for at most maxTime, for responders. Without it they are left in the queue.
+func WithDefaultMethod(name string, maxTime time.Duration) Option {
+	return func(c *config) { c.defaultMethod, c.defaultBudget = name, maxTime }
+}
+
+// WithErrorReplies answers failures of Java and hand-written requests too, with the error's text as the
+// body, for responders. Such requesters take any reply for success, so by default they get none and
+// their request is left for redelivery.
+func WithErrorReplies() Option { return func(c *config) { c.errorReplies = true } }
+
+// WithMaxQueueAge sheds requests that waited longer than d in the queue, for responders: a native
+// requester is told Unavailable with RetryAfter d. 0, the default: never.
+func WithMaxQueueAge(d time.Duration) Option { return func(c *config) { c.maxQueueAge = d } }
+
+// WithReplyCache bounds the memory that recognises duplicates, for responders. The oldest entries go
+// first; a duplicate whose entry is gone runs again.
+func WithReplyCache(entries, bytes int) Option {
+	return func(c *config) { c.cacheEntries, c.cacheBytes = entries, bytes }
+}
+
+// WithDrainTimeout sets how long Serve drains when its context ends, for responders.
+func WithDrainTimeout(d time.Duration) Option { return func(c *config) { c.drainTimeout = d } }
+
+// WithMaxPollers bounds the long polls at one queue, for both sides; the default is 4.
+func WithMaxPollers(n int) Option { return func(c *config) { c.maxPollers = max(1, n) } }

@@ -1,0 +1,137 @@
+package rpcclient
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+)
+
+// queueAPI is the part of SQS this package uses, one attempt per method call, with time limits, counted.
+type queueAPI struct {
+	client *sqs.Client
+	stats  *Stats
+	hooks  hooks
+}
+
+func newQueueAPI(client *sqs.Client, stats *Stats, h hooks) *queueAPI {
+	return &queueAPI{client: newClient(client), stats: stats, hooks: h}
+}
+
+// maxBatch is the most entries or messages in one SQS request.
+const maxBatch = 10
+
+// batchIDs are the entry IDs of a batch; the index is the entry's.
+var batchIDs = [maxBatch]string{"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}
+
+// entryIndex undoes batchIDs; -1 for an ID that is none of them or not below n.
+func entryIndex(id *string, n int) int {
+	if id == nil || len(*id) != 1 || (*id)[0] < '0' || int((*id)[0]-'0') >= n {
+		return -1
+	}
+	return int((*id)[0] - '0')
+}
+
+func (a *queueAPI) count(action Action, queueURL string, entries int, started time.Time, err error) {
+	a.stats.requests[action].Add(1)
+	a.stats.entries[action].Add(int64(entries))
+	if err != nil {
+		a.stats.failures[action].Add(1)
+	}
+	a.hooks.onRequest(SQSRequest{
+		Action: action, QueueURL: queueURL, Entries: entries, Took: time.Since(started), Err: err,
+	})
+}
+
+// send makes one attempt; notSent reports that it certainly had no effect.
+func (a *queueAPI) send(ctx context.Context, queueURL string, entries []types.SendMessageBatchRequestEntry) (out *sqs.SendMessageBatchOutput, notSent bool, err error) {
+	started := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	var at attempt
+	out, err = a.client.SendMessageBatch(at.attach(ctx), &sqs.SendMessageBatchInput{QueueUrl: &queueURL, Entries: entries})
+	a.count(ActionSend, queueURL, len(entries), started, err)
+	return out, err != nil && at.certainlyNotSent(err), err
+}
+
+// replyAttributes are what a requester asks for: only what it reads, so that agents' attributes cost
+// nothing. requestAttributes are the responder's.
+var (
+	replyAttributes   = []string{attributeEnvelope, attributeVirtualQueue}
+	requestAttributes = []string{attributeEnvelope, attributeReplyTo, attributeVirtualQueue}
+	systemAttributes  = []types.MessageSystemAttributeName{
+		types.MessageSystemAttributeNameSentTimestamp,
+		types.MessageSystemAttributeNameApproximateFirstReceiveTimestamp,
+		types.MessageSystemAttributeNameApproximateReceiveCount,
+	}
+)
+
+// receive makes one long poll of at most max messages. at is when the answer arrived, date what its
+// Date header said (zero if nothing).
+func (a *queueAPI) receive(ctx context.Context, queueURL string, attributes []string, maxMessages int, wait, visibility time.Duration) (msgs []types.Message, at, date time.Time, err error) {
+	started := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, wait+receiveSlack)
+	defer cancel()
+	out, err := a.client.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
+		QueueUrl:                    &queueURL,
+		MaxNumberOfMessages:         int32(maxMessages),
+		WaitTimeSeconds:             int32(wait / time.Second),
+		VisibilityTimeout:           int32(visibility / time.Second),
+		MessageAttributeNames:       attributes,
+		MessageSystemAttributeNames: systemAttributes,
+	})
+	at = time.Now()
+	if err == nil {
+		msgs = out.Messages
+		if d, ok := awsmiddleware.GetServerTime(out.ResultMetadata); ok {
+			date = d
+		}
+	}
+	a.count(ActionReceive, queueURL, len(msgs), started, err)
+	return msgs, at, date, err
+}
+
+func (a *queueAPI) delete(ctx context.Context, queueURL string, entries []types.DeleteMessageBatchRequestEntry) (failed []types.BatchResultErrorEntry, err error) {
+	started := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	out, err := a.client.DeleteMessageBatch(ctx, &sqs.DeleteMessageBatchInput{QueueUrl: &queueURL, Entries: entries})
+	a.count(ActionDelete, queueURL, len(entries), started, err)
+	if err != nil {
+		return nil, err
+	}
+	return out.Failed, nil
+}
+
+func (a *queueAPI) changeVisibility(ctx context.Context, queueURL string, entries []types.ChangeMessageVisibilityBatchRequestEntry) (failed []types.BatchResultErrorEntry, err error) {
+	started := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	out, err := a.client.ChangeMessageVisibilityBatch(ctx, &sqs.ChangeMessageVisibilityBatchInput{QueueUrl: &queueURL, Entries: entries})
+	a.count(ActionChangeVisibility, queueURL, len(entries), started, err)
+	if err != nil {
+		return nil, err
+	}
+	return out.Failed, nil
+}
+
+// backoff is the pause before try n (from 1): doubling from 50 ms to at most limit, half of it random.
+func backoff(n int, limit time.Duration) time.Duration {
+	d := min(limit, 50*time.Millisecond<<min(max(n-1, 0), 20))
+	return d/2 + rand.N(d/2+1)
+}
+
+// sleep waits for d or the end of ctx, and reports whether it waited in full.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,158 @@
+package rpcclient
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+)
+
+// failoverSuffix is what the Java client appends to a lost reply queue's name.
+const failoverSuffix = "-Failover"
+
+// replyContent is a reply without its destination, as it is kept in the reply cache.
+type replyContent struct {
+	body     string
+	envelope string // empty: a Java or plain reply
+	virtual  string // empty: no QueueName attribute
+}
+
+func (c replyContent) bytes() int {
+	n := len(c.body)
+	if c.envelope != "" {
+		n += messageSize(attributeEnvelope, dataTypeString, c.envelope)
+	}
+	if c.virtual != "" {
+		n += messageSize(attributeVirtualQueue, dataTypeString, c.virtual)
+	}
+	return n
+}
+
+// answerContent renders a handler's answer in the form its requester understands.
+func answerContent(q *request, payload []byte) replyContent {
+	body, encoding := encodeBody(payload)
+	c := replyContent{body: body, virtual: q.to.virtual}
+	if !q.native {
+		return c
+	}
+	env := replyEnvelope{Kind: kindReply, Version: protocolVersion, Encoding: encoding, End: 1}
+	if q.handler.codec != JSON.Name() {
+		env.Codec = q.handler.codec
+	}
+	c.envelope, _ = marshalEnvelope(&env) // of plain fields: cannot fail
+	return c
+}
+
+// errorContent renders an error. The body of a native one is empty; a Java or plain requester, which
+// gets one only by configuration, reads the text in the body and may read the attribute.
+func errorContent(q *request, err error, rejected bool) replyContent {
+	e := asError(err)
+	env := newErrorEnvelope(e, rejected)
+	c := replyContent{virtual: q.to.virtual, body: emptyBody}
+	if !q.native {
+		if text := cutUTF8(e.Error(), maxMessageBytes); isXMLText(text) {
+			c.body = text
+		}
+		env.Encoding = encodingText
+	}
+	text, err := marshalEnvelope(&env)
+	if err != nil { // a detail that is valid JSON by itself cannot break the whole, but be safe
+		env.Details = nil
+		text, _ = marshalEnvelope(&env)
+	}
+	c.envelope = text
+	return c
+}
+
+// asError gives any error a code.
+func asError(err error) *Error {
+	var e *Error
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, errDeadline):
+		return &Error{Code: DeadlineExceeded, Message: err.Error()}
+	case errors.Is(err, context.Canceled):
+		return &Error{Code: Canceled, Message: err.Error()}
+	default:
+		return &Error{Code: Unknown, Message: err.Error()}
+	}
+}
+
+// replyMessage is a reply on its way.
+type replyMessage struct {
+	to         returnAddress
+	content    replyContent
+	reserve    int
+	deadline   time.Time // zero: none known
+	failedOver bool
+	out        outgoing
+	done       func(err error)
+}
+
+func (m *replyMessage) size() int { return m.content.bytes() + m.reserve }
+
+func (m *replyMessage) entry(now time.Time) (types.SendMessageBatchRequestEntry, bool) {
+	if !m.deadline.IsZero() && now.After(m.deadline) {
+		return types.SendMessageBatchRequestEntry{}, false
+	}
+	e := types.SendMessageBatchRequestEntry{MessageBody: &m.content.body}
+	if m.content.envelope != "" || m.content.virtual != "" {
+		e.MessageAttributes = make(map[string]types.MessageAttributeValue, 2)
+	}
+	if m.content.envelope != "" {
+		e.MessageAttributes[attributeEnvelope] = stringAttribute(m.content.envelope)
+	}
+	if m.content.virtual != "" {
+		e.MessageAttributes[attributeVirtualQueue] = stringAttribute(m.content.virtual)
+	}
+	return e, true
+}
+
+func (m *replyMessage) sent(err error, _ bool) { m.done(err) }
+
+// replySenders are the senders to requesters' reply queues.
+type replySenders struct {
+	ctx context.Context
+	api *queueAPI
+
+	mu      sync.Mutex
+	senders map[string]*sender
+}
+
+// maxIdleSenders is how many senders are kept before idle ones are let go.
+const maxIdleSenders = 1024
+
+// to returns the sender for a reply queue.
+func (r *replySenders) to(url string) *sender {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s, ok := r.senders[url]; ok {
+		return s
+	}
+	if len(r.senders) >= maxIdleSenders {
+		for u, s := range r.senders {
+			if s.idle() {
+				delete(r.senders, u)
+			}
+		}
+	}
+	s := newSender(r.ctx, r.api, url)
+	r.senders[url] = s
+	return s
+}
+
+// wait blocks until every reply has met its end.
+func (r *replySenders) wait() {
+	r.mu.Lock()
+	all := make([]*sender, 0, len(r.senders))
+	for _, s := range r.senders {
+		all = append(all, s)
+	}
+	r.mu.Unlock()
+	for _, s := range all {
+		s.wait()
+	}
+}

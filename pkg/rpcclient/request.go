@@ -1,0 +1,189 @@
+package rpcclient
+
+import (
+	"context"
+	"errors"
+	"hash/maphash"
+	"maps"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+)
+
+// request is one received request as far as it is understood.
+type request struct {
+	peer     Peer
+	native   bool // carries an envelope of ours
+	method   string
+	handler  handler
+	payload  []byte
+	to       returnAddress
+	budget   time.Duration
+	deadline time.Time // by this machine's clock
+	info     RequestInfo
+
+	// situation and refusal are set when the request is not to be handled.
+	situation Situation
+	refusal   error
+
+	copy  messageCopy
+	key   string // identifies the call for the reply cache; empty: duplicates cannot be told
+	hash  uint64
+	entry *cacheEntry
+}
+
+// RequestInfo is what a handler can learn of its request.
+type RequestInfo struct {
+	// Method is the name asked for; the default method's for requests that name none.
+	Method string
+	// Peer is what kind of requester asked.
+	Peer Peer
+	// CallID is the hash that the requester's errors show; empty for requests without an identifier.
+	CallID string
+	// Attempt is the requester's attempt, from 1; 0 when it does not say.
+	Attempt int
+	// ReceiveCount is how often SQS has handed this message out, from 1.
+	ReceiveCount int
+	// Age is how long the message had waited when the handler was started.
+	Age time.Duration
+
+	id       string
+	metadata map[string]string
+}
+
+// Metadata returns a copy of what the requester sent with CallMetadata.
+func (i RequestInfo) Metadata() map[string]string { return maps.Clone(i.metadata) }
+
+type requestInfoKey struct{}
+
+// InfoFromContext returns the request a handler's context belongs to.
+func InfoFromContext(ctx context.Context) (RequestInfo, bool) {
+	i, ok := ctx.Value(requestInfoKey{}).(*RequestInfo)
+	if !ok {
+		return RequestInfo{}, false
+	}
+	info := *i
+	if info.id != "" {
+		info.CallID = hashCallID(info.id)
+	}
+	return info, true
+}
+
+var (
+	errDeadline       = errors.New("the requester's deadline is over")
+	errStrayReply     = errors.New("a reply was sent to a request queue")
+	errNoMethod       = errors.New("the request names no method and there is no default")
+	errQueueAge       = errors.New("the request waited too long in the queue")
+	errCallIDMismatch = errors.New("the envelope's call ID is not the return address's")
+)
+
+// admit decides whether a message is a request to handle. It changes nothing.
+func (s *channelServer) admit(m *types.Message, d delivery, now time.Time) *request {
+	r := s.r
+	q := &request{copy: messageCopy{id: deref(m.MessageId), handle: deref(m.ReceiptHandle)}}
+	refuse := func(situation Situation, err error) *request {
+		q.situation, q.refusal = situation, err
+		return q
+	}
+
+	text := attribute(m, attributeEnvelope)
+	if _, ok := m.MessageAttributes[attributeVirtualQueue]; ok {
+		q.peer = PeerOneWay
+		return refuse(BadAddress, errStrayReply)
+	}
+	env, envErr := requestEnvelope{}, errNotOurs
+	if text != "" {
+		if env, envErr = parseRequestEnvelope(text); errors.Is(envErr, errNotOurs) {
+			if _, err := parseReplyEnvelope(text); err == nil {
+				q.peer = PeerOneWay
+				return refuse(BadAddress, errStrayReply)
+			}
+		}
+	}
+	q.native = !errors.Is(envErr, errNotOurs)
+
+	received := attribute(m, attributeReplyTo)
+	if received == "" {
+		q.peer = PeerOneWay
+	} else {
+		var err error
+		if q.to, err = r.checkAddress(s, received); err != nil {
+			q.peer = PeerJava
+			return refuse(BadAddress, err)
+		}
+		switch {
+		case q.to.virtual == "":
+			q.peer = PeerPlain
+		case !q.native:
+			q.peer = PeerJava
+		}
+	}
+	if q.native {
+		if envErr == nil && q.peer == PeerNative && env.CallID != q.to.virtual {
+			return refuse(BadAddress, errCallIDMismatch)
+		}
+		q.info.id, q.info.Attempt, q.info.metadata = env.CallID, env.Attempt, env.Metadata
+		q.method, q.budget = env.Method, time.Duration(env.BudgetMS)*time.Millisecond
+	} else {
+		q.info.id = q.to.virtual
+		q.method, q.budget = r.cfg.defaultMethod, r.cfg.defaultBudget
+	}
+	q.info.Method, q.info.Peer, q.info.ReceiveCount = q.method, q.peer, d.count
+	q.info.Age = d.age(&r.clock, now)
+	q.deadline = now.Add(q.budget - q.info.Age)
+
+	switch {
+	case q.native && envErr != nil:
+		return refuse(Undecodable, Errorf(InvalidArgument, "request envelope: %w", envErr))
+	case q.native && (q.info.Age >= q.budget || staleBySender(env.SentMS, q.budget, now)):
+		return refuse(Expired, errDeadline)
+	case r.cfg.maxQueueAge > 0 && q.info.Age > r.cfg.maxQueueAge:
+		return refuse(Shed, &Error{Code: Unavailable, Message: errQueueAge.Error(), RetryAfter: r.cfg.maxQueueAge, cause: errQueueAge})
+	case q.native && env.Version > protocolVersion:
+		return refuse(Undecodable, Errorf(Unimplemented, "protocol version %d; this responder speaks %d", env.Version, protocolVersion))
+	case q.method == "":
+		return refuse(UnknownMethod, Errorf(Unimplemented, "%w", errNoMethod))
+	}
+	h, ok := r.handlers[q.method]
+	if !ok {
+		return refuse(UnknownMethod, Errorf(Unimplemented, "no method %q here", q.method))
+	}
+	if q.native && firstNonEmpty(env.Codec, JSON.Name()) != h.codec {
+		return refuse(Undecodable, Errorf(InvalidArgument, "the request is in %s, method %q takes %s", firstNonEmpty(env.Codec, JSON.Name()), q.method, h.codec))
+	}
+	if !q.native {
+		// A request without a deadline gets the configured time from when it is taken up.
+		q.deadline = now.Add(q.budget)
+	}
+	payload, err := decodeBody(deref(m.Body), env.Encoding)
+	if err != nil {
+		return refuse(Undecodable, Errorf(InvalidArgument, "%w", err))
+	}
+	q.handler, q.payload = h, payload
+	if q.info.id != "" {
+		q.key = q.to.queueURL + "#" + q.info.id
+	}
+	return q
+}
+
+func firstNonEmpty(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// hashRequest condenses what must be equal in two messages of one call.
+func (r *Responder) hashRequest(q *request) uint64 {
+	var h maphash.Hash
+	h.SetSeed(r.seed)
+	_, _ = h.WriteString(q.method)
+	_ = h.WriteByte(0)
+	_, _ = h.Write(q.payload)
+	return h.Sum64()
+}
+
+// checkAddress is checkReturnAddress for a message of this server's queue.
+func (r *Responder) checkAddress(s *channelServer, received string) (returnAddress, error) {
+	return checkReturnAddress(r.cfg.addresses, s.channel.URL, received)
+}

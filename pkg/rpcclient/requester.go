@@ -1,0 +1,285 @@
+package rpcclient
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+)
+
+// Requester sends requests and receives their replies on one reply queue. It is safe for concurrent
+// use; a program needs one. While no call is pending it makes no SQS request.
+type Requester struct {
+	cfg    config
+	api    *queueAPI
+	hooks  hooks
+	source ReplyQueueSource
+	nonce  string
+	clock  sqsClock
+	slots  chan struct{} // one element per pending call
+
+	ctx    context.Context // ends when Shutdown is over
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // the watcher, and put-backs
+
+	mu       sync.Mutex
+	channels map[string]*Channel
+	pending  map[string]*call
+	queue    *replyQueue   // where replies come to now; nil while there is none
+	lostURL  string        // a queue that SQS no longer knows
+	changed  chan struct{} // closed when queue or closing changes
+	closing  bool
+	drained  chan struct{} // closed when closing and nothing is pending
+	old      []*replyQueue // lost queues whose pollers may still run
+}
+
+// NewRequester returns a requester that sends through client's configuration and awaits replies where
+// source says. It makes no request and starts no poll before the first call; it watches source until
+// Shutdown. In a pod that the operator has injected, rpcenv.NewRequester is all that is needed.
+func NewRequester(client *sqs.Client, source ReplyQueueSource, opts ...Option) (*Requester, error) {
+	cfg, err := newConfig(opts)
+	if err != nil {
+		return nil, fmt.Errorf("requester: %w", err)
+	}
+	r := &Requester{
+		cfg: cfg, hooks: newHooks(cfg.hooks), source: source, nonce: newNonce(),
+		slots:    make(chan struct{}, cfg.maxPending),
+		channels: map[string]*Channel{}, pending: map[string]*call{},
+		changed: make(chan struct{}), drained: make(chan struct{}),
+	}
+	r.api = newQueueAPI(client, cfg.stats, r.hooks)
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	for i := range cfg.channels {
+		c := cfg.channels[i]
+		r.channels[c.Name] = &Channel{config: c, requester: r, sender: newSender(r.ctx, r.api, c.URL)}
+	}
+	url, changed := source.Current()
+	if url != "" {
+		if _, err := parseQueueURL(url); err != nil {
+			r.cancel()
+			return nil, fmt.Errorf("requester: reply queue URL %q: %w", url, err)
+		}
+	}
+	r.adopt(url)
+	r.wg.Go(func() { r.watch(changed) })
+	return r, nil
+}
+
+// Channel returns the channel of that name, or an error that says which names there are.
+func (r *Requester) Channel(name string) (*Channel, error) {
+	if ch, ok := r.channels[name]; ok {
+		return ch, nil
+	}
+	return nil, unknownChannel(name, r.cfg.channels)
+}
+
+// ReplyQueueURL is where replies come to now, or "" while there is no reply queue.
+func (r *Requester) ReplyQueueURL() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.queue == nil {
+		return ""
+	}
+	return r.queue.url
+}
+
+// Pending is the number of calls that wait for replies.
+func (r *Requester) Pending() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.pending)
+}
+
+// Stats reads the counters.
+func (r *Requester) Stats() StatsSnapshot { return r.cfg.stats.Snapshot() }
+
+// watch follows the source until the requester is closed.
+func (r *Requester) watch(changed <-chan struct{}) {
+	for {
+		select {
+		case <-changed: // nil when there will be no change
+		case <-r.ctx.Done():
+			return
+		}
+		var url string
+		url, changed = r.source.Current()
+		r.adopt(url)
+	}
+}
+
+// adopt switches to the reply queue at url ("": none). Calls that await replies on another fail.
+func (r *Requester) adopt(url string) {
+	r.mu.Lock()
+	if _, err := parseQueueURL(url); err != nil || url == r.lostURL {
+		url = ""
+	}
+	if (r.queue == nil && url == "") || (r.queue != nil && r.queue.url == url) {
+		r.mu.Unlock()
+		return
+	}
+	lost := r.dropQueue()
+	if url != "" {
+		r.queue = newReplyQueue(r, url)
+	}
+	r.notify()
+	r.mu.Unlock()
+
+	r.cfg.log.Info("reply queue changed", "queueURL", url, "callsLost", len(lost))
+	r.hooks.onReplyQueue(url)
+	r.fail(lost, ErrReplyQueueLost, Unavailable, "the reply queue was closed")
+}
+
+// queueMissing is told by a reply queue that SQS no longer knows it.
+func (r *Requester) queueMissing(q *replyQueue) {
+	r.mu.Lock()
+	if r.queue != q {
+		r.mu.Unlock()
+		return
+	}
+	r.lostURL = q.url
+	lost := r.dropQueue()
+	r.notify()
+	r.mu.Unlock()
+
+	r.cfg.log.Warn("reply queue does not exist any more", "queueURL", q.url, "callsLost", len(lost))
+	r.hooks.onReplyQueue("")
+	r.source.Lost(q.url)
+	r.fail(lost, ErrReplyQueueLost, Unavailable, "the reply queue does not exist any more")
+}
+
+// dropQueue ends the current reply queue and removes its calls. It is called with the lock held.
+func (r *Requester) dropQueue() []*call {
+	q := r.queue
+	if q == nil {
+		return nil
+	}
+	r.queue = nil
+	q.cancel()
+	r.old = append(r.old, q)
+	var lost []*call
+	for id, c := range r.pending {
+		if c.queue == q {
+			delete(r.pending, id)
+			lost = append(lost, c)
+		}
+	}
+	q.pending.Store(0)
+	r.checkDrained()
+	return lost
+}
+
+// fail ends calls that were removed from the pending map.
+func (r *Requester) fail(calls []*call, cause error, code Code, why string) {
+	for _, c := range calls {
+		notSent, err := c.channel.sender.abandon(&c.out)
+		outcome := MaybeExecuted
+		if notSent {
+			outcome = NotSent
+		}
+		c.done <- answer{err: c.failure(code, outcome, cause, "%s%s", why, because(err))}
+	}
+}
+
+// notify wakes everything that waits for a change of queue or of state. It is called with the lock held.
+func (r *Requester) notify() {
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// checkDrained is called with the lock held.
+func (r *Requester) checkDrained() {
+	if r.closing && len(r.pending) == 0 {
+		select {
+		case <-r.drained:
+		default:
+			close(r.drained)
+		}
+	}
+}
+
+// Shutdown drains: new calls fail with ErrClosed, pending ones go on until they end or ctx does (then
+// they fail with ErrClosed), reply pollers stop last, and deletes that are due are made. It returns
+// ctx's cause if calls had to be cut off. A second call waits for the first.
+func (r *Requester) Shutdown(ctx context.Context) error {
+	r.mu.Lock()
+	if !r.closing {
+		r.closing = true
+		r.notify()
+	}
+	r.checkDrained()
+	r.mu.Unlock()
+
+	var cut error
+	select {
+	case <-r.drained:
+	case <-ctx.Done():
+		r.mu.Lock()
+		calls := make([]*call, 0, len(r.pending))
+		for id, c := range r.pending {
+			delete(r.pending, id)
+			calls = append(calls, c)
+		}
+		r.checkDrained()
+		r.mu.Unlock()
+		if len(calls) > 0 {
+			cut = fmt.Errorf("%d calls were cut off: %w", len(calls), context.Cause(ctx))
+		}
+		r.fail(calls, ErrClosed, Canceled, "the requester was shut down")
+	}
+
+	r.mu.Lock()
+	queues := append([]*replyQueue(nil), r.old...)
+	if r.queue != nil {
+		queues = append(queues, r.queue)
+	}
+	r.mu.Unlock()
+	for _, q := range queues {
+		q.close()
+	}
+	r.cancel()
+	for _, ch := range r.channels {
+		ch.sender.wait()
+	}
+	r.wg.Wait()
+	if c, ok := r.source.(io.Closer); ok {
+		if err := c.Close(); err != nil && cut == nil {
+			return fmt.Errorf("close the reply queue source: %w", err)
+		}
+	}
+	return cut
+}
+
+// replyQueue is one reply queue, from its first call to its loss.
+type replyQueue struct {
+	r       *Requester
+	url     string
+	pending atomic.Int64
+	pollers *pollers
+	settler *settler
+
+	ctx    context.Context // ends when messages on the queue no longer matter
+	cancel context.CancelFunc
+
+	missing missingQueue
+}
+
+func newReplyQueue(r *Requester, url string) *replyQueue {
+	q := &replyQueue{r: r, url: url}
+	q.ctx, q.cancel = context.WithCancel(r.ctx)
+	q.settler = newSettler(r.ctx, r.api, url, deleteLinger)
+	q.pollers = &pollers{
+		wanted: func() bool { return q.pending.Load() > 0 },
+		poll:   q.poll, ctx: q.ctx, max: r.cfg.maxPollers,
+	}
+	return q
+}
+
+// close ends polling, which nobody waits for any more, and makes the deletes that are due.
+func (q *replyQueue) close() {
+	q.cancel()
+	q.pollers.wait()
+	q.settler.flush()
+}

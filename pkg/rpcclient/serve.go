@@ -1,0 +1,249 @@
+package rpcclient
+
+import (
+	"context"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+)
+
+// requestVisibility bounds how long a received request stays hidden at a time; it is extended while
+// its handler runs. Short, so that a responder that dies, or an answer that is lost, costs seconds and
+// not the queue's timeout.
+const requestVisibility = 10 * time.Second
+
+// channelServer serves one channel of a responder.
+type channelServer struct {
+	r        *Responder
+	channel  ChannelConfig
+	own      queueAddress
+	pollers  *pollers
+	settler  *settler
+	extender *extender
+	// visibility asked for at each receive, in whole seconds.
+	visibility time.Duration
+	// share is the most messages one receive asks for.
+	share int
+}
+
+func newChannelServer(r *Responder, channel ChannelConfig) (*channelServer, error) {
+	own, err := parseQueueURL(channel.URL)
+	if err != nil {
+		return nil, err
+	}
+	visibility := max(time.Second, min(channel.VisibilityTimeout, requestVisibility)).Truncate(time.Second)
+	s := &channelServer{
+		r: r, channel: channel, own: own, visibility: visibility,
+		share: min(maxBatch, max(1, r.cfg.concurrency/(2*len(r.cfg.channels)))),
+	}
+	// A delete must leave while the message is still hidden: the extender renews at six tenths.
+	s.settler = newSettler(r.work, r.api, channel.URL, visibility/5)
+	s.extender = newExtender(s.settler, visibility)
+	s.pollers = &pollers{
+		wanted: func() bool { return !r.isStopping() },
+		poll:   s.poll, ctx: r.work, max: r.cfg.maxPollers,
+	}
+	return s, nil
+}
+
+// poll makes one receive and starts a goroutine for each request.
+func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
+	r := s.r
+	n := r.slots.acquire(ctx, r.stopping, s.share)
+	if n == 0 {
+		return false, nil
+	}
+	msgs, at, date, err := r.api.receive(ctx, s.channel.URL, requestAttributes, n, r.cfg.receiveWait, s.visibility)
+	r.slots.release(n - len(msgs))
+	if err != nil {
+		return false, err
+	}
+	r.cfg.stats.received.Add(int64(len(msgs)))
+	for i := range msgs {
+		m := &msgs[i]
+		d := newDelivery(m, at, date)
+		if d.count == 1 && !d.firstReceive.IsZero() {
+			r.clock.observe(d.firstReceive, at)
+		}
+		r.wg.Go(func() {
+			defer r.slots.release(1)
+			s.serve(m, d)
+		})
+	}
+	return len(msgs) == n, nil
+}
+
+// serve takes one message from its receive to its settlement.
+func (s *channelServer) serve(m *types.Message, d delivery) {
+	r := s.r
+	now := time.Now()
+	q := s.admit(m, d, now)
+	if q.refusal != nil {
+		s.conclude(q, q.situation, nil, q.refusal, 0)
+		return
+	}
+	if q.key != "" {
+		q.hash = r.hashRequest(q)
+		entry, verdict := r.cache.begin(q.key, q.hash, q.copy, now, now.Add(q.budget+s.channel.VisibilityTimeout))
+		switch verdict {
+		case runIt:
+			q.entry = entry
+		case joined:
+			r.cfg.stats.duplicates.Add(1)
+			return // answered, and deleted, with the one that runs
+		case replayed:
+			r.cfg.stats.duplicates.Add(1)
+			if q.peer == PeerOneWay {
+				s.settleCopies([]messageCopy{q.copy}, true)
+				return
+			}
+			s.send(q, entry.reply, entry.situation, nil, 0)
+			return
+		case conflicting:
+			q.key = ""
+			s.conclude(q, Undecodable, nil, Errorf(InvalidArgument, "the call ID came before with another method or body"), 0)
+			return
+		}
+	}
+	s.run(q)
+}
+
+// run calls the handler and settles.
+func (s *channelServer) run(q *request) {
+	r := s.r
+	ctx, cancel := context.WithDeadlineCause(r.work, q.deadline, errDeadline)
+	defer cancel()
+	ctx = context.WithValue(ctx, requestInfoKey{}, &q.info)
+	held := s.extender.hold(func() string { return r.cache.handle(q.entry, q.copy) }, q.deadline)
+	started := time.Now()
+	payload, panicked, err := protect(ctx, q.handler, q.payload)
+	took := time.Since(started)
+	s.extender.release(held)
+
+	situation := Succeeded
+	switch {
+	case panicked:
+		situation = Panicked
+		r.cfg.log.Error("handler panicked", "channel", s.channel.Name, "method", q.method, "callID", hashCallID(q.info.id), "panic", err)
+		err = Errorf(Internal, "the handler panicked")
+	case err != nil:
+		situation = HandlerFailed
+		if _, ok := err.(*undecodable); ok {
+			situation = Undecodable
+			err = Errorf(InvalidArgument, "%w", err)
+		}
+	}
+	if situation != Undecodable {
+		r.cfg.stats.served.Add(1)
+	}
+	if q.peer == PeerNative && time.Now().After(q.deadline) {
+		// What is left of a deadline is estimated too long rather than too short: nobody waits any more.
+		s.conclude(q, Expired, nil, errDeadline, took)
+		return
+	}
+	s.conclude(q, situation, payload, err, took)
+}
+
+// protect runs a handler and turns a panic into an error.
+func protect(ctx context.Context, h handler, payload []byte) (out []byte, panicked bool, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			out, panicked, err = nil, true, Errorf(Internal, "%v", p)
+		}
+	}()
+	out, err = h.run(ctx, payload)
+	return out, false, err
+}
+
+// conclude settles a request by the table.
+func (s *channelServer) conclude(q *request, situation Situation, payload []byte, err error, took time.Duration) {
+	r := s.r
+	var reply replyContent
+	if situation == Succeeded {
+		reply = answerContent(q, payload)
+		if reply.bytes()+r.cfg.reserve > maxSQSBytes {
+			situation, err = ReplyTooLarge, &Error{Code: ResourceExhausted, Message: "the reply is over the limit of a message", cause: ErrPayloadTooLarge}
+		}
+	}
+	st := settle(situation, q.peer, s.channel.DeadLetter, r.cfg.errorReplies)
+	switch situation {
+	case BadAddress, Shed, UnknownMethod, Undecodable:
+		r.cfg.stats.refused.Add(1)
+	case Expired:
+		r.cfg.stats.expired.Add(1)
+	}
+	if !st.reply {
+		copies := r.cache.settleWithoutReply(q.entry, q.copy, situation)
+		s.settleCopies(copies, st.delete)
+		s.served(q, situation, err, took)
+		return
+	}
+	if situation != Succeeded {
+		reply = errorContent(q, err, st.rejected)
+	}
+	if q.entry != nil {
+		r.cache.finish(q.entry, reply, situation)
+	}
+	s.send(q, reply, situation, err, took)
+}
+
+// send sends a reply and settles its request when SQS has answered.
+func (s *channelServer) send(q *request, reply replyContent, situation Situation, err error, took time.Duration) {
+	r := s.r
+	r.unsettled.Add(1)
+	r.slots.replying(1)
+	m := &replyMessage{to: q.to, content: reply, reserve: r.cfg.reserve}
+	if q.peer == PeerNative {
+		m.deadline = q.deadline
+	}
+	m.done = func(sendErr error) {
+		defer r.unsettled.Done()
+		defer r.slots.replying(-1)
+		if sendErr != nil && isMissingQueue(sendErr) && q.peer != PeerNative && !m.failedOver {
+			// The Java client keeps a second queue under this name for when the first is lost.
+			m.failedOver = true
+			m.to.queueURL += failoverSuffix
+			m.out = outgoing{message: m}
+			r.unsettled.Add(1)
+			r.slots.replying(1)
+			r.replies.to(m.to.queueURL).add(&m.out)
+			return
+		}
+		switch {
+		case sendErr == nil:
+		case isMissingQueue(sendErr):
+			situation, err = RequesterGone, sendErr
+		case !m.deadline.IsZero() && time.Now().After(m.deadline):
+			situation, err = Expired, sendErr
+			r.cfg.stats.expired.Add(1)
+		default:
+			situation, err = ReplyNotSent, sendErr
+		}
+		st := settle(situation, q.peer, s.channel.DeadLetter, r.cfg.errorReplies)
+		s.settleCopies(r.cache.takeCopies(q.entry, q.copy), st.delete)
+		s.served(q, situation, err, took)
+	}
+	m.out.message = m
+	r.replies.to(m.to.queueURL).add(&m.out)
+}
+
+func (s *channelServer) settleCopies(copies []messageCopy, remove bool) {
+	if !remove {
+		s.r.cfg.stats.left.Add(int64(len(copies)))
+		return
+	}
+	for _, c := range copies {
+		s.settler.delete(c.handle)
+	}
+}
+
+func (s *channelServer) served(q *request, situation Situation, err error, took time.Duration) {
+	if len(s.r.hooks.served) == 0 {
+		return
+	}
+	e := Served{QueueURL: s.channel.URL, Method: q.method, Situation: situation, Took: took, Err: err}
+	if q.info.id != "" {
+		e.CallID = hashCallID(q.info.id)
+	}
+	s.r.hooks.onServed(e)
+}
