@@ -62,7 +62,7 @@ generate: $(CONTROLLER_GEN) ## Generate DeepCopy methods.
 
 .PHONY: manifests
 manifests: $(CONTROLLER_GEN) ## Generate CRDs, the operator's ClusterRole and the webhook configuration from markers.
-	$(CONTROLLER_GEN) crd rbac:roleName=manager-role webhook output:crd:artifacts:config=config/crd/bases \
+	$(CONTROLLER_GEN) crd rbac:roleName=replyqueue-manager webhook output:crd:artifacts:config=config/crd/bases \
 	  $(patsubst %,paths=./%/...,$(wildcard api internal cmd))
 
 .PHONY: api-docs

@@ -25,8 +25,11 @@ import (
 // leaderLease is the name of the Lease that the leader holds, in the operator's namespace.
 const leaderLease = "replyqueue-leader"
 
-// Events, and what every replica needs to become the leader.
+// Events (of leader election: the older kind), the heartbeats, and what every replica needs to become the
+// leader.
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups="",namespace=replyqueue-system,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=replyqueue-heartbeats,resources=leases,verbs=get;list;watch;create;update;patch;delete
 // +kubebuilder:rbac:groups=coordination.k8s.io,namespace=replyqueue-system,resources=leases,verbs=create
 // +kubebuilder:rbac:groups=coordination.k8s.io,namespace=replyqueue-system,resources=leases,resourceNames=replyqueue-leader,verbs=get;update;patch
 
