@@ -122,8 +122,8 @@ docker-build: ## Build the operator's image IMG (needs Docker, or CONTAINER_TOOL
 .PHONY: build-installer
 build-installer: controlplane ## Write dist/install.yaml: CRDs, RBAC, policies and the operator in one file.
 	@mkdir -p dist
-	$(KUBECTL) kustomize config/default > dist/install.yaml.tmp
-	@mv dist/install.yaml.tmp dist/install.yaml
+	$(KUBECTL) kustomize config/default > $(BIN)/install.yaml
+	@mv $(BIN)/install.yaml dist/install.yaml
 
 ##@ Deployment (into the cluster of your KUBECONFIG)
 

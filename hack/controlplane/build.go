@@ -17,11 +17,13 @@ func build(ctx context.Context, src, dir string, want pins, p program, nth, of i
 	if err != nil {
 		return err
 	}
+	// A run that was killed may have left a part, which go build does not always overwrite.
+	if err := os.RemoveAll(out); err != nil {
+		return err
+	}
 	done := progress(fmt.Sprintf("  [%d/%d] build %s %s", nth, of, p.name, want.version(p)))
 	cmd := goCommand(ctx, src, "build", "-mod=readonly", "-trimpath", "-ldflags", ldflags(want), "-o", out, p.pkg)
-	if !cgoWorks(ctx, src) {
-		cmd.Env = append(cmd.Env, "CGO_ENABLED=0")
-	}
+	cmd.Env = append(cmd.Env, "CGO_ENABLED=0") // none of them needs a C compiler
 	text, err := cmd.CombinedOutput()
 	if err != nil {
 		done("failed")
@@ -52,12 +54,6 @@ func ldflags(want pins) string {
 		fmt.Fprintf(&b, " -X %s.%s=%s", at, kv[0], kv[1])
 	}
 	return b.String()
-}
-
-// cgoWorks is false where cgo is on but its C headers are missing: there the programs, which do not
-// need it, are built without.
-func cgoWorks(ctx context.Context, src string) bool {
-	return goCommand(ctx, src, "build", "runtime/cgo").Run() == nil
 }
 
 // goCommand is `go args...` in src, ended by an interrupt when ctx ends.

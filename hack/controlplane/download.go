@@ -19,7 +19,7 @@ func download(ctx context.Context, src, dir string, want pins, index, archive ti
 		return err
 	}
 	defer func() { _ = os.RemoveAll(store) }()
-	if err := os.MkdirAll(store, 0o755); err != nil {
+	if err := errors.Join(os.RemoveAll(store), os.MkdirAll(store, 0o755)); err != nil {
 		return err
 	}
 

@@ -30,8 +30,9 @@ type report struct {
 	builds   map[string]*strings.Builder // output of builds by import path
 	told     map[string]bool             // builds already printed
 
-	passed, failed, skipped int // tests, over all packages
-	tested, broken          int // packages that ran tests, packages that failed
+	passed, failed, skipped int      // tests, over all packages
+	tested                  int      // packages that ran tests
+	broken                  []string // what failed, said again at the end
 }
 
 type pkg struct {
@@ -166,7 +167,7 @@ func (r *report) packageDone(e event, p *pkg) {
 		fmt.Fprintf(r.w, "%s  %s\n", line, took)
 		return
 	}
-	r.broken++
+	r.broken = append(r.broken, strings.TrimSpace(short(e.Package)+" "+strings.Join(p.failures(), " ")))
 	if failed == 0 {
 		failed = 1 // the package itself: it did not compile, panicked or was killed
 	}
@@ -215,6 +216,17 @@ func (p *pkg) count() (passed, failed, skipped int) {
 	return passed, failed, skipped
 }
 
+// failures names the tests that failed or were running when their package died.
+func (p *pkg) failures() []string {
+	var out []string
+	for _, name := range p.order {
+		if t := p.tests[name]; (t.result == "fail" || t.result == "") && !p.childFailed(name) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
 // childFailed tells whether a subtest of the named test failed.
 func (p *pkg) childFailed(name string) bool {
 	for sub, t := range p.tests {
@@ -239,10 +251,14 @@ func (r *report) finish(exitErr error, took time.Duration) bool {
 		fmt.Fprint(r.w, r.builds[path].String())
 	}
 
-	fmt.Fprintf(r.w, "\n%s\n", r.countsLine())
+	fmt.Fprintln(r.w)
+	for _, what := range r.broken {
+		fmt.Fprintln(r.w, "FAILED:", what)
+	}
+	fmt.Fprintln(r.w, r.countsLine())
 	numbers := fmt.Sprintf("packages=%d tests=%d skipped=%d", r.tested, r.passed+r.failed, r.skipped)
 	switch {
-	case r.failed > 0 || r.broken > 0:
+	case r.failed > 0 || len(r.broken) > 0:
 		fmt.Fprintf(r.w, "TEST FAILED %s failed=%d in %s\n", numbers, r.failed, took.Round(time.Second))
 	case exitErr != nil:
 		fmt.Fprintf(r.w, "TEST FAILED %s: go test: %v\n", numbers, exitErr)

@@ -58,8 +58,8 @@ func TestReport(t *testing.T) {
 		hides  string
 	}{
 		"passing":            {passing, nil, true, "2 passed, 0 failed, 1 skipped", []string{"ok    m/a", "TEST OK packages=1 tests=2 skipped=1"}, "chatter"},
-		"failing":            {passing + failing, exit1, false, "2 passed, 1 failed, 1 skipped", []string{"got 1, want 2", "FAIL  m/b", "TEST FAILED packages=2"}, "TEST OK"},
-		"panicking":          {panicking, exit1, false, "0 passed, 1 failed, 0 skipped", []string{"panic: boom"}, "TEST OK"},
+		"failing":            {passing + failing, exit1, false, "2 passed, 1 failed, 1 skipped", []string{"got 1, want 2", "FAIL  m/b", "FAILED: m/b TestTwo/z\n", "TEST FAILED packages=2"}, "TEST OK"},
+		"panicking":          {panicking, exit1, false, "0 passed, 1 failed, 0 skipped", []string{"panic: boom", "FAILED: m/p TestThree\n"}, "TEST OK"},
 		"not compiling":      {notCompiling, exit1, false, "0 passed, 1 failed, 0 skipped", []string{"undefined: y", "FAIL  m/c"}, "TEST OK"},
 		"ginkgo":             {ginkgo, nil, true, "12 passed, 0 failed, 3 skipped", []string{"TEST OK packages=1 tests=12 skipped=3"}, "SUCCESS"},
 		"nothing ran":        {`{"Action":"skip","Package":"m/empty"}` + "\n", nil, false, "0 passed, 0 failed, 0 skipped", []string{"no test ran"}, "TEST OK"},
