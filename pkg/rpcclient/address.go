@@ -203,3 +203,13 @@ func isPrintableASCII(s string) bool {
 	}
 	return true
 }
+
+// RegionOfQueueURL returns the AWS region that a queue's URL names by its host, "" when it names none
+// (an endpoint of one's own) or is not a queue's URL.
+func RegionOfQueueURL(queueURL string) string {
+	q, err := parseQueueURL(queueURL)
+	if err != nil {
+		return ""
+	}
+	return q.region
+}

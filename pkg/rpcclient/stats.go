@@ -114,3 +114,12 @@ func (s *Stats) callEnded(err *Error) {
 	}
 	s.failed[FailureKind{err.Code, err.Outcome}]++
 }
+
+// ByAction returns Requests by the API's names of the operations.
+func (s *StatsSnapshot) ByAction() map[string]int64 {
+	out := make(map[string]int64, actionCount)
+	for a, n := range s.Requests {
+		out[Action(a).String()] = n
+	}
+	return out
+}
