@@ -256,7 +256,9 @@ func (c *Cluster) CA() []byte { return c.authority.pem }
 // Log is the file that a part writes to: "kube-apiserver", "etcd" and so on.
 func (c *Cluster) Log(part string) string { return c.path("logs/" + part + ".log") }
 
-func (c *Cluster) path(name string) string { return filepath.Join(c.config.Dir, filepath.FromSlash(name)) }
+func (c *Cluster) path(name string) string {
+	return filepath.Join(c.config.Dir, filepath.FromSlash(name))
+}
 
 // FreePort is a TCP port of the loopback address that nobody listens on at the moment.
 func FreePort() (int, error) {
