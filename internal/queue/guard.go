@@ -1,0 +1,87 @@
+package queue
+
+import (
+	"context"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"k8s.io/utils/clock"
+)
+
+// requestTimeout ends a request that gets no answer. A request queue's name is used again, so a late delete must
+// not outlive the leader that sent it: this is well below the leader's lease of 15 s.
+const requestTimeout = 8 * time.Second
+
+// guard limits and measures what passes to an API.
+type guard struct {
+	api      API
+	provider string
+	limiter  *limiter
+	metrics  *Metrics
+	clock    clock.PassiveClock
+}
+
+// Guard returns an API that sends to api at most what limits allow, each request with a time limit, and counts
+// every request in metrics. provider is the metrics' label. A request whose turn is too far off fails with
+// *SlowDown and is not sent.
+func Guard(api API, provider string, limits Limits, metrics *Metrics, clk clock.Clock) API {
+	return &guard{api: api, provider: provider, limiter: newLimiter(provider, limits, clk), metrics: metrics, clock: clk}
+}
+
+func guarded[I, O any](ctx context.Context, g *guard, op operation, action string,
+	send func(context.Context, *I, ...func(*sqs.Options)) (*O, error), in *I, options []func(*sqs.Options),
+) (*O, error) {
+	if err := g.limiter.wait(ctx, op, action); err != nil {
+		g.metrics.limited.WithLabelValues(g.provider, action).Inc()
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	start := g.clock.Now()
+	out, err := send(ctx, in, options...)
+	class := Classify(err)
+	g.limiter.answered(op, class)
+	outcome := string(class)
+	if class == None {
+		outcome = "OK"
+	}
+	g.metrics.requests.WithLabelValues(g.provider, action, outcome).Inc()
+	g.metrics.duration.WithLabelValues(g.provider, action).Observe(g.clock.Since(start).Seconds())
+	return out, err
+}
+
+func (g *guard) CreateQueue(ctx context.Context, in *sqs.CreateQueueInput, o ...func(*sqs.Options)) (*sqs.CreateQueueOutput, error) {
+	return guarded(ctx, g, write, "CreateQueue", g.api.CreateQueue, in, o)
+}
+
+func (g *guard) DeleteQueue(ctx context.Context, in *sqs.DeleteQueueInput, o ...func(*sqs.Options)) (*sqs.DeleteQueueOutput, error) {
+	return guarded(ctx, g, write, "DeleteQueue", g.api.DeleteQueue, in, o)
+}
+
+func (g *guard) GetQueueUrl(ctx context.Context, in *sqs.GetQueueUrlInput, o ...func(*sqs.Options)) (*sqs.GetQueueUrlOutput, error) {
+	return guarded(ctx, g, read, "GetQueueUrl", g.api.GetQueueUrl, in, o)
+}
+
+func (g *guard) GetQueueAttributes(ctx context.Context, in *sqs.GetQueueAttributesInput, o ...func(*sqs.Options)) (*sqs.GetQueueAttributesOutput, error) {
+	return guarded(ctx, g, read, "GetQueueAttributes", g.api.GetQueueAttributes, in, o)
+}
+
+func (g *guard) SetQueueAttributes(ctx context.Context, in *sqs.SetQueueAttributesInput, o ...func(*sqs.Options)) (*sqs.SetQueueAttributesOutput, error) {
+	return guarded(ctx, g, write, "SetQueueAttributes", g.api.SetQueueAttributes, in, o)
+}
+
+func (g *guard) ListQueueTags(ctx context.Context, in *sqs.ListQueueTagsInput, o ...func(*sqs.Options)) (*sqs.ListQueueTagsOutput, error) {
+	return guarded(ctx, g, tag, "ListQueueTags", g.api.ListQueueTags, in, o)
+}
+
+func (g *guard) TagQueue(ctx context.Context, in *sqs.TagQueueInput, o ...func(*sqs.Options)) (*sqs.TagQueueOutput, error) {
+	return guarded(ctx, g, tag, "TagQueue", g.api.TagQueue, in, o)
+}
+
+func (g *guard) UntagQueue(ctx context.Context, in *sqs.UntagQueueInput, o ...func(*sqs.Options)) (*sqs.UntagQueueOutput, error) {
+	return guarded(ctx, g, tag, "UntagQueue", g.api.UntagQueue, in, o)
+}
+
+func (g *guard) ListQueues(ctx context.Context, in *sqs.ListQueuesInput, o ...func(*sqs.Options)) (*sqs.ListQueuesOutput, error) {
+	return guarded(ctx, g, read, "ListQueues", g.api.ListQueues, in, o)
+}

@@ -1,0 +1,156 @@
+package queue
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	testingclock "k8s.io/utils/clock/testing"
+)
+
+// scripted answers CreateQueue with what the test says; every other method is a nil call and panics.
+type scripted struct {
+	API
+	create func(context.Context) error
+	calls  int
+}
+
+func (s *scripted) CreateQueue(ctx context.Context, _ *sqs.CreateQueueInput, _ ...func(*sqs.Options)) (*sqs.CreateQueueOutput, error) {
+	s.calls++
+	if err := s.create(ctx); err != nil {
+		return nil, err
+	}
+	url := "http://localhost/000000000000/q"
+	return &sqs.CreateQueueOutput{QueueUrl: &url}, nil
+}
+
+func TestGuardPostponesWhatAWorkerShouldNotWaitFor(t *testing.T) {
+	ctx := t.Context()
+	clk := testingclock.NewFakeClock(time.Unix(0, 0))
+	api := &scripted{create: func(context.Context) error { return nil }}
+	metrics := NewMetrics(prometheus.NewRegistry())
+	guarded := Guard(api, "p", Limits{Read: 1, Write: 2, Tag: 1}, metrics, clk)
+
+	for range 2 {
+		if _, err := guarded.CreateQueue(ctx, &sqs.CreateQueueInput{}); err != nil {
+			t.Fatalf("within the burst: %v", err)
+		}
+	}
+	var turns []time.Duration
+	for range 3 {
+		_, err := guarded.CreateQueue(ctx, &sqs.CreateQueueInput{})
+		after, ok := RetryAfter(err)
+		if !ok || Classify(err) != Throttled {
+			t.Fatalf("beyond the burst: %v", err)
+		}
+		turns = append(turns, after)
+	}
+	for i := 1; i < len(turns); i++ {
+		if turns[i]-turns[i-1] != 500*time.Millisecond {
+			t.Errorf("turns %v are not given out one by one at the rate", turns)
+		}
+	}
+	if api.calls != 2 {
+		t.Errorf("%d requests were sent, want 2", api.calls)
+	}
+	if got := testutil.ToFloat64(metrics.limited.WithLabelValues("p", "CreateQueue")); got != 3 {
+		t.Errorf("%v postponed, want 3", got)
+	}
+	clk.Step(turns[0])
+	if _, err := guarded.CreateQueue(ctx, &sqs.CreateQueueInput{}); err != nil {
+		t.Errorf("at its turn: %v", err)
+	}
+}
+
+func TestGuardSlowsDownWhenThrottledAndRecovers(t *testing.T) {
+	clk := testingclock.NewFakeClock(time.Unix(0, 0))
+	l := newLimiter("p", Limits{Read: 8, Write: 8, Tag: 8}, clk)
+	for _, want := range []float64{4, 2, 1, 1} {
+		l.answered(write, Throttled)
+		if got := float64(l.lanes[write].now.Limit()); got != want {
+			t.Fatalf("rate after being throttled: %v, want %v", got, want)
+		}
+	}
+	if got := float64(l.lanes[read].now.Limit()); got != 8 {
+		t.Errorf("another class slowed down to %v", got)
+	}
+	for range recovery {
+		l.answered(write, None)
+	}
+	if got := float64(l.lanes[write].now.Limit()); got != 8 {
+		t.Errorf("rate after recovery: %v, want 8", got)
+	}
+}
+
+func TestGuardHonoursTheContext(t *testing.T) {
+	clk := testingclock.NewFakeClock(time.Unix(0, 0))
+	api := &scripted{create: func(context.Context) error { return nil }}
+	guarded := Guard(api, "p", Limits{Read: 10, Write: 10, Tag: 10}, NewMetrics(prometheus.NewRegistry()), clk)
+	for range 10 {
+		if _, err := guarded.CreateQueue(t.Context(), &sqs.CreateQueueInput{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cause := errors.New("shutting down")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	if _, err := guarded.CreateQueue(ctx, &sqs.CreateQueueInput{}); !errors.Is(err, cause) {
+		t.Errorf("got %v, want the context's cause", err)
+	}
+}
+
+func TestGuardCountsByOutcomeAndBoundsEachRequest(t *testing.T) {
+	api := &scripted{create: func(ctx context.Context) error {
+		if _, bounded := ctx.Deadline(); !bounded {
+			t.Error("the request has no time limit")
+		}
+		return &types.QueueNameExists{}
+	}}
+	metrics := NewMetrics(prometheus.NewRegistry())
+	guarded := Guard(api, "p", DefaultLimits, metrics, testingclock.NewFakeClock(time.Unix(0, 0)))
+	if _, err := guarded.CreateQueue(t.Context(), &sqs.CreateQueueInput{}); Classify(err) != Exists {
+		t.Fatal(err)
+	}
+	if got := testutil.ToFloat64(metrics.requests.WithLabelValues("p", "CreateQueue", "Exists")); got != 1 {
+		t.Errorf("%v requests counted, want 1", got)
+	}
+	metrics.Forget("p")
+	if got := testutil.CollectAndCount(metrics.requests); got != 0 {
+		t.Errorf("%d series left of a provider that is gone", got)
+	}
+}
+
+type capture struct{ body io.ReadCloser }
+
+func (c *capture) Do(r *http.Request) (*http.Response, error) {
+	c.body = r.Body
+	return nil, errors.New("not sent")
+}
+
+// net/http copies a body that is an io.WriterTo by that method, which is what tears the connection down.
+func TestRequestBodiesHideTheirWriterTo(t *testing.T) {
+	body := struct {
+		*bytes.Reader
+		io.Closer
+	}{bytes.NewReader([]byte("{}")), io.NopCloser(nil)}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://localhost/", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := r.Body.(io.WriterTo); !ok {
+		t.Fatal("the test's body is no io.WriterTo to begin with")
+	}
+	c := &capture{}
+	_, _ = hideBody{c}.Do(r) //nolint:bodyclose // There is no response.
+	if _, ok := c.body.(io.WriterTo); ok {
+		t.Error("the body is still an io.WriterTo")
+	}
+}
