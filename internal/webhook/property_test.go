@@ -104,6 +104,15 @@ func keepsContainers(t *rapid.T, original, now []corev1.Container) {
 		if n := len(was.VolumeMounts); n > 0 && !cmp.Equal(was.VolumeMounts, is.VolumeMounts[:n]) {
 			t.Fatalf("mounts of %s changed", was.Name)
 		}
+		paths := map[string]bool{}
+		for _, m := range is.VolumeMounts[len(was.VolumeMounts):] {
+			paths[m.MountPath] = true
+		}
+		for _, m := range was.VolumeMounts {
+			if paths[m.MountPath] {
+				t.Fatalf("%s is mounted over in %s", m.MountPath, was.Name)
+			}
+		}
 		was.Env, is.Env, was.VolumeMounts, is.VolumeMounts = nil, nil, nil, nil
 		if diff := cmp.Diff(was, is); diff != "" {
 			t.Fatalf("container changed:\n%s", diff)
