@@ -111,13 +111,18 @@ controlplane: ## Get etcd, kube-apiserver, kubectl, ... into bin/k8s (cold: minu
 ##@ Build
 
 .PHONY: build
-build: ## Build the operator (bin/manager), bin/sqstest and the demo's programs.
+build: export CGO_ENABLED = 0
+build: ## Build static binaries: bin/manager, bin/sqstest and the demo's programs.
 	$(GO) build -o $(BIN)/manager ./cmd
-	$(GO) build -o $(BIN)/ $(addprefix ./,$(dir $(wildcard cmd/*/main.go examples/*/main.go)))
+	$(GO) build -o $(BIN)/sqstest ./cmd/sqstest
+	$(GO) build -o $(BIN)/demo-requester ./examples/requester
+	$(GO) build -o $(BIN)/demo-responder ./examples/responder
 
 .PHONY: docker-build
-docker-build: ## Build the operator's image IMG (needs Docker, or CONTAINER_TOOL=podman).
-	$(CONTAINER_TOOL) build -t $(IMG) .
+docker-build: ## Build the images of the operator and the demo's programs (needs Docker, or CONTAINER_TOOL=podman).
+	$(CONTAINER_TOOL) build --target operator -t $(IMG) .
+	$(CONTAINER_TOOL) build --target demo-requester -t $(REGISTRY)/demo-requester:$(TAG) .
+	$(CONTAINER_TOOL) build --target demo-responder -t $(REGISTRY)/demo-responder:$(TAG) .
 
 .PHONY: build-installer
 build-installer: controlplane ## Write dist/install.yaml: CRDs, RBAC, policies and the operator in one file.
