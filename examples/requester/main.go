@@ -25,7 +25,7 @@ import (
 )
 
 var (
-	channel     = settings.String("channel", "CHANNEL", "login", "the RequestChannel to call")
+	channel     = settings.String("channel", "CHANNEL", "", "the RequestChannel to call; empty: the only one there is")
 	concurrency = settings.Int("concurrency", "CONCURRENCY", 4, "callers at once")
 	rate        = settings.Int("rate", "RATE", 20, "calls per second of all callers together; 0: as fast as answers come")
 	timeout     = settings.Duration("timeout", "TIMEOUT", 0, "time limit of a call; 0: the channel's")
@@ -50,7 +50,13 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	login, err := requester.Channel(*channel)
+	if names := requester.Channels(); *channel == "" {
+		if len(names) != 1 {
+			return fmt.Errorf("set CHANNEL to one of %v", names)
+		}
+		*channel = names[0]
+	}
+	target, err := requester.Channel(*channel)
 	if err != nil {
 		return err
 	}
@@ -62,7 +68,7 @@ func run() error {
 
 	c := &caller{
 		name:    fmt.Sprintf("%s/%d", cmp.Or(os.Getenv(injected.EnvPodName), "local"), os.Getpid()),
-		channel: login, requester: requester, pauses: watchPauses(),
+		channel: target, requester: requester, pauses: watchPauses(),
 	}
 	defer c.pauses.stop()
 	var callers sync.WaitGroup

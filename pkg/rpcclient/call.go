@@ -302,6 +302,8 @@ func (c *call) sent(err error, notSent bool) {
 		code = NotFound
 	case isThrottle(err):
 		code = ResourceExhausted
+	case isDenied(err):
+		code = PermissionDenied
 	case isPermanent(err):
 		code = FailedPrecondition
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -75,6 +77,9 @@ func (r *Requester) Channel(name string) (*Channel, error) {
 	}
 	return nil, unknownChannel(name, r.cfg.channels)
 }
+
+// Channels returns the names of the channels, sorted.
+func (r *Requester) Channels() []string { return slices.Sorted(maps.Keys(r.channels)) }
 
 // ReplyQueueURL is where replies come to now, or "" while there is no reply queue.
 func (r *Requester) ReplyQueueURL() string {

@@ -155,6 +155,20 @@ func isMissingQueue(err error) bool {
 	}
 }
 
+// isDenied reports whether SQS refused who asked.
+func isDenied(err error) bool {
+	var api smithy.APIError
+	if !errors.As(err, &api) {
+		return false
+	}
+	switch api.ErrorCode() {
+	case "AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "SignatureDoesNotMatch", "KmsAccessDenied", "KMS.AccessDeniedException":
+		return true
+	default:
+		return false
+	}
+}
+
 // isPermanent reports whether trying the same request again is pointless: SQS refused it, and not for
 // its rate.
 func isPermanent(err error) bool { return isRefusal(err) && !isThrottle(err) }
