@@ -130,7 +130,10 @@ func complete(t *rapid.T, p *corev1.Pod) {
 		return
 	}
 	heartbeats := 0
-	for _, c := range p.Spec.Containers {
+	for _, c := range slices.Concat(p.Spec.Containers, p.Spec.InitContainers) {
+		if c.Name == "init" {
+			continue
+		}
 		if !slices.Contains(names(c), injected.EnvPodUID) {
 			t.Fatalf("container %s does not know its pod", c.Name)
 		}
