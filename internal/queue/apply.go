@@ -1,0 +1,161 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+)
+
+// Observe reads what the queue called name is: two requests when it exists, and one more until the provider has
+// seen the URL of any queue of its own. A queue that is not there is no error.
+func (p *Provider) Observe(ctx context.Context, name string) (Observed, error) {
+	url, err := p.QueueURL(ctx, name)
+	if Classify(err) == NotFound {
+		return Observed{}, nil
+	}
+	if err != nil {
+		return Observed{}, err
+	}
+	return p.observeAt(ctx, url)
+}
+
+func (p *Provider) observeAt(ctx context.Context, url string) (Observed, error) {
+	attributes, err := p.Attributes(ctx, url)
+	if Classify(err) == NotFound {
+		return Observed{}, nil
+	}
+	if err != nil {
+		return Observed{}, err
+	}
+	tags, err := p.Tags(ctx, url)
+	if Classify(err) == NotFound {
+		return Observed{}, nil
+	}
+	if err != nil {
+		return Observed{}, err
+	}
+	return Observed{Exists: true, URL: url, ARN: attributes[QueueARN], Attributes: attributes, Tags: tags}, nil
+}
+
+// Attributes reads every attribute of the queue at url.
+func (p *Provider) Attributes(ctx context.Context, url string) (map[string]string, error) {
+	out, err := p.API.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{
+		QueueUrl: &url, AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameAll},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("get attributes of queue %s: %w", nameOf(url), err)
+	}
+	return out.Attributes, nil
+}
+
+// Tags reads the tags of the queue at url.
+func (p *Provider) Tags(ctx context.Context, url string) (map[string]string, error) {
+	out, err := p.API.ListQueueTags(ctx, &sqs.ListQueueTagsInput{QueueUrl: &url})
+	if err != nil {
+		return nil, fmt.Errorf("list tags of queue %s: %w", nameOf(url), err)
+	}
+	return out.Tags, nil
+}
+
+// CreateAndObserve creates a queue and reads back what it is: three requests. SQS returns the URL of a queue that
+// exists already with the same attributes, so whose queue it is is for the tags in the answer to say. A queue of
+// that name with other attributes is observed too, at the cost of one more request. A queue that cannot be read so
+// soon after its creation gives an error of class NotFound.
+func (p *Provider) CreateAndObserve(ctx context.Context, name string, plan Plan) (Observed, error) {
+	url, err := p.Create(ctx, name, plan.Attributes, plan.Tags)
+	if Classify(err) == Exists {
+		url, err = p.LookUp(ctx, name)
+	}
+	if err != nil {
+		return Observed{}, err
+	}
+	tags, err := p.Tags(ctx, url)
+	if err != nil {
+		return Observed{}, err
+	}
+	attributes, err := p.Attributes(ctx, url)
+	if err != nil {
+		return Observed{}, err
+	}
+	return Observed{Exists: true, URL: url, ARN: attributes[QueueARN], Attributes: attributes, Tags: tags}, nil
+}
+
+// CreateBeside creates a queue whose ARN is known from a sibling's: two requests. What it is, is what was asked for,
+// unless it existed: then its tags differ, or SQS compared and found a difference and everything is read.
+func (p *Provider) CreateBeside(ctx context.Context, siblingARN, name string, plan Plan) (Observed, error) {
+	url, err := p.Create(ctx, name, plan.Attributes, plan.Tags)
+	if Classify(err) == Exists {
+		if url, err = p.LookUp(ctx, name); err != nil {
+			return Observed{}, err
+		}
+		return p.observeAt(ctx, url)
+	}
+	if err != nil {
+		return Observed{}, err
+	}
+	tags, err := p.Tags(ctx, url)
+	if err != nil {
+		return Observed{}, err
+	}
+	return Observed{Exists: true, URL: url, ARN: SiblingARN(siblingARN, name), Attributes: plan.Attributes, Tags: tags}, nil
+}
+
+// Apply carries out a plan for a queue that exists: first the tags, so that ownership is written before anything
+// else, then the attributes in one request, then the tags to remove. It stops at the first error.
+func (p *Provider) Apply(ctx context.Context, url string, plan Plan) error {
+	if len(plan.Tags) > 0 {
+		if _, err := p.API.TagQueue(ctx, &sqs.TagQueueInput{QueueUrl: &url, Tags: plan.Tags}); err != nil {
+			return fmt.Errorf("tag queue %s: %w", nameOf(url), err)
+		}
+	}
+	if len(plan.Attributes) > 0 {
+		_, err := p.API.SetQueueAttributes(ctx, &sqs.SetQueueAttributesInput{QueueUrl: &url, Attributes: plan.Attributes})
+		if err != nil {
+			names := strings.Join(slices.Sorted(maps.Keys(plan.Attributes)), ", ")
+			return fmt.Errorf("set %s of queue %s: %w", names, nameOf(url), err)
+		}
+	}
+	if len(plan.Untag) > 0 {
+		return p.Untag(ctx, url, plan.Untag)
+	}
+	return nil
+}
+
+// Untag removes tags from the queue at url.
+func (p *Provider) Untag(ctx context.Context, url string, keys []string) error {
+	if _, err := p.API.UntagQueue(ctx, &sqs.UntagQueueInput{QueueUrl: &url, TagKeys: keys}); err != nil {
+		return fmt.Errorf("untag queue %s: %w", nameOf(url), err)
+	}
+	return nil
+}
+
+// Delete deletes the queue at url with its messages. A queue that is not there is success.
+func (p *Provider) Delete(ctx context.Context, url string) error {
+	if _, err := p.API.DeleteQueue(ctx, &sqs.DeleteQueueInput{QueueUrl: &url}); err != nil && Classify(err) != NotFound {
+		return fmt.Errorf("delete queue %s: %w", nameOf(url), err)
+	}
+	return nil
+}
+
+// Messages is how many messages the attributes of a queue count: visible, in flight and delayed. SQS's counts are
+// approximate.
+func Messages(attributes map[string]string) int {
+	total := 0
+	for _, name := range []types.QueueAttributeName{
+		types.QueueAttributeNameApproximateNumberOfMessages,
+		types.QueueAttributeNameApproximateNumberOfMessagesNotVisible,
+		types.QueueAttributeNameApproximateNumberOfMessagesDelayed,
+	} {
+		n, err := strconv.Atoi(attributes[string(name)])
+		if err == nil {
+			total += n
+		}
+	}
+	return total
+}

@@ -1,0 +1,162 @@
+package queue
+
+import (
+	"encoding/json"
+	"maps"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+)
+
+// defaultDeadLetterRetention is what a dead-letter queue keeps its messages for, in seconds, where nothing is said:
+// SQS's longest, fourteen days. A dead letter that expires before it is looked at is lost.
+const defaultDeadLetterRetention = 1209600
+
+// RequestQueue is what the queue of a RequestChannel should be. deadLetterARN is the queue that requests received
+// too often go to; it is empty while that queue is not known, and then nothing is said of it.
+func (p *Provider) RequestQueue(channel *v1alpha1.RequestChannel, deadLetterARN string) Desired {
+	spec := &channel.Spec
+	attributes := maps.Clone(spec.ExtraAttributes)
+	if attributes == nil {
+		attributes = map[string]string{}
+	}
+	if q := spec.Queue; q != nil {
+		setNumber(attributes, VisibilityTimeout, q.VisibilityTimeoutSeconds)
+		setNumber(attributes, MessageRetentionPeriod, q.MessageRetentionSeconds)
+		setNumber(attributes, MaximumMessageSize, q.MaximumMessageBytes)
+		setNumber(attributes, ReceiveMessageWaitTime, q.ReceiveWaitSeconds)
+		setNumber(attributes, DelaySeconds, q.DelaySeconds)
+	}
+	maps.Copy(attributes, encryptionAttributes(spec.Encryption))
+	maps.Copy(attributes, fifoAttributes(spec.FIFO))
+	if spec.Policy != "" {
+		attributes[Policy] = spec.Policy
+	}
+	if spec.DeadLetter != nil && deadLetterARN != "" {
+		attributes[RedrivePolicy] = encode(struct {
+			Target  string `json:"deadLetterTargetArn"`
+			Receive int32  `json:"maxReceiveCount"`
+		}{deadLetterARN, spec.DeadLetter.MaxReceiveCount})
+	}
+	return Desired{
+		Name:       p.ChannelQueueName(channel),
+		Owner:      p.owner(channel, v1alpha1.TagKindRequest),
+		Fixed:      fixed(spec.FIFO),
+		Attributes: attributes,
+		Tags:       p.WithDefaultTags(spec.Tags),
+	}
+}
+
+// DeadLetterQueue is what the dead-letter queue that the operator creates for a RequestChannel should be. sourceARN
+// is the channel's queue: the only one that may send its dead letters here. It is encrypted as the request queue is.
+func (p *Provider) DeadLetterQueue(channel *v1alpha1.RequestChannel, sourceARN string) Desired {
+	spec := &channel.Spec
+	attributes := map[string]string{
+		MessageRetentionPeriod: decimal(defaultDeadLetterRetention),
+		RedriveAllowPolicy: encode(struct {
+			Permission string   `json:"redrivePermission"`
+			Sources    []string `json:"sourceQueueArns"`
+		}{"byQueue", []string{sourceARN}}),
+	}
+	if spec.DeadLetter != nil && spec.DeadLetter.Queue != nil {
+		setNumber(attributes, MessageRetentionPeriod, spec.DeadLetter.Queue.MessageRetentionSeconds)
+	}
+	encrypted := encryptionAttributes(spec.Encryption)
+	if encrypted == nil {
+		encrypted = map[string]string{SQSManagedSSE: defaults[SQSManagedSSE]}
+	}
+	maps.Copy(attributes, encrypted)
+	return Desired{
+		Name:       p.DeadLetterQueueName(channel.Namespace, channel.Name, spec.FIFO != nil),
+		Owner:      p.owner(channel, v1alpha1.TagKindDeadLetter),
+		Fixed:      fixed(spec.FIFO),
+		Attributes: attributes,
+		Tags:       p.WithDefaultTags(spec.Tags),
+	}
+}
+
+// ChannelQueueName is the name of a RequestChannel's queue: the one its spec gives, else the computed one. Whether
+// the spec may give it is AllowsQueueName's to say.
+func (p *Provider) ChannelQueueName(channel *v1alpha1.RequestChannel) string {
+	if channel.Spec.QueueName != "" {
+		return channel.Spec.QueueName
+	}
+	return p.RequestQueueName(channel.Namespace, channel.Name, channel.Spec.FIFO != nil)
+}
+
+func (p *Provider) owner(channel *v1alpha1.RequestChannel, kind string) Owner {
+	return Owner{Cluster: p.ClusterUID, Kind: kind, Namespace: channel.Namespace, Name: channel.Name}
+}
+
+// Consents reports whether a queue's tags let a namespace of this cluster adopt or observe it. The cluster may be
+// given by its name or by its UID.
+func (p *Provider) Consents(tags map[string]string, namespace string) bool {
+	to := tags[v1alpha1.TagAdoptableBy]
+	return to == p.Cluster+"/"+namespace || to == p.ClusterUID+"/"+namespace
+}
+
+func fixed(fifo *v1alpha1.FIFO) map[string]string {
+	if fifo == nil {
+		return nil
+	}
+	return map[string]string{FIFOQueue: "true"}
+}
+
+func fifoAttributes(fifo *v1alpha1.FIFO) map[string]string {
+	attributes := map[string]string{}
+	if fifo == nil {
+		return attributes
+	}
+	switch fifo.ContentBasedDeduplication {
+	case v1alpha1.ContentBasedDeduplicationEnabled:
+		attributes[ContentBasedDeduplication] = "true"
+	case v1alpha1.ContentBasedDeduplicationDisabled:
+		attributes[ContentBasedDeduplication] = "false"
+	}
+	switch fifo.DeduplicationScope {
+	case v1alpha1.DeduplicationScopeQueue:
+		attributes[DeduplicationScope] = "queue"
+	case v1alpha1.DeduplicationScopeMessageGroup:
+		attributes[DeduplicationScope] = "messageGroup"
+	}
+	switch fifo.ThroughputLimit {
+	case v1alpha1.FIFOThroughputPerQueue:
+		attributes[FIFOThroughputLimit] = "perQueue"
+	case v1alpha1.FIFOThroughputPerMessageGroupID:
+		attributes[FIFOThroughputLimit] = "perMessageGroupId"
+	}
+	return attributes
+}
+
+func encode(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // The types above always encode.
+	}
+	return string(b)
+}
+
+// FieldOf names the field of a RequestChannel's spec that sets an SQS attribute, for messages to people.
+func FieldOf(attribute string) string {
+	if field, known := fields[attribute]; known {
+		return field
+	}
+	return "spec.extraAttributes[" + attribute + "]"
+}
+
+var fields = map[string]string{
+	VisibilityTimeout:         "spec.queue.visibilityTimeoutSeconds",
+	MessageRetentionPeriod:    "spec.queue.messageRetentionSeconds",
+	MaximumMessageSize:        "spec.queue.maximumMessageBytes",
+	ReceiveMessageWaitTime:    "spec.queue.receiveWaitSeconds",
+	DelaySeconds:              "spec.queue.delaySeconds",
+	FIFOQueue:                 "spec.fifo",
+	ContentBasedDeduplication: "spec.fifo.contentBasedDeduplication",
+	DeduplicationScope:        "spec.fifo.deduplicationScope",
+	FIFOThroughputLimit:       "spec.fifo.throughputLimit",
+	KMSMasterKeyID:            "spec.encryption.kmsKeyID",
+	KMSDataKeyReusePeriod:     "spec.encryption.dataKeyReuseSeconds",
+	SQSManagedSSE:             "spec.encryption.type",
+	Policy:                    "spec.policy",
+	RedrivePolicy:             "spec.deadLetter",
+	RedriveAllowPolicy:        "spec.deadLetter",
+}

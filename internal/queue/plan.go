@@ -1,0 +1,187 @@
+package queue
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+)
+
+// Owner is what a queue's ownership tags say: the cluster, and the object in it. The object is named and not
+// identified by its UID, since a restore by a backup tool makes new ones.
+type Owner struct {
+	// Cluster is the UID of the kube-system namespace.
+	Cluster string
+	// Kind is one of v1alpha1.TagKindRequest, TagKindDeadLetter, TagKindReply.
+	Kind string
+	// Namespace and Name of the object that owns the queue.
+	Namespace, Name string
+}
+
+// OwnerIn reads the owner from a queue's tags; what no tag says is empty.
+func OwnerIn(tags map[string]string) Owner {
+	return Owner{
+		Cluster: tags[v1alpha1.TagCluster], Kind: tags[v1alpha1.TagKind],
+		Namespace: tags[v1alpha1.TagNamespace], Name: tags[v1alpha1.TagName],
+	}
+}
+
+// Tags are the ownership tags.
+func (o Owner) Tags() map[string]string {
+	return map[string]string{
+		v1alpha1.TagCluster: o.Cluster, v1alpha1.TagKind: o.Kind,
+		v1alpha1.TagNamespace: o.Namespace, v1alpha1.TagName: o.Name,
+	}
+}
+
+// Desired is what one queue should be.
+type Desired struct {
+	// Name of the queue.
+	Name string
+	// Owner of the queue.
+	Owner Owner
+	// Fixed are the attributes that SQS takes at creation only.
+	Fixed map[string]string
+	// Attributes are those that the spec sets, and an empty value for what it clears.
+	Attributes map[string]string
+	// Tags are those that the spec sets, without the ownership tags.
+	Tags map[string]string
+}
+
+// Remembered is what was last set on a queue, so that unsetting it restores the default and removing a tag from
+// the spec removes it from the queue, while what others set is left alone.
+type Remembered struct {
+	// Attributes and Tags are names, in any order.
+	Attributes, Tags []string
+}
+
+// Observed is what one queue is.
+type Observed struct {
+	// Exists is false when there is no such queue; the rest is empty then.
+	Exists bool
+	// URL and ARN of the queue.
+	URL, ARN string
+	// Attributes as GetQueueAttributes answers, and Tags as ListQueueTags does.
+	Attributes, Tags map[string]string
+}
+
+// Terms say what may be done with a queue that exists and is not ours.
+type Terms struct {
+	// Adopt takes the queue over: its owner consented, and the channel asks for it.
+	Adopt bool
+}
+
+// Plan is what to do with one queue. The zero Plan is: nothing.
+type Plan struct {
+	// Refused is true when the queue is another's: nothing may be done with it.
+	Refused bool
+	// Create is true when the queue is to be created, with Attributes and Tags in one request. Otherwise they are
+	// what to set on the queue, and Untag the keys to remove.
+	Create           bool
+	Attributes, Tags map[string]string
+	Untag            []string
+}
+
+// Empty reports whether there is nothing to do.
+func (p Plan) Empty() bool {
+	return !p.Refused && !p.Create && len(p.Attributes) == 0 && len(p.Tags) == 0 && len(p.Untag) == 0
+}
+
+// MakePlan decides what brings a queue from what it is to what it should be: the least that does. It is pure;
+// when its plan was carried out, planning again gives nothing. It plans nothing for a queue that is another's, and
+// never a fixed attribute for a queue that exists.
+func MakePlan(desired Desired, remembered Remembered, observed Observed, terms Terms) Plan {
+	tags := make(map[string]string, len(desired.Tags)+4)
+	maps.Copy(tags, desired.Tags)
+	maps.Copy(tags, desired.Owner.Tags())
+	if !observed.Exists {
+		attributes := make(map[string]string, len(desired.Fixed)+len(desired.Attributes))
+		maps.Copy(attributes, desired.Attributes)
+		maps.DeleteFunc(attributes, func(_, value string) bool { return value == "" })
+		maps.Copy(attributes, desired.Fixed)
+		return Plan{Create: true, Attributes: attributes, Tags: tags}
+	}
+	if OwnerIn(observed.Tags) != desired.Owner && !terms.Adopt {
+		return Plan{Refused: true}
+	}
+	plan := Plan{Attributes: map[string]string{}, Tags: map[string]string{}}
+	for name, want := range target(desired.Attributes, remembered.Attributes, observed.Attributes) {
+		if !equal(name, want, observed.Attributes[name]) {
+			plan.Attributes[name] = want
+		}
+	}
+	for key, want := range tags {
+		if is, there := observed.Tags[key]; !there || is != want {
+			plan.Tags[key] = want
+		}
+	}
+	for _, key := range remembered.Tags {
+		if _, wanted := tags[key]; !wanted {
+			if _, there := observed.Tags[key]; there {
+				plan.Untag = append(plan.Untag, key)
+			}
+		}
+	}
+	slices.Sort(plan.Untag)
+	plan.Untag = slices.Compact(plan.Untag)
+	return plan
+}
+
+// target is what the attributes should be: those that the spec sets, and the default of those it no longer sets.
+func target(wanted map[string]string, remembered []string, observed map[string]string) map[string]string {
+	all := maps.Clone(wanted)
+	if all == nil {
+		all = map[string]string{}
+	}
+	for _, name := range remembered {
+		if _, set := wanted[name]; set || encryption[name] {
+			continue
+		}
+		if standard, known := defaults[name]; known {
+			all[name] = standard
+		}
+	}
+	for name := range encryption {
+		delete(all, name)
+	}
+	maps.Copy(all, encryptionTarget(wanted, remembered, observed))
+	return all
+}
+
+// encryption names the attributes that SQS couples: a KMS key turns SQS's own keys off, the two cannot be given
+// together, and the data key's reuse is not kept without a KMS key.
+var encryption = map[string]bool{KMSMasterKeyID: true, KMSDataKeyReusePeriod: true, SQSManagedSSE: true}
+
+// encryptionTarget is target for the coupled attributes. It is empty when the spec says nothing of encryption and
+// never did.
+func encryptionTarget(wanted map[string]string, remembered []string, observed map[string]string) map[string]string {
+	was := func(name string) bool { return slices.Contains(remembered, name) }
+	if key := wanted[KMSMasterKeyID]; key != "" {
+		all := map[string]string{KMSMasterKeyID: key}
+		if reuse, set := wanted[KMSDataKeyReusePeriod]; set {
+			all[KMSDataKeyReusePeriod] = reuse
+		} else if was(KMSDataKeyReusePeriod) {
+			all[KMSDataKeyReusePeriod] = defaults[KMSDataKeyReusePeriod]
+		}
+		return all
+	}
+	managed, set := wanted[SQSManagedSSE]
+	if !set {
+		if !was(KMSMasterKeyID) && !was(SQSManagedSSE) {
+			return nil
+		}
+		managed = defaults[SQSManagedSSE]
+	}
+	all := map[string]string{SQSManagedSSE: managed}
+	if observed[KMSMasterKeyID] != "" {
+		all[KMSMasterKeyID] = ""
+	}
+	return all
+}
+
+// Settling returns the plan without the attributes that keep names. Tags are left as they are.
+func (p Plan) Settling(keep func(attribute string) bool) Plan {
+	p.Attributes = maps.Clone(p.Attributes)
+	maps.DeleteFunc(p.Attributes, func(name, _ string) bool { return keep(name) })
+	return p
+}
