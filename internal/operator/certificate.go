@@ -15,6 +15,7 @@ import (
 	toolscache "k8s.io/client-go/tools/cache"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 )
 
@@ -43,15 +44,21 @@ func (c *certificate) serve(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return nil, errors.New("the serving certificate is not there yet")
 }
 
-// check is a readiness check: the Service must not send admission requests to a replica without one.
-func (c *certificate) check(*http.Request) error {
-	select {
-	case <-c.ready:
-	default:
-		return errors.New("the CA is not in the webhook configuration yet")
+// check returns the readiness check of the webhook: the Service must not send admission requests to a
+// replica that cannot answer them. started asks the server itself, by a TLS handshake, and is only worth
+// asking (and logged by the server when it fails) once there is a certificate.
+func (c *certificate) check(started healthz.Checker) healthz.Checker {
+	return func(request *http.Request) error {
+		select {
+		case <-c.ready:
+		default:
+			return errors.New("the CA is not in the webhook configuration yet")
+		}
+		if _, err := c.serve(nil); err != nil {
+			return err
+		}
+		return started(request)
 	}
-	_, err := c.serve(nil)
-	return err
 }
 
 // newWebhookServer returns the server and, when certificates are self-signed, the certificate it serves.

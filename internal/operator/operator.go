@@ -66,13 +66,12 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	cfg.Log.Info("Starting", "clusterName", identity.ClusterName, "queueNamePrefix", identity.QueueNamePrefix, "clusterUID", identity.ClusterUID)
 
+	ready := mgr.GetWebhookServer().StartedChecker()
 	if certs != nil {
 		if err := certs.setup(ctx, mgr, cfg); err != nil {
 			return err
 		}
-		if err := mgr.AddReadyzCheck("certificate", certs.check); err != nil {
-			return err
-		}
+		ready = certs.check(ready)
 	}
 	policy := &heartbeatPolicy{log: cfg.Log.WithName("policy")}
 	if err := policy.watch(ctx, mgr.GetCache()); err != nil {
@@ -87,7 +86,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return err
 	}
-	if err := mgr.AddReadyzCheck("webhook", mgr.GetWebhookServer().StartedChecker()); err != nil {
+	if err := mgr.AddReadyzCheck("webhook", ready); err != nil {
 		return err
 	}
 	return mgr.Start(ctx)

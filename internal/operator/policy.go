@@ -7,10 +7,12 @@ import (
 	"sync"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 )
 
 // HeartbeatPolicyName names the ValidatingAdmissionPolicy, and its binding, that let a pod renew its own
@@ -18,6 +20,13 @@ import (
 const HeartbeatPolicyName = "replyqueue-heartbeats"
 
 // +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=validatingadmissionpolicies;validatingadmissionpolicybindings,resourceNames=replyqueue-heartbeats,verbs=get;list;watch
+
+var policyInPlace = prometheus.NewGauge(prometheus.GaugeOpts{
+	Name: "replyqueue_heartbeat_policy_in_place",
+	Help: "1 while the admission policy that protects heartbeats is there and enforced. While 0, no reply queue is closed as idle; apply config/policy again.",
+})
+
+func init() { metrics.Registry.MustRegister(policyInPlace) }
 
 // heartbeatPolicy watches the policy on heartbeats. Without it any pod could renew, or fall silent for,
 // any other, so nothing may then be concluded from heartbeats.
@@ -96,6 +105,7 @@ func (p *heartbeatPolicy) seen(object any, exists bool) {
 	}
 	if now := enforced(p.policy, p.binding); p.said == nil || *p.said != now {
 		p.said = &now
+		policyInPlace.Set(map[bool]float64{true: 1}[now])
 		if now {
 			p.log.Info("The policy on heartbeats is in place")
 		} else {
