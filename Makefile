@@ -88,7 +88,10 @@ lint-fix: $(GOLANGCI_LINT) ## Lint, and fix what can be fixed by itself.
 
 .PHONY: verify
 verify: $(CONTROLLER_GEN) $(CRD_REF_DOCS) $(GOLANGCI_LINT) controlplane ## Prove that generated files, formatting and go.mod are up to date.
-	$(GO) run ./hack/verify $(MAKE) --no-print-directory generate manifests api-docs build-installer fmt tidy
+	$(GO) run ./hack/verify $(MAKE) --no-print-directory update
+
+.PHONY: update
+update: generate manifests api-docs build-installer fmt tidy ## Bring everything up to date that verify proves.
 
 .PHONY: tidy
 tidy: ## Tidy go.mod and go.sum.

@@ -11,9 +11,15 @@ import (
 	"time"
 )
 
+// offer says where to look for programs to download, and for how long.
+type offer struct {
+	index                         string // a URL; empty: setup-envtest's own
+	indexTimeout, downloadTimeout time.Duration
+}
+
 // download installs in dir what setup-envtest offers for the wanted minor release. The patch may
 // differ from the pinned one: within a minor release the programs work together.
-func download(ctx context.Context, src, dir string, want pins, index, archive time.Duration) error {
+func download(ctx context.Context, src, dir string, want pins, o offer) error {
 	store, err := filepath.Abs(filepath.Join(dir, ".download"))
 	if err != nil {
 		return err
@@ -35,6 +41,9 @@ func download(ctx context.Context, src, dir string, want pins, index, archive ti
 		defer cancel()
 		cmd := goCommand(limited, tools)
 		cmd.Path, cmd.Args = tool, append([]string{tool, "--bin-dir", store}, args...)
+		if o.index != "" {
+			cmd.Args = append(cmd.Args, "--index", o.index)
+		}
 		var stdout, stderr bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
 		err := cmd.Run()
@@ -48,7 +57,7 @@ func download(ctx context.Context, src, dir string, want pins, index, archive ti
 	}
 
 	release := want.minor() + ".x!"
-	offered, err := envtest(index, "list", release)
+	offered, err := envtest(o.indexTimeout, "list", release)
 	if err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -59,7 +68,7 @@ func download(ctx context.Context, src, dir string, want pins, index, archive ti
 		return fmt.Errorf("no release %s offered", want.minor())
 	}
 	done := progress("  download etcd, kube-apiserver, kubectl " + want.minor())
-	out, err := envtest(archive, "use", release, "--print", "path")
+	out, err := envtest(o.downloadTimeout, "use", release, "--print", "path")
 	if err != nil {
 		done("failed")
 		return err

@@ -20,14 +20,17 @@ import (
 
 func main() {
 	dir := flag.String("dir", "bin/k8s", "folder for the programs")
-	index := flag.Duration("index-timeout", 10*time.Second,
-		"how long setup-envtest's index may take to answer before everything is built; 0 builds without asking")
-	archive := flag.Duration("download-timeout", 90*time.Second, "how long the download may take once the index has answered")
+	var o offer
+	flag.StringVar(&o.index, "index", "", "URL of another index for setup-envtest, such as a mirror's")
+	flag.DurationVar(&o.indexTimeout, "index-timeout", 10*time.Second,
+		"how long the index may take to answer before everything is built; 0 builds without asking")
+	flag.DurationVar(&o.downloadTimeout, "download-timeout", 90*time.Second,
+		"how long the download may take once the index has answered")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *dir, *index, *archive); err != nil {
+	if err := run(ctx, *dir, o); err != nil {
 		fmt.Fprintln(os.Stderr, "controlplane:", err)
 		stop()
 		os.Exit(1)
@@ -35,7 +38,7 @@ func main() {
 }
 
 // run leaves every program of the pinned versions in dir. It blocks while another run works in dir.
-func run(ctx context.Context, dir string, index, archive time.Duration) error {
+func run(ctx context.Context, dir string, o offer) error {
 	src, err := findModules()
 	if err != nil {
 		return err
@@ -64,8 +67,8 @@ func run(ctx context.Context, dir string, index, archive time.Duration) error {
 	start := time.Now()
 	fmt.Printf("Control plane %s into %s: %d of %d programs to get (a cold build takes minutes, a second run nothing)\n",
 		want.kubernetes, dir, len(todo), len(programs))
-	if index > 0 && anyDownloadable(todo) {
-		if err := download(ctx, src, dir, want, index, archive); err != nil {
+	if o.indexTimeout > 0 && anyDownloadable(todo) {
+		if err := download(ctx, src, dir, want, o); err != nil {
 			fmt.Printf("  nothing to download (%v): building from Go modules\n", err)
 		}
 	}
