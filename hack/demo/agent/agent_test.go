@@ -289,7 +289,9 @@ func (n *node) stubborn(t *testing.T) {
 	g := NewWithT(t)
 	pod := n.create(t, "stubborn", n.container("stubborn"))
 	n.running(t, "stubborn")
-	n.eventually(t, func(g Gomega) { g.Expect(process.Tail(n.agent.LogFile(pod, "main", 0), 9)).To(ContainSubstring("deaf")) })
+	n.eventually(t, func(g Gomega) {
+		g.Expect(process.Tail(n.agent.LogFile(pod, "main", 0), 9)).To(ContainSubstring("deaf"))
+	})
 	history := n.history(t, "stubborn")
 	grace := int64(1)
 	g.Expect(n.admin.CoreV1().Pods(namespace).Delete(t.Context(), "stubborn", metav1.DeleteOptions{GracePeriodSeconds: &grace})).To(Succeed())
@@ -357,14 +359,18 @@ func (n *node) outage(t *testing.T) {
 	always := n.create(t, "outage", n.container("report"))
 	never := n.create(t, "outage-once", n.container("report"), func(p *corev1.Pod) { p.Spec.RestartPolicy = corev1.RestartPolicyNever })
 	pid, once := n.running(t, always.Name), n.running(t, never.Name)
-	n.eventually(t, func(g Gomega) { g.Expect(process.Tail(n.agent.LogFile(never, "main", 0), 1)).To(ContainSubstring("env")) })
+	n.eventually(t, func(g Gomega) {
+		g.Expect(process.Tail(n.agent.LogFile(never, "main", 0), 1)).To(ContainSubstring("env"))
+	})
 	n.unreachable.Store(true)
 	g.Expect(syscall.Kill(once, syscall.SIGTERM)).To(Succeed())
 	n.eventually(t, func(g Gomega) { g.Expect(syscall.Kill(once, 0)).To(MatchError(syscall.ESRCH)) })
 	g.Expect(syscall.Kill(pid, 0)).To(Succeed(), "a container ended because the API server was away")
 	g.Expect(n.get(t.Context(), g, never.Name).Status.Phase).To(Equal(corev1.PodRunning), "nobody can have told")
 	n.unreachable.Store(false)
-	n.eventually(t, func(g Gomega) { g.Expect(n.get(t.Context(), g, never.Name).Status.Phase).To(Equal(corev1.PodSucceeded)) })
+	n.eventually(t, func(g Gomega) {
+		g.Expect(n.get(t.Context(), g, never.Name).Status.Phase).To(Equal(corev1.PodSucceeded))
+	})
 	g.Expect(n.running(t, always.Name)).To(Equal(pid))
 	g.Expect(strings.TrimSpace(process.Tail(n.agent.LogFile(always, "main", 1), 1))).To(ContainSubstring("no such file"), "it was restarted")
 }

@@ -23,6 +23,9 @@ import (
 // Host is the address of everything: nothing is reachable from outside the machine.
 const Host = "127.0.0.1"
 
+// parts is how many programs make a control plane.
+const parts = 4
+
 // readyLimit is how long a control plane may take to become ready. Two busy cores need about 15 s.
 const readyLimit = 3 * time.Minute
 
@@ -34,6 +37,9 @@ type Config struct {
 	Dir string
 	// APIServerOnly leaves controller manager and scheduler out, for tests that bind pods themselves.
 	APIServerOnly bool
+	// Restart starts a part that ends again after a second, as a kubelet does with a control plane's pods.
+	// Once the control plane is ready, Ended then receives nothing.
+	Restart bool
 	// Say is called with each step, for the terminal; nil: silence.
 	Say func(format string, args ...any)
 }
@@ -44,9 +50,11 @@ type Cluster struct {
 	authority *authority
 	port      int
 
-	mu    sync.Mutex
-	parts []*process.Process
-	ended chan error
+	mu      sync.Mutex
+	parts   []*process.Process
+	ready   bool
+	stopped chan struct{} // closed by Stop
+	ended   chan error
 }
 
 // Start starts a control plane and blocks until it is ready, or ctx ends, or a part of it exits. On error
@@ -55,11 +63,14 @@ func Start(ctx context.Context, config Config) (*Cluster, error) {
 	if config.Say == nil {
 		config.Say = func(string, ...any) {}
 	}
-	c := &Cluster{config: config, ended: make(chan error, 4)}
+	c := &Cluster{config: config, stopped: make(chan struct{}), ended: make(chan error, parts)}
 	if err := c.start(ctx); err != nil {
 		c.Stop()
 		return nil, err
 	}
+	c.mu.Lock()
+	c.ready = true
+	c.mu.Unlock()
 	return c, nil
 }
 
@@ -153,20 +164,61 @@ func (c *Cluster) controllers() error {
 
 // run starts one part and watches that it goes on.
 func (c *Cluster) run(name string, args ...string) error {
-	p, err := process.Start(process.Spec{
-		Name: name, Path: filepath.Join(c.config.Bin, name), Args: args, Dir: c.config.Dir, Log: c.path("logs/" + name + ".log"),
-	})
+	p, err := c.launch(name, args)
 	if err != nil {
 		return err
 	}
-	c.mu.Lock()
-	c.parts = append(c.parts, p)
-	c.mu.Unlock()
 	go func() {
-		e := p.Exit()
-		c.ended <- fmt.Errorf("%s ended (%s); its last words:\n%s", name, e, process.Tail(p.Log(), 8))
+		for {
+			err := fmt.Errorf("%s ended (%s); its last words:\n%s", name, p.Exit(), process.Tail(p.Log(), 8))
+			if !c.mayRestart() {
+				c.ended <- err
+				return
+			}
+			c.config.Say("%s ended (%s) and is started again", name, p.Exit())
+			if p, err = c.launch(name, args); err != nil {
+				c.ended <- err
+				return
+			}
+		}
 	}()
 	return nil
+}
+
+// launch starts a program, unless Stop has been called.
+func (c *Cluster) launch(name string, args []string) (*process.Process, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	select {
+	case <-c.stopped:
+		return nil, fmt.Errorf("start %s: %w", name, context.Canceled)
+	default:
+	}
+	p, err := process.Start(process.Spec{
+		Name: name, Path: filepath.Join(c.config.Bin, name), Args: args, Dir: c.config.Dir, Log: c.path("logs/" + name + ".log"),
+	})
+	if err == nil {
+		c.parts = append(c.parts, p)
+	}
+	return p, err
+}
+
+// mayRestart waits for the pause before a restart. It returns false when there is to be none.
+func (c *Cluster) mayRestart() bool {
+	c.mu.Lock()
+	may := c.config.Restart && c.ready
+	c.mu.Unlock()
+	if !may {
+		return false
+	}
+	t := time.NewTimer(time.Second)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-c.stopped:
+		return false
+	}
 }
 
 // await polls url until it answers 200.
@@ -235,6 +287,11 @@ func (c *Cluster) Stop() {
 	c.mu.Lock()
 	parts := c.parts
 	c.parts = nil
+	select {
+	case <-c.stopped:
+	default:
+		close(c.stopped)
+	}
 	c.mu.Unlock()
 	for i := len(parts) - 1; i >= 0; i-- {
 		parts[i].Stop(0) // Nothing is kept: no part has anything to save.

@@ -1,0 +1,434 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
+)
+
+// killRequester kills one requester's process in the middle of calls.
+func (t *story) killRequester(ctx context.Context) error {
+	t.out.step("kill -9 of a requester, in the middle of calls")
+	pod, err := t.requester(ctx, "")
+	if err != nil {
+		return err
+	}
+	t.killed = pod.UID
+	queue := pod.Annotations[v1alpha1.AnnotationReplyQueueURL]
+	recordsBefore, err := t.records(ctx)
+	if err != nil {
+		return err
+	}
+	// Both responders hold still for a moment: then calls are certainly under way, and replies to them certainly
+	// come when nobody waits for them any more.
+	release, err := t.holdResponders(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	var last line
+	if err := t.expect(ctx, "calls are under way while the responders hold still", 10*time.Second, func() (string, error) {
+		if last = t.meter.latest(string(pod.UID)); last.Pending < 3 {
+			return fmt.Sprintf("%d are", last.Pending), nil
+		}
+		return "", nil
+	}); err != nil {
+		return err
+	}
+	pid, err := signalPod(pod, syscall.SIGKILL)
+	if err != nil {
+		return err
+	}
+	killed := time.Now()
+	t.died += last.Pending
+	release()
+	t.out.say("process %d of %s killed with %d calls under way (the responders held still for a moment, to be sure of that)", pid, pod.Name, last.Pending)
+
+	var now line
+	if err := t.expect(ctx, "a killed container is restarted in its pod, with the same queue, and calls go on", 30*time.Second, func() (string, error) {
+		var is corev1.Pod
+		if err := t.kube.Get(ctx, types.NamespacedName{Namespace: namespace, Name: pod.Name}, &is); err != nil {
+			return "", err
+		}
+		now = t.meter.latest(string(pod.UID))
+		switch {
+		case is.UID != pod.UID:
+			return "", t.breach(ctx, "a killed container is restarted in the same pod; the pod was replaced")
+		case is.Status.ContainerStatuses[0].RestartCount == 0:
+			return "the container was not restarted", nil
+		case now.Caller == "" || now.Caller == last.Caller:
+			return "the new process has said nothing", nil
+		case now.ReplyQueueURL != queue:
+			return "", t.breach(ctx, fmt.Sprintf("a restarted container keeps its queue %s; it reads %s", queue, now.ReplyQueueURL))
+		case now.OK < callsPerSecond:
+			return fmt.Sprintf("%d calls of the new process succeeded", now.OK), nil
+		}
+		return "", nil
+	}); err != nil {
+		return err
+	}
+	recordsAfter, err := t.records(ctx)
+	if err != nil {
+		return err
+	}
+	if len(recordsAfter) != len(recordsBefore) {
+		return t.breach(ctx, fmt.Sprintf("a restart needs no new queue: %d records before, %d after", len(recordsBefore), len(recordsAfter)))
+	}
+	t.out.kept("restarted in the same pod, reading the same queue; %d calls of the new process done %.1f s after the kill", now.OK, time.Since(killed).Seconds())
+	if err := t.expect(ctx, "replies to the old process are noticed by the new one, and not delivered", 20*time.Second, func() (string, error) {
+		if now = t.meter.latest(string(pod.UID)); now.PutBack+now.Foreign == 0 {
+			return "none was noticed", nil
+		}
+		return "", nil
+	}); err != nil {
+		return err
+	}
+	t.out.kept("replies to the old process were met and not delivered: set aside %d times so far (they are dropped and counted", now.PutBack)
+	t.out.say("      when they are 30 s old, since another container of the pod could be waiting for them)")
+	return nil
+}
+
+// holdResponders stops every responder's process until release is called, once or more.
+func (t *story) holdResponders(ctx context.Context) (release func(), err error) {
+	pods, err := t.pods(ctx, "responder")
+	if err != nil {
+		return nil, err
+	}
+	var held []int
+	release = func() {
+		for _, pid := range held {
+			_ = syscall.Kill(pid, syscall.SIGCONT) // One that is gone needs no release.
+		}
+		held = nil
+	}
+	for i := range pods {
+		pid, err := signalPod(&pods[i], syscall.SIGSTOP)
+		if err != nil {
+			release()
+			return nil, err
+		}
+		held = append(held, pid)
+	}
+	return release, nil
+}
+
+// requester is a live requester's pod other than the one excepted.
+func (t *story) requester(ctx context.Context, except types.UID) (*corev1.Pod, error) {
+	pods, err := t.pods(ctx, "requester")
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range live(pods) {
+		if p.UID != except && ready(&p) {
+			return &p, nil
+		}
+	}
+	return nil, errors.New("no requester is ready")
+}
+
+// deletePod deletes a requester's pod.
+func (t *story) deletePod(ctx context.Context) error {
+	t.out.step("kubectl delete pod, of the other requester")
+	pod, err := t.requester(ctx, t.killed)
+	if err != nil {
+		return err
+	}
+	pid, err := processOf(pod)
+	if err != nil {
+		return err
+	}
+	queue := pod.Annotations[v1alpha1.AnnotationReplyQueueURL]
+	began := time.Now()
+	if _, err := t.kubectl(ctx, "delete", "pod", "--namespace", namespace, pod.Name, "--wait=false"); err != nil {
+		return err
+	}
+	var ended, removed time.Time
+	if err := t.expect(ctx, "the queue of a deleted pod goes, and so does its record", time.Minute, func() (string, error) {
+		// The process first: a queue must not be seen gone before its reader is.
+		if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) && ended.IsZero() {
+			ended = time.Now()
+		}
+		state, err := t.sqs.state(ctx)
+		if err != nil {
+			return "", err
+		}
+		if replyQueues(state)[queue] {
+			return "the queue is still there", nil
+		}
+		if removed.IsZero() {
+			removed = time.Now()
+		}
+		if ended.IsZero() {
+			return "", t.breach(ctx, "a reply queue is not deleted while its pod's process runs")
+		}
+		if record, err := t.recordOf(ctx, queue); err != nil || record != nil {
+			return "its record is still there", err
+		}
+		return "", nil
+	}); err != nil {
+		return err
+	}
+	const tolerance = 250 * time.Millisecond // of looking at intervals
+	if drained := removed.Sub(ended); drained < drainSeconds*time.Second-tolerance {
+		return t.breach(ctx, fmt.Sprintf("a queue is kept for the drain of %d s after its process ended; it was gone after %.1f s", drainSeconds, drained.Seconds()))
+	}
+	last := t.meter.latest(string(pod.UID))
+	t.out.kept("its process finished its calls and ended after %.1f s (%d cut off); its queue went %.1f s later: the drain is %d s",
+		ended.Sub(began).Seconds(), last.CutOff, removed.Sub(ended).Seconds(), drainSeconds)
+	if !last.Final {
+		return t.breach(ctx, "a deleted pod's process ends its calls and says its last word; it did not")
+	}
+	if err := t.eachHasItsOwn(ctx, fewRequesters, 30*time.Second); err != nil {
+		return err
+	}
+	other, err := t.requester(ctx, t.killed)
+	if err != nil {
+		return err
+	}
+	t.out.kept("the replacement %s has its own: %s", other.Name, queueName(other.Annotations[v1alpha1.AnnotationReplyQueueURL]))
+	return nil
+}
+
+// stopRequester freezes a requester's process and thaws it.
+func (t *story) stopRequester(ctx context.Context) error {
+	t.out.step("SIGSTOP of a requester: it falls silent, but its pod lives")
+	pod, err := t.requester(ctx, t.killed)
+	if err != nil {
+		return err
+	}
+	queue := pod.Annotations[v1alpha1.AnnotationReplyQueueURL]
+	pid, err := signalPod(pod, syscall.SIGSTOP)
+	if err != nil {
+		return err
+	}
+	stopped := time.Now()
+	t.stopped = pod.UID
+	defer func() { _ = syscall.Kill(pid, syscall.SIGCONT) }()
+	var closing string
+	var closed time.Duration
+	if err := t.expect(ctx, "the queue of a silent pod is closed as idle", time.Minute, func() (string, error) {
+		record, err := t.recordOf(ctx, queue)
+		if err != nil {
+			return "", err
+		}
+		if record != nil && record.Status.Closing != nil {
+			closing = string(record.Status.Closing.Reason)
+		}
+		state, err := t.sqs.state(ctx)
+		if err != nil {
+			return "", err
+		}
+		if replyQueues(state)[queue] {
+			return "the queue is still there", nil
+		}
+		closed = time.Since(stopped)
+		return "", nil
+	}); err != nil {
+		return err
+	}
+	// The last heartbeat can have come up to an interval before the stop.
+	if least := (idleRetentionSeconds - heartbeatSeconds) * time.Second; closed < least {
+		return t.breach(ctx, fmt.Sprintf("a silent pod's queue is kept for %d s; it was gone after %.1f s", idleRetentionSeconds, closed.Seconds()))
+	}
+	if closing != "" && closing != string(v1alpha1.CloseIdle) {
+		return t.breach(ctx, "a silent pod's queue is closed for being idle; the record says "+closing)
+	}
+	t.out.kept("no heartbeat for %d s: its queue was closed as idle %.1f s after the stop; the other requester noticed nothing", idleRetentionSeconds, closed.Seconds())
+	if output, err := t.kubectl(ctx, "get", "rph", "--namespace", namespace); err == nil {
+		t.out.show("kubectl get rph -n "+namespace, output)
+	}
+
+	before := t.meter.latest(string(pod.UID))
+	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+		return err
+	}
+	woken := time.Now()
+	var now line
+	if err := t.expect(ctx, "a pod that wakes gets a new queue, and its calls succeed again", 30*time.Second, func() (string, error) {
+		now = t.meter.latest(string(pod.UID))
+		switch {
+		case now.ReplyQueueURL == "" || now.ReplyQueueURL == queue:
+			return "it has no new queue", nil
+		case now.OK < before.OK+callsPerSecond:
+			return fmt.Sprintf("%d calls succeeded since", now.OK-before.OK), nil
+		}
+		return "", nil
+	}); err != nil {
+		return err
+	}
+	t.out.kept("SIGCONT: woken with a new queue, %s;", queueName(now.ReplyQueueURL))
+	t.out.say("      %d calls done within %.1f s; %d that the stop had caught ended in an error that says so", now.OK-before.OK, time.Since(woken).Seconds(), now.Excused)
+	return t.eachHasItsOwn(ctx, fewRequesters, 20*time.Second)
+}
+
+// killOperator kills the operator while the requesters are scaled up.
+func (t *story) killOperator(ctx context.Context) error {
+	t.out.step("kill -9 of the operator, while requesters scale from %d to %d", fewRequesters, manyRequesters)
+	if err := t.scale(ctx, "requester", manyRequesters); err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := t.expect(ctx, "scaling begins", 20*time.Second, func() (string, error) {
+		records, err := t.records(ctx)
+		if len(records) <= fewRequesters {
+			return "no new record", err
+		}
+		return "", err
+	}); err != nil {
+		return err
+	}
+	t.operator.process().Stop(0)
+	state, err := t.sqs.state(ctx)
+	if err != nil {
+		return err
+	}
+	records, err := t.records(ctx)
+	if err != nil {
+		return err
+	}
+	t.out.say("operator killed %.1f s after the scaling, with %d records written, %d reply queues made", time.Since(began).Seconds(), len(records), len(replyQueues(state)))
+
+	const without = 5 * time.Second
+	before, from := t.meter.sum(), time.Now()
+	if err := pause(ctx, without); err != nil {
+		return err
+	}
+	after := t.meter.sum()
+	rate := float64(after.calls-before.calls) / time.Since(from).Seconds()
+	if rate < fewRequesters*callsPerSecond/2 {
+		return t.breach(ctx, fmt.Sprintf("calls of running pods go on while the operator is down; there were %.1f a second", rate))
+	}
+	t.out.kept("%.0f s without an operator: calls went on at %.1f a second, 0 failed", without.Seconds(), rate)
+
+	if err := t.operator.start(ctx); err != nil {
+		return err
+	}
+	if err := t.eachHasItsOwn(ctx, manyRequesters, 90*time.Second); err != nil {
+		return err
+	}
+	if err := t.oneRecordEach(ctx); err != nil {
+		return err
+	}
+	t.out.kept("the new operator took up where the old one fell: %d requesters run, each with a queue of its own, %.1f s after the scaling", manyRequesters, time.Since(began).Seconds())
+	t.out.say("      (it waits for the old one's leader lease to run out, up to 15 s, before it reconciles)")
+	return nil
+}
+
+// oneRecordEach checks that a crash between writing a record and creating its queue left neither without the other.
+func (t *story) oneRecordEach(ctx context.Context) error {
+	return t.expect(ctx, "records and queues match one to one after a crash", 30*time.Second, func() (string, error) {
+		state, err := t.sqs.state(ctx)
+		if err != nil {
+			return "", err
+		}
+		records, err := t.records(ctx)
+		if err != nil {
+			return "", err
+		}
+		queues := replyQueues(state)
+		if len(queues) != manyRequesters || len(records) != manyRequesters {
+			return fmt.Sprintf("%d queues and %d records for %d requesters", len(queues), len(records), manyRequesters), nil
+		}
+		for i := range records {
+			if !queues[records[i].Status.QueueURL] {
+				return fmt.Sprintf("record %s has no queue", records[i].Name), nil
+			}
+		}
+		return "", nil
+	})
+}
+
+// killResponder kills a responder that has requests in hand.
+func (t *story) killResponder(ctx context.Context) error {
+	t.out.step("kill -9 of a responder that has requests in hand")
+	pods, err := t.pods(ctx, "responder")
+	if err != nil {
+		return err
+	}
+	if len(pods) == 0 {
+		return errors.New("no responder is there")
+	}
+	pod := &pods[0]
+	// Held still for a moment it goes on being given requests, and answers none.
+	if _, err := signalPod(pod, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	defer func() { _, _ = signalPod(pod, syscall.SIGCONT) }()
+	inHand := 0
+	if err := t.expect(ctx, "a responder that holds still is given requests", 10*time.Second, func() (string, error) {
+		state, err := t.sqs.state(ctx)
+		if err != nil {
+			return "", err
+		}
+		if inHand = inFlight(state); inHand == 0 {
+			return "none is in flight", nil
+		}
+		return "", nil
+	}); err != nil {
+		return err
+	}
+	before := t.meter.sum()
+	if _, err := signalPod(pod, syscall.SIGKILL); err != nil {
+		return err
+	}
+	killed := time.Now()
+	t.out.say("killed with requests in hand (%d in flight on the request queue); SQS gives them to the other after %d s", inHand, visibilitySeconds)
+	if err := t.complete(ctx, "responder", 30*time.Second); err != nil {
+		return err
+	}
+	// Every call that was sent before the kill has now been answered, or has failed.
+	if err := pause(ctx, time.Until(killed.Add((2*visibilitySeconds+2)*time.Second))); err != nil {
+		return err
+	}
+	after := t.meter.sum()
+	window := time.Since(killed)
+	_, p99 := t.meter.latency(killed, time.Now())
+	rate := float64(after.calls-before.calls) / window.Seconds()
+	if least := float64(manyRequesters * callsPerSecond / 2); rate < least {
+		return t.breach(ctx, fmt.Sprintf("calls go on while a responder is down; there were %.0f a second of %d asked for", rate, manyRequesters*callsPerSecond))
+	}
+	if after.failed > before.failed {
+		return nil // healthy says it.
+	}
+	t.out.kept("calls went on at %.0f a second; those it had in hand were answered by the other responder: 0 failed, slowest half second p99 %.1f s",
+		rate, p99/1000)
+	return t.wakened(ctx)
+}
+
+// wakened checks what is only known some time after a fault: that only the stopped process's calls were excused,
+// and that replies to the killed one were counted and dropped.
+func (t *story) wakened(ctx context.Context) error {
+	now := t.meter.sum()
+	if mine := t.meter.latest(string(t.stopped)).Excused; now.excused != mine {
+		return t.breach(ctx, fmt.Sprintf("only calls of the process that was stopped are excused; %d of others were", now.excused-mine))
+	}
+	var dropped int64
+	if err := t.expect(ctx, "late replies to a killed process are counted and dropped", 45*time.Second, func() (string, error) {
+		if dropped = t.meter.latest(string(t.killed)).Foreign; dropped == 0 {
+			return "none was counted", nil
+		}
+		return "", nil
+	}); err != nil {
+		return err
+	}
+	t.out.kept("meanwhile %d late replies to the requester killed before were dropped and counted, none was delivered", dropped)
+	return nil
+}
+
+// inFlight counts the requests that responders have in hand.
+func inFlight(state sqstest.State) (n int) {
+	for _, q := range state.Queues {
+		if q.Tags[v1alpha1.TagKind] == v1alpha1.TagKindRequest {
+			n += q.InFlight
+		}
+	}
+	return n
+}
