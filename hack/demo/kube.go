@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"time"
 
@@ -56,7 +57,7 @@ func (s *stage) breach(ctx context.Context, promise string) error {
 		if err != nil {
 			output += err.Error()
 		}
-		b.evidence = append(b.evidence, evidence{"kubectl " + fmt.Sprint(args), output})
+		b.evidence = append(b.evidence, evidence{"kubectl " + strings.Join(args, " "), output})
 	}
 	if state, err := s.sqs.state(ctx); err == nil {
 		text := fmt.Sprintf("requests %v\nfailed   %v\n", state.Requests, state.Failed)

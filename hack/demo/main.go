@@ -159,12 +159,14 @@ func repository() (string, error) {
 	}
 }
 
-// workFolder makes the folder of this run and removes those of runs that are gone.
+// workFolder makes the folder of this run and removes what earlier runs left: logs of a failure, and folders of runs
+// that were killed together with their reaper.
 func workFolder(root string) (string, error) {
 	base := filepath.Join(root, ".demo")
 	if err := os.MkdirAll(base, 0o700); err != nil {
 		return "", err
 	}
+	_ = os.RemoveAll(filepath.Join(base, "failed"))
 	old, err := filepath.Glob(filepath.Join(base, "run-*"))
 	if err != nil {
 		return "", err

@@ -123,7 +123,7 @@ func (o *operatorProcess) launch() error {
 			"--leader-elect",
 			"--webhook-host=localhost", "--webhook-port=" + strconv.Itoa(o.webhookPort), "--cert-dir=" + o.file("webhook"),
 			"--health-probe-bind-address=" + o.probeAddress(),
-			"--zap-encoder=console", "--zap-time-encoding=iso8601",
+			"--zap-encoder=console", "--zap-time-encoding=iso8601", "--zap-stacktrace-level=panic",
 		},
 		Env: append(assignments(o.stage.sqs.awsEnvironment("operator")),
 			"KUBECONFIG="+o.file("operator.kubeconfig"), "HOME="+o.stage.dir, "TMPDIR="+o.stage.dir, "PATH="),
