@@ -314,4 +314,3 @@ func want[T comparable](t *rapid.T, what string, got, want T) {
 		t.Fatalf("%s: got %v, want %v", what, got, want)
 	}
 }
-
