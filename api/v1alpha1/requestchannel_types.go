@@ -436,7 +436,7 @@ type RequestChannel struct {
 
 	// spec says what the request queue should be.
 	// +required
-	Spec RequestChannelSpec `json:"spec,omitzero"`
+	Spec RequestChannelSpec `json:"spec"`
 
 	// status says what it is.
 	// +optional

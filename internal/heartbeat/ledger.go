@@ -53,6 +53,10 @@ type Heard struct {
 	Since time.Time
 	// Woke says that a renewal arrived after the Lease was seen closing.
 	Woke bool
+	// Renewal is the renewal last seen, as text; ResourceVersion and Annotations are the Lease's.
+	Renewal         string
+	ResourceVersion string
+	Annotations     map[string]string
 	// Outage says that too many applications are missing at once.
 	Outage bool
 }
@@ -72,10 +76,13 @@ type Ledger struct {
 	beaconRenewal         string
 	entries               map[types.UID]*entry
 	outage                bool
+	listed                bool
 }
 
 type entry struct {
 	lease     bool
+	version   string
+	said      map[string]string
 	renewal   string
 	heard     time.Time
 	closing   bool
@@ -93,6 +100,7 @@ func NewLedger() *Ledger { return &Ledger{entries: map[types.UID]*entry{}} }
 func (l *Ledger) Replace(leases []*coordinationv1.Lease, now time.Time) []Notice {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.listed = true
 	l.viewStart, l.lastBeacon = time.Time{}, time.Time{}
 	for _, e := range l.entries {
 		e.mark = false
@@ -100,7 +108,7 @@ func (l *Ledger) Replace(leases []*coordinationv1.Lease, now time.Time) []Notice
 	var notices []Notice
 	for _, lease := range leases {
 		if lease.Name == BeaconName {
-			l.beaconRenewal = renewalOf(lease)
+			l.beaconRenewal = RenewalOf(lease)
 			continue
 		}
 		// A renewal between the last event and this list cannot be placed before or after a closing, so it wakes
@@ -123,7 +131,7 @@ func (l *Ledger) Apply(lease *coordinationv1.Lease, now time.Time) []Notice {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if lease.Name == BeaconName {
-		if r := renewalOf(lease); r != l.beaconRenewal {
+		if r := RenewalOf(lease); r != l.beaconRenewal {
 			l.beaconRenewal = r
 			if l.viewStart.IsZero() || now.Sub(l.lastBeacon) > BeaconGap {
 				l.viewStart = now
@@ -175,6 +183,7 @@ func (l *Ledger) Hear(uid types.UID, now time.Time) Heard {
 	h := Heard{Continuous: l.continuous(now), Outage: l.outage, Since: l.viewStart}
 	if e, ok := l.entries[uid]; ok {
 		h.Lease, h.Closing, h.Woke, h.Since = e.lease, e.closing, e.woke, l.since(e)
+		h.Renewal, h.ResourceVersion, h.Annotations = e.renewal, e.version, e.said
 	}
 	return h
 }
@@ -222,6 +231,14 @@ func (l *Ledger) Outage() bool {
 	return l.outage
 }
 
+// Listed says that a complete list of Leases was taken in since the start: that a Lease is not known means that there
+// is none.
+func (l *Ledger) Listed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.listed
+}
+
 // Silenced counts, for one ReplyHost, the pods whose queue was closed for idleness.
 func (l *Ledger) Silenced(namespace, host string) int {
 	l.mu.Lock()
@@ -252,7 +269,7 @@ func (l *Ledger) Leases(pod types.NamespacedName) []types.UID {
 func (l *Ledger) apply(lease *coordinationv1.Lease, now time.Time) []Notice {
 	uid := types.UID(lease.Name)
 	e := l.entry(uid)
-	renewal, closing := renewalOf(lease), lease.Annotations[injected.LeaseState] == injected.LeaseStateClosing
+	renewal, closing := RenewalOf(lease), lease.Annotations[injected.LeaseState] == injected.LeaseStateClosing
 	if name := lease.Annotations[AnnotationPodName]; name != "" {
 		e.pod = types.NamespacedName{Namespace: lease.Labels[v1alpha1.LabelPodNamespace], Name: name}
 	}
@@ -260,6 +277,7 @@ func (l *Ledger) apply(lease *coordinationv1.Lease, now time.Time) []Notice {
 	renewed := isNew || renewal != e.renewal
 	wasClosing := e.closing
 	e.lease, e.renewal, e.closing = true, renewal, closing
+	e.version, e.said = lease.ResourceVersion, lease.Annotations
 	if renewed {
 		e.heard, e.announced = now, false
 	}
@@ -280,6 +298,7 @@ func (l *Ledger) vanish(uid types.UID, e *entry, now time.Time) []Notice {
 	}
 	was := e.lease
 	e.lease, e.renewal, e.closing, e.woke, e.heard, e.announced = false, "", false, false, now, false
+	e.version, e.said = "", nil
 	if !was {
 		return nil
 	}
@@ -310,7 +329,8 @@ func (l *Ledger) since(e *entry) time.Time {
 	return since
 }
 
-func renewalOf(lease *coordinationv1.Lease) string {
+// RenewalOf is a Lease's last renewal as text; two renewals differ exactly when their texts do.
+func RenewalOf(lease *coordinationv1.Lease) string {
 	if lease.Spec.RenewTime == nil {
 		return ""
 	}

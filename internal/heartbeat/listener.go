@@ -25,6 +25,8 @@ const (
 	BeaconName = "replyqueue-operator"
 	// AnnotationPodName on a Lease is the name of the pod whose UID it bears; the namespace is a label.
 	AnnotationPodName = "replyqueue.dev/pod-name"
+	// AnnotationRecord on a Lease is the UID of the ReplyQueue that its state and URL are about: a name may come again.
+	AnnotationRecord = "replyqueue.dev/reply-queue-uid"
 )
 
 // Listener keeps a Ledger: it watches the Leases of v1alpha1.HeartbeatNamespace, renews the beacon, and looks at the
@@ -39,8 +41,8 @@ type Listener struct {
 	Leases coordinationclient.LeaseInterface
 	// Clock measures silence.
 	Clock clock.WithTicker
-	// Notify is told of each notice; it must not block for long.
-	Notify func(Notice)
+	// Notify is told of each notice. It may block until ctx ends, and the watch waits meanwhile.
+	Notify func(ctx context.Context, n Notice)
 }
 
 // NeedLeaderElection makes the manager run it on the leader alone.
@@ -55,7 +57,7 @@ func (l *Listener) Start(ctx context.Context) error {
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 			return l.Leases.Watch(ctx, options)
 		},
-	}, &coordinationv1.Lease{}, store{l}, cache.ReflectorOptions{Name: "heartbeats"})
+	}, &coordinationv1.Lease{}, store{l, ctx}, cache.ReflectorOptions{Name: "heartbeats"})
 
 	watching := make(chan struct{})
 	go func() {
@@ -81,7 +83,7 @@ func (l *Listener) Start(ctx context.Context) error {
 			return nil
 		case <-tick.C():
 		}
-		l.tell(l.Ledger.Tick(l.Clock.Now()))
+		l.tell(ctx, l.Ledger.Tick(l.Clock.Now()))
 		if now := l.Ledger.Outage(); now != outage {
 			outage = now
 			log.Info("The outage of heartbeats changed", "outage", outage)
@@ -108,18 +110,22 @@ func (l *Listener) beacon(ctx context.Context) error {
 	return err
 }
 
-func (l *Listener) tell(notices []Notice) {
+func (l *Listener) tell(ctx context.Context, notices []Notice) {
 	for _, n := range notices {
-		l.Notify(n)
+		l.Notify(ctx, n)
 	}
 }
 
-// store passes what the reflector sees to the ledger.
-type store struct{ *Listener }
+// store passes what the reflector sees to the ledger. It holds the context of the run that it belongs to, since a
+// reflector's store is not given one.
+type store struct {
+	*Listener
+	ctx context.Context //nolint:containedctx // See above.
+}
 
 func (s store) Add(obj any) error {
 	if lease, ok := obj.(*coordinationv1.Lease); ok {
-		s.tell(s.Ledger.Apply(lease, s.Clock.Now()))
+		s.tell(s.ctx, s.Ledger.Apply(lease, s.Clock.Now()))
 	}
 	return nil
 }
@@ -128,7 +134,7 @@ func (s store) Update(obj any) error { return s.Add(obj) }
 
 func (s store) Delete(obj any) error {
 	if lease, ok := obj.(*coordinationv1.Lease); ok {
-		s.tell(s.Ledger.Remove(types.UID(lease.Name), s.Clock.Now()))
+		s.tell(s.ctx, s.Ledger.Remove(types.UID(lease.Name), s.Clock.Now()))
 	}
 	return nil
 }
@@ -140,7 +146,7 @@ func (s store) Replace(objs []any, _ string) error {
 			leases = append(leases, lease)
 		}
 	}
-	s.tell(s.Ledger.Replace(leases, s.Clock.Now()))
+	s.tell(s.ctx, s.Ledger.Replace(leases, s.Clock.Now()))
 	return nil
 }
 

@@ -60,12 +60,15 @@ func ended(s corev1.ContainerStatus) bool {
 	return s.State.Terminated != nil || (s.State.Running == nil && s.ContainerID == "")
 }
 
+// DefaultContainerAnnotation names the container that kubectl means where none is named.
+const DefaultContainerAnnotation = "kubectl.kubernetes.io/default-container"
+
 // CallerContainer is the container that reads the pod's reply queue: the one its annotation names, else kubectl's
 // default container, else the first. ok is false where the annotation names none of the pod's containers.
 func CallerContainer(annotations map[string]string, spec *corev1.PodSpec) (name string, ok bool) {
 	wanted, explicit := annotations[v1alpha1.AnnotationCallerContainer]
 	if !explicit {
-		wanted = annotations["kubectl.kubernetes.io/default-container"]
+		wanted = annotations[DefaultContainerAnnotation]
 	}
 	for _, c := range spec.Containers {
 		if c.Name == wanted {

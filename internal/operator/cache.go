@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/lifecycle"
 )
 
 // cacheOptions keep the cache to what is read: of a cluster's pods only those that opted in, without what
@@ -55,7 +56,8 @@ func stripPod(object any) (any, error) {
 	pod.ManagedFields = nil
 	maps.DeleteFunc(pod.Annotations, func(annotation, _ string) bool {
 		domain, _, _ := strings.Cut(annotation, "/")
-		return domain != "replyqueue.dev" && !strings.HasSuffix(domain, ".replyqueue.dev") && annotation != corev1.MirrorPodAnnotationKey
+		return domain != "replyqueue.dev" && !strings.HasSuffix(domain, ".replyqueue.dev") &&
+			annotation != corev1.MirrorPodAnnotationKey && annotation != lifecycle.DefaultContainerAnnotation
 	})
 	pod.Spec = corev1.PodSpec{
 		NodeName:                      pod.Spec.NodeName,

@@ -8,7 +8,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
-	controllers "github.com/replyqueue/replyqueue/internal/controller"
 	"github.com/replyqueue/replyqueue/internal/queue"
 )
 
@@ -17,8 +16,6 @@ type dependencies struct {
 	Identity Identity
 	// PolicyInPlace reports whether heartbeats are protected; without, nothing is closed as idle.
 	PolicyInPlace func() bool
-	// Connect is Config.Connect.
-	Connect Connect
 }
 
 // controller is anything that registers itself with a manager.
@@ -29,30 +26,23 @@ type controller interface {
 // sqsMetrics are registered once for a process, however often Run is called in it.
 var sqsMetrics = sync.OnceValue(func() *queue.Metrics { return queue.NewMetrics(metrics.Registry) })
 
-// setupControllers registers every controller. Adding one is a line in one of the lists.
-func setupControllers(_ context.Context, mgr ctrl.Manager, shared dependencies) error {
+// setupControllers registers every controller.
+func setupControllers(ctx context.Context, mgr ctrl.Manager, shared dependencies) error {
 	providers := &queue.Registry{
 		Reader:     mgr.GetClient(),
 		Prefix:     shared.Identity.QueueNamePrefix,
 		Cluster:    shared.Identity.ClusterName,
 		ClusterUID: shared.Identity.ClusterUID,
 		Metrics:    sqsMetrics(),
-		Connect:    shared.Connect,
 	}
-	all := channelControllers(mgr, providers)
+	all, err := lifecycleControllers(ctx, mgr, shared, providers)
+	if err != nil {
+		return err
+	}
 	for _, c := range all {
 		if err := c.SetupWithManager(mgr); err != nil {
 			return fmt.Errorf("set up %T: %w", c, err)
 		}
 	}
 	return nil
-}
-
-// channelControllers are the controllers of RequestChannels and QueueProviders.
-func channelControllers(mgr ctrl.Manager, providers *queue.Registry) []controller {
-	recorder := mgr.GetEventRecorder(eventSource)
-	return []controller{
-		&controllers.RequestChannelReconciler{Client: mgr.GetClient(), Providers: providers, Recorder: recorder},
-		&controllers.QueueProviderReconciler{Client: mgr.GetClient(), Clients: providers, Recorder: recorder},
-	}
 }

@@ -1,0 +1,661 @@
+package controller
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/controller/conditions"
+	"github.com/replyqueue/replyqueue/internal/heartbeat"
+	"github.com/replyqueue/replyqueue/internal/lifecycle"
+	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
+)
+
+func TestPodGetsItsAddresses(t *testing.T) {
+	s := newStage(t)
+	s.channel("login")
+	s.host("web", nil)
+	p := s.pod("web-1", caller())
+	s.settle()
+	s.reread(p)
+
+	if gates := p.Spec.SchedulingGates; len(gates) != 1 || gates[0].Name != "example.com/other" {
+		t.Errorf("gates %v, want the other one alone", gates)
+	}
+	records := s.recordsOf(p)
+	if len(records) != 1 || records[0].Status.State != v1alpha1.ReplyQueueActive || !conditions.Is(&records[0], v1alpha1.ConditionReady, metav1.ConditionTrue) {
+		t.Fatalf("records %+v, want one that is Active and Ready", records)
+	}
+	q := records[0]
+	if want := []string{"rq_c_r_" + string(q.UID)}; !slices.Equal(s.queues(), want) {
+		t.Errorf("queues %v, want %v", s.queues(), want)
+	}
+	info, _ := s.sqs.Queue("rq_c_r_" + string(q.UID))
+	for tag, want := range map[string]string{
+		v1alpha1.TagCluster: "uid", v1alpha1.TagKind: v1alpha1.TagKindReply, v1alpha1.TagName: q.Name,
+		v1alpha1.TagPodUID: string(p.UID), v1alpha1.TagPodNamespace: s.namespace, v1alpha1.TagPodName: "web-1",
+	} {
+		if info.Tags[tag] != want {
+			t.Errorf("tag %s = %q, want %q", tag, info.Tags[tag], want)
+		}
+	}
+	if got := info.Attributes["MessageRetentionPeriod"]; got != "300" {
+		t.Errorf("retention %s, want ours of 300 s", got)
+	}
+	if got := p.Annotations[v1alpha1.AnnotationReplyQueueURL]; got != q.Status.QueueURL || got == "" {
+		t.Errorf("the pod is told %q, want %q", got, q.Status.QueueURL)
+	}
+	channels, err := injected.ParseChannels(p.Annotations[v1alpha1.AnnotationChannels])
+	if err != nil || channels["login"].URL == "" || channels["login"].Role != injected.RoleCall {
+		t.Errorf("channels %v, %v", channels, err)
+	}
+	if p.Annotations[v1alpha1.ChannelURLAnnotation("login")] != channels["login"].URL {
+		t.Errorf("annotations %v", p.Annotations)
+	}
+	l := s.lease(p)
+	if l.Annotations[injected.LeaseReplyQueueURL] != q.Status.QueueURL || l.Annotations[injected.LeaseState] != injected.LeaseStateOpen ||
+		l.Annotations[injected.LeaseIntervalSeconds] != "10" || len(l.OwnerReferences) != 0 {
+		t.Errorf("lease %+v", l.ObjectMeta)
+	}
+	if got := s.sqs.Requests(); got != 1 {
+		t.Errorf("%d SQS requests for a reply queue, want 1", got)
+	}
+	if s.heardEvent("QueuesReady") != 1 {
+		t.Errorf("events %v", s.said)
+	}
+}
+
+func TestAnIdleWorldIsNotWrittenTo(t *testing.T) {
+	s := newStage(t)
+	s.channel("login")
+	s.host("web", nil)
+	p := s.runningCaller("web-1")
+	writes, requests := s.writes, s.sqs.Requests()
+	for range 30 {
+		s.clock.Step(heartbeat.BeaconInterval)
+		s.beacon()
+		s.beat(p)
+		s.signals.Heartbeats.Tick(s.clock.Now())
+		s.round()
+	}
+	if s.writes != writes || s.sqs.Requests() != requests {
+		t.Errorf("%d writes and %d SQS requests in 30 rounds of heartbeats, want none", s.writes-writes, s.sqs.Requests()-requests)
+	}
+}
+
+func TestPodWaitsAndSaysForWhat(t *testing.T) {
+	s := newStage(t)
+	p := s.pod("web-1", caller())
+	waits := func(want string) {
+		t.Helper()
+		s.settle()
+		s.reread(p)
+		if got := p.Annotations[v1alpha1.AnnotationWaitingFor]; !strings.Contains(got, want) || !gated(p) {
+			t.Errorf("waiting for %q, gated %v; want %q", got, gated(p), want)
+		}
+	}
+	waits("RequestChannel " + s.namespace + "/login does not exist")
+	s.settle()
+	if n := s.heardEvent("WaitingForQueues"); n != 1 {
+		t.Errorf("%d events for one reason to wait, want 1: %v", n, s.said)
+	}
+	if len(s.queues()) != 0 {
+		t.Error("a misspelt channel made a reply queue")
+	}
+	c := &v1alpha1.RequestChannel{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "login"}}
+	s.must(s.Create(s.ctx, c))
+	waits("login is not ready yet")
+	before := c.DeepCopy()
+	conditions.Stalled(c, v1alpha1.ReasonAccessDenied, "AWS says no")
+	s.must(s.Status().Patch(s.ctx, c, client.MergeFrom(before)))
+	waits("AccessDenied: AWS says no")
+	s.must(s.Delete(s.ctx, c))
+	s.channel("login")
+	waits("ReplyHost " + s.namespace + "/web does not exist")
+	s.host("web", nil)
+	s.settle()
+	s.reread(p)
+	if gated(p) || p.Annotations[v1alpha1.AnnotationWaitingFor] != "" {
+		t.Errorf("still waiting: %v", p.Annotations)
+	}
+}
+
+func TestCallsAcrossNamespacesNeedConsent(t *testing.T) {
+	s, other := newStage(t), newStage(t)
+	channel := s.channel("login")
+	p := other.pod("web-1", map[string]string{v1alpha1.AnnotationCalls: "login." + s.namespace})
+	other.settle()
+	other.reread(p)
+	if !gated(p) || !strings.Contains(p.Annotations[v1alpha1.AnnotationWaitingFor], "does not allow calls from namespace "+other.namespace) {
+		t.Errorf("gated %v, waiting for %q", gated(p), p.Annotations[v1alpha1.AnnotationWaitingFor])
+	}
+	s.reread(channel)
+	channel.Spec.AllowedCallers = &v1alpha1.AllowedCallers{From: v1alpha1.NamespacesFromSelector,
+		Selector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: other.namespace}}}
+	s.must(s.Update(s.ctx, channel))
+	other.settle()
+	other.reread(p)
+	if gated(p) {
+		t.Errorf("still gated: %v", p.Annotations)
+	}
+}
+
+func TestMaxQueues(t *testing.T) {
+	s := newStage(t)
+	s.channel("login")
+	s.host("web", func(h *v1alpha1.ReplyHostSpec) { h.MaxQueues = ptr.To[int32](1) })
+	s.pod("web-1", caller())
+	s.settle()
+	p := s.pod("web-2", caller())
+	s.settle()
+	s.reread(p)
+	if !gated(p) || !strings.Contains(p.Annotations[v1alpha1.AnnotationWaitingFor], "spec.maxQueues is 1") {
+		t.Errorf("gated %v, waiting for %q", gated(p), p.Annotations[v1alpha1.AnnotationWaitingFor])
+	}
+}
+
+func TestEditedOutputsArePutBack(t *testing.T) {
+	s := newStage(t)
+	s.channel("login")
+	s.host("web", nil)
+	p := s.runningCaller("web-1")
+	s.reread(p)
+	url := p.Annotations[v1alpha1.AnnotationReplyQueueURL]
+	before := p.DeepCopy()
+	p.Annotations[v1alpha1.AnnotationReplyQueueURL] = "https://elsewhere"
+	p.Annotations[v1alpha1.ChannelURLAnnotation("more")] = "https://elsewhere"
+	s.must(s.Patch(s.ctx, p, client.MergeFrom(before)))
+	s.settle()
+	s.reread(p)
+	if p.Annotations[v1alpha1.AnnotationReplyQueueURL] != url || p.Annotations[v1alpha1.ChannelURLAnnotation("more")] != "" {
+		t.Errorf("annotations %v", p.Annotations)
+	}
+}
+
+func TestLateLabelIsToldOnce(t *testing.T) {
+	s := newStage(t)
+	s.pod("web-1", caller(), func(p *corev1.Pod) { delete(p.Annotations, v1alpha1.AnnotationInjected) })
+	s.settle()
+	s.round()
+	s.drainEvents()
+	if n := s.heardEvent("NotInjected"); n != 1 || len(s.queues()) != 0 {
+		t.Errorf("%d events, queues %v; want 1 and none", n, s.queues())
+	}
+}
+
+func TestSilenceClosesAndAHeartbeatWakes(t *testing.T) {
+	s := newStage(t)
+	s.channel("login")
+	s.host("web", nil)
+	p := s.runningCaller("web-1")
+	first := s.recordsOf(p)[0]
+	s.pass(60 * time.Second)
+	if len(s.queues()) != 1 {
+		t.Fatal("closed within the retention")
+	}
+	s.pass(5 * time.Second)
+	if len(s.queues()) != 0 || len(s.recordsOf(p)) != 0 {
+		t.Fatalf("queues %v and %d records after the retention, want none", s.queues(), len(s.recordsOf(p)))
+	}
+	s.reread(p)
+	if s.leaseState(p) != injected.LeaseStateClosing || s.lease(p).Annotations[injected.LeaseReplyQueueURL] != "" || p.Annotations[v1alpha1.AnnotationReplyQueueURL] != "" {
+		t.Errorf("lease %v, pod %v; want no URL left", s.lease(p).Annotations, p.Annotations)
+	}
+	if s.heardEvent("ReplyQueueIdle") != 1 {
+		t.Errorf("events %v", s.said)
+	}
+	s.pass(5 * time.Minute)
+	if n := s.sqs.Requests(); n != 2 || len(s.queues()) != 0 {
+		t.Errorf("%d SQS requests in the queue's whole life, want 2; queues %v", n, s.queues())
+	}
+	host := &v1alpha1.ReplyHost{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "web"}}
+	if s.reread(host); *host.Status.Queues.Idle != 1 || *host.Status.Queues.Total != 0 {
+		t.Errorf("counts %+v, want one idle", host.Status.Queues)
+	}
+
+	s.beat(p)
+	s.settle()
+	records := s.recordsOf(p)
+	if len(records) != 1 || records[0].UID == first.UID {
+		t.Fatalf("records %v, want a new one", records)
+	}
+	if l := s.lease(p); l.Annotations[injected.LeaseState] != injected.LeaseStateOpen || l.Annotations[injected.LeaseReplyQueueURL] != records[0].Status.QueueURL {
+		t.Errorf("lease %v", l.Annotations)
+	}
+	if s.reread(p); p.Annotations[v1alpha1.AnnotationReplyQueueURL] != records[0].Status.QueueURL {
+		t.Errorf("pod %v", p.Annotations)
+	}
+	if s.heardEvent("ReplyQueueWoken") != 1 {
+		t.Errorf("events %v", s.said)
+	}
+}
+
+func TestNobodyIsClosedWhen(t *testing.T) {
+	for name, arrange := range map[string]func(*stage, *corev1.Pod){
+		"the view was broken meanwhile": func(s *stage, _ *corev1.Pod) {
+			s.elapse(10 * time.Minute)
+			s.beacon()
+			s.pass(30 * time.Second)
+		},
+		"the policy is missing": func(s *stage, _ *corev1.Pod) {
+			s.guarded = false
+			s.pass(3 * time.Minute)
+		},
+		"its container does not run": func(s *stage, p *corev1.Pod) {
+			s.report(p, corev1.PodRunning, corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}})
+			s.settle()
+			s.pass(3 * time.Minute)
+		},
+		"it terminates for long": func(s *stage, p *corev1.Pod) {
+			s.must(s.Delete(s.ctx, p, client.GracePeriodSeconds(3600)))
+			s.pass(5 * time.Minute)
+		},
+		"it is between a crash and a restart": func(s *stage, p *corev1.Pod) {
+			s.report(p, corev1.PodRunning, corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 1}})
+			s.pass(5 * time.Minute)
+		},
+		"its label was removed": func(s *stage, p *corev1.Pod) {
+			writes := s.writes
+			s.signals.Pods.See(p.UID, lifecycle.PodGone, false, s.clock.Now())
+			s.pass(3 * time.Minute)
+			if s.writes != writes {
+				s.Errorf("%d writes about a pod of which nothing changed but its label", s.writes-writes)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			s.channel("login")
+			s.host("web", nil)
+			p := s.runningCaller("web-1")
+			if strings.Contains(name, "label") {
+				s.reread(p)
+				s.records.Client = withoutPods{s.Client}
+				s.beatFor(p, func() { arrange(s, p) })
+			} else {
+				arrange(s, p)
+			}
+			if len(s.queues()) != 1 || len(s.recordsOf(p)) != 1 {
+				t.Errorf("queues %v, %d records; want it kept", s.queues(), len(s.recordsOf(p)))
+			}
+		})
+	}
+}
+
+func TestAHeartbeatThatTheWatchHasNotDeliveredKeepsTheQueue(t *testing.T) {
+	s := newStage(t)
+	s.channel("login")
+	s.host("web", nil)
+	p := s.runningCaller("web-1")
+	s.pass(60 * time.Second)
+	s.clock.Step(5 * time.Second)
+	s.beacon()
+	s.quietBeat(p)
+	s.reconcile(s.records, s.recordsOf(p)[0].Name)
+	if s.leaseState(p) != injected.LeaseStateOpen {
+		t.Fatal("closed although a heartbeat was there to be read")
+	}
+	s.settle()
+	if len(s.queues()) != 1 {
+		t.Error("the queue is gone")
+	}
+}
+
+func TestAHeartbeatBetweenReadAndWriteKeepsTheQueue(t *testing.T) {
+	s := newStage(t)
+	s.channel("login")
+	s.host("web", nil)
+	p := s.runningCaller("web-1")
+	s.pass(60 * time.Second)
+	s.clock.Step(5 * time.Second)
+	s.beacon()
+	s.intercept = func(verb string, o client.Object) error {
+		if _, ok := o.(*coordinationv1.Lease); ok && verb == "update" {
+			s.intercept = nil
+			s.quietBeat(p)
+		}
+		return nil
+	}
+	s.reconcile(s.records, s.recordsOf(p)[0].Name)
+	if s.intercept != nil {
+		t.Fatal("it never came to closing")
+	}
+	s.settle()
+	if s.leaseState(p) != injected.LeaseStateOpen || len(s.queues()) != 1 || s.recordsOf(p)[0].Status.Closing != nil {
+		t.Errorf("lease %s, queues %v: closed over a heartbeat", s.leaseState(p), s.queues())
+	}
+}
+
+func TestAPodThatStopsDrains(t *testing.T) {
+	s := newStage(t)
+	s.channel("login")
+	s.host("web", nil)
+	p := s.runningCaller("web-1")
+	s.stop(p)
+	s.settle()
+	if q := s.recordsOf(p)[0]; q.Status.State != v1alpha1.ReplyQueueDraining {
+		t.Errorf("state %s, want Draining", q.Status.State)
+	}
+	s.pass(25 * time.Second)
+	if len(s.queues()) != 1 {
+		t.Fatal("deleted before the drain was over")
+	}
+	s.pass(10 * time.Second)
+	s.expectNothingLeft(p)
+}
+
+func TestAPodThatVanishesIsGivenTheSafeTime(t *testing.T) {
+	s := newStage(t)
+	s.channel("login")
+	s.host("web", nil)
+	p := s.runningCaller("web-1")
+	s.vanish(p)
+	s.settle()
+	s.pass(29 * time.Second) // two intervals of 10 s, and 10 s of cached token: 30 s, the same as the drain
+	if len(s.queues()) != 1 {
+		t.Fatal("deleted within the safe time")
+	}
+	s.pass(5 * time.Second)
+	s.expectNothingLeft(p)
+
+	slow := newStage(t)
+	slow.channel("login")
+	slow.host("web", func(h *v1alpha1.ReplyHostSpec) {
+		h.Heartbeat.IntervalSeconds, h.IdleRetentionSeconds = ptr.To[int32](60), ptr.To[int32](300)
+	})
+	p = slow.runningCaller("web-1")
+	slow.vanish(p)
+	slow.settle()
+	slow.pass(125 * time.Second)
+	if len(slow.queues()) != 1 {
+		t.Fatal("deleted within the safe time of a slow heartbeat")
+	}
+	slow.pass(10 * time.Second)
+	slow.expectNothingLeft(p)
+}
+
+func TestARestartedOperatorCountsAnew(t *testing.T) {
+	s := newStage(t)
+	s.channel("login")
+	s.host("web", nil)
+	p := s.runningCaller("web-1")
+	s.stop(p)
+	s.settle()
+	s.pass(20 * time.Second)
+	s.restart()
+	s.pass(25 * time.Second)
+	if len(s.queues()) != 1 {
+		t.Fatal("the new operator closed on the old one's count")
+	}
+	s.pass(10 * time.Second)
+	s.expectNothingLeft(p)
+}
+
+func TestANewPodOfTheSameNameHasItsOwnQueue(t *testing.T) {
+	s := newStage(t)
+	s.channel("login")
+	s.host("web", nil)
+	p := s.runningCaller("web-1")
+	s.vanish(p)
+	successor := s.runningCaller("web-1")
+	if len(s.queues()) != 2 {
+		t.Fatalf("queues %v, want two", s.queues())
+	}
+	s.beatFor(successor, func() { s.pass(2 * time.Minute) })
+	if got, want := s.queues(), "rq_c_r_"+string(s.recordsOf(successor)[0].UID); !slices.Equal(got, []string{want}) {
+		t.Errorf("queues %v, want the successor's alone", got)
+	}
+	if len(s.recordsOf(p)) != 0 {
+		t.Error("the predecessor's record is still there")
+	}
+}
+
+func TestStableQueueOutlivesItsPod(t *testing.T) {
+	s := newStage(t)
+	s.channel("login")
+	s.host("web", func(h *v1alpha1.ReplyHostSpec) { h.Identity = v1alpha1.IdentityStable })
+	ofSet := func(p *corev1.Pod) {
+		p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "web", UID: "s", Controller: ptr.To(true)}}
+	}
+	p := s.pod("web-0", caller(), ofSet)
+	s.settle()
+	s.run(p)
+	s.settle()
+	queues := s.queues()
+	s.stop(p)
+	s.settle()
+	successor := s.pod("web-0", caller(), ofSet)
+	s.settle()
+	s.reread(successor)
+	if gated(successor) || !slices.Equal(s.queues(), queues) || successor.Annotations[v1alpha1.AnnotationReplyQueueURL] == "" {
+		t.Fatalf("gated %v, queues %v, want the predecessor's %v", gated(successor), s.queues(), queues)
+	}
+	s.run(successor)
+	s.settle()
+
+	// One that vanished may still read: its successor waits.
+	s.vanish(successor)
+	third := s.pod("web-0", caller(), ofSet)
+	s.pass(25 * time.Second)
+	if s.reread(third); !gated(third) || !strings.Contains(third.Annotations[v1alpha1.AnnotationWaitingFor], "predecessor") {
+		t.Errorf("gated %v, waiting for %q", gated(third), third.Annotations[v1alpha1.AnnotationWaitingFor])
+	}
+	s.pass(10 * time.Second)
+	if s.reread(third); gated(third) || !slices.Equal(s.queues(), queues) {
+		t.Errorf("gated %v, queues %v, want the first pod's %v", gated(third), s.queues(), queues)
+	}
+	s.vanish(third)
+	s.pass(65 * time.Second)
+	s.expectNothingLeft(third)
+
+	loner := s.pod("loner", caller())
+	s.settle()
+	if s.reread(loner); !strings.Contains(loner.Annotations[v1alpha1.AnnotationWaitingFor], "StatefulSet") {
+		t.Errorf("waiting for %q", loner.Annotations[v1alpha1.AnnotationWaitingFor])
+	}
+}
+
+func TestDeletionsWaitForThePod(t *testing.T) {
+	s := newStage(t)
+	s.channel("login")
+	host := s.host("web", nil)
+	p := s.runningCaller("web-1")
+	q := s.recordsOf(p)[0]
+	s.must(s.Delete(s.ctx, &q))
+	s.must(s.Delete(s.ctx, host))
+	s.settle()
+	s.reread(&q)
+	s.reread(host)
+	for _, o := range []conditions.Object{&q, host} {
+		if !conditions.Is(o, v1alpha1.ConditionInUse, metav1.ConditionTrue) {
+			t.Errorf("%T is not InUse: %v", o, o.GetConditions())
+		}
+	}
+	if len(s.queues()) != 1 {
+		t.Fatal("a deleted record took its queue away from a living pod")
+	}
+	late := s.pod("web-2", caller())
+	s.settle()
+	if s.reread(late); !strings.Contains(late.Annotations[v1alpha1.AnnotationWaitingFor], "is being deleted") {
+		t.Errorf("waiting for %q", late.Annotations[v1alpha1.AnnotationWaitingFor])
+	}
+	s.stop(p)
+	s.pass(35 * time.Second)
+	s.expectNothingLeft(p)
+	if s.exists(host) {
+		t.Errorf("the ReplyHost is still there: %v", host.Finalizers)
+	}
+}
+
+func TestSQSInTheWayIsSaidAndOvercome(t *testing.T) {
+	s := newStage(t)
+	s.channel("login")
+	s.host("web", nil)
+	s.sqs.SetAccess(sqstest.AccessRule{Deny: true, Action: "CreateQueue"})
+	p := s.pod("web-1", caller())
+	for range 4 {
+		s.round() // a refusal is tried again for ever, so this never settles
+	}
+	s.reread(p)
+	if q := s.recordsOf(p)[0]; q.Status.State != v1alpha1.ReplyQueueFailed || !conditions.Is(&q, v1alpha1.ConditionStalled, metav1.ConditionTrue) ||
+		!strings.Contains(p.Annotations[v1alpha1.AnnotationWaitingFor], v1alpha1.ReasonAccessDenied) || !gated(p) {
+		t.Errorf("state %s, conditions %v, waiting for %q", q.Status.State, q.Status.Conditions, p.Annotations[v1alpha1.AnnotationWaitingFor])
+	}
+	s.sqs.SetAccess()
+	s.settle()
+	if s.reread(p); gated(p) {
+		t.Errorf("still gated: %v", p.Annotations)
+	}
+}
+
+// TestCrashPoints stops the operator after each single write of a pod's whole life in turn, restarts it without its
+// memory, and expects the same end each time: no queue of a living pod lost, and nothing left.
+func TestCrashPoints(t *testing.T) {
+	live := func(t *testing.T, point int) int {
+		s := newStage(t)
+		s.channel("login")
+		s.host("web", nil)
+		return s.liveOneLife(point)
+	}
+	points := live(t, 0)
+	if points < 20 {
+		t.Errorf("only %d writes in a life: the scenario does not do what it says", points)
+	}
+	for point := 1; point <= points; point++ {
+		t.Run(fmt.Sprint(point), func(t *testing.T) {
+			t.Parallel()
+			if live(t, point) < point {
+				t.Error("the point was never reached")
+			}
+		})
+	}
+}
+
+var errCrash = errors.New("the process was stopped here")
+
+// liveOneLife is created → queue → heartbeat → silence → idle → wake → deleted, with a crash after the given write of the
+// operator; 0: none. It counts the writes.
+func (s *stage) liveOneLife(point int) (writes int) {
+	alive := true
+	// The crash comes after the effect: the write is done and its caller never learns of it.
+	crash := func() {
+		s.Helper()
+		for range 40 {
+			crashed := s.settleOrCrash(func() bool {
+				writes++
+				return alive && writes == point
+			})
+			if !crashed {
+				return
+			}
+			alive = false
+			s.restart()
+		}
+		s.Fatal("never came to rest")
+	}
+	p := s.pod("web-1", caller())
+	crash()
+	s.run(p)
+	crash()
+	s.beat(p)
+	crash()
+	if n := len(s.queues()); n != 1 {
+		s.Fatalf("%d queues for a living pod, want 1", n)
+	}
+	for range 4 { // the silence; a crash in it begins its count anew
+		for range 14 {
+			s.clock.Step(heartbeat.BeaconInterval)
+			s.beacon()
+		}
+		s.signals.Heartbeats.Tick(s.clock.Now())
+		crash()
+	}
+	if n := len(s.queues()); n != 0 {
+		s.Fatalf("%d queues for a silent pod, want 0", n)
+	}
+	s.beat(p)
+	crash()
+	s.beat(p)
+	crash()
+	if n := len(s.queues()); n != 1 {
+		s.Fatalf("%d queues for a pod that woke, want 1", n)
+	}
+	s.stop(p)
+	for range 4 {
+		crash()
+		s.clock.Step(time.Minute)
+		s.beacon()
+	}
+	s.expectNothingLeft(p)
+	return writes
+}
+
+// settleOrCrash settles, and gives up at once after the write for which stop returns true.
+func (s *stage) settleOrCrash(stop func() bool) (crashed bool) {
+	s.Helper()
+	s.afterWrite = func() {
+		if stop() {
+			panic(errCrash)
+		}
+	}
+	defer func() {
+		s.afterWrite = nil
+		if r := recover(); r != nil {
+			if r != error(errCrash) {
+				panic(r)
+			}
+			crashed = true
+		}
+	}()
+	s.settle()
+	return false
+}
+
+// expectNothingLeft is P3: no queue, no record, no Lease of the pod.
+func (s *stage) expectNothingLeft(p *corev1.Pod) {
+	s.Helper()
+	if len(s.queues()) != 0 || len(s.recordsOf(p)) != 0 {
+		s.Errorf("queues %v and %d records are left", s.queues(), len(s.recordsOf(p)))
+	}
+	if s.exists(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.HeartbeatNamespace, Name: string(p.UID)}}) {
+		s.Error("the Lease is left")
+	}
+	if n := s.signals.Pods.Len(); n != 0 {
+		s.Errorf("%d pods are still remembered", n)
+	}
+}
+
+// restart is a new operator: it remembers nothing, and lists what there is.
+func (s *stage) restart() {
+	s.Helper()
+	s.signals.Pods, s.signals.Heartbeats = &lifecycle.Sightings{}, heartbeat.NewLedger()
+	var leases coordinationv1.LeaseList
+	s.must(s.List(s.ctx, &leases, client.InNamespace(v1alpha1.HeartbeatNamespace), client.MatchingLabels{v1alpha1.LabelPodNamespace: s.namespace}))
+	s.seenLease, s.seenPods = map[string]*coordinationv1.Lease{}, map[types.UID]*corev1.Pod{}
+	var list []*coordinationv1.Lease
+	for i := range leases.Items {
+		list = append(list, &leases.Items[i])
+		s.seenLease[leases.Items[i].Name] = &leases.Items[i]
+	}
+	s.signals.Heartbeats.Replace(list, s.clock.Now())
+	s.beacon()
+}
+
+// beatFor has the pod's application heartbeat while f lets time go by.
+func (s *stage) beatFor(p *corev1.Pod, f func()) {
+	s.onTick = func() { s.beat(p) }
+	defer func() { s.onTick = nil }()
+	f()
+}

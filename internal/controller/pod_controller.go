@@ -1,0 +1,276 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/heartbeat"
+	"github.com/replyqueue/replyqueue/internal/queue"
+)
+
+// Reasons of events on pods.
+const (
+	// EventQueuesReady surfaces when a pod's queues exist and its gate opens.
+	EventQueuesReady = "QueuesReady"
+	// EventWaiting surfaces when a pod waits for something a person has to mend.
+	EventWaiting = "WaitingForQueues"
+	// EventNotInjected surfaces on a pod that was opted in after it was created.
+	EventNotInjected = "NotInjected"
+	// EventReplyQueueWoken surfaces when a pod whose application had fallen silent has a reply queue again.
+	EventReplyQueueWoken = "ReplyQueueWoken"
+	// EventReplyQueueIdle surfaces when a pod's reply queue is closed because its application fell silent.
+	EventReplyQueueIdle = "ReplyQueueIdle"
+)
+
+// PodReconciler gives opted-in pods their addresses: it resolves the names in their annotations, has a reply queue
+// recorded for those that call, tells pod and Lease the URLs, and opens the gate.
+type PodReconciler struct {
+	// Client reads from the cache, which holds opted-in pods only, and writes.
+	client.Client
+	// Reader reads from the API server.
+	Reader    client.Reader
+	Recorder  events.EventRecorder
+	Providers queue.Providers
+	Signals   *Signals
+	// Notices wake the reconciler when something happened to a pod's heartbeats.
+	Notices <-chan event.TypedGenericEvent[heartbeat.Notice]
+	// Concurrency is how many pods are worked on at once; 0: 8.
+	Concurrency int
+
+	notInjected sync.Map // types.NamespacedName → types.UID of the pod that was told
+}
+
+// SetupWithManager adds the reconciler to mgr.
+func (r *PodReconciler) SetupWithManager(mgr ctrl.Manager) error {
+	b := ctrl.NewControllerManagedBy(mgr).
+		Named("pod").
+		For(&corev1.Pod{}).
+		Watches(&v1alpha1.RequestChannel{}, handler.EnqueueRequestsFromMapFunc(r.podsNamingChannel)).
+		Watches(&v1alpha1.ReplyHost{}, handler.EnqueueRequestsFromMapFunc(r.podsNamingHost)).
+		Watches(&v1alpha1.ReplyQueue{}, handler.EnqueueRequestsFromMapFunc(podOfRecord)).
+		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency(r.Concurrency)})
+	if r.Notices != nil {
+		b = b.WatchesRawSource(source.TypedChannel(r.Notices, handler.TypedEnqueueRequestsFromMapFunc(
+			func(_ context.Context, n heartbeat.Notice) []reconcile.Request {
+				if n.Pod.Name == "" {
+					return nil
+				}
+				return []reconcile.Request{{NamespacedName: n.Pod}}
+			})))
+	}
+	return b.Complete(r)
+}
+
+func concurrency(configured int) int {
+	if configured > 0 {
+		return configured
+	}
+	return 8
+}
+
+// +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch
+// +kubebuilder:rbac:groups=replyqueue.dev,resources=requestchannels;replyhosts,verbs=get;list;watch
+// +kubebuilder:rbac:groups=replyqueue.dev,resources=replyqueues,verbs=get;list;watch;create;update;patch;delete
+// +kubebuilder:rbac:groups=replyqueue.dev,resources=replyqueues/status,verbs=get;update;patch
+
+// Reconcile brings one pod, and its Lease, to what its annotations ask for.
+func (r *PodReconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	pod := &corev1.Pod{}
+	if err := r.Get(ctx, request.NamespacedName, pod); apierrors.IsNotFound(err) {
+		r.notInjected.Delete(request.NamespacedName)
+		return reconcile.Result{}, r.tidyLeases(ctx, request.NamespacedName)
+	} else if err != nil {
+		return reconcile.Result{}, err
+	}
+	switch pod.Labels[v1alpha1.LabelInject] {
+	case v1alpha1.InjectTrue, v1alpha1.InjectBestEffort:
+	default:
+		return reconcile.Result{}, nil
+	}
+	if pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+		return reconcile.Result{}, nil
+	}
+	if pod.Annotations[v1alpha1.AnnotationInjected] == "" {
+		if told, ok := r.notInjected.Swap(request.NamespacedName, pod.UID); !ok || told != pod.UID {
+			r.Recorder.Eventf(pod, nil, corev1.EventTypeWarning, EventNotInjected, "Inject",
+				"The label %s was not on this pod when it was created, so nothing was injected. Put the label on the pod template and let the pod be replaced.",
+				v1alpha1.LabelInject)
+		}
+		return reconcile.Result{}, nil
+	}
+	s := &podScope{PodReconciler: r, pod: pod, lease: pod.Annotations[v1alpha1.AnnotationInjected] == v1alpha1.HeartbeatAnnotationLease}
+	err := s.run(ctx)
+	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
+		// What was read is older than what is there; the newer state arrives by the watch.
+		return reconcile.Result{RequeueAfter: staleRetry}, nil
+	}
+	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+		return reconcile.Result{}, nil
+	}
+	return reconcile.Result{RequeueAfter: s.again}, err
+}
+
+// staleRetry is when a write is tried again that a newer version of the object refused: about what a watch event
+// takes to arrive.
+const staleRetry = 200 * time.Millisecond
+
+// podScope is one reconcile of one pod.
+type podScope struct {
+	*PodReconciler
+	pod *corev1.Pod
+	// lease says that the pod's heartbeat is a Lease.
+	lease bool
+
+	host    *v1alpha1.ReplyHost
+	record  *v1alpha1.ReplyQueue
+	told    addresses
+	waiting []string
+	again   time.Duration
+}
+
+// waitFor notes something that the pod waits for and a person may have to mend.
+func (s *podScope) waitFor(format string, args ...any) {
+	s.waiting = append(s.waiting, fmt.Sprintf(format, args...))
+}
+
+func (s *podScope) look(again time.Duration) { s.again = soonest(s.again, again) }
+
+func (s *podScope) run(ctx context.Context) error {
+	refs, err := references(s.pod)
+	if err != nil {
+		s.waitFor("%s", err)
+		return s.publish(ctx, false)
+	}
+	if err := s.resolveChannels(ctx, refs); err != nil {
+		return err
+	}
+	channelsReady := len(s.waiting) == 0
+	ready := channelsReady
+	// A gated pod gets its reply queue once its channels are there, so that a misspelt name makes no queue. A pod that
+	// runs keeps its reply queue whatever becomes of its channels.
+	if channelsReady || !gated(s.pod) {
+		replyReady, err := s.resolveReplyQueue(ctx)
+		if err != nil {
+			return err
+		}
+		ready = ready && replyReady
+	}
+	if !channelsReady && !gated(s.pod) {
+		s.keepChannels()
+	}
+	if err := s.publishLease(ctx); err != nil {
+		return err
+	}
+	return s.publish(ctx, ready && len(s.waiting) == 0)
+}
+
+// publish writes what the pod is told, or what it waits for, in one patch, if anything changed.
+func (s *podScope) publish(ctx context.Context, ready bool) error {
+	wasGated := gated(s.pod)
+	var changes map[string]any
+	switch {
+	case ready || !wasGated:
+		changes = annotationChanges(s.pod, s.told.outputs())
+	default:
+		changes = map[string]any{}
+	}
+	waiting := strings.Join(s.waiting, "; ")
+	had := s.pod.Annotations[v1alpha1.AnnotationWaitingFor]
+	switch {
+	case waiting != "" && waiting != had:
+		changes[v1alpha1.AnnotationWaitingFor] = waiting
+	case waiting == "" && had != "":
+		changes[v1alpha1.AnnotationWaitingFor] = nil
+	}
+	openGate := ready && wasGated
+	if len(changes) == 0 && !openGate {
+		return nil
+	}
+	patch, err := podPatch(s.pod.UID, changes, openGate)
+	if err != nil {
+		return err
+	}
+	if err := s.Patch(ctx, s.pod, patch); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	switch {
+	case waiting != "" && waiting != had:
+		s.Recorder.Eventf(s.pod, nil, corev1.EventTypeWarning, EventWaiting, "Resolve", "Waiting: %s", waiting)
+	case openGate:
+		s.Recorder.Eventf(s.pod, nil, corev1.EventTypeNormal, EventQueuesReady, "OpenGate", "%s", s.summary())
+	}
+	return nil
+}
+
+// summary says what a pod was given.
+func (s *podScope) summary() string {
+	var parts []string
+	if s.record != nil {
+		parts = append(parts, "reply queue "+s.record.Name)
+	}
+	switch n := len(s.told.channels); n {
+	case 0:
+	case 1:
+		parts = append(parts, "1 channel")
+	default:
+		parts = append(parts, fmt.Sprintf("%d channels", n))
+	}
+	if len(parts) == 0 {
+		return "Nothing to wait for"
+	}
+	return "Ready: " + strings.Join(parts, " and ")
+}
+
+func (r *PodReconciler) podsNamingChannel(ctx context.Context, channel client.Object) []reconcile.Request {
+	return r.podsBy(ctx, client.MatchingFields{indexChannels: client.ObjectKeyFromObject(channel).String()})
+}
+
+func (r *PodReconciler) podsNamingHost(ctx context.Context, host client.Object) []reconcile.Request {
+	return r.podsBy(ctx, client.InNamespace(host.GetNamespace()), client.MatchingFields{indexPodHost: host.GetName()})
+}
+
+func (r *PodReconciler) podsBy(ctx context.Context, options ...client.ListOption) []reconcile.Request {
+	var pods corev1.PodList
+	if err := r.List(ctx, &pods, options...); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Could not list pods in the cache")
+		return nil
+	}
+	requests := make([]reconcile.Request, len(pods.Items))
+	for i := range pods.Items {
+		requests[i].NamespacedName = client.ObjectKeyFromObject(&pods.Items[i])
+	}
+	return requests
+}
+
+func podOfRecord(_ context.Context, o client.Object) []reconcile.Request {
+	record := o.(*v1alpha1.ReplyQueue)
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: record.Namespace, Name: record.Spec.PodRef.Name}}}
+}
+
+// explainProvider says in words why a provider cannot be used, and whether that is all there is to it.
+func explainProvider(err error) (string, bool) {
+	for _, known := range []error{queue.ErrProviderNotFound, queue.ErrProviderNotAllowed, queue.ErrProviderInvalid} {
+		if errors.Is(err, known) {
+			return err.Error(), true
+		}
+	}
+	return "", false
+}

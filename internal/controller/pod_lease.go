@@ -1,0 +1,146 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/heartbeat"
+	"github.com/replyqueue/replyqueue/internal/lifecycle"
+	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
+)
+
+// publishLease writes the Lease that the pod's application renews, if anything on it changed. It comes before the
+// pod's own annotations, so that the first heartbeat of a container finds it.
+func (s *podScope) publishLease(ctx context.Context) error {
+	if !s.lease || !s.needsLease() {
+		return nil
+	}
+	heard := s.Signals.Heartbeats.Hear(s.pod.UID, s.Signals.Clock.Now())
+	wanted := s.told.leaseAnnotations(s.pod, s.recordUID(), s.intervalSeconds())
+	if !heard.Lease {
+		if s.host != nil && s.told.replyQueueURL == "" {
+			return nil
+		}
+		return s.createLease(ctx, wanted)
+	}
+	if s.record != nil && closedByLease(s.record, heard) {
+		// The record is being closed; what follows is a new one.
+		return nil
+	}
+	changes := map[string]any{}
+	for key, value := range wanted {
+		if heard.Annotations[key] != value {
+			changes[key] = value
+		}
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	// The version makes a closing that happened since fail this write.
+	raw, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"annotations": changes, "resourceVersion": heard.ResourceVersion,
+	}})
+	if err != nil {
+		return err
+	}
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.HeartbeatNamespace, Name: string(s.pod.UID)}}
+	err = s.Patch(ctx, lease, client.RawPatch(types.MergePatchType, raw))
+	if apierrors.IsNotFound(err) {
+		return s.createLease(ctx, wanted)
+	}
+	return err
+}
+
+// needsLease says whether the pod's application has anything to learn or to show by heartbeats: it reads a reply
+// queue, or it started without its addresses.
+func (s *podScope) needsLease() bool {
+	if s.pod.Annotations[v1alpha1.AnnotationReplyHost] != "" || s.pod.Labels[v1alpha1.LabelInject] == v1alpha1.InjectBestEffort {
+		return true
+	}
+	started := !gated(s.pod) && s.pod.Annotations[v1alpha1.AnnotationChannels] == ""
+	return started || s.Signals.Heartbeats.Hear(s.pod.UID, s.Signals.Clock.Now()).Lease
+}
+
+func (s *podScope) recordUID() string {
+	if s.record == nil {
+		return ""
+	}
+	return string(s.record.UID)
+}
+
+func (s *podScope) intervalSeconds() int {
+	if s.host == nil {
+		return v1alpha1.DefaultHeartbeatIntervalSeconds
+	}
+	return int(lifecycle.HeartbeatInterval(s.host).Seconds())
+}
+
+func (s *podScope) createLease(ctx context.Context, annotations map[string]string) error {
+	lease := &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:   v1alpha1.HeartbeatNamespace,
+			Name:        string(s.pod.UID),
+			Annotations: annotations,
+			Labels: map[string]string{
+				v1alpha1.LabelPodUID:       string(s.pod.UID),
+				v1alpha1.LabelPodNamespace: s.pod.Namespace,
+				v1alpha1.LabelManagedBy:    v1alpha1.ManagedByOperator,
+			},
+		},
+	}
+	return s.Create(ctx, lease)
+}
+
+// tidyLeases deletes the Leases of a pod that is gone, where no record needs them any more.
+func (r *PodReconciler) tidyLeases(ctx context.Context, pod types.NamespacedName) error {
+	for _, uid := range r.Signals.Heartbeats.Leases(pod) {
+		current := &corev1.Pod{}
+		switch err := r.Reader.Get(ctx, pod, current); {
+		case err == nil && current.UID == uid:
+			// It left the cache, not the cluster: its label was removed.
+			continue
+		case err != nil && !apierrors.IsNotFound(err):
+			return err
+		}
+		var records v1alpha1.ReplyQueueList
+		if err := r.List(ctx, &records, client.InNamespace(pod.Namespace), client.MatchingFields{indexReader: string(uid)}); err != nil {
+			return err
+		}
+		if len(records.Items) > 0 {
+			continue
+		}
+		if err := deleteLease(ctx, r.Client, uid); err != nil {
+			return err
+		}
+		r.Signals.Heartbeats.Forget(uid)
+		r.Signals.Pods.Forget(uid)
+	}
+	return nil
+}
+
+// deleteLease deletes the Lease of a pod that is gone.
+func deleteLease(ctx context.Context, c client.Client, pod types.UID) error {
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.HeartbeatNamespace, Name: string(pod)}}
+	return client.IgnoreNotFound(c.Delete(ctx, lease))
+}
+
+// closeLease marks a pod's Lease closing for the record with that UID, unless a heartbeat or anything else changed it since it was
+// read: the API server's conflict then says so. From here on the application stops using the queue.
+func closeLease(ctx context.Context, c client.Client, lease *coordinationv1.Lease, record types.UID) error {
+	lease = lease.DeepCopy()
+	if lease.Annotations == nil {
+		lease.Annotations = map[string]string{}
+	}
+	lease.Annotations[injected.LeaseState] = injected.LeaseStateClosing
+	lease.Annotations[heartbeat.AnnotationRecord] = string(record)
+	delete(lease.Annotations, injected.LeaseReplyQueueURL)
+	return c.Update(ctx, lease)
+}

@@ -1,0 +1,300 @@
+package controller
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/controller/conditions"
+	"github.com/replyqueue/replyqueue/internal/lifecycle"
+	"github.com/replyqueue/replyqueue/internal/queue"
+)
+
+// resolveReplyQueue finds the pod's reply queue, has one recorded where there is none, and says whether the pod may
+// start: true when it needs none, has one, or is silent and gets none until it is heard again.
+func (s *podScope) resolveReplyQueue(ctx context.Context) (ready bool, err error) {
+	name := s.pod.Annotations[v1alpha1.AnnotationReplyHost]
+	if name == "" {
+		return true, nil
+	}
+	host := &v1alpha1.ReplyHost{}
+	switch err := s.Get(ctx, client.ObjectKey{Namespace: s.pod.Namespace, Name: name}, host); {
+	case apierrors.IsNotFound(err):
+		// Records hold their ReplyHost, so a running pod's is there; only a name that never existed is not.
+		s.waitFor("ReplyHost %s/%s does not exist", s.pod.Namespace, name)
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	s.host = host
+	if s.record, err = s.currentRecord(ctx, host); err != nil || len(s.waiting) > 0 {
+		return false, err
+	}
+	if s.record == nil {
+		return s.newRecord(ctx, host)
+	}
+	if s.record.Status.QueueURL == "" {
+		// A record that is on its way says so only when something is in its way.
+		if conditions.Is(s.record, v1alpha1.ConditionStalled, metav1.ConditionTrue) || inTheWay(conditions.Reason(s.record, v1alpha1.ConditionReady)) {
+			s.waitFor("ReplyQueue %s%s", s.record.Name, because(s.record.Status.Conditions))
+		}
+		return false, nil
+	}
+	s.told.replyQueueURL = s.record.Status.QueueURL
+	return true, s.tellHostProvider(ctx)
+}
+
+// inTheWay says whether a reason why a record is not ready yet is worth a pod's event.
+func inTheWay(reason string) bool {
+	switch reason {
+	case v1alpha1.ReasonThrottled, v1alpha1.ReasonSQSUnavailable, v1alpha1.ReasonWaitingForProvider:
+		return true
+	}
+	return false
+}
+
+// currentRecord is the oldest record of the pod that is not closed; nil when there is none.
+func (s *podScope) currentRecord(ctx context.Context, host *v1alpha1.ReplyHost) (*v1alpha1.ReplyQueue, error) {
+	var records v1alpha1.ReplyQueueList
+	if host.Spec.Identity == v1alpha1.IdentityStable {
+		return s.stableRecord(ctx, host)
+	}
+	if err := s.List(ctx, &records, client.InNamespace(s.pod.Namespace), client.MatchingFields{indexReader: string(s.pod.UID)}); err != nil {
+		return nil, err
+	}
+	return oldestOpen(records.Items), nil
+}
+
+func oldestOpen(records []v1alpha1.ReplyQueue) *v1alpha1.ReplyQueue {
+	records = slices.DeleteFunc(records, func(q v1alpha1.ReplyQueue) bool { return !open(&q) })
+	if len(records) == 0 {
+		return nil
+	}
+	return ptr.To(slices.MinFunc(records, func(a, b v1alpha1.ReplyQueue) int {
+		if c := a.CreationTimestamp.Compare(b.CreationTimestamp.Time); c != 0 {
+			return c
+		}
+		return strings.Compare(string(a.UID), string(b.UID))
+	}))
+}
+
+// stableRecord is the record of the pod's name. One that another pod of that name read last is taken over once that
+// pod is known to have stopped, or has been gone for the safe time; until then the pod keeps its gate.
+func (s *podScope) stableRecord(ctx context.Context, host *v1alpha1.ReplyHost) (*v1alpha1.ReplyQueue, error) {
+	if owner := metav1.GetControllerOf(s.pod); owner == nil || owner.Kind != "StatefulSet" {
+		s.waitFor("ReplyHost %s/%s has identity Stable, which needs pods of a StatefulSet", host.Namespace, host.Name)
+		return nil, nil
+	}
+	var records v1alpha1.ReplyQueueList
+	if err := s.List(ctx, &records, client.InNamespace(s.pod.Namespace), client.MatchingFields{indexHost: host.Name}); err != nil {
+		return nil, err
+	}
+	records.Items = slices.DeleteFunc(records.Items, func(q v1alpha1.ReplyQueue) bool {
+		return q.Spec.PodRef.Name != s.pod.Name || q.Spec.Identity != v1alpha1.IdentityStable
+	})
+	record := oldestOpen(records.Items)
+	if record == nil || readerOf(record) == s.pod.UID {
+		return record, nil
+	}
+	now := s.Signals.Clock.Now()
+	predecessor := s.Signals.Pods.See(readerOf(record), lifecycle.PodGone, false, now)
+	if wait := lifecycle.TermsOf(record, host).SafeTime() - now.Sub(predecessor.Since); predecessor.State == lifecycle.PodGone && wait > 0 {
+		s.waitFor("the predecessor of this pod may still run, and reads the reply queue of its name")
+		s.look(wait)
+		return nil, nil
+	}
+	if err := deleteLease(ctx, s.Client, readerOf(record)); err != nil {
+		return nil, err
+	}
+	s.Signals.Heartbeats.Forget(readerOf(record))
+	s.Signals.Pods.Forget(readerOf(record))
+	before := record.DeepCopy()
+	record.Status.PodUID = string(s.pod.UID)
+	record.Status.State = v1alpha1.ReplyQueueActive
+	if err := s.Status().Patch(ctx, record, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
+		return nil, err
+	}
+	return record, nil
+}
+
+// newRecord writes the record of a new reply queue. The queue itself follows: a record without a queue is safe, a
+// queue without a record would be a leak.
+func (s *podScope) newRecord(ctx context.Context, host *v1alpha1.ReplyHost) (ready bool, err error) {
+	now := s.Signals.Clock.Now()
+	woken := false
+	if s.lease {
+		if !s.Signals.Heartbeats.Listed() {
+			// Whether this pod is silent is not known yet.
+			s.look(ledgerRetry)
+			return !gated(s.pod), nil
+		}
+		heard := s.Signals.Heartbeats.Hear(s.pod.UID, now)
+		if heard.Lease && heard.Closing {
+			if !heard.Woke {
+				return true, nil
+			}
+			woken = true
+		}
+	}
+	switch {
+	case host.DeletionTimestamp != nil:
+		s.waitFor("ReplyHost %s/%s is being deleted", host.Namespace, host.Name)
+		return false, nil
+	case !controllerutil.ContainsFinalizer(host, v1alpha1.FinalizerReplyHost):
+		// Its own reconciler puts it there first, so that a deletion cannot overtake the record. Its update wakes us.
+		return false, nil
+	}
+	if full, err := s.full(ctx, host); err != nil || full {
+		return false, err
+	}
+	record, err := s.draftRecord(ctx, host)
+	if err != nil || record == nil {
+		return false, err
+	}
+	if err := s.Create(ctx, record); err != nil {
+		return false, err
+	}
+	if woken {
+		s.Recorder.Eventf(s.pod, record, corev1.EventTypeNormal, EventReplyQueueWoken, "Wake",
+			"The application sends heartbeats again; reply queue %s is being created for it", record.Name)
+	}
+	return false, nil
+}
+
+// full says that the ReplyHost's guard is reached.
+func (s *podScope) full(ctx context.Context, host *v1alpha1.ReplyHost) (bool, error) {
+	if host.Spec.MaxQueues == nil {
+		return false, nil
+	}
+	var records v1alpha1.ReplyQueueList
+	if err := s.List(ctx, &records, client.InNamespace(host.Namespace), client.MatchingFields{indexHost: host.Name}); err != nil {
+		return false, err
+	}
+	n := int32(0)
+	for i := range records.Items {
+		if open(&records.Items[i]) {
+			n++
+		}
+	}
+	if n < *host.Spec.MaxQueues {
+		return false, nil
+	}
+	s.waitFor("ReplyHost %s/%s has %d reply queues, and its spec.maxQueues is %d", host.Namespace, host.Name, n, *host.Spec.MaxQueues)
+	return true, nil
+}
+
+// draftRecord is the record to write; nil when the API server holds an open one that the cache does not show yet.
+func (s *podScope) draftRecord(ctx context.Context, host *v1alpha1.ReplyHost) (*v1alpha1.ReplyQueue, error) {
+	var existing v1alpha1.ReplyQueueList
+	if err := s.Reader.List(ctx, &existing, client.InNamespace(s.pod.Namespace), client.MatchingLabels{v1alpha1.LabelPodUID: string(s.pod.UID)}); err != nil {
+		return nil, err
+	}
+	incarnation := 1
+	for i := range existing.Items {
+		if open(&existing.Items[i]) {
+			s.look(staleRetry)
+			return nil, nil
+		}
+		incarnation = max(incarnation, incarnationOf(existing.Items[i].Name)+1)
+	}
+	if host.Spec.Identity == v1alpha1.IdentityStable {
+		// The name's record may have been made for a predecessor, under its UID.
+		var ofHost v1alpha1.ReplyQueueList
+		if err := s.Reader.List(ctx, &ofHost, client.InNamespace(s.pod.Namespace), client.MatchingLabels{v1alpha1.LabelReplyHost: host.Name}); err != nil {
+			return nil, err
+		}
+		for i := range ofHost.Items {
+			if q := &ofHost.Items[i]; open(q) && q.Spec.PodRef.Name == s.pod.Name {
+				s.look(staleRetry)
+				return nil, nil
+			}
+		}
+	}
+	terms := lifecycle.TermsOf(&v1alpha1.ReplyQueue{}, host)
+	mode := v1alpha1.HeartbeatPod
+	if s.lease {
+		mode = v1alpha1.HeartbeatLease
+	}
+	identity := host.Spec.Identity
+	if identity == "" {
+		identity = v1alpha1.IdentityPod
+	}
+	return &v1alpha1.ReplyQueue{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:  s.pod.Namespace,
+			Name:       recordName(s.pod, incarnation),
+			Finalizers: []string{v1alpha1.FinalizerReplyQueue},
+			Labels: map[string]string{
+				v1alpha1.LabelPodUID:    string(s.pod.UID),
+				v1alpha1.LabelReplyHost: host.Name,
+				v1alpha1.LabelManagedBy: v1alpha1.ManagedByOperator,
+			},
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(host, v1alpha1.GroupVersion.WithKind("ReplyHost"))},
+		},
+		Spec: v1alpha1.ReplyQueueSpec{
+			HostRef:                  v1alpha1.HostReference{Name: host.Name},
+			PodRef:                   v1alpha1.PodReference{Name: s.pod.Name, UID: string(s.pod.UID)},
+			Identity:                 identity,
+			Heartbeat:                mode,
+			ProviderRef:              v1alpha1.ProviderReference{Name: providerOf(host)},
+			Attributes:               queue.ReplyQueueAttributes(host),
+			Tags:                     host.Spec.Tags,
+			HeartbeatIntervalSeconds: int32(terms.Interval.Seconds()),
+			IdleRetentionSeconds:     int32(terms.IdleRetention.Seconds()),
+			DrainSeconds:             ptr.To(int32(terms.Drain.Seconds())),
+		},
+	}, nil
+}
+
+func providerOf(host *v1alpha1.ReplyHost) string {
+	if host.Spec.ProviderRef != nil {
+		return host.Spec.ProviderRef.Name
+	}
+	return v1alpha1.DefaultProviderName
+}
+
+// recordName is the name of a pod's nth record. It is computed, so that two operators at once, or one with an old
+// cache, cannot write two.
+func recordName(pod *corev1.Pod, incarnation int) string {
+	const kept = 200
+	name := pod.Name
+	if len(name) > kept {
+		name = strings.TrimRight(name[:kept], "-.")
+	}
+	sum := sha256.Sum256([]byte(pod.UID))
+	return fmt.Sprintf("%s-%s-%d", name, hex.EncodeToString(sum[:4]), incarnation)
+}
+
+func incarnationOf(name string) int {
+	n, err := strconv.Atoi(name[strings.LastIndexByte(name, '-')+1:])
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// tellHostProvider tells the pod where its reply queue is, for all its queues.
+func (s *podScope) tellHostProvider(ctx context.Context) error {
+	provider, err := s.Providers.Get(ctx, s.record.Spec.ProviderRef.Name, s.pod.Namespace)
+	if err != nil {
+		if said, ok := explainProvider(err); ok {
+			s.waitFor("ReplyHost %s/%s: %s", s.host.Namespace, s.host.Name, said)
+			return nil
+		}
+		return err
+	}
+	s.told.region, s.told.endpoint = provider.Region, provider.Endpoint
+	return nil
+}

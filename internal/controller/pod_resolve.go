@@ -1,0 +1,154 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
+)
+
+// resolveChannels finds the queues of the channels a pod names, and what its responders may answer.
+func (s *podScope) resolveChannels(ctx context.Context, refs []reference) error {
+	s.told.channels = injected.Channels{}
+	for _, ref := range refs {
+		channel := &v1alpha1.RequestChannel{}
+		if err := s.Get(ctx, ref.key, channel); apierrors.IsNotFound(err) {
+			s.waitFor("RequestChannel %s does not exist", ref.key)
+			continue
+		} else if err != nil {
+			return err
+		}
+		allowed, err := s.mayCall(ctx, channel)
+		switch {
+		case err != nil:
+			return err
+		case ref.role.Calls() && !allowed:
+			s.waitFor("RequestChannel %s does not allow calls from namespace %s (its spec.allowedCallers)", ref.key, s.pod.Namespace)
+			continue
+		case channel.DeletionTimestamp != nil:
+			s.waitFor("RequestChannel %s is being deleted", ref.key)
+			continue
+		case channel.Status.QueueURL == "":
+			s.waitFor("RequestChannel %s is not ready%s", ref.key, because(channel.Status.Conditions))
+			continue
+		}
+		s.told.channels[ref.name] = describe(channel, ref.role)
+		if err := s.tellProvider(ctx, channel, ref.role); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// describe is what a pod is told of one channel.
+func describe(channel *v1alpha1.RequestChannel, role injected.Role) injected.Channel {
+	c := injected.Channel{
+		URL:        channel.Status.QueueURL,
+		Role:       role,
+		FIFO:       channel.Spec.FIFO != nil,
+		DeadLetter: channel.Spec.DeadLetter != nil,
+	}
+	if call := channel.Spec.Call; call != nil {
+		c.TimeoutSeconds, c.MaxAttempts = ptr.Deref(call.TimeoutSeconds, 0), ptr.Deref(call.MaxAttempts, 0)
+	}
+	if q := channel.Spec.Queue; q != nil {
+		c.VisibilityTimeoutSeconds = ptr.Deref(q.VisibilityTimeoutSeconds, 0)
+	}
+	return c
+}
+
+// tellProvider adds what the channel's provider says of region, endpoint and, for responders, return addresses.
+func (s *podScope) tellProvider(ctx context.Context, channel *v1alpha1.RequestChannel, role injected.Role) error {
+	name := v1alpha1.DefaultProviderName
+	if channel.Spec.ProviderRef != nil {
+		name = channel.Spec.ProviderRef.Name
+	}
+	provider, err := s.Providers.Get(ctx, name, channel.Namespace)
+	if err != nil {
+		if said, ok := explainProvider(err); ok {
+			s.waitFor("RequestChannel %s/%s: %s", channel.Namespace, channel.Name, said)
+			return nil
+		}
+		return err
+	}
+	if s.told.region == "" {
+		s.told.region, s.told.endpoint = provider.Region, provider.Endpoint
+	}
+	if role.Serves() && s.told.returns == nil {
+		s.told.returns = &injected.ReturnAddresses{
+			AccountID: channel.Status.AccountID,
+			Region:    provider.Region,
+			Endpoint:  provider.Endpoint,
+			Prefixes:  []string{provider.ReplyQueuePrefix()},
+		}
+	}
+	return nil
+}
+
+// mayCall says whether the pod's namespace may call the channel.
+func (s *podScope) mayCall(ctx context.Context, channel *v1alpha1.RequestChannel) (bool, error) {
+	if channel.Namespace == s.pod.Namespace {
+		return true, nil
+	}
+	callers := channel.Spec.AllowedCallers
+	if callers == nil {
+		return false, nil
+	}
+	switch callers.From {
+	case v1alpha1.NamespacesFromAll:
+		return true, nil
+	case v1alpha1.NamespacesFromSelector:
+		selector, err := metav1.LabelSelectorAsSelector(callers.Selector)
+		if err != nil {
+			return false, nil //nolint:nilerr // A selector that means nothing allows nobody.
+		}
+		namespace := &corev1.Namespace{}
+		if err := s.Get(ctx, client.ObjectKey{Name: s.pod.Namespace}, namespace); err != nil {
+			return false, err
+		}
+		return selector.Matches(labels.Set(namespace.Labels)), nil
+	default:
+		return false, nil
+	}
+}
+
+// keepChannels leaves a running pod with the channels it was told of when they can no longer be resolved.
+func (s *podScope) keepChannels() {
+	channels, err := injected.ParseChannels(s.pod.Annotations[v1alpha1.AnnotationChannels])
+	if err != nil {
+		return
+	}
+	maps.Copy(channels, s.told.channels)
+	s.told.channels = channels
+	if s.told.returns == nil {
+		if r, err := injected.ParseReturnAddresses(s.pod.Annotations[v1alpha1.AnnotationReturnAddresses]); err == nil {
+			s.told.returns = &r
+		}
+	}
+	if s.told.region == "" {
+		s.told.region, s.told.endpoint = s.pod.Annotations[v1alpha1.AnnotationRegion], s.pod.Annotations[v1alpha1.AnnotationEndpoint]
+	}
+}
+
+// because is what an object's Ready condition says, as the end of a sentence.
+func because(conditions []metav1.Condition) string {
+	c := meta.FindStatusCondition(conditions, v1alpha1.ConditionReady)
+	if c == nil || c.Status == metav1.ConditionTrue {
+		return " yet"
+	}
+	return fmt.Sprintf(": %s: %s", c.Reason, c.Message)
+}
+
+// ledgerRetry is when to look again while the list of Leases has not arrived after a start.
+const ledgerRetry = time.Second

@@ -1,0 +1,151 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/controller/conditions"
+	"github.com/replyqueue/replyqueue/internal/queue"
+)
+
+// EventInUse surfaces on a ReplyHost whose deletion waits for its pods.
+const EventInUse = "InUse"
+
+// ReplyHostReconciler sums up the reply queues of a ReplyHost, and holds its deletion while pods use them, as a
+// PersistentVolumeClaim is held. The queues themselves are the records' business.
+type ReplyHostReconciler struct {
+	client.Client
+	Recorder  events.EventRecorder
+	Providers queue.Providers
+	Signals   *Signals
+}
+
+// SetupWithManager adds the reconciler to mgr.
+func (r *ReplyHostReconciler) SetupWithManager(mgr ctrl.Manager) error {
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("replyhost").
+		For(&v1alpha1.ReplyHost{}).
+		Owns(&v1alpha1.ReplyQueue{}).
+		Watches(&v1alpha1.QueueProvider{}, handler.EnqueueRequestsFromMapFunc(r.hostsOfProvider)).
+		Complete(r)
+}
+
+// +kubebuilder:rbac:groups=replyqueue.dev,resources=replyhosts,verbs=get;list;watch;update;patch
+// +kubebuilder:rbac:groups=replyqueue.dev,resources=replyhosts/status,verbs=get;update;patch
+// +kubebuilder:rbac:groups=replyqueue.dev,resources=replyhosts/finalizers,verbs=update
+
+// Reconcile brings one ReplyHost's status up to date.
+func (r *ReplyHostReconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	host := &v1alpha1.ReplyHost{}
+	if err := r.Get(ctx, request.NamespacedName, host); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	var records v1alpha1.ReplyQueueList
+	if err := r.List(ctx, &records, client.InNamespace(host.Namespace), client.MatchingFields{indexHost: host.Name}); err != nil {
+		return reconcile.Result{}, err
+	}
+	if host.DeletionTimestamp != nil && len(records.Items) == 0 {
+		if !controllerutil.RemoveFinalizer(host, v1alpha1.FinalizerReplyHost) {
+			return reconcile.Result{}, nil
+		}
+		return reconcile.Result{}, client.IgnoreNotFound(r.Update(ctx, host))
+	}
+	if host.DeletionTimestamp == nil && controllerutil.AddFinalizer(host, v1alpha1.FinalizerReplyHost) {
+		// The pod controller writes no record before it sees the finalizer.
+		if err := r.Update(ctx, host); err != nil {
+			return reconcile.Result{}, ignoreConflict(err)
+		}
+	}
+	before := host.DeepCopy()
+	host.Status.Queues = r.count(host, records.Items)
+	if err := r.judge(ctx, host, len(records.Items)); err != nil {
+		return reconcile.Result{}, err
+	}
+	if err := patchStatus(ctx, r.Client, host, before); err != nil {
+		return reconcile.Result{}, ignoreConflict(err)
+	}
+	if host.DeletionTimestamp != nil && !conditions.Is(before, v1alpha1.ConditionInUse, metav1.ConditionTrue) {
+		r.Recorder.Eventf(host, nil, corev1.EventTypeWarning, EventInUse, "Delete",
+			"The deletion waits for %d reply queues to go with their pods", len(records.Items))
+	}
+	return reconcile.Result{}, nil
+}
+
+// judge sets the conditions.
+func (r *ReplyHostReconciler) judge(ctx context.Context, host *v1alpha1.ReplyHost, records int) error {
+	if r.Signals.Heartbeats.Outage() {
+		conditions.Set(host, v1alpha1.ConditionHeartbeatOutage, metav1.ConditionTrue, v1alpha1.ReasonMassSilence,
+			"Heartbeats of too many pods are missing at once. No queue is closed for idleness until they are heard again")
+	} else {
+		conditions.Remove(host, v1alpha1.ConditionHeartbeatOutage)
+	}
+	if host.DeletionTimestamp != nil {
+		message := fmt.Sprintf("%d reply queues go with their pods; then this ReplyHost is gone", records)
+		conditions.Set(host, v1alpha1.ConditionInUse, metav1.ConditionTrue, v1alpha1.ReasonPodsUseIt, message)
+		conditions.Reconciling(host, v1alpha1.ReasonDeleting, message)
+		return nil
+	}
+	conditions.Remove(host, v1alpha1.ConditionInUse)
+	switch _, err := r.Providers.Get(ctx, providerOf(host), host.Namespace); {
+	case err == nil:
+		conditions.Ready(host, v1alpha1.ReasonAvailable, "Pods that name this ReplyHost get a reply queue")
+	case errors.Is(err, queue.ErrProviderNotFound):
+		conditions.Reconciling(host, v1alpha1.ReasonWaitingForProvider, err.Error())
+	case errors.Is(err, queue.ErrProviderNotAllowed):
+		conditions.Stalled(host, v1alpha1.ReasonProviderNotAllowed, "spec.providerRef: "+err.Error())
+	case errors.Is(err, queue.ErrProviderInvalid):
+		conditions.Stalled(host, v1alpha1.ReasonProviderInvalid, "spec.providerRef: "+err.Error())
+	default:
+		return err
+	}
+	return nil
+}
+
+// count sorts the records by where they are in their lives. Idle are the pods that live without a queue.
+func (r *ReplyHostReconciler) count(host *v1alpha1.ReplyHost, records []v1alpha1.ReplyQueue) *v1alpha1.ReplyQueueCounts {
+	var active, draining, failed int32
+	for i := range records {
+		switch records[i].Status.State {
+		case v1alpha1.ReplyQueueActive:
+			active++
+		case v1alpha1.ReplyQueueDraining, v1alpha1.ReplyQueueClosing:
+			draining++
+		case v1alpha1.ReplyQueueFailed:
+			failed++
+		}
+	}
+	return &v1alpha1.ReplyQueueCounts{
+		Total:    ptr.To(int32(len(records))), //nolint:gosec // A list of API objects is shorter than 2³¹.
+		Active:   &active,
+		Draining: &draining,
+		Failed:   &failed,
+		Idle:     ptr.To(int32(r.Signals.Heartbeats.Silenced(host.Namespace, host.Name))), //nolint:gosec // As above.
+	}
+}
+
+func (r *ReplyHostReconciler) hostsOfProvider(ctx context.Context, provider client.Object) []reconcile.Request {
+	var hosts v1alpha1.ReplyHostList
+	if err := r.List(ctx, &hosts); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Could not list ReplyHosts in the cache")
+		return nil
+	}
+	var requests []reconcile.Request
+	for i := range hosts.Items {
+		if providerOf(&hosts.Items[i]) == provider.GetName() {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&hosts.Items[i])})
+		}
+	}
+	return requests
+}

@@ -1,0 +1,227 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kworkqueue "k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/controller/conditions"
+	"github.com/replyqueue/replyqueue/internal/heartbeat"
+	"github.com/replyqueue/replyqueue/internal/lifecycle"
+	"github.com/replyqueue/replyqueue/internal/queue"
+)
+
+type workqueue = kworkqueue.TypedRateLimitingInterface[reconcile.Request]
+
+// How long until something is tried again that SQS, or a person, has to make possible.
+const (
+	// slowRetry is for what heals outside the cluster: IAM, keys, a QueueProvider.
+	slowRetry = 2 * time.Minute
+	// throttledRetry is for SQS's throttling, where SQS does not say how long.
+	throttledRetry = 5 * time.Second
+)
+
+// provision creates the queue, in one request: attributes and tags together. Its name is the record's UID, so no
+// other queue can bear it.
+func (s *recordScope) provision(ctx context.Context) error {
+	s.record.Status.State = v1alpha1.ReplyQueueProvisioning
+	provider, err := s.Providers.Get(ctx, s.record.Spec.ProviderRef.Name, s.record.Namespace)
+	if err != nil {
+		return s.providerMissing(ctx, err)
+	}
+	tags := map[string]string{}
+	for key, value := range s.record.Spec.Tags {
+		tags[key] = value
+	}
+	for key, value := range map[string]string{
+		v1alpha1.TagCluster:      s.ClusterUID,
+		v1alpha1.TagKind:         v1alpha1.TagKindReply,
+		v1alpha1.TagNamespace:    s.record.Namespace,
+		v1alpha1.TagName:         s.record.Name,
+		v1alpha1.TagPodNamespace: s.record.Namespace,
+		v1alpha1.TagPodName:      s.record.Spec.PodRef.Name,
+		v1alpha1.TagPodUID:       s.record.Spec.PodRef.UID,
+	} {
+		tags[key] = value
+	}
+	url, err := provider.CreateReplyQueue(ctx, provider.ReplyQueueName(s.record.UID), s.record.Spec.Attributes, tags)
+	if err != nil {
+		return s.sqsFailed(ctx, err, true)
+	}
+	s.record.Status.QueueURL = url
+	s.record.Status.State = v1alpha1.ReplyQueueActive
+	conditions.Ready(s.record, v1alpha1.ReasonAvailable, "The queue exists, and the pod exists")
+	return s.writeStatus(ctx)
+}
+
+// providerMissing says why no provider can be had, and when to look again.
+func (s *recordScope) providerMissing(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(err, queue.ErrProviderNotFound):
+		conditions.Reconciling(s.record, v1alpha1.ReasonWaitingForProvider, err.Error())
+	case errors.Is(err, queue.ErrProviderNotAllowed):
+		conditions.Stalled(s.record, v1alpha1.ReasonProviderNotAllowed, err.Error())
+	case errors.Is(err, queue.ErrProviderInvalid):
+		conditions.Stalled(s.record, v1alpha1.ReasonProviderInvalid, err.Error())
+	default:
+		return err
+	}
+	s.look(slowRetry)
+	return s.writeStatus(ctx)
+}
+
+// sqsFailed says what SQS said, and when to try again. creating distinguishes a queue that could not be made.
+func (s *recordScope) sqsFailed(ctx context.Context, err error, creating bool) error {
+	said := queue.Explain(err)
+	stall := func(reason string) {
+		conditions.Stalled(s.record, reason, said)
+		if creating {
+			s.record.Status.State = v1alpha1.ReplyQueueFailed
+		}
+		s.look(slowRetry)
+	}
+	switch queue.Classify(err) {
+	case queue.Throttled:
+		after, ok := queue.RetryAfter(err)
+		if !ok {
+			after = throttledRetry
+		}
+		conditions.Reconciling(s.record, v1alpha1.ReasonThrottled, "AWS throttles our requests; the next is made when it allows")
+		s.look(after)
+	case queue.DeletedRecently:
+		conditions.Reconciling(s.record, v1alpha1.ReasonQueueDeletedRecently, said)
+		s.look(time.Minute)
+	case queue.Denied:
+		stall(v1alpha1.ReasonAccessDenied)
+	case queue.KMS:
+		stall(v1alpha1.ReasonKMSError)
+	case queue.Invalid, queue.Exists:
+		stall(v1alpha1.ReasonInvalid)
+	default:
+		conditions.Reconciling(s.record, v1alpha1.ReasonSQSUnavailable, said)
+		if writeErr := s.writeStatus(ctx); writeErr != nil {
+			return errors.Join(err, writeErr)
+		}
+		return err
+	}
+	return s.writeStatus(ctx)
+}
+
+// confirm reads pod and Lease from the API server and decides again. Only what still holds then is closed, and the
+// Lease only over the version that was read: a heartbeat in between is a conflict, and keeps the queue.
+func (s *recordScope) confirm(ctx context.Context) error {
+	pod, err := s.reader(ctx, s.Reader)
+	if err != nil {
+		return err
+	}
+	reader := readerOf(s.record)
+	lease := &coordinationv1.Lease{}
+	switch err := s.Reader.Get(ctx, client.ObjectKey{Namespace: v1alpha1.HeartbeatNamespace, Name: string(reader)}, lease); {
+	case apierrors.IsNotFound(err):
+		lease = nil
+	case err != nil:
+		return err
+	}
+	s.again = 0
+	s.now = s.Signals.Clock.Now()
+	decision := lifecycle.Decide(s.observe(pod), s.now)
+	if decision.Action != lifecycle.Close {
+		s.look(decision.Again)
+		s.pod = pod
+		if decision.Action == lifecycle.Drain {
+			return s.drain(ctx, decision)
+		}
+		return s.keep(ctx, decision)
+	}
+	if decision.Reason == v1alpha1.CloseIdle {
+		if heard := s.Signals.Heartbeats.Hear(reader, s.now); lease == nil || heartbeat.RenewalOf(lease) != heard.Renewal {
+			// Something was written that the watch has not delivered yet.
+			s.look(staleRetry)
+			return nil
+		}
+	}
+	return s.close(ctx, decision, lease)
+}
+
+// close marks the queue closed for ever: first on the Lease, so that the application stops using it, then on the
+// record, so that every later leader finishes it. Only then is the queue deleted.
+func (s *recordScope) close(ctx context.Context, decision lifecycle.Decision, lease *coordinationv1.Lease) error {
+	if lease != nil {
+		if err := closeLease(ctx, s.Client, lease, s.record.UID); client.IgnoreNotFound(err) != nil {
+			return err
+		}
+	}
+	s.record.Status.State = v1alpha1.ReplyQueueClosing
+	s.record.Status.Closing = &v1alpha1.Closing{Reason: decision.Reason, Message: decision.Message, Time: metav1.NewTime(s.now)}
+	conditions.Remove(s.record, v1alpha1.ConditionInUse)
+	conditions.Reconciling(s.record, v1alpha1.ReasonDeleting, "Closed: "+decision.Message)
+	if err := s.writeStatus(ctx); err != nil {
+		return err
+	}
+	ctrl.LoggerFrom(ctx).Info("Closed a reply queue", "reason", decision.Reason, "why", decision.Message, "queueURL", s.record.Status.QueueURL)
+	if decision.Reason == v1alpha1.CloseIdle && s.pod != nil {
+		s.Recorder.Eventf(s.pod, s.record, corev1.EventTypeWarning, EventReplyQueueIdle, "Close",
+			"The reply queue was closed: %s. The application gets a new one with its next heartbeat", decision.Message)
+	}
+	s.before = s.record.DeepCopy()
+	return s.finish(ctx)
+}
+
+// finish deletes the queue of a closed record, and then what is left of it in the cluster.
+func (s *recordScope) finish(ctx context.Context) error {
+	if s.record.Annotations[v1alpha1.AnnotationForceDelete] != "true" {
+		provider, err := s.Providers.ForDeletion(ctx, s.record.Spec.ProviderRef.Name)
+		if err != nil {
+			return s.providerMissing(ctx, err)
+		}
+		if err := provider.DeleteQueueByName(ctx, provider.ReplyQueueName(s.record.UID)); err != nil {
+			return s.sqsFailed(ctx, err, false)
+		}
+	}
+	if err := s.forgetReader(ctx); err != nil {
+		return err
+	}
+	controllerutil.RemoveFinalizer(s.record, v1alpha1.FinalizerReplyQueue)
+	if err := s.Patch(ctx, s.record, client.MergeFromWithOptions(s.before, client.MergeFromWithOptimisticLock{})); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	if s.record.DeletionTimestamp != nil {
+		return nil
+	}
+	return client.IgnoreNotFound(s.Delete(ctx, s.record, client.Preconditions{UID: &s.record.UID}))
+}
+
+// forgetReader deletes the Lease of a reader that is gone, and what was remembered of it. A reader that lives goes on
+// heartbeating, and is heard when it wakes.
+func (s *recordScope) forgetReader(ctx context.Context) error {
+	if pod, err := s.reader(ctx, s.Reader); err != nil || pod != nil {
+		return err
+	}
+	reader := readerOf(s.record)
+	if err := deleteLease(ctx, s.Client, reader); err != nil {
+		return err
+	}
+	s.Signals.Heartbeats.Forget(reader)
+	s.Signals.Pods.Forget(reader)
+	return nil
+}
+
+// patchStatus writes the status if it differs from before, over that version alone.
+func patchStatus(ctx context.Context, c client.Client, after, before client.Object) error {
+	if equality.Semantic.DeepEqual(after, before) {
+		return nil
+	}
+	return c.Status().Patch(ctx, after, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+}

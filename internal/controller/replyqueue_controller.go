@@ -1,0 +1,268 @@
+package controller
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/controller/conditions"
+	"github.com/replyqueue/replyqueue/internal/heartbeat"
+	"github.com/replyqueue/replyqueue/internal/lifecycle"
+	"github.com/replyqueue/replyqueue/internal/queue"
+)
+
+// ReplyQueueReconciler carries out what lifecycle.Decide says of one record: it creates the queue, keeps it, closes it
+// and deletes it.
+type ReplyQueueReconciler struct {
+	// Client reads from the cache, which holds opted-in pods only, and writes.
+	client.Client
+	// Reader reads from the API server: what closes a queue is never read from a cache alone.
+	Reader    client.Reader
+	Recorder  events.EventRecorder
+	Providers queue.Providers
+	Signals   *Signals
+	// ClusterUID is the UID of the kube-system namespace, the owner named in tags.
+	ClusterUID string
+	// Notices wake the reconciler when something happened to a pod's heartbeats.
+	Notices <-chan event.TypedGenericEvent[heartbeat.Notice]
+	// Concurrency is how many records are worked on at once; 0: 8.
+	Concurrency int
+}
+
+// absentRecheck is how often a pod that left the cache is looked for in the API server while it exists there: its
+// label was removed, and nothing else tells of its end.
+const absentRecheck = time.Minute
+
+// SetupWithManager adds the reconciler to mgr.
+func (r *ReplyQueueReconciler) SetupWithManager(mgr ctrl.Manager) error {
+	b := ctrl.NewControllerManagedBy(mgr).
+		Named("replyqueue").
+		For(&v1alpha1.ReplyQueue{}, builder.WithPredicates(predicate.Funcs{UpdateFunc: recordChanged})).
+		Watches(&corev1.Pod{}, handler.Funcs{
+			CreateFunc: func(ctx context.Context, e event.CreateEvent, q workqueue) { r.enqueue(ctx, e.Object, q) },
+			UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q workqueue) { r.enqueue(ctx, e.ObjectNew, q) },
+			DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q workqueue) {
+				r.seeLast(e)
+				r.enqueue(ctx, e.Object, q)
+			},
+		}).
+		Watches(&v1alpha1.ReplyHost{}, handler.EnqueueRequestsFromMapFunc(r.recordsOfHost),
+			builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency(r.Concurrency)})
+	if r.Notices != nil {
+		b = b.WatchesRawSource(source.TypedChannel(r.Notices, handler.TypedEnqueueRequestsFromMapFunc(
+			func(ctx context.Context, n heartbeat.Notice) []reconcile.Request {
+				return r.recordsBy(ctx, client.MatchingFields{indexReader: string(n.UID)})
+			})))
+	}
+	return b.Complete(r)
+}
+
+// recordChanged says whether an update of a record was more than our own writing of its status: what SQS refused is
+// tried again when its time has come, not because the refusal was written down.
+func recordChanged(e event.UpdateEvent) bool {
+	old, now := e.ObjectOld.(*v1alpha1.ReplyQueue), e.ObjectNew.(*v1alpha1.ReplyQueue)
+	return old.Generation != now.Generation || readerOf(old) != readerOf(now) || open(old) != open(now) ||
+		!maps.Equal(old.Annotations, now.Annotations) || len(old.Finalizers) != len(now.Finalizers)
+}
+
+// seeLast notes what the deletion event says the containers of a pod came to. An event that was missed and made up
+// from an old state says nothing; neither does a pod that merely lost its label, which leaves the cache in the same
+// way: it is seen present again by the first reading from the API server.
+func (r *ReplyQueueReconciler) seeLast(e event.DeleteEvent) {
+	if pod, ok := e.Object.(*corev1.Pod); ok && !e.DeleteStateUnknown {
+		r.Signals.Pods.See(pod.UID, lifecycle.LastStateOf(pod), false, r.Signals.Clock.Now())
+	}
+}
+
+// Reconcile decides about one record and carries the decision out.
+func (r *ReplyQueueReconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	record := &v1alpha1.ReplyQueue{}
+	if err := r.Get(ctx, request.NamespacedName, record); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if len(record.Finalizers) == 0 {
+		// Its queue is deleted; what is left is the object.
+		return reconcile.Result{}, client.IgnoreNotFound(r.Delete(ctx, record, client.Preconditions{UID: &record.UID}))
+	}
+	s := &recordScope{ReplyQueueReconciler: r, record: record, before: record.DeepCopy(), now: r.Signals.Clock.Now()}
+	err := s.run(ctx)
+	if apierrors.IsConflict(err) {
+		// A heartbeat, or another write, came in between: what was decided no longer holds, and is decided again.
+		return reconcile.Result{RequeueAfter: staleRetry}, nil
+	}
+	return reconcile.Result{RequeueAfter: s.again}, err
+}
+
+// recordScope is one reconcile of one record.
+type recordScope struct {
+	*ReplyQueueReconciler
+	record, before *v1alpha1.ReplyQueue
+	now            time.Time
+
+	host *v1alpha1.ReplyHost
+	// pod is the record's reader; nil when it is gone. unseen says that the cache does not show it.
+	pod    *corev1.Pod
+	unseen bool
+	again  time.Duration
+}
+
+func (s *recordScope) look(again time.Duration) { s.again = soonest(s.again, again) }
+
+func (s *recordScope) run(ctx context.Context) error {
+	if err := s.read(ctx); err != nil {
+		return err
+	}
+	if !open(s.record) {
+		return s.finish(ctx)
+	}
+	reader := readerOf(s.record)
+	if heard := s.Signals.Heartbeats.Hear(reader, s.now); closedByLease(s.record, heard) {
+		return s.close(ctx, lifecycle.Decision{Reason: v1alpha1.CloseIdle, Message: "its Lease says that it is closed"}, nil)
+	}
+	decision := lifecycle.Decide(s.observe(s.pod), s.now)
+	s.look(decision.Again)
+	switch decision.Action {
+	case lifecycle.Close:
+		return s.confirm(ctx)
+	case lifecycle.Drain:
+		return s.drain(ctx, decision)
+	default:
+		return s.keep(ctx, decision)
+	}
+}
+
+// read fetches what a decision looks at: from the cache, but for a pod that the cache does not show. It may have lost
+// its label and live on.
+func (s *recordScope) read(ctx context.Context) error {
+	host := &v1alpha1.ReplyHost{}
+	switch err := s.Get(ctx, client.ObjectKey{Namespace: s.record.Namespace, Name: s.record.Spec.HostRef.Name}, host); {
+	case err == nil:
+		s.host = host
+	case !apierrors.IsNotFound(err):
+		return err
+	}
+	var err error
+	if s.pod, err = s.reader(ctx, s.Client); err == nil && s.pod == nil {
+		s.pod, err = s.reader(ctx, s.Reader)
+		s.unseen = s.pod != nil
+	}
+	return err
+}
+
+// reader is the pod that reads the queue, as from shows it; nil when it is not there.
+func (s *recordScope) reader(ctx context.Context, from client.Reader) (*corev1.Pod, error) {
+	pod := &corev1.Pod{}
+	switch err := from.Get(ctx, s.podKey(), pod); {
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case pod.UID != readerOf(s.record):
+		return nil, nil
+	}
+	return pod, nil
+}
+
+func (s *recordScope) podKey() client.ObjectKey {
+	return client.ObjectKey{Namespace: s.record.Namespace, Name: s.record.Spec.PodRef.Name}
+}
+
+// observe notes one reading of the pod (nil: it is not there) and returns what a decision depends on.
+func (s *recordScope) observe(pod *corev1.Pod) lifecycle.Observation {
+	reader := readerOf(s.record)
+	terms := lifecycle.TermsOf(s.record, s.host)
+	seen := s.Signals.Pods.See(reader, lifecycle.StateOf(pod), pod != nil && lifecycle.CallerRuns(pod), s.now)
+	o := lifecycle.Observation{Terms: terms, Closing: !open(s.record), Pod: seen.State, PodSince: seen.Since}
+	if terms.Mode != v1alpha1.HeartbeatLease || terms.Identity != v1alpha1.IdentityPod {
+		return o
+	}
+	if seen.State == lifecycle.PodPresent {
+		s.Signals.Heartbeats.Expect(reader, heartbeat.Expectation{
+			Pod: s.podKey(), Host: s.record.Spec.HostRef.Name,
+			Interval: terms.Interval, Retention: terms.IdleRetention,
+			Counting: seen.Running && s.record.Status.QueueURL != "", Started: seen.Started,
+		})
+	} else {
+		s.Signals.Heartbeats.Forget(reader)
+	}
+	heard := s.Signals.Heartbeats.Hear(reader, s.now)
+	o.Heartbeat = lifecycle.Heartbeat{
+		Continuous: heard.Continuous && heard.Lease,
+		Counting:   seen.Running && s.record.Status.QueueURL != "",
+		Since:      heard.Since,
+		Outage:     heard.Outage,
+		Guarded:    s.Signals.Guarded(),
+	}
+	return o
+}
+
+// keep creates the queue where it is not there yet, and says so where the deletion of the record has to wait.
+func (s *recordScope) keep(ctx context.Context, decision lifecycle.Decision) error {
+	if s.unseen {
+		s.look(absentRecheck)
+	}
+	if s.record.DeletionTimestamp != nil {
+		conditions.Set(s.record, v1alpha1.ConditionInUse, metav1.ConditionTrue, v1alpha1.ReasonPodsUseIt,
+			"Pod "+s.record.Spec.PodRef.Name+" still reads this queue. It goes when the pod is gone")
+	} else {
+		conditions.Remove(s.record, v1alpha1.ConditionInUse)
+	}
+	if s.record.Status.QueueURL == "" {
+		return s.provision(ctx)
+	}
+	s.record.Status.State = v1alpha1.ReplyQueueActive
+	conditions.Ready(s.record, v1alpha1.ReasonAvailable, "The queue exists, and "+decision.Message)
+	return s.writeStatus(ctx)
+}
+
+// drain keeps the queue for late replies.
+func (s *recordScope) drain(ctx context.Context, decision lifecycle.Decision) error {
+	s.record.Status.State = v1alpha1.ReplyQueueDraining
+	conditions.Remove(s.record, v1alpha1.ConditionInUse)
+	conditions.Reconciling(s.record, v1alpha1.ReasonDraining, decision.Message)
+	return s.writeStatus(ctx)
+}
+
+// writeStatus writes the status if it changed, and only over the version that was read.
+func (s *recordScope) writeStatus(ctx context.Context) error {
+	return patchStatus(ctx, s.Client, s.record, s.before)
+}
+
+func (r *ReplyQueueReconciler) enqueue(ctx context.Context, pod client.Object, q workqueue) {
+	for _, request := range r.recordsBy(ctx, client.InNamespace(pod.GetNamespace()), client.MatchingFields{indexReader: string(pod.GetUID())}) {
+		q.Add(request)
+	}
+}
+
+func (r *ReplyQueueReconciler) recordsOfHost(ctx context.Context, host client.Object) []reconcile.Request {
+	return r.recordsBy(ctx, client.InNamespace(host.GetNamespace()), client.MatchingFields{indexHost: host.GetName()})
+}
+
+func (r *ReplyQueueReconciler) recordsBy(ctx context.Context, options ...client.ListOption) []reconcile.Request {
+	var records v1alpha1.ReplyQueueList
+	if err := r.List(ctx, &records, options...); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Could not list ReplyQueues in the cache")
+		return nil
+	}
+	requests := make([]reconcile.Request, len(records.Items))
+	for i := range records.Items {
+		requests[i].NamespacedName = client.ObjectKeyFromObject(&records.Items[i])
+	}
+	return requests
+}

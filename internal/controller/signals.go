@@ -1,0 +1,106 @@
+package controller
+
+import (
+	"context"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/heartbeat"
+	"github.com/replyqueue/replyqueue/internal/lifecycle"
+)
+
+// Signals is what the controllers of the lifecycle share: what they have seen of pods over time, and of heartbeats.
+type Signals struct {
+	// Pods remembers pods by the operator's own clock.
+	Pods *lifecycle.Sightings
+	// Heartbeats counts silence.
+	Heartbeats *heartbeat.Ledger
+	// Guarded says that the admission policy which guards heartbeats is in place.
+	Guarded func() bool
+	// Clock is the operator's own.
+	Clock clock.PassiveClock
+}
+
+// Indexes of the manager's cache.
+const (
+	// indexReader finds ReplyQueues by the UID of the pod that reads them.
+	indexReader = "replyqueue.dev/reader"
+	// indexHost finds ReplyQueues by their ReplyHost.
+	indexHost = "replyqueue.dev/host"
+	// indexChannels finds pods by the RequestChannels they name, as "namespace/name".
+	indexChannels = "replyqueue.dev/channels-named"
+	// indexPodHost finds pods by the ReplyHost they name.
+	indexPodHost = "replyqueue.dev/host-named"
+)
+
+// IndexLifecycle adds the indexes that the controllers of pods, ReplyHosts and ReplyQueues look things up by.
+func IndexLifecycle(ctx context.Context, indexer client.FieldIndexer) error {
+	for _, index := range []struct {
+		object client.Object
+		name   string
+		values client.IndexerFunc
+	}{
+		{&v1alpha1.ReplyQueue{}, indexReader, func(o client.Object) []string {
+			return []string{string(readerOf(o.(*v1alpha1.ReplyQueue)))}
+		}},
+		{&v1alpha1.ReplyQueue{}, indexHost, func(o client.Object) []string {
+			return []string{o.(*v1alpha1.ReplyQueue).Spec.HostRef.Name}
+		}},
+		{&corev1.Pod{}, indexChannels, func(o client.Object) []string { return channelsNamedBy(o.(*corev1.Pod)) }},
+		{&corev1.Pod{}, indexPodHost, func(o client.Object) []string {
+			if host := o.GetAnnotations()[v1alpha1.AnnotationReplyHost]; host != "" {
+				return []string{host}
+			}
+			return nil
+		}},
+	} {
+		if err := indexer.IndexField(ctx, index.object, index.name, index.values); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readerOf is the UID of the pod that reads a reply queue now.
+func readerOf(record *v1alpha1.ReplyQueue) types.UID {
+	if record.Status.PodUID != "" {
+		return types.UID(record.Status.PodUID)
+	}
+	return types.UID(record.Spec.PodRef.UID)
+}
+
+// open says that a record may still be read: it is not closed.
+func open(record *v1alpha1.ReplyQueue) bool { return record.Status.Closing == nil }
+
+// closedByLease says that the pod's Lease was marked closing for this record: the first half of closing it, after
+// which the second has to follow.
+func closedByLease(record *v1alpha1.ReplyQueue, heard heartbeat.Heard) bool {
+	return heard.Lease && heard.Closing && heard.Annotations[heartbeat.AnnotationRecord] == string(record.UID)
+}
+
+// soonest is the earlier of two times to look again; 0 is never.
+func soonest(a, b time.Duration) time.Duration {
+	switch {
+	case a <= 0:
+		return b
+	case b <= 0:
+		return a
+	default:
+		return min(a, b)
+	}
+}
+
+// ignoreConflict treats a write refused by a newer version as done: the newer version is on its way to the cache, and
+// brings the object back.
+func ignoreConflict(err error) error {
+	if apierrors.IsConflict(err) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,321 @@
+package heartbeat
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
+)
+
+// world drives a ledger by the second: beacons come back as long as the view is up.
+type world struct {
+	*testing.T
+	*Ledger
+	now     time.Time
+	up      bool
+	renewal int
+	notices []Notice
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{T: t, Ledger: NewLedger(), now: time.Unix(1_000_000, 0), up: true}
+	w.Replace(nil, w.now)
+	w.pass(BeaconInterval)
+	return w
+}
+
+// pass lets time go by; every second the ledger is looked at.
+func (w *world) pass(d time.Duration) {
+	for end := w.now.Add(d); w.now.Before(end); {
+		w.now = w.now.Add(time.Second)
+		if w.up && w.now.Unix()%int64(BeaconInterval/time.Second) == 0 {
+			w.Apply(w.lease(BeaconName, nil), w.now)
+		}
+		w.notices = append(w.notices, w.Tick(w.now)...)
+	}
+}
+
+// lease is a Lease that was just renewed. The wall clock it bears means nothing: it runs backwards.
+func (w *world) lease(name string, annotations map[string]string) *coordinationv1.Lease {
+	w.renewal++
+	renewed := metav1.NewMicroTime(time.Unix(int64(9_000_000-w.renewal), 0))
+	return &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: annotations, Labels: map[string]string{v1alpha1.LabelPodNamespace: "ns"}},
+		Spec:       coordinationv1.LeaseSpec{RenewTime: &renewed},
+	}
+}
+
+func (w *world) beat(uid string) { w.Apply(w.lease(uid, nil), w.now) }
+
+func (w *world) expectPod(uid string, interval, retention time.Duration) {
+	w.Expect(types.UID(uid), Expectation{
+		Pod: types.NamespacedName{Namespace: "ns", Name: uid}, Host: "h",
+		Interval: interval, Retention: retention, Counting: true, Started: w.now,
+	})
+}
+
+func (w *world) silence(uid string) time.Duration {
+	return w.now.Sub(w.Hear(types.UID(uid), w.now).Since)
+}
+
+func (w *world) noticed(uid string) int {
+	n := 0
+	for _, notice := range w.notices {
+		if notice.UID == types.UID(uid) {
+			n++
+		}
+	}
+	return n
+}
+
+func TestSilenceCountsFromTheLastRenewalSeen(t *testing.T) {
+	w := newWorld(t)
+	w.expectPod("a", 10*time.Second, time.Minute)
+	w.beat("a")
+	w.pass(30 * time.Second)
+	if got := w.silence("a"); got != 30*time.Second {
+		t.Errorf("silence %s, want 30s", got)
+	}
+	// The same renewal again, as a relabelling or a bookmark would bring it, is no heartbeat.
+	again := w.lease("a", nil)
+	w.Apply(again, w.now)
+	w.pass(20 * time.Second)
+	again.Labels["other"] = "x"
+	w.Apply(again, w.now)
+	if got := w.silence("a"); got != 20*time.Second {
+		t.Errorf("silence %s, want 20s", got)
+	}
+	w.pass(41 * time.Second)
+	if w.noticed("a") != 1 {
+		t.Errorf("%d notices after a minute of silence, want 1", w.noticed("a"))
+	}
+	w.pass(time.Minute)
+	if w.noticed("a") != 1 {
+		t.Errorf("%d notices, want still 1: one for each silence", w.noticed("a"))
+	}
+	w.beat("a")
+	w.pass(61 * time.Second)
+	if w.noticed("a") != 2 {
+		t.Errorf("%d notices after a second silence, want 2", w.noticed("a"))
+	}
+}
+
+func TestNeverHeardCountsFromTheStartOfTheContainer(t *testing.T) {
+	w := newWorld(t)
+	w.pass(time.Hour)
+	w.expectPod("a", 10*time.Second, time.Minute)
+	w.pass(5 * time.Second)
+	if got := w.silence("a"); got != 5*time.Second {
+		t.Errorf("silence %s, want 5s", got)
+	}
+}
+
+func TestAGapInTheViewStartsEveryCountAgain(t *testing.T) {
+	w := newWorld(t)
+	w.expectPod("a", 10*time.Second, time.Minute)
+	w.beat("a")
+	w.pass(40 * time.Second)
+	w.up = false
+	w.pass(5 * time.Minute)
+	if w.Hear("a", w.now).Continuous {
+		t.Error("the view is called continuous five minutes after the last beacon")
+	}
+	if w.noticed("a") != 0 {
+		t.Error("silence was noticed while the view was broken")
+	}
+	w.up = true
+	w.pass(2 * BeaconInterval)
+	if h := w.Hear("a", w.now); !h.Continuous || w.now.Sub(h.Since) > 2*BeaconInterval {
+		t.Errorf("after the gap: continuous %v, silence %s; want a count that began with it", h.Continuous, w.now.Sub(h.Since))
+	}
+	w.pass(45 * time.Second)
+	if w.noticed("a") != 0 {
+		t.Error("silence was counted over the gap")
+	}
+	w.pass(time.Minute)
+	if w.noticed("a") != 1 {
+		t.Error("silence after the gap was not noticed")
+	}
+}
+
+func TestARelistStartsEveryCountAgain(t *testing.T) {
+	w := newWorld(t)
+	w.expectPod("a", 10*time.Second, time.Minute)
+	l := w.lease("a", nil)
+	w.Apply(l, w.now)
+	w.pass(59 * time.Second)
+	w.Replace([]*coordinationv1.Lease{l}, w.now)
+	if w.Hear("a", w.now).Continuous {
+		t.Error("the view is called continuous before the beacon came back")
+	}
+	w.pass(2 * BeaconInterval)
+	if got := w.silence("a"); got > 2*BeaconInterval {
+		t.Errorf("silence %s was counted over a relist", got)
+	}
+	if !w.Hear("a", w.now).Lease {
+		t.Error("a listed Lease is not known")
+	}
+}
+
+func TestAVanishedLeaseIsNoticedAndCountsAnew(t *testing.T) {
+	w := newWorld(t)
+	w.expectPod("a", 10*time.Second, time.Minute)
+	w.beat("a")
+	w.pass(50 * time.Second)
+	if n := w.Remove("a", w.now); len(n) != 1 || n[0].Pod.Name != "a" {
+		t.Fatalf("notices %v, want one for a", n)
+	}
+	if w.Hear("a", w.now).Lease {
+		t.Error("the Lease is still known")
+	}
+	w.pass(5 * time.Second)
+	if got := w.silence("a"); got != 5*time.Second {
+		t.Errorf("silence %s, want 5s", got)
+	}
+	// A list without it says the same.
+	w.beat("a")
+	if n := w.Replace(nil, w.now); len(n) != 1 {
+		t.Errorf("notices %v, want one", n)
+	}
+}
+
+func TestMassSilenceIsAnOutage(t *testing.T) {
+	w := newWorld(t)
+	const pods = 60
+	for i := range pods {
+		w.expectPod(fmt.Sprint(i), 10*time.Second, 50*time.Second)
+	}
+	beats := func(from, to int) {
+		for i := from; i < to; i++ {
+			w.beat(fmt.Sprint(i))
+		}
+	}
+	rounds := func(n, from, to int) {
+		for range n {
+			beats(from, to)
+			w.pass(10 * time.Second)
+		}
+	}
+	rounds(3, 0, pods)
+	rounds(10, 12, pods) // twelve are exactly 20 %: not more
+	if w.Outage() {
+		t.Error("20 % of the pods is called an outage")
+	}
+	rounds(10, 13, pods)
+	if !w.Outage() {
+		t.Error("13 of 60 pods missing is not called an outage")
+	}
+	rounds(6, 0, pods)
+	if w.Outage() {
+		t.Error("still an outage after all were heard")
+	}
+	// All at once: the outage is seen before the first retention is over.
+	w.notices = nil
+	for i := 0; i < 49 && !w.Outage(); i++ {
+		w.pass(time.Second)
+	}
+	if !w.Outage() || len(w.notices) != 0 {
+		t.Errorf("outage %v with %d pods noticed silent, want it before any", w.Outage(), len(w.notices))
+	}
+	// Ten missing are too few to call it an outage, however large a share.
+	few := newWorld(t)
+	for i := range 10 {
+		few.expectPod(fmt.Sprint(i), 10*time.Second, 50*time.Second)
+	}
+	few.pass(2 * time.Minute)
+	if few.Outage() || len(few.notices) != 10 {
+		t.Errorf("outage %v with %d noticed, want none and 10", few.Outage(), len(few.notices))
+	}
+}
+
+func TestWhatAnOutageHeldIsNoticedAgainAfterIt(t *testing.T) {
+	w := newWorld(t)
+	for i := range 20 {
+		w.expectPod(fmt.Sprint(i), 10*time.Second, 50*time.Second)
+	}
+	w.pass(2 * time.Minute)
+	if !w.Outage() || w.noticed("0") != 1 {
+		t.Fatalf("outage %v, notices %d", w.Outage(), w.noticed("0"))
+	}
+	for range 3 {
+		for i := 1; i < 20; i++ {
+			w.beat(fmt.Sprint(i))
+		}
+		w.pass(10 * time.Second)
+	}
+	if w.Outage() || w.noticed("0") != 2 {
+		t.Errorf("outage %v, %d notices for the one that stayed silent; want it decided again", w.Outage(), w.noticed("0"))
+	}
+}
+
+func TestWaking(t *testing.T) {
+	w := newWorld(t)
+	w.expectPod("a", 10*time.Second, time.Minute)
+	closing := map[string]string{injected.LeaseState: injected.LeaseStateClosing}
+	l := w.lease("a", nil)
+	w.Apply(l, w.now)
+	closed := l.DeepCopy()
+	closed.Annotations = closing
+	if n := w.Apply(closed, w.now); len(n) != 0 || w.Hear("a", w.now).Woke {
+		t.Errorf("the closing itself woke: %v", n)
+	}
+	// After a relist nobody can say whether a renewal came before or after the closing.
+	renewed := w.lease("a", closing)
+	w.Replace([]*coordinationv1.Lease{renewed}, w.now)
+	if w.Hear("a", w.now).Woke {
+		t.Error("a renewal of unknown time woke")
+	}
+	if n := w.Apply(w.lease("a", closing), w.now); len(n) != 1 || !w.Hear("a", w.now).Woke {
+		t.Errorf("a renewal after the closing did not wake: %v", n)
+	}
+	if n := w.Apply(w.lease("a", closing), w.now); len(n) != 0 {
+		t.Errorf("noticed twice: %v", n)
+	}
+	if w.Silenced("ns", "h") != 1 {
+		t.Errorf("%d silenced, want 1", w.Silenced("ns", "h"))
+	}
+	w.Apply(w.lease("a", nil), w.now)
+	if w.Hear("a", w.now).Woke || w.Silenced("ns", "h") != 0 {
+		t.Error("still woken, or silenced, with a queue that is open")
+	}
+}
+
+func TestForgetting(t *testing.T) {
+	w := newWorld(t)
+	w.expectPod("a", 10*time.Second, time.Minute)
+	w.Forget("a")
+	if len(w.entries) != 0 {
+		t.Error("what was expected is still there")
+	}
+	l := w.lease("b", map[string]string{AnnotationPodName: "pod-b"})
+	w.Apply(l, w.now)
+	w.Forget("b")
+	if got := w.Leases(types.NamespacedName{Namespace: "ns", Name: "pod-b"}); len(got) != 1 || got[0] != "b" {
+		t.Errorf("Leases of pod-b: %v", got)
+	}
+	w.Remove("b", w.now)
+	if len(w.entries) != 0 {
+		t.Error("a Lease that is gone is still there")
+	}
+}
+
+func BenchmarkTick(b *testing.B) {
+	for _, n := range []int{1_000, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			l, now := NewLedger(), time.Unix(0, 0)
+			for i := range n {
+				l.Expect(types.UID(fmt.Sprint(i)), Expectation{Interval: time.Minute, Retention: 10 * time.Minute, Counting: true, Started: now})
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				l.Tick(now)
+			}
+		})
+	}
+}
