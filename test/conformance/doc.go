@@ -1,0 +1,20 @@
+// Package conformance is one table of checks of what Amazon SQS does, run through the AWS SDK against any server that
+// claims to be one.
+//
+// Each check names its source: a section of the API reference or of the developer guide, or an answer of AWS that was
+// recorded and published. `go test` runs all of them against pkg/sqstest, in a testing/synctest bubble, so that the rules
+// about minutes take none. To hear an independent opinion, let it run against other implementations too:
+//
+//	go test ./test/conformance -v -run Servers -servers=sqstest,moto,local-aws-sqs
+//
+// moto_server must be on the PATH (pip install 'moto[server]'), and npm be able to install local-aws-sqs; a server that
+// cannot be had is left out, and said so. What a server is known to do differently is listed in known/<server>.txt, with the
+// reason; a check that fails and is not listed, or is listed and passes, makes the run fail. The last line is
+//
+//	CONFORMANCE OK checks=<n> sqstest=<passed> unexpected=0
+//
+// Any endpoint will do (AWS, LocalStack, ElasticMQ, another sqstest): CONFORMANCE_ENDPOINT=http://127.0.0.1:4566 adds it,
+// with the credentials and the region of the SDK's own environment where they are set, and CONFORMANCE_KNOWN=<server>
+// chooses its list of known differences. On AWS, the queues are called c-<random>, and are deleted afterwards; a run costs
+// a few hundred requests. CONFORMANCE_SLOW=1 includes the checks that wait for more than a few seconds.
+package conformance
