@@ -67,9 +67,7 @@ func (s *stage) breach(ctx context.Context, promise string) error {
 		b.evidence = append(b.evidence, evidence{"queues in SQS", text})
 	}
 	b.evidence = append(b.evidence, evidence{"last lines of the operator", process.Tail(s.operator.process().Log(), 15)})
-	for _, pod := range s.troubled(ctx) {
-		b.evidence = append(b.evidence, pod)
-	}
+	b.evidence = append(b.evidence, s.troubled(ctx)...)
 	return b
 }
 

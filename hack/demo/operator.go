@@ -89,22 +89,26 @@ func (o *operatorProcess) start(ctx context.Context) error {
 		if p := o.process(); !p.Running() {
 			return false, fmt.Errorf("the operator ended (%s); its last words:\n%s", p.Exit(), process.Tail(p.Log(), 10))
 		}
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s/readyz", o.probeAddress()), nil)
-		if err != nil {
-			return false, err
-		}
-		answer, err := client.Do(request)
-		if err != nil {
-			return false, nil
-		}
-		_ = answer.Body.Close()
-		return answer.StatusCode == http.StatusOK, nil
+		return answersOK(ctx, client, fmt.Sprintf("http://%s/readyz", o.probeAddress())), nil
 	})
 	if err != nil {
 		return fmt.Errorf("the operator did not become ready: %w\n%s", err, process.Tail(o.file("operator.log"), 10))
 	}
 	o.stage.out.say("operator ready after %.1f s (process %d)", time.Since(began).Seconds(), o.process().PID())
 	return nil
+}
+
+func answersOK(ctx context.Context, client *http.Client, url string) bool {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false
+	}
+	answer, err := client.Do(request)
+	if err != nil {
+		return false
+	}
+	_ = answer.Body.Close()
+	return answer.StatusCode == http.StatusOK
 }
 
 func (o *operatorProcess) probeAddress() string {

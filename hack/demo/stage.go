@@ -203,9 +203,14 @@ func (s *stage) addNode(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	listener, err := s.cluster.ListenAsNode()
+	if err != nil {
+		return err
+	}
 	const registry = "ghcr.io/replyqueue/"
 	s.agent = agent.New(agent.Config{
 		Client: identity, Name: nodeName, Dir: dir, APIServerPort: s.cluster.Port(), Env: s.sqs.awsEnvironment("pod"),
+		Listener: listener,
 		Images: map[string]string{
 			registry + "demo-requester": filepath.Join(s.bin, "requester"),
 			registry + "demo-responder": filepath.Join(s.bin, "responder"),

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -44,6 +45,9 @@ type Config struct {
 	APIServerPort int
 	// Env is given to every container before its own variables: what a cluster's pod identity would add.
 	Env []corev1.EnvVar
+	// Listener is where the API server asks for containers' output; it must let nobody else in. Nil: kubectl logs
+	// does not work, and LogFile tells where to look.
+	Listener net.Listener
 	// Log receives one line for each change of a container; nil: nobody.
 	Log *slog.Logger
 }
@@ -71,9 +75,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.register(ctx); err != nil {
 		return fmt.Errorf("register node %s: %w", a.config.Name, err)
 	}
-	var renewals sync.WaitGroup
-	renewals.Go(func() { a.renewLease(ctx) })
-	defer renewals.Wait()
+	var beside sync.WaitGroup
+	beside.Go(func() { a.renewLease(ctx) })
+	if a.config.Listener != nil {
+		beside.Go(func() { a.serve(ctx, a.config.Listener) })
+	}
+	defer beside.Wait()
 	defer a.running.Wait()
 
 	pods := cache.NewListWatchFromClient(a.config.Client.CoreV1().RESTClient(), "pods", metav1.NamespaceAll,

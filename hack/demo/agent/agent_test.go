@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -113,8 +114,11 @@ func TestAgent(t *testing.T) {
 	}, metav1.CreateOptions{})
 	g.Expect(err).NotTo(HaveOccurred())
 
+	listener, err := c.ListenAsNode()
+	g.Expect(err).NotTo(HaveOccurred())
 	n.agent = agent.New(agent.Config{
-		Client: kubernetes.NewForConfigOrDie(rest.CopyConfig(nodeConfig)), Name: nodeName, Dir: t.TempDir(), APIServerPort: c.Port(),
+		Listener: listener,
+		Client:   kubernetes.NewForConfigOrDie(rest.CopyConfig(nodeConfig)), Name: nodeName, Dir: t.TempDir(), APIServerPort: c.Port(),
 		Images: map[string]string{image: os.Args[0]}, Env: []corev1.EnvVar{{Name: "AWS_REGION", Value: "us-east-1"}},
 	})
 	ctx, stop := context.WithCancel(t.Context())
@@ -134,6 +138,7 @@ func TestAgent(t *testing.T) {
 	t.Run("deletion kills who does not listen", n.stubborn)
 	t.Run("deletion by force kills at once", n.forced)
 	t.Run("an image without a program shows in the pod's status", n.unknownImage)
+	t.Run("kubectl logs gets a container's output", n.output)
 	t.Run("init containers come first and one by one", n.initContainers)
 	t.Run("a container that failed for good fails its pod", n.failed)
 	t.Run("containers go on while the API server is away, and what happened is told later", n.outage)
@@ -327,6 +332,43 @@ func (n *node) unknownImage(t *testing.T) {
 		_, err := n.admin.CoreV1().Pods(namespace).Get(t.Context(), "unknown", metav1.GetOptions{})
 		g.Expect(apierrors.IsNotFound(err)).To(BeTrue())
 	})
+}
+
+func (n *node) output(t *testing.T) {
+	g := NewWithT(t)
+	pod := n.create(t, "output", n.container("0"), func(p *corev1.Pod) { p.Spec.RestartPolicy = corev1.RestartPolicyNever })
+	n.eventually(t, func(g Gomega) { g.Expect(n.get(t.Context(), g, "output").Status.Phase).To(Equal(corev1.PodSucceeded)) })
+	// The container runs no more: from here on the files are the test's.
+	write := func(run int32, text string) {
+		g.Expect(os.WriteFile(n.agent.LogFile(pod, "main", run), []byte(text), 0o600)).To(Succeed())
+	}
+	write(0, "old\n")
+	write(1, "one\ntwo\nthree\n")
+	two := int64(2)
+	for _, c := range []struct {
+		options corev1.PodLogOptions
+		want    string
+	}{
+		{corev1.PodLogOptions{}, "one\ntwo\nthree\n"},
+		{corev1.PodLogOptions{TailLines: &two}, "two\nthree\n"},
+		{corev1.PodLogOptions{TailLines: new(int64)}, ""},
+		{corev1.PodLogOptions{Previous: true}, "old\n"},
+	} {
+		text, err := n.admin.CoreV1().Pods(namespace).GetLogs("output", &c.options).DoRaw(t.Context())
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(string(text)).To(Equal(c.want))
+	}
+
+	stream, err := n.admin.CoreV1().Pods(namespace).GetLogs("output", &corev1.PodLogOptions{Follow: true, TailLines: &two}).Stream(t.Context())
+	g.Expect(err).NotTo(HaveOccurred())
+	defer func() { _ = stream.Close() }()
+	lines := bufio.NewScanner(stream)
+	next := func() string { lines.Scan(); return lines.Text() }
+	g.Expect([]string{next(), next()}).To(Equal([]string{"two", "three"}))
+	write(1, "one\ntwo\nthree\nfour\n")
+	g.Expect(next()).To(Equal("four"))
+	write(2, "")
+	g.Expect(lines.Scan()).To(BeFalse(), "it follows one run")
 }
 
 func (n *node) initContainers(t *testing.T) {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"net"
 	"runtime"
 	"time"
 
@@ -37,6 +38,11 @@ func (a *Agent) register(ctx context.Context) error {
 		return err
 	}
 	node.Status = nodeStatus(a.config.Name, metav1.Now())
+	if a.config.Listener != nil {
+		if at, ok := a.config.Listener.Addr().(*net.TCPAddr); ok {
+			node.Status.DaemonEndpoints.KubeletEndpoint.Port = int32(at.Port)
+		}
+	}
 	_, err = nodes.UpdateStatus(ctx, node, metav1.UpdateOptions{})
 	return err
 }

@@ -11,9 +11,9 @@ import (
 
 func TestBackoff(t *testing.T) {
 	var b backoff
-	for i, want := range []time.Duration{1, 2, 4, 8, 16, 32, 32} {
-		if got := b.after(time.Second); got != want*time.Second {
-			t.Errorf("pause %d is %s, want %s", i, got, want*time.Second)
+	for i, want := range []string{"1s", "2s", "4s", "8s", "16s", "32s", "32s"} {
+		if got := b.after(time.Second); got.String() != want {
+			t.Errorf("pause %d is %s, want %s", i, got, want)
 		}
 	}
 	if got := b.after(backoffCalm); got != backoffBase {

@@ -125,6 +125,16 @@ func (c *Cluster) keys() error {
 	if err := c.authority.server("apiserver", names...); err != nil {
 		return err
 	}
+	cert, key, err := c.authority.client(apiserverOnNodes, "system:masters")
+	if err != nil {
+		return err
+	}
+	if err := c.authority.write("apiserver-node", cert, key); err != nil {
+		return err
+	}
+	if err := c.authority.server("node"); err != nil {
+		return err
+	}
 	return serviceAccountKeys(c.path("pki/sa.key"), c.path("pki/sa.pub"))
 }
 
@@ -140,6 +150,9 @@ func (c *Cluster) apiserverFlags(etcdURL string) []string {
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 		"--service-account-key-file=" + c.path("pki/sa.pub"), "--service-account-signing-key-file=" + c.path("pki/sa.key"),
 		"--service-cluster-ip-range=10.96.0.0/16",
+		// By which the API server asks the node for a container's output, and knows the node.
+		"--kubelet-client-certificate=" + c.path("pki/apiserver-node.crt"), "--kubelet-client-key=" + c.path("pki/apiserver-node.key"),
+		"--kubelet-certificate-authority=" + c.path("pki/ca.crt"), "--kubelet-preferred-address-types=InternalIP",
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
 		"--profiling=false",
 	}

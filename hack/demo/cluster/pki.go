@@ -75,6 +75,10 @@ func (a *authority) server(name string, dns ...string) error {
 	if err != nil {
 		return err
 	}
+	return a.write(name, cert, key)
+}
+
+func (a *authority) write(name string, cert, key []byte) error {
 	if err := os.WriteFile(a.file(name+".crt"), cert, 0o600); err != nil {
 		return err
 	}
