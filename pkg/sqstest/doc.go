@@ -1,2 +1,43 @@
-// Package sqstest is Amazon SQS in memory, for tests: all 23 actions of the API, over AWS JSON 1.0, as the SDKs speak it.
+// Package sqstest is Amazon SQS in memory, for tests and demonstrations: all 23 actions of the API, over AWS JSON 1.0, as
+// the AWS SDKs speak it. It is to SQS what net/http/httptest is to HTTP.
+//
+//	func TestMine(t *testing.T) {
+//		server := sqstest.NewServer(t)               // listens on 127.0.0.1, closed with the test
+//		client := server.Client()                    // an *sqs.Client of the AWS SDK
+//		...
+//		if n := server.Requests(sqstest.Action("SendMessage")); n != 1 { ... }
+//	}
+//
+// # Three ways in
+//
+// A Server is an http.RoundTripper: Client returns an SDK client that calls it directly, without a socket and without a
+// goroutine. That is the fastest, and the way into a testing/synctest bubble, where a 20 s poll takes no time; create the
+// Server inside the bubble. A Server is an http.Handler. And NewServer, Listen or Serve make it listen, for other
+// processes and other languages; the command cmd/sqstest does only that. All ways lead to the same queues.
+//
+// Queue URLs begin with whatever host the request came by. Any access key will do, and signatures are read but not
+// checked: the region is that of the signature, the account that of the access key (WithAccessKey, else WithAccount).
+//
+// # What is like SQS
+//
+// Everything that a program can see, down to error codes, HTTP statuses, digests and the wording of most messages: visibility
+// timeouts, delays, retention; long polls, of which one message wakes one, the longest waiting; receive counts and both
+// timestamps; dead-letter queues, their permissions, and message move tasks; FIFO groups, deduplication and receive
+// attempts; batches that fail in part; limits (1 MiB for a message and for a whole batch, ten attributes, 120,000 in flight);
+// the 60 s for which a deleted queue's name is locked and a second purge refused. test/conformance has a check for each,
+// with its source, and runs it against other implementations as well.
+//
+// # What is not
+//
+// Without faults the server is a better SQS than SQS: messages come in order and once, reads see the latest write, and a
+// poll that is cancelled takes nothing. SetFaults makes it as bad as the real one, and worse: see Plan. Nothing is
+// encrypted and no policy evaluated (SetAccess stands in for IAM); queue policies are kept and shown. Standard queues take
+// a MessageGroupId and return it, but share out receives among tenants no fairer than in order. There is no throughput
+// quota, no throttling without a fault, and no query (XML) protocol.
+//
+// # Time
+//
+// Time comes from a Clock: package time, unless WithClock says otherwise. Nothing runs in the background: what is due is
+// noticed when somebody looks at a queue, and only while a poll waits, or a move task runs, does a timer. A
+// Server that only Client uses needs no Close.
 package sqstest

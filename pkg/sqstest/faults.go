@@ -325,7 +325,7 @@ type faultyBody struct {
 	at     int
 }
 
-// slowPieces is in how many pieces a slow body comes.
+// slowPieces is in how many pieces a slow body comes at least.
 const slowPieces = 8
 
 func (b *faultyBody) Read(p []byte) (int, error) {
@@ -340,10 +340,10 @@ func (b *faultyBody) Read(p []byte) (int, error) {
 		}
 		return 0, io.EOF
 	}
-	piece := end - b.at
+	piece := min(end-b.at, len(p))
 	if b.answer.slow > 0 {
 		piece = min(piece, len(body)/slowPieces+1)
-		if !b.server.wait(b.ctx, b.answer.slow/slowPieces) {
+		if !b.server.wait(b.ctx, b.answer.slow*time.Duration(piece)/time.Duration(len(body))) {
 			return 0, errConnectionReset
 		}
 	}

@@ -204,22 +204,26 @@ func (s *Server) moveOne(t *moveTask) (done bool, failure string) {
 	}
 	t.source.remove(m)
 	t.source.unlock()
-	to.readmit(m)
+	if !to.readmit(m) {
+		t.source.takeIn(m, m.source) // the destination was deleted this moment
+		return false, errNoQueue().query
+	}
 	return false, ""
 }
 
-// readmit takes a message that a move task brings. It is a new message, with its own ID, timestamps and count ("redriven
+// readmit takes a message that a move task brings, and is false when the queue was deleted. It is a new message, with its own ID, timestamps and count ("redriven
 // messages are considered new messages": dead-letter queue redrive, developer guide).
-func (q *queue) readmit(m *message) {
+func (q *queue) readmit(m *message) bool {
 	now, err := q.lock()
 	if err != nil {
-		return
+		return false
 	}
 	defer q.unlock()
 	q.add(&message{
 		id: newMessageID(), body: m.body, bodyMD5: m.bodyMD5, attrs: m.attrs, attrsMD5: m.attrsMD5, trace: m.trace,
 		group: m.group, dedup: m.dedup, sender: m.sender, sent: now, enqueued: now,
 	}, now, 0)
+	return true
 }
 
 type listMessageMoveTasksIn struct {

@@ -1,0 +1,86 @@
+package sqstest
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+)
+
+// lateContext ends between two looks at it: the first sees it alive.
+type lateContext struct {
+	context.Context
+	looks atomic.Int32
+}
+
+func (c *lateContext) Err() error {
+	if c.looks.Add(1) == 1 {
+		return nil
+	}
+	return context.Canceled
+}
+
+func testQueue(t *testing.T, opts ...Option) *queue {
+	t.Helper()
+	s := New(append(opts, WithClock(NewManualClock(defaultTestTime)))...)
+	q, _, err := s.registry.create(s, queueKey{s.region, s.account, "q"}, defaultSettings(false), nil, s.millis())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
+}
+
+func (q *queue) put(t *testing.T, body string) {
+	t.Helper()
+	now, err := q.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.send(&message{id: newMessageID(), body: body}, now, 0)
+	q.unlock()
+}
+
+// pollUntilGone starts a poll whose client goes away after messages were chosen for it, and lets a message come.
+func pollUntilGone(t *testing.T, q *queue) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = q.receive(&lateContext{Context: context.Background()}, 10, 600_000, 20_000, "")
+	}()
+	for waiting := 0; waiting == 0; {
+		q.mu.Lock()
+		waiting = q.waiters.len
+		q.mu.Unlock()
+	}
+	q.put(t, "x")
+	<-done
+}
+
+func TestMessagesOfAnAbandonedPollComeBack(t *testing.T) {
+	q := testQueue(t)
+	pollUntilGone(t, q)
+	found, _ := q.receive(context.Background(), 10, 0, 0, "")
+	if len(found) != 1 || found[0].receives != 1 {
+		t.Errorf("found %+v", found)
+	}
+}
+
+func TestMessagesOfAnAbandonedPollStayInFlightUnderFaults(t *testing.T) {
+	q := testQueue(t, WithFaults(Plan{Rules: []Rule{{Fault: Throttle, Action: "nothing"}}}))
+	pollUntilGone(t, q)
+	if q.inFlight != 1 {
+		t.Errorf("%d in flight", q.inFlight)
+	}
+}
+
+func TestNobodyIsServedWhoIsGone(t *testing.T) {
+	q := testQueue(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := &waiter{ctx: ctx, limit: 10, visibility: 600_000, answers: make(chan polled, 1)}
+	q.waiters.push(gone)
+	cancel()
+	q.put(t, "x")
+	if q.inFlight != 0 || q.visibleCount() != 1 {
+		t.Errorf("%d in flight, %d visible", q.inFlight, q.visibleCount())
+	}
+}

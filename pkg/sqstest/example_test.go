@@ -1,0 +1,121 @@
+package sqstest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net/http/httptest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
+)
+
+func Example() {
+	ctx := context.Background()
+	server := sqstest.New()
+	client := server.Client()
+
+	queue, err := client.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: aws.String("orders")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := client.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: queue.QueueUrl, MessageBody: aws.String("two teas")}); err != nil {
+		log.Fatal(err)
+	}
+	got, err := client.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{QueueUrl: queue.QueueUrl, WaitTimeSeconds: 20})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(*got.Messages[0].Body)
+
+	info, _ := server.Queue("orders")
+	fmt.Println(info.InFlight, "in flight,", server.Requests(sqstest.OnQueue("orders")), "requests")
+	// Output:
+	// two teas
+	// 1 in flight, 3 requests
+}
+
+// A clock of the test's own: the visibility timeout passes when the test says so.
+func ExampleManualClock() {
+	ctx := context.Background()
+	clock := sqstest.NewManualClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	client := sqstest.New(sqstest.WithClock(clock)).Client()
+	queue, err := client.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: aws.String("q")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := client.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: queue.QueueUrl, MessageBody: aws.String("x")}); err != nil {
+		log.Fatal(err)
+	}
+	for range 3 {
+		got, err := client.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{QueueUrl: queue.QueueUrl, VisibilityTimeout: 30})
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(len(got.Messages))
+		clock.Advance(15 * time.Second)
+	}
+	// Output:
+	// 1
+	// 0
+	// 1
+}
+
+// Every third send is throttled; the SDK's retries get over it, and the server knows what that cost.
+func ExampleServer_SetFaults() {
+	ctx := context.Background()
+	server := sqstest.New()
+	client := server.Client(func(o *sqs.Options) { o.Retryer = aws.NopRetryer{} })
+	queue, err := client.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: aws.String("q")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	server.SetFaults(sqstest.Plan{Seed: 7, Rules: []sqstest.Rule{
+		{Fault: sqstest.Throttle, Action: "SendMessage", Skip: 1, Count: 1},
+	}})
+	for range 3 {
+		_, err := client.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: queue.QueueUrl, MessageBody: aws.String("x")})
+		var throttled *types.RequestThrottled
+		fmt.Println(errors.As(err, &throttled))
+	}
+	fmt.Println(server.FaultHits())
+	// Output:
+	// false
+	// true
+	// false
+	// [1]
+}
+
+// The plan of a failed run, from its log, brings the same faults again.
+func ExampleParsePlan() {
+	plan, err := sqstest.ParsePlan(`{"seed":7,"rules":[{"fault":"Delay","action":"ReceiveMessage","probability":0.1,"duration":"2s"}]}`)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(plan)
+	// Output:
+	// {"seed":7,"rules":[{"fault":"Delay","action":"ReceiveMessage","probability":0.1,"duration":"2s"}]}
+}
+
+// A Server is an http.Handler: it can stand behind any listener, TLS for one.
+func ExampleServer_ServeHTTP() {
+	server := sqstest.New()
+	front := httptest.NewTLSServer(server)
+	defer front.Close()
+	client := server.Client(func(o *sqs.Options) {
+		o.BaseEndpoint = aws.String(front.URL)
+		o.HTTPClient = front.Client()
+	})
+	queue, err := client.CreateQueue(context.Background(), &sqs.CreateQueueInput{QueueName: aws.String("q")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(*queue.QueueUrl == front.URL+"/000000000000/q")
+	// Output:
+	// true
+}

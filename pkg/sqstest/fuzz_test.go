@@ -1,0 +1,80 @@
+package sqstest_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
+)
+
+// FuzzRequest sends any body to any action of a server with queues in it: there must be no panic, no 5xx, and an answer in
+// the protocol's form; what is no JSON object must be a SerializationException.
+func FuzzRequest(f *testing.F) {
+	const url = `"QueueUrl":"http://h/000000000000/q"`
+	for _, s := range [][2]string{
+		{"SendMessage", `{` + url + `,"MessageBody":"x","MessageAttributes":{"a":{"DataType":"Number","StringValue":"1"}}}`},
+		{"SendMessage", `{` + url + `,"MessageBody":"x","DelaySeconds":901}`},
+		{"SendMessage", `{"QueueUrl":"http://h/000000000000/f.fifo","MessageBody":"x","MessageGroupId":"g"}`},
+		{"SendMessage", `{` + url + `,"MessageBody":"\ud800"}`},
+		{"SendMessageBatch", `{` + url + `,"Entries":[{"Id":"1","MessageBody":"x"},null]}`},
+		{"ReceiveMessage", `{` + url + `,"MaxNumberOfMessages":10,"WaitTimeSeconds":0,"VisibilityTimeout":0}`},
+		{"ReceiveMessage", `{"QueueUrl":"http://h/000000000000/f.fifo","ReceiveRequestAttemptId":"a"}`},
+		{"DeleteMessage", `{` + url + `,"ReceiptHandle":"AAAA"}`},
+		{"DeleteMessageBatch", `{` + url + `,"Entries":[]}`},
+		{"ChangeMessageVisibility", `{` + url + `,"ReceiptHandle":"","VisibilityTimeout":-1}`},
+		{"CreateQueue", `{"QueueName":"n","Attributes":{"RedrivePolicy":"{\"deadLetterTargetArn\":\"arn:aws:sqs:us-east-1:000000000000:q\",\"maxReceiveCount\":1}"},"tags":{"a":"b"}}`},
+		{"SetQueueAttributes", `{` + url + `,"Attributes":{"Policy":"[]","RedriveAllowPolicy":"{}"}}`},
+		{"GetQueueAttributes", `{` + url + `,"AttributeNames":["All",""]}`},
+		{"GetQueueUrl", `{"QueueName":"","QueueOwnerAWSAccountId":"1"}`},
+		{"ListQueues", `{"MaxResults":1,"NextToken":"c3FzdGVzdDo="}`},
+		{"TagQueue", `{` + url + `,"Tags":{"":""}}`},
+		{"UntagQueue", `{` + url + `,"TagKeys":[""]}`},
+		{"AddPermission", `{` + url + `,"Label":"l","AWSAccountIds":["1"],"Actions":["*"]}`},
+		{"RemovePermission", `{` + url + `,"Label":"l"}`},
+		{"StartMessageMoveTask", `{"SourceArn":"arn:aws:sqs:us-east-1:000000000000:q"}`},
+		{"CancelMessageMoveTask", `{"TaskHandle":"eyJ0YXNrSWQiOiJ4Iiwic291cmNlQXJuIjoiYXJuOiJ9"}`},
+		{"ListMessageMoveTasks", `{"SourceArn":"arn:"}`},
+		{"ListDeadLetterSourceQueues", `{"QueueUrl":"q"}`},
+		{"PurgeQueue", `null`}, {"DeleteQueue", ``}, {"Nonsense", `{}`}, {"ListQueueTags", `[1]`},
+	} {
+		f.Add(s[0], s[1])
+	}
+	f.Fuzz(func(t *testing.T, action, body string) {
+		if strings.Contains(strings.ToLower(body), "waittime") || strings.ContainsAny(action, "\r\n\x00") {
+			t.Skip("a long poll, or no header")
+		}
+		s := sqstest.New()
+		defer s.Close()
+		serve(s, http.MethodPost, "/", "AmazonSQS.CreateQueue", `{"QueueName":"q"}`)
+		serve(s, http.MethodPost, "/", "AmazonSQS.CreateQueue", `{"QueueName":"f.fifo","Attributes":{"FifoQueue":"true","ContentBasedDeduplication":"true"}}`)
+		serve(s, http.MethodPost, "/", "AmazonSQS.SendMessage", `{`+url+`,"MessageBody":"x"}`)
+		checkAnswer(t, body, serve(s, http.MethodPost, "/", "AmazonSQS."+action, body))
+	})
+}
+
+func checkAnswer(t *testing.T, body string, w *httptest.ResponseRecorder) {
+	t.Helper()
+	if w.Code >= 500 {
+		t.Fatalf("status %d: %s", w.Code, w.Body)
+	}
+	if w.Code == http.StatusOK {
+		if w.Body.Len() > 0 && !json.Valid(w.Body.Bytes()) {
+			t.Fatalf("the answer is no JSON: %s", w.Body)
+		}
+		return
+	}
+	var e struct {
+		Type string `json:"__type"`
+	}
+	if json.Unmarshal(w.Body.Bytes(), &e) != nil || e.Type == "" || !strings.HasSuffix(w.Header().Get("X-Amzn-Query-Error"), ";Sender") {
+		t.Fatalf("%d %v %s", w.Code, w.Header(), w.Body)
+	}
+	unknown := strings.HasSuffix(e.Type, "#UnknownOperationException")
+	malformed := strings.HasSuffix(e.Type, "#SerializationException")
+	if !unknown && body != "" && !json.Valid([]byte(body)) && !malformed {
+		t.Fatalf("no JSON, and yet %s", e.Type)
+	}
+}

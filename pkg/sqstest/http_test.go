@@ -1,0 +1,211 @@
+package sqstest_test
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
+)
+
+func serve(s *sqstest.Server, method, path, target, body string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, path, strings.NewReader(body))
+	if target != "" {
+		r.Header.Set("X-Amz-Target", target)
+	}
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, r)
+	return w
+}
+
+func TestErrorsOnTheWire(t *testing.T) {
+	s := sqstest.New()
+	for _, c := range []struct{ target, body, shape, query string }{
+		{"AmazonSQS.GetQueueUrl", `{"QueueName":"none"}`, "com.amazonaws.sqs#QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue;Sender"},
+		{"AmazonSQS.SendMessage", `{}`, "com.amazon.coral.service#MissingRequiredParameterException", "MissingParameter;Sender"},
+		{"AmazonSQS.SendMessage", `{`, "com.amazon.coral.service#SerializationException", "MalformedInput;Sender"},
+		{"AmazonSQS.SendMessage", `{"QueueUrl":1}`, "com.amazon.coral.service#SerializationException", "MalformedInput;Sender"},
+		{"AmazonSQS.SendMessage", `[]`, "com.amazon.coral.service#SerializationException", "MalformedInput;Sender"},
+		{"AmazonSQS.Nonsense", `{}`, "com.amazon.coral.service#UnknownOperationException", "InvalidAction;Sender"},
+		{"DynamoDB.SendMessage", `{}`, "com.amazon.coral.service#UnknownOperationException", "InvalidAction;Sender"},
+		{"", `{}`, "com.amazon.coral.service#UnknownOperationException", "InvalidAction;Sender"},
+	} {
+		w := serve(s, http.MethodPost, "/", c.target, c.body)
+		var e struct {
+			Type    string `json:"__type"`
+			Message string `json:"message"`
+		}
+		if err := json.Unmarshal(w.Body.Bytes(), &e); err != nil {
+			t.Fatalf("%s %s: %v", c.target, c.body, err)
+		}
+		if w.Code != http.StatusBadRequest || e.Type != c.shape || e.Message == "" || w.Header().Get("X-Amzn-Query-Error") != c.query {
+			t.Errorf("%s %s: %d %v %s", c.target, c.body, w.Code, e, w.Header().Get("X-Amzn-Query-Error"))
+		}
+		if w.Header().Get("Content-Type") != "application/x-amz-json-1.0" || w.Header().Get("X-Amzn-Requestid") == "" {
+			t.Errorf("headers %v", w.Header())
+		}
+	}
+}
+
+func TestOtherMethodsAndPaths(t *testing.T) {
+	s := sqstest.New()
+	for _, c := range []struct {
+		method, path string
+		status       int
+	}{
+		{http.MethodGet, "/", 200}, {http.MethodHead, "/", 200}, {http.MethodGet, "/healthz", 200},
+		{http.MethodGet, "/_sqstest/state", 200}, {http.MethodGet, "/nothing", 404}, {http.MethodPut, "/", 405},
+	} {
+		if w := serve(s, c.method, c.path, "", ""); w.Code != c.status {
+			t.Errorf("%s %s: %d, want %d", c.method, c.path, w.Code, c.status)
+		}
+	}
+}
+
+func TestStatusPage(t *testing.T) {
+	s := sqstest.New()
+	c := s.Client()
+	url := create(t, c, "orders", nil)
+	if _, err := c.TagQueue(t.Context(), &sqs.TagQueueInput{QueueUrl: &url, Tags: map[string]string{"<b>": `"><script>alert(1)</script>`}}); err != nil {
+		t.Fatal(err)
+	}
+	send(t, c, url, "x", "y")
+	mustPoll(t, c, url, 1, 0)
+	_, _ = c.GetQueueUrl(t.Context(), &sqs.GetQueueUrlInput{QueueName: aws.String("<i>")})
+
+	page := serve(s, http.MethodGet, "/", "", "").Body.String()
+	for _, want := range []string{"orders", "1 messages visible, 1 in flight", "SendMessage", "&lt;b&gt;", `http-equiv="refresh"`} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	for _, bad := range []string{"<script", "<b>", "<i>"} {
+		if strings.Contains(page, bad) {
+			t.Errorf("the page has %q", bad)
+		}
+	}
+
+	var state sqstest.State
+	if err := json.Unmarshal(serve(s, http.MethodGet, "/_sqstest/state", "", "").Body.Bytes(), &state); err != nil {
+		t.Fatal(err)
+	}
+	if state.Requests["SendMessage"] != 2 || state.Failed["GetQueueUrl"] != 1 || len(state.Queues) != 1 || state.Queues[0].Visible != 1 || state.Queues[0].InFlight != 1 {
+		t.Errorf("%+v", state)
+	}
+	if u := state.Queues[0].URL; u != "http://example.com/000000000000/orders" { // the host of httptest's requests
+		t.Errorf("URL %s", u)
+	}
+}
+
+func TestListenRefusesOtherAddresses(t *testing.T) {
+	for _, a := range []string{"0.0.0.0:0", ":0", "192.0.2.1:0", "example.com:0", "nonsense"} {
+		s := sqstest.New()
+		if err := s.Listen(a); err == nil {
+			s.Close()
+			t.Errorf("%s was taken", a)
+		}
+	}
+	s := sqstest.New()
+	if err := s.Listen("localhost:0"); err != nil {
+		t.Error(err)
+	}
+	s.Close()
+}
+
+func TestAccountsAndRegionsAreApart(t *testing.T) {
+	s := sqstest.New(sqstest.WithAccessKey("OTHER", "222222222222"), sqstest.WithRegion("eu-central-1"))
+	other := s.Client(func(o *sqs.Options) {
+		o.Credentials = aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+			return aws.Credentials{AccessKeyID: "OTHER", SecretAccessKey: "x"}, nil
+		})
+	})
+	elsewhere := s.Client(func(o *sqs.Options) { o.Region = "ap-southeast-2" })
+	for _, c := range []*sqs.Client{s.Client(), other, elsewhere} {
+		create(t, c, "q", nil)
+		out, err := c.ListQueues(t.Context(), &sqs.ListQueuesInput{})
+		if err != nil || len(out.QueueUrls) != 1 {
+			t.Errorf("%v %v", out, err)
+		}
+	}
+	var arns []string
+	for _, q := range s.Queues() {
+		arns = append(arns, q.ARN)
+	}
+	want := "arn:aws:sqs:ap-southeast-2:000000000000:q arn:aws:sqs:eu-central-1:000000000000:q arn:aws:sqs:eu-central-1:222222222222:q"
+	if got := strings.Join(arns, " "); got != want {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestRequestsAreCountedAndLogged(t *testing.T) {
+	s := sqstest.New()
+	c := s.Client(noRetries)
+	url := create(t, c, "q", nil)
+	s.AssertRequests(t, map[string]int{"SendMessage": 2}, func() { send(t, c, url, "a", "b") }, sqstest.OnQueue("q"))
+	var failed recorder
+	s.AssertRequests(&failed, map[string]int{"SendMessage": 1, "DeleteMessage": 1}, func() { send(t, c, url, "c", "d") })
+	if failed.errors != 2 {
+		t.Errorf("a wrong expectation made %d errors, want 2", failed.errors)
+	}
+	_, _ = c.GetQueueUrl(t.Context(), &sqs.GetQueueUrlInput{QueueName: aws.String("none")})
+	log := s.RequestLog(sqstest.Failed())
+	if len(log) != 1 || log[0].Queue != "none" || log[0].Status != 400 || log[0].AccessKey != sqstest.AccessKey || log[0].Region != sqstest.DefaultRegion {
+		t.Errorf("log %+v", log)
+	}
+	if n := s.Requests(sqstest.Action("SendMessage", "CreateQueue")); n != 5 {
+		t.Errorf("%d requests, want 5", n)
+	}
+	s.ResetRequests()
+	if n := s.Requests(); n != 0 {
+		t.Errorf("%d requests after the reset", n)
+	}
+}
+
+type recorder struct{ errors int }
+
+func (*recorder) Helper()                 {}
+func (r *recorder) Errorf(string, ...any) { r.errors++ }
+
+func TestLogKeepsTheLatest(t *testing.T) {
+	s := sqstest.New()
+	for range 10_010 {
+		serve(s, http.MethodPost, "/", "AmazonSQS.ListQueues", "{}")
+	}
+	serve(s, http.MethodPost, "/", "AmazonSQS.GetQueueUrl", `{"QueueName":"last"}`)
+	log := s.RequestLog()
+	if len(log) != 10_000 || log[len(log)-1].Queue != "last" || s.Requests() != 10_011 {
+		t.Errorf("%d remembered, %d counted, last %+v", len(log), s.Requests(), log[len(log)-1])
+	}
+}
+
+// A receive of much more than 4 KB is where the SDK's early close of the request body breaks connections.
+func TestLargeAnswersByLoopback(t *testing.T) {
+	s := sqstest.NewServer(t)
+	c := loopbackClient(s, noRetries)
+	url := create(t, c, "q", nil)
+	body := strings.Repeat("x", 8192)
+	for range 300 {
+		send(t, c, url, body)
+		m := mustPoll(t, c, url, 1, 1)
+		if len(m) != 1 || len(*m[0].Body) != len(body) {
+			t.Fatal("no message")
+		}
+		remove(t, c, url, m[0])
+	}
+}
+
+func TestRoundTripNeedsAnSQSRequest(t *testing.T) {
+	r := httptest.NewRequest(http.MethodGet, "http://sqs.us-east-1.sqstest.invalid/", nil)
+	if resp, err := sqstest.New().RoundTrip(r); err == nil {
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		t.Error("GET was answered")
+	}
+}
