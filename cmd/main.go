@@ -27,7 +27,7 @@ func main() {
 	flag.IntVar(&cfg.WebhookPort, "webhook-port", 9443, "The port the webhook listens on.")
 	flag.StringVar(&cfg.WebhookHost, "webhook-host", "", "Outside a cluster: the DNS name (no IP address) by which the API server reaches the webhook, e.g. localhost. The webhook listens on it, and its certificate is for it.")
 	flag.StringVar(&management, "cert-management", string(operator.CertsSelfSigned), "Where the webhook's certificate comes from: self-signed (made and rotated by the operator) or mounted (cert-manager's, in --cert-dir).")
-	flag.StringVar(&cfg.CertDir, "cert-dir", "", "With mounted certificates, the folder with tls.crt and tls.key.")
+	flag.StringVar(&cfg.CertDir, "cert-dir", "", "With mounted certificates, the folder with tls.crt and tls.key. Otherwise where a temporary folder for the public certificate is made; default: the system's.")
 	logging.BindFlags(flag.CommandLine)
 	flag.Parse()
 

@@ -10,27 +10,15 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	kworkqueue "k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/controller/conditions"
 	"github.com/replyqueue/replyqueue/internal/heartbeat"
 	"github.com/replyqueue/replyqueue/internal/lifecycle"
 	"github.com/replyqueue/replyqueue/internal/queue"
-)
-
-type workqueue = kworkqueue.TypedRateLimitingInterface[reconcile.Request]
-
-// How long until something is tried again that SQS, or a person, has to make possible.
-const (
-	// slowRetry is for what heals outside the cluster: IAM, keys, a QueueProvider.
-	slowRetry = 2 * time.Minute
-	// throttledRetry is for SQS's throttling, where SQS does not say how long.
-	throttledRetry = 5 * time.Second
 )
 
 // provision creates the queue, in one request: attributes and tags together. Its name is the record's UID, so no

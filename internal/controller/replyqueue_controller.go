@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -44,6 +45,9 @@ type ReplyQueueReconciler struct {
 	Concurrency int
 }
 
+// requestQueue is what events are turned into requests for.
+type requestQueue = workqueue.TypedRateLimitingInterface[reconcile.Request]
+
 // absentRecheck is how often a pod that left the cache is looked for in the API server while it exists there: its
 // label was removed, and nothing else tells of its end.
 const absentRecheck = time.Minute
@@ -54,9 +58,9 @@ func (r *ReplyQueueReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Named("replyqueue").
 		For(&v1alpha1.ReplyQueue{}, builder.WithPredicates(predicate.Funcs{UpdateFunc: recordChanged})).
 		Watches(&corev1.Pod{}, handler.Funcs{
-			CreateFunc: func(ctx context.Context, e event.CreateEvent, q workqueue) { r.enqueue(ctx, e.Object, q) },
-			UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q workqueue) { r.enqueue(ctx, e.ObjectNew, q) },
-			DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q workqueue) {
+			CreateFunc: func(ctx context.Context, e event.CreateEvent, q requestQueue) { r.enqueue(ctx, e.Object, q) },
+			UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q requestQueue) { r.enqueue(ctx, e.ObjectNew, q) },
+			DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q requestQueue) {
 				r.seeLast(e)
 				r.enqueue(ctx, e.Object, q)
 			},
@@ -244,7 +248,7 @@ func (s *recordScope) writeStatus(ctx context.Context) error {
 	return patchStatus(ctx, s.Client, s.record, s.before)
 }
 
-func (r *ReplyQueueReconciler) enqueue(ctx context.Context, pod client.Object, q workqueue) {
+func (r *ReplyQueueReconciler) enqueue(ctx context.Context, pod client.Object, q requestQueue) {
 	for _, request := range r.recordsBy(ctx, client.InNamespace(pod.GetNamespace()), client.MatchingFields{indexReader: string(pod.GetUID())}) {
 		q.Add(request)
 	}

@@ -30,6 +30,8 @@ import (
 // a mounted volume, so that the webhook serves within a second of the first start, where the kubelet would
 // take up to a minute to refresh the volume, and so that it works outside a cluster too.
 type certificate struct {
+	// dir is where the rotator waits for tls.crt to appear, as it would in a mounted volume. Keys stay in
+	// memory.
 	dir     string
 	current atomic.Pointer[tls.Certificate]
 	// ready is closed by the rotator when the CA is in the webhook configuration.
@@ -43,6 +45,8 @@ func (c *certificate) serve(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	}
 	return nil, errors.New("the serving certificate is not there yet")
 }
+
+func (c *certificate) cleanUp() { _ = os.RemoveAll(c.dir) }
 
 // check returns the readiness check of the webhook: the Service must not send admission requests to a
 // replica that cannot answer them. started asks the server itself, by a TLS handshake, and is only worth
@@ -74,17 +78,17 @@ func newWebhookServer(cfg Config) (webhook.Server, *certificate, error) {
 	if cfg.CertManagement == CertsMounted {
 		return webhook.NewServer(options), nil, nil
 	}
-	dir := cfg.CertDir
-	if dir == "" {
-		dir = filepath.Join(os.TempDir(), "replyqueue-webhook")
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	dir, err := os.MkdirTemp(cfg.CertDir, "replyqueue-webhook-")
+	if err != nil {
 		return nil, nil, fmt.Errorf("make the folder for the certificate: %w", err)
 	}
 	c := &certificate{dir: dir, ready: make(chan struct{})}
 	options.TLSOpts = append(options.TLSOpts, func(t *tls.Config) { t.GetCertificate = c.serve })
 	return webhook.NewServer(options), c, nil
 }
+
+// rotations counts the rotators of this process: the name of each one's controller has to differ.
+var rotations atomic.Int64
 
 // setup starts rotation and the watch on the Secret, on every replica.
 func (c *certificate) setup(ctx context.Context, mgr ctrl.Manager, cfg Config) error {
@@ -105,6 +109,7 @@ func (c *certificate) setup(ctx context.Context, mgr ctrl.Manager, cfg Config) e
 		IsReady:        c.ready,
 		Webhooks:       []rotator.WebhookInfo{{Name: WebhookConfigurationName, Type: rotator.Mutating}},
 		FieldOwner:     "replyqueue-certificates",
+		ControllerName: fmt.Sprintf("certificates-%d", rotations.Add(1)),
 	})
 	if err != nil {
 		return fmt.Errorf("set up certificate rotation: %w", err)
@@ -131,7 +136,7 @@ func (c *certificate) setup(ctx context.Context, mgr ctrl.Manager, cfg Config) e
 	return err
 }
 
-// use serves the Secret's certificate from the next handshake on. The rotator waits for the file to appear.
+// use serves the Secret's certificate from the next handshake on.
 func (c *certificate) use(secret *corev1.Secret) error {
 	pair, err := tls.X509KeyPair(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey])
 	if err != nil {

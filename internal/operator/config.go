@@ -1,12 +1,15 @@
 package operator
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"regexp"
 
 	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
+
+	"github.com/replyqueue/replyqueue/internal/queue"
 )
 
 // Where the operator lives and what it is called. The shipped policies and RBAC name the same.
@@ -65,13 +68,20 @@ type Config struct {
 	WebhookHost string
 	// CertManagement defaults to CertsSelfSigned.
 	CertManagement CertManagement
-	// CertDir holds tls.crt and tls.key with CertsMounted. With CertsSelfSigned the operator writes tls.crt
-	// there for whoever wants to look at it; keys stay in memory. Empty: a folder under os.TempDir.
+	// CertDir holds tls.crt and tls.key with CertsMounted. With CertsSelfSigned a temporary folder for the
+	// public certificate is made in it; empty: in os.TempDir.
 	CertDir string
+
+	// Connect, if set, replaces the AWS SDK's client for SQS: tests return one that talks to a server in
+	// their process.
+	Connect Connect
 
 	// Log is where controllers and the manager log to.
 	Log logr.Logger
 }
+
+// Connect makes a client for SQS, and says which region and endpoint it uses (see queue.Registry).
+type Connect = func(ctx context.Context, region, endpoint, roleARN string) (api queue.API, usedRegion, usedEndpoint string, err error)
 
 // namePart is what cluster names and prefixes may look like: SQS allows letters, digits, hyphens and
 // underscores, and the underscore separates the parts of a queue's name.

@@ -8,6 +8,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	controllers "github.com/replyqueue/replyqueue/internal/controller"
 	"github.com/replyqueue/replyqueue/internal/queue"
 )
 
@@ -16,6 +17,8 @@ type dependencies struct {
 	Identity Identity
 	// PolicyInPlace reports whether heartbeats are protected; without, nothing is closed as idle.
 	PolicyInPlace func() bool
+	// Connect is Config.Connect.
+	Connect Connect
 }
 
 // controller is anything that registers itself with a manager.
@@ -26,7 +29,7 @@ type controller interface {
 // sqsMetrics are registered once for a process, however often Run is called in it.
 var sqsMetrics = sync.OnceValue(func() *queue.Metrics { return queue.NewMetrics(metrics.Registry) })
 
-// setupControllers registers every controller.
+// setupControllers registers every controller. Adding one is a line in one of the lists.
 func setupControllers(ctx context.Context, mgr ctrl.Manager, shared dependencies) error {
 	providers := &queue.Registry{
 		Reader:     mgr.GetClient(),
@@ -34,15 +37,25 @@ func setupControllers(ctx context.Context, mgr ctrl.Manager, shared dependencies
 		Cluster:    shared.Identity.ClusterName,
 		ClusterUID: shared.Identity.ClusterUID,
 		Metrics:    sqsMetrics(),
+		Connect:    shared.Connect,
 	}
 	all, err := lifecycleControllers(ctx, mgr, shared, providers)
 	if err != nil {
 		return err
 	}
-	for _, c := range all {
+	for _, c := range append(all, channelControllers(mgr, providers)...) {
 		if err := c.SetupWithManager(mgr); err != nil {
 			return fmt.Errorf("set up %T: %w", c, err)
 		}
 	}
 	return nil
+}
+
+// channelControllers are the controllers of RequestChannels and QueueProviders.
+func channelControllers(mgr ctrl.Manager, providers *queue.Registry) []controller {
+	recorder := mgr.GetEventRecorder(eventSource)
+	return []controller{
+		&controllers.RequestChannelReconciler{Client: mgr.GetClient(), Providers: providers, Recorder: recorder},
+		&controllers.QueueProviderReconciler{Client: mgr.GetClient(), Clients: providers, Recorder: recorder},
+	}
 }

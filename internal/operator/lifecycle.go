@@ -50,7 +50,7 @@ func lifecycleControllers(ctx context.Context, mgr ctrl.Manager, shared dependen
 	if err != nil {
 		return nil, err
 	}
-	recorder := mgr.GetEventRecorder("replyqueue")
+	recorder := mgr.GetEventRecorder(eventSource)
 	return []controller{
 		&controllers.PodReconciler{
 			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Recorder: recorder, Providers: providers,

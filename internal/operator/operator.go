@@ -25,6 +25,9 @@ import (
 // leaderLease is the name of the Lease that the leader holds, in the operator's namespace.
 const leaderLease = "replyqueue-leader"
 
+// eventSource is who events say they come from.
+const eventSource = "replyqueue"
+
 // Events (of leader election: the older kind), the heartbeats, and what every replica needs to become the
 // leader.
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
@@ -55,6 +58,9 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	if certs != nil {
+		defer certs.cleanUp()
+	}
 	// The manager's client reads ConfigMaps uncached, but Namespaces from a cache that does not run yet.
 	direct, err := client.New(cfg.REST, client.Options{Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper()})
 	if err != nil {
@@ -80,7 +86,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := (webhook.PodInjector{}).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the pod webhook: %w", err)
 	}
-	if err := setupControllers(ctx, mgr, dependencies{Identity: identity, PolicyInPlace: policy.inPlace}); err != nil {
+	if err := setupControllers(ctx, mgr, dependencies{Identity: identity, PolicyInPlace: policy.inPlace, Connect: cfg.Connect}); err != nil {
 		return err
 	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {

@@ -57,6 +57,7 @@ func TestOperator(t *testing.T) {
 var _ = BeforeSuite(func(ctx SpecContext) {
 	logf.SetLogger(GinkgoLogr)
 	SetDefaultEventuallyTimeout(15 * time.Second)
+	EnforceDefaultTimeoutsWhenUsingContexts()
 	control = &envtest.Environment{}
 	// The tests are about what real users and pods may do, so they need the admission that gives pods tokens.
 	control.ControlPlane.GetAPIServer().Configure().Disable("disable-admission-plugins")
@@ -151,7 +152,6 @@ func operatorConfig(ctx context.Context) operator.Config {
 		WebhookPort:            freePort(),
 		HealthProbeBindAddress: fmt.Sprintf("127.0.0.1:%d", freePort()),
 		MetricsBindAddress:     fmt.Sprintf("127.0.0.1:%d", freePort()),
-		CertDir:                GinkgoT().TempDir(),
 		Log:                    GinkgoLogr,
 	}
 }
@@ -168,16 +168,19 @@ func start(cfg operator.Config) *process {
 	GinkgoHelper()
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &process{cfg: cfg, cancel: cancel, done: make(chan error, 1)}
-	patchWebhookURL(ctx, fmt.Sprintf("https://localhost:%d", cfg.WebhookPort))
+	patchWebhookURL(ctx, p.url())
 	go func() { p.done <- operator.Run(ctx, cfg) }()
 	return p
 }
+
+func (p *process) url() string { return fmt.Sprintf("https://localhost:%d", p.cfg.WebhookPort) }
 
 // stop waits until Run has returned, and returns its error.
 func (p *process) stop() error {
 	p.cancel()
 	select {
 	case err := <-p.done:
+		p.done <- err // for whoever asks again
 		return err
 	case <-time.After(30 * time.Second):
 		return errors.New("Run did not return")

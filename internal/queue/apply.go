@@ -159,3 +159,20 @@ func Messages(attributes map[string]string) int {
 	}
 	return total
 }
+
+// ConsentOf reads the tags of the queue called name, in which its owner may have consented to its use; none when
+// there is no such queue.
+func (p *Provider) ConsentOf(ctx context.Context, name string) (map[string]string, error) {
+	url, err := p.QueueURL(ctx, name)
+	if err != nil {
+		if Classify(err) == NotFound {
+			return nil, nil
+		}
+		return nil, err
+	}
+	tags, err := p.Tags(ctx, url)
+	if Classify(err) == NotFound {
+		return nil, nil
+	}
+	return tags, err
+}

@@ -208,3 +208,16 @@ func lowered(value any) any {
 }
 
 func unchanged(value any) any { return value }
+
+// Restorable names the attributes that a queue of our own gets AWS's default for when its spec does not set them
+// and nothing is remembered of it. A policy is not among them: whoever wrote one meant it.
+func Restorable() []string {
+	var all []string
+	for name := range defaults {
+		if name != Policy && name != RedriveAllowPolicy {
+			all = append(all, name)
+		}
+	}
+	slices.Sort(all)
+	return all
+}

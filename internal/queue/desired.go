@@ -3,6 +3,7 @@ package queue
 import (
 	"encoding/json"
 	"maps"
+	"strings"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 )
@@ -159,4 +160,16 @@ var fields = map[string]string{
 	Policy:                    "spec.policy",
 	RedrivePolicy:             "spec.deadLetter",
 	RedriveAllowPolicy:        "spec.deadLetter",
+}
+
+// AttributeIn returns the attribute that AWS's words name; empty when they name none that has a field. Of several
+// it is the longest, since "Policy" is in "RedrivePolicy".
+func AttributeIn(words string) string {
+	found := ""
+	for attribute := range fields {
+		if len(attribute) > len(found) && strings.Contains(words, attribute) {
+			found = attribute
+		}
+	}
+	return found
 }

@@ -65,6 +65,7 @@ func TestPlanReachesAFixpoint(t *testing.T) {
 		if again := MakePlan(second, names(second), after, Terms{}); !again.Empty() {
 			t.Fatalf("after %+v there is still %+v to do", plan, again)
 		}
+		checkIsAsAsked(t, first, second, after)
 
 		second.Owner.Name = "another"
 		if refused := MakePlan(second, names(second), after, Terms{}); !refused.Refused || refused.Create || len(refused.Attributes)+len(refused.Tags)+len(refused.Untag) > 0 {
@@ -94,6 +95,31 @@ func checkTouchesOnlyOurs(t *rapid.T, plan Plan, first, second Desired) {
 	for _, key := range plan.Untag {
 		if _, was := first.Tags[key]; !was {
 			t.Fatalf("tag %s was never ours to remove", key)
+		}
+	}
+}
+
+// checkIsAsAsked holds the queue against the specs, without the plan's own idea of what they mean.
+func checkIsAsAsked(t *rapid.T, first, second Desired, after Observed) {
+	for name, want := range second.Attributes {
+		if !equal(name, want, after.Attributes[name]) {
+			t.Fatalf("%s is %q, want %q", name, after.Attributes[name], want)
+		}
+	}
+	_, wasKMS := first.Attributes[KMSMasterKeyID]
+	_, wasManaged := first.Attributes[SQSManagedSSE]
+	_, managed := second.Attributes[SQSManagedSSE]
+	if key := after.Attributes[KMSMasterKeyID]; (wasKMS || wasManaged || managed) && key != second.Attributes[KMSMasterKeyID] {
+		t.Fatalf("encrypted with %q, want %q", key, second.Attributes[KMSMasterKeyID])
+	}
+	for name := range first.Attributes {
+		if _, set := second.Attributes[name]; !set && !encryption[name] && !equal(name, defaults[name], after.Attributes[name]) {
+			t.Fatalf("%s was unset and is %q, not AWS's default", name, after.Attributes[name])
+		}
+	}
+	for key := range first.Tags {
+		if _, wanted := second.Tags[key]; !wanted && after.Tags[key] != "" {
+			t.Fatalf("tag %s was removed from the spec and is still there", key)
 		}
 	}
 }

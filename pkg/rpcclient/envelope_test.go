@@ -35,15 +35,15 @@ func TestParseRequestEnvelope(t *testing.T) {
 	for text, want := range map[string]error{
 		`{"k":"q","v":1,"id":"a","m":"x","b":1,"t":1,"a":1}`: nil,
 		`{"k":"q","v":9,"id":"a","new":{"x":[1]}}`:           nil, // refused later, with an answer
-		`{"k":"r","v":1}`:                   errNotOurs,
-		`{"v":1}`:                           errNotOurs,
-		`text`:                              errNotOurs,
-		`[]`:                                errNotOurs,
-		`{"k":"q","v":1}`:                   errors.New("call ID"),
-		`{"k":"q","v":0,"id":"a"}`:          errors.New("version"),
-		`{"k":"q","v":1,"id":"a","b":-1}`:   errors.New("budget"),
-		`{"k":"q","v":1,"id":"a","b":9000000000000000}`: errors.New("budget"),
-		`{"k":"q","v":1,"id":"a","a":-1}`:   errors.New("attempt"),
+		`{"k":"r","v":1}`:                 errNotOurs,
+		`{"v":1}`:                         errNotOurs,
+		`text`:                            errNotOurs,
+		`[]`:                              errNotOurs,
+		`{"k":"q","v":1}`:                 errors.New("call ID"),
+		`{"k":"q","v":0,"id":"a"}`:        errors.New("version"),
+		`{"k":"q","v":1,"id":"a","b":-1}`: errors.New("budget"),
+		`{"k":"q","v":1,"id":"a","b":9000000000000000}`:                   errors.New("budget"),
+		`{"k":"q","v":1,"id":"a","a":-1}`:                                 errors.New("attempt"),
 		`{"k":"q","v":1,"id":"a","m":"` + strings.Repeat("m", 257) + `"}`: errors.New("method"),
 	} {
 		_, err := parseRequestEnvelope(text)

@@ -1,0 +1,176 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/controller/conditions"
+	"github.com/replyqueue/replyqueue/internal/queue"
+)
+
+// Clients makes and drops the clients of QueueProviders; *queue.Registry is one.
+type Clients interface {
+	// Check makes the provider's client without calling AWS, or says why it cannot.
+	Check(ctx context.Context, provider *v1alpha1.QueueProvider) (*queue.Provider, error)
+	// Forget drops the client of a provider that is gone.
+	Forget(name string)
+}
+
+// QueueProviderReconciler says whether QueueProviders can be used and by how many, and holds the deletion of those
+// that are: their queues could not be deleted any more.
+type QueueProviderReconciler struct {
+	Client   client.Client
+	Clients  Clients
+	Recorder events.EventRecorder
+}
+
+// +kubebuilder:rbac:groups=replyqueue.dev,resources=queueproviders,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=replyqueue.dev,resources=queueproviders/status,verbs=patch
+// +kubebuilder:rbac:groups=replyqueue.dev,resources=requestchannels;replyhosts,verbs=get;list;watch
+
+var _ reconcile.Reconciler = (*QueueProviderReconciler)(nil)
+
+// SetupWithManager registers the controller. The indexes of IndexChannels are RequestChannelReconciler's to add.
+func (r *QueueProviderReconciler) SetupWithManager(mgr ctrl.Manager) error {
+	// Users come and go; what they name never changes.
+	comings := builder.WithPredicates(predicate.Funcs{
+		UpdateFunc:  func(event.UpdateEvent) bool { return false },
+		GenericFunc: func(event.GenericEvent) bool { return false },
+	})
+	return ctrl.NewControllerManagedBy(mgr).
+		For(&v1alpha1.QueueProvider{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.RequestChannel{}, handler.EnqueueRequestsFromMapFunc(providerNamed), comings).
+		Watches(&v1alpha1.ReplyHost{}, handler.EnqueueRequestsFromMapFunc(providerNamed), comings).
+		Complete(r)
+}
+
+// providerNamed is the QueueProvider that a channel or a host names.
+func providerNamed(_ context.Context, o client.Object) []reconcile.Request {
+	var ref *v1alpha1.ProviderReference
+	switch o := o.(type) {
+	case *v1alpha1.RequestChannel:
+		ref = o.Spec.ProviderRef
+	case *v1alpha1.ReplyHost:
+		ref = o.Spec.ProviderRef
+	}
+	if ref == nil {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: client.ObjectKey{Name: ref.Name}}}
+}
+
+// Reconcile counts a QueueProvider's users, holds it while there are any, and says whether it can be used.
+func (r *QueueProviderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	provider := &v1alpha1.QueueProvider{}
+	if err := r.Client.Get(ctx, request.NamespacedName, provider); err != nil {
+		if client.IgnoreNotFound(err) == nil {
+			r.Clients.Forget(request.Name)
+			return ctrl.Result{}, nil
+		}
+		return ctrl.Result{}, err
+	}
+	users, err := r.users(ctx, provider.Name)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	if err := r.hold(ctx, provider, users > 0); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if !provider.DeletionTimestamp.IsZero() && users == 0 {
+		return ctrl.Result{}, nil
+	}
+	before := provider.DeepCopy()
+	r.judge(ctx, provider, users)
+	if err := r.writeStatus(ctx, before, provider); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if conditions.Is(provider, v1alpha1.ConditionStalled, metav1.ConditionTrue) {
+		return ctrl.Result{RequeueAfter: slowRetry}, nil // The operator's environment may be what has to heal.
+	}
+	return ctrl.Result{}, nil
+}
+
+func (r *QueueProviderReconciler) users(ctx context.Context, name string) (int32, error) {
+	named := client.MatchingFields{indexProvider: name}
+	var channels v1alpha1.RequestChannelList
+	if err := r.Client.List(ctx, &channels, named, client.UnsafeDisableDeepCopy); err != nil {
+		return 0, fmt.Errorf("list RequestChannels of QueueProvider %s: %w", name, err)
+	}
+	var hosts v1alpha1.ReplyHostList
+	if err := r.Client.List(ctx, &hosts, named, client.UnsafeDisableDeepCopy); err != nil {
+		return 0, fmt.Errorf("list ReplyHosts of QueueProvider %s: %w", name, err)
+	}
+	return int32(len(channels.Items) + len(hosts.Items)), nil //nolint:gosec // A cluster does not hold 2^31 objects.
+}
+
+// hold keeps the finalizer on exactly as long as the provider is used.
+func (r *QueueProviderReconciler) hold(ctx context.Context, provider *v1alpha1.QueueProvider, used bool) error {
+	before := provider.DeepCopy()
+	changed := false
+	switch {
+	case !used:
+		changed = controllerutil.RemoveFinalizer(provider, v1alpha1.FinalizerQueueProvider)
+	case provider.DeletionTimestamp.IsZero():
+		changed = controllerutil.AddFinalizer(provider, v1alpha1.FinalizerQueueProvider)
+	}
+	if !changed {
+		return nil
+	}
+	if err := r.Client.Patch(ctx, provider, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
+		return fmt.Errorf("hold QueueProvider %s while used: %w", provider.Name, err)
+	}
+	return nil
+}
+
+func (r *QueueProviderReconciler) judge(ctx context.Context, provider *v1alpha1.QueueProvider, users int32) {
+	provider.Status.Users = &users
+	if !provider.DeletionTimestamp.IsZero() {
+		message := fmt.Sprintf("%d RequestChannels and ReplyHosts still name it; it goes when they are gone", users)
+		conditions.Set(provider, v1alpha1.ConditionInUse, metav1.ConditionTrue, v1alpha1.ReasonObjectsUseIt, message)
+		conditions.Reconciling(provider, v1alpha1.ReasonObjectsUseIt, message)
+		return
+	}
+	conditions.Remove(provider, v1alpha1.ConditionInUse)
+	if provider.Name == v1alpha1.DefaultProviderName {
+		conditions.Stalled(provider, v1alpha1.ReasonProviderInvalid, `the name "default" stands for the operator's own environment: use another name`)
+		return
+	}
+	built, err := r.Clients.Check(ctx, provider)
+	if err != nil {
+		conditions.Stalled(provider, v1alpha1.ReasonProviderInvalid, err.Error())
+		return
+	}
+	provider.Status.Region = built.Region
+	conditions.Ready(provider, v1alpha1.ReasonAvailable, "Queues can be made here")
+}
+
+func (r *QueueProviderReconciler) writeStatus(ctx context.Context, before, provider *v1alpha1.QueueProvider) error {
+	if sameStatus(before.Status, provider.Status) {
+		return nil
+	}
+	if err := r.Client.Status().Patch(ctx, provider, client.MergeFrom(before)); err != nil {
+		return fmt.Errorf("write status of QueueProvider %s: %w", provider.Name, err)
+	}
+	was, is := readiness(before), readiness(provider)
+	if was.Status != is.Status || was.Reason != is.Reason {
+		kind := corev1.EventTypeNormal
+		if is.Reason == v1alpha1.ReasonProviderInvalid {
+			kind = corev1.EventTypeWarning
+		}
+		r.Recorder.Eventf(provider, nil, kind, is.Reason, "Reconcile", "%s", is.Message)
+	}
+	return nil
+}

@@ -1,0 +1,279 @@
+// Package controller holds the reconcilers, one for each kind and one for pods.
+package controller
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/controller/conditions"
+	"github.com/replyqueue/replyqueue/internal/queue"
+)
+
+// DefaultDriftInterval is how often a channel's queue is compared with its spec when nothing asks for it.
+const DefaultDriftInterval = time.Hour
+
+// RequestChannelReconciler brings request queues and their dead-letter queues to what RequestChannels say.
+type RequestChannelReconciler struct {
+	Client    client.Client
+	Providers queue.Providers
+	Recorder  events.EventRecorder
+	// Clock decides when drift is looked for; nil: the real one.
+	Clock clock.PassiveClock
+	// DriftInterval is the mean time between two looks for drift; 0: DefaultDriftInterval.
+	DriftInterval time.Duration
+	// MaxConcurrentReconciles is how many channels are worked on at once; 0: 10.
+	MaxConcurrentReconciles int
+
+	mu      sync.Mutex
+	visited map[types.UID]visit
+}
+
+// visit is what the operator's process remembers of a channel between two reconciles. Nothing depends on it but
+// the number of requests: it is empty after a restart.
+type visit struct {
+	// provider with which the queue was last brought to its spec.
+	provider *queue.Provider
+	// check is when to look for drift next.
+	check time.Time
+	// superseded are resource versions that our own writes have replaced: a cache that shows one is behind.
+	superseded []string
+}
+
+// +kubebuilder:rbac:groups=replyqueue.dev,resources=requestchannels,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=replyqueue.dev,resources=requestchannels/status,verbs=patch
+// +kubebuilder:rbac:groups=replyqueue.dev,resources=queueproviders,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=pods;namespaces,verbs=get;list;watch
+
+var _ reconcile.Reconciler = (*RequestChannelReconciler)(nil)
+
+// behindCache is how long to wait for a cache that does not show our last write yet.
+const behindCache = 200 * time.Millisecond
+
+// Reconcile brings one channel's queues to its spec, or deletes them. It waits for nothing: what takes time is
+// asked for again later.
+func (r *RequestChannelReconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	channel := &v1alpha1.RequestChannel{}
+	if err := r.Client.Get(ctx, request.NamespacedName, channel); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	s := r.scope(channel)
+	if s.behind() {
+		return ctrl.Result{RequeueAfter: behindCache}, nil
+	}
+	if !channel.DeletionTimestamp.IsZero() {
+		return r.reconcileDeletion(ctx, s)
+	}
+	if controllerutil.AddFinalizer(channel, v1alpha1.FinalizerRequestChannel) {
+		// Before anything exists outside the API server, or a crash could leak it.
+		if err := r.patchMetadata(ctx, s); err != nil {
+			return ctrl.Result{}, fmt.Errorf("add finalizer: %w", err)
+		}
+	}
+	return r.reconcilePresent(ctx, s)
+}
+
+func (r *RequestChannelReconciler) reconcilePresent(ctx context.Context, s *scope) (ctrl.Result, error) {
+	if err := r.countResponders(ctx, s.channel); err != nil {
+		return ctrl.Result{}, err
+	}
+	if isTrue(s.channel.Spec.Suspend) {
+		r.suspend(s)
+		return ctrl.Result{}, r.finish(ctx, s)
+	}
+	provider, err := r.provider(ctx, s.channel)
+	if err == nil {
+		if wait := r.untilCheck(s, provider); wait > 0 {
+			return ctrl.Result{RequeueAfter: wait}, r.finish(ctx, s)
+		}
+		s.provider = provider
+		err = r.converge(ctx, s)
+	}
+	p := judge(s.channel, err)
+	r.conclude(s, p)
+	if err := r.finish(ctx, s); err != nil {
+		return ctrl.Result{}, err
+	}
+	if p == nil {
+		return ctrl.Result{RequeueAfter: r.scheduleCheck(s)}, nil
+	}
+	return p.result()
+}
+
+// suspend leaves the queue as it is and says so.
+func (r *RequestChannelReconciler) suspend(s *scope) {
+	if s.channel.Status.QueueURL == "" {
+		conditions.Stalled(s.channel, v1alpha1.ReasonSuspended, "spec.suspend is true, and the queue was not created before")
+		return
+	}
+	conditions.Ready(s.channel, v1alpha1.ReasonSuspended, "spec.suspend is true: the queue is left as it is")
+}
+
+// conclude turns what became of the queues into conditions.
+func (r *RequestChannelReconciler) conclude(s *scope, p *pause) {
+	channel := s.channel
+	channel.Status.LastHandledReconcileAt = reconcileAt(channel)
+	switch {
+	case p == nil && channel.Spec.ManagementPolicy == v1alpha1.ManagementPolicyObserve:
+		conditions.Ready(channel, v1alpha1.ReasonObserved, "The queue exists. It is only observed")
+	case p == nil:
+		conditions.Ready(channel, v1alpha1.ReasonAvailable, "The queue exists as asked for")
+	case p.reason == "":
+		// The API server failed us: that says nothing about the queue.
+	default:
+		conditions.Set(channel, s.part, metav1.ConditionFalse, p.reason, p.message)
+		if p.stalled {
+			conditions.Stalled(channel, p.reason, p.message)
+		} else {
+			conditions.Reconciling(channel, p.reason, p.message)
+		}
+	}
+}
+
+// finish writes the status if it changed, and an event if Ready did.
+func (r *RequestChannelReconciler) finish(ctx context.Context, s *scope) error {
+	if err := r.save(ctx, s); err != nil {
+		return err
+	}
+	before, after := readiness(s.original), readiness(s.channel)
+	if after.Reason != "" && (before.Status != after.Status || before.Reason != after.Reason) {
+		kind := corev1.EventTypeWarning
+		if after.Status == metav1.ConditionTrue || after.Reason == v1alpha1.ReasonDeleting {
+			kind = corev1.EventTypeNormal
+		}
+		r.Recorder.Eventf(s.channel, nil, kind, after.Reason, "Reconcile", "%s", after.Message)
+	}
+	return nil
+}
+
+// save writes the status if it differs from what was last read or written.
+func (r *RequestChannelReconciler) save(ctx context.Context, s *scope) error {
+	if !s.changed() {
+		return nil
+	}
+	if err := r.Client.Status().Patch(ctx, s.channel, client.MergeFrom(s.written)); err != nil {
+		return fmt.Errorf("write status: %w", err)
+	}
+	s.supersede()
+	s.written = s.channel.DeepCopy()
+	return nil
+}
+
+// patchMetadata writes finalizers. A list is replaced as a whole, so the write is conditional on what was read.
+func (r *RequestChannelReconciler) patchMetadata(ctx context.Context, s *scope) error {
+	status := s.channel.Status.DeepCopy()
+	patch := client.MergeFromWithOptions(s.written, client.MergeFromWithOptimisticLock{})
+	if err := r.Client.Patch(ctx, s.channel, patch); err != nil {
+		return err
+	}
+	s.supersede()
+	s.written = s.channel.DeepCopy()
+	s.channel.Status = *status
+	return nil
+}
+
+// untilCheck is how long the queue may be taken for what it was when last seen; 0: it is to be looked at now.
+func (r *RequestChannelReconciler) untilCheck(s *scope, provider *queue.Provider) time.Duration {
+	channel := s.channel
+	if conditions.ObservedGeneration(channel) != channel.Generation ||
+		!conditions.Is(channel, v1alpha1.ConditionReady, metav1.ConditionTrue) ||
+		conditions.Reason(channel, v1alpha1.ConditionReady) == v1alpha1.ReasonSuspended ||
+		channel.Status.LastHandledReconcileAt != reconcileAt(channel) {
+		return 0
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v, known := r.visited[channel.UID]
+	now := r.now()
+	if !known || v.check.IsZero() {
+		// After a restart the looks are spread over the interval, for the channels were not made at once either.
+		v.provider, v.check = provider, now.Add(time.Duration(float64(r.driftInterval())*fraction(channel.UID)))
+		r.remember(channel.UID, v)
+	}
+	if v.provider != provider {
+		return 0
+	}
+	return max(0, v.check.Sub(now))
+}
+
+// scheduleCheck notes that the queue is as it should be, and returns when to look again: after the drift interval,
+// give or take a tenth, so that channels made together are not looked at together; or when SQS has surely
+// propagated a write that this reconcile could not see the effect of.
+func (r *RequestChannelReconciler) scheduleCheck(s *scope) time.Duration {
+	wait := time.Duration(float64(r.driftInterval()) * (0.9 + 0.2*fraction(s.channel.UID)))
+	if s.settles > 0 {
+		wait = min(wait, s.settles)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v := r.visited[s.channel.UID]
+	v.provider, v.check = s.provider, r.now().Add(wait)
+	r.remember(s.channel.UID, v)
+	return wait
+}
+
+func (r *RequestChannelReconciler) remember(uid types.UID, v visit) {
+	if r.visited == nil {
+		r.visited = map[types.UID]visit{}
+	}
+	r.visited[uid] = v
+}
+
+func (r *RequestChannelReconciler) forget(uid types.UID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.visited, uid)
+}
+
+func (r *RequestChannelReconciler) now() time.Time {
+	if r.Clock == nil {
+		return time.Now()
+	}
+	return r.Clock.Now()
+}
+
+func (r *RequestChannelReconciler) driftInterval() time.Duration {
+	if r.DriftInterval == 0 {
+		return DefaultDriftInterval
+	}
+	return r.DriftInterval
+}
+
+// fraction spreads objects evenly over [0, 1), the same object always to the same place.
+func fraction(uid types.UID) float64 {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(uid))
+	return float64(h.Sum32()) / (1 << 32)
+}
+
+// reconcileAt is what the annotation asks for, cut to what the status can hold.
+func reconcileAt(channel *v1alpha1.RequestChannel) string {
+	const most = 256
+	value := channel.Annotations[v1alpha1.AnnotationReconcileAt]
+	return strings.ToValidUTF8(value[:min(len(value), most)], "")
+}
+
+func readiness(o conditions.Object) metav1.Condition {
+	for _, c := range o.GetConditions() {
+		if c.Type == v1alpha1.ConditionReady {
+			return c
+		}
+	}
+	return metav1.Condition{}
+}
+
+func isTrue(b *bool) bool { return b != nil && *b }

@@ -1,0 +1,184 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/controller/conditions"
+	"github.com/replyqueue/replyqueue/internal/queue"
+)
+
+const (
+	// emptyRetry is when to count again the messages that a deletion waits for.
+	emptyRetry = 30 * time.Second
+
+	// EventQueueDeleted surfaces when a channel's queue was deleted with it.
+	EventQueueDeleted = "QueueDeleted"
+	// EventQueueRetained surfaces when a channel was deleted and its queue left, without our ownership.
+	EventQueueRetained = "QueueRetained"
+	// EventQueueLeft surfaces when a channel was deleted and a queue of its name left because it is another's.
+	EventQueueLeft = "QueueLeft"
+	// EventQueueAbandoned surfaces when a forced deletion left a queue behind.
+	EventQueueAbandoned = "QueueAbandoned"
+)
+
+// reconcileDeletion deletes or gives up the channel's queues, then lets the channel go.
+func (r *RequestChannelReconciler) reconcileDeletion(ctx context.Context, s *scope) (ctrl.Result, error) {
+	channel := s.channel
+	if !controllerutil.ContainsFinalizer(channel, v1alpha1.FinalizerRequestChannel) {
+		r.forget(channel.UID)
+		return ctrl.Result{}, nil
+	}
+	err := r.release(ctx, s)
+	if err != nil && channel.Annotations[v1alpha1.AnnotationForceDelete] == "true" && !errors.Is(err, context.Canceled) {
+		r.Recorder.Eventf(channel, nil, corev1.EventTypeWarning, EventQueueAbandoned, "Delete",
+			"%s is set: the queue is left behind in SQS (%s)", v1alpha1.AnnotationForceDelete, judge(channel, err).told())
+		err = nil
+	}
+	if err == nil {
+		return ctrl.Result{}, r.letGo(ctx, s)
+	}
+	p := judge(channel, err)
+	if p.reason != "" {
+		message := p.message + fmt.Sprintf(". To leave the queue behind, annotate the channel with %s=true", v1alpha1.AnnotationForceDelete)
+		if p.stalled {
+			conditions.Stalled(channel, p.reason, message)
+		} else {
+			conditions.Reconciling(channel, p.reason, message)
+		}
+	}
+	if err := r.finish(ctx, s); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	return p.result()
+}
+
+// told is the message, or the cause's.
+func (p *pause) told() string {
+	if p.message == "" && p.cause != nil {
+		return p.cause.Error()
+	}
+	return p.message
+}
+
+func (r *RequestChannelReconciler) letGo(ctx context.Context, s *scope) error {
+	controllerutil.RemoveFinalizer(s.channel, v1alpha1.FinalizerRequestChannel)
+	if err := r.patchMetadata(ctx, s); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("remove finalizer: %w", err)
+	}
+	r.forget(s.channel.UID)
+	return nil
+}
+
+// ending is what is to become of one queue of a channel that is being deleted.
+type ending struct {
+	name, url string
+	adopted   bool
+	tags      map[string]string
+}
+
+// release deletes or gives up the channel's queues. It asks SQS by name and not by what the status says, since a
+// crash may have kept the status from being written, and people may write to it.
+func (r *RequestChannelReconciler) release(ctx context.Context, s *scope) error {
+	channel := s.channel
+	if channel.Spec.ManagementPolicy == v1alpha1.ManagementPolicyObserve {
+		return nil
+	}
+	provider, err := r.Providers.ForDeletion(ctx, providerName(channel))
+	if errors.Is(err, queue.ErrProviderNotFound) && channel.Status.QueueURL == "" {
+		return nil // A provider is held while it is used, so nothing was ever made with this one.
+	}
+	if err != nil {
+		return explained(err)
+	}
+	s.provider = provider
+	if r.permitted(s) != nil && channel.Status.QueueURL == "" {
+		return nil // Nothing was ever made under a name that is not allowed.
+	}
+	endings, err := r.endings(ctx, s)
+	if err != nil {
+		return err
+	}
+	if channel.Spec.DeletionPolicy == v1alpha1.DeletionPolicyDeleteIfEmpty {
+		if err := r.emptied(ctx, s, endings); err != nil {
+			return err
+		}
+	}
+	for _, e := range endings {
+		if err := r.end(ctx, s, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// endings are the channel's queues that exist and are ours.
+func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) ([]ending, error) {
+	owners := []queue.Desired{s.provider.RequestQueue(s.channel, "")}
+	spec := s.channel.Spec.DeadLetter
+	if s.channel.Status.DeadLetterQueueURL != "" || (spec != nil && spec.Queue != nil) {
+		owners = append(owners, s.provider.DeadLetterQueue(s.channel, ""))
+	}
+	var all []ending
+	for _, desired := range owners {
+		url, err := s.provider.QueueURL(ctx, desired.Name)
+		var tags map[string]string
+		if err == nil {
+			tags, err = s.provider.Tags(ctx, url)
+		}
+		switch {
+		case queue.Classify(err) == queue.NotFound:
+		case err != nil:
+			return nil, err
+		case queue.OwnerIn(tags) != desired.Owner:
+			r.Recorder.Eventf(s.channel, nil, corev1.EventTypeNormal, EventQueueLeft, "Delete", "Queue %s is not this channel's, and is left as it is", desired.Name)
+		default:
+			all = append(all, ending{name: desired.Name, url: url, tags: tags, adopted: isTrue(s.channel.Status.Adopted) || s.provider.Consents(tags, s.channel.Namespace)})
+		}
+	}
+	return all, nil
+}
+
+// emptied waits until the queues hold no message. What is never received expires with the message retention, so
+// the wait ends unless somebody goes on sending.
+func (r *RequestChannelReconciler) emptied(ctx context.Context, s *scope, endings []ending) error {
+	for _, e := range endings {
+		attributes, err := s.provider.Attributes(ctx, e.url)
+		if queue.Classify(err) == queue.NotFound {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if n := queue.Messages(attributes); n > 0 {
+			return waiting(emptyRetry, v1alpha1.ReasonQueueNotEmpty, "queue %s holds about %d messages, and deletionPolicy DeleteIfEmpty waits for them to go", e.name, n)
+		}
+	}
+	return nil
+}
+
+func (r *RequestChannelReconciler) end(ctx context.Context, s *scope, e ending) error {
+	policy := s.channel.Spec.DeletionPolicy
+	if policy == v1alpha1.DeletionPolicyRetain || (policy == "" && e.adopted) {
+		keys := slices.DeleteFunc(sortedKeys(queue.Owner{}.Tags()), func(key string) bool { return e.tags[key] == "" })
+		if err := s.provider.Untag(ctx, e.url, keys); err != nil && queue.Classify(err) != queue.NotFound {
+			return err
+		}
+		r.Recorder.Eventf(s.channel, nil, corev1.EventTypeNormal, EventQueueRetained, "UntagQueue", "Queue %s is left in SQS, without ownership tags", e.name)
+		return nil
+	}
+	if err := s.provider.Delete(ctx, e.url); err != nil {
+		return err
+	}
+	r.Recorder.Eventf(s.channel, nil, corev1.EventTypeNormal, EventQueueDeleted, "DeleteQueue", "Queue %s was deleted", e.name)
+	return nil
+}

@@ -1,0 +1,348 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/controller/conditions"
+	"github.com/replyqueue/replyqueue/internal/queue"
+)
+
+const (
+	// propagation is how long SQS may go on showing an attribute's old value (SetQueueAttributes, API reference).
+	propagation = 60 * time.Second
+	// retentionPropagation is the same for the message retention.
+	retentionPropagation = 15 * time.Minute
+)
+
+// Reasons of events that are no condition's.
+const (
+	// EventQueueRecreated surfaces when a queue that was deleted by someone else was created again.
+	EventQueueRecreated = "QueueRecreated"
+	// EventDriftCorrected surfaces when what someone else changed on a queue was put right.
+	EventDriftCorrected = "DriftCorrected"
+	// EventQueueAdopted surfaces when a queue that existed was taken over.
+	EventQueueAdopted = "QueueAdopted"
+)
+
+// converge brings the channel's queues to its spec. Its error is a *pause, or SQS's or the API server's.
+func (r *RequestChannelReconciler) converge(ctx context.Context, s *scope) error {
+	if err := r.permitted(s); err != nil {
+		return err
+	}
+	if s.channel.Spec.ManagementPolicy == v1alpha1.ManagementPolicyObserve {
+		return r.observeOnly(ctx, s)
+	}
+	deadLetterARN, err := r.namedDeadLetter(ctx, s)
+	if err != nil {
+		return err
+	}
+	request, err := r.requestQueue(ctx, s)
+	if err != nil {
+		return err
+	}
+	if own := s.channel.Spec.DeadLetter; own != nil && own.Queue != nil {
+		s.part = v1alpha1.ConditionDeadLetterReady
+		if deadLetterARN, err = r.ownDeadLetter(ctx, s, request.ARN); err != nil {
+			return err
+		}
+	}
+	s.part = v1alpha1.ConditionQueueReady
+	return r.bringToSpec(ctx, s, request, deadLetterARN)
+}
+
+// observeOnly reads a queue that the operator may not write to.
+func (r *RequestChannelReconciler) observeOnly(ctx context.Context, s *scope) error {
+	name := s.provider.ChannelQueueName(s.channel)
+	observed, err := s.provider.Observe(ctx, name)
+	if err != nil {
+		return err
+	}
+	if !observed.Exists {
+		return stalled(v1alpha1.ReasonObservedQueueMissing, "there is no queue %s in %s, and managementPolicy Observe creates none", name, s.provider.Region)
+	}
+	owner := s.provider.RequestQueue(s.channel, "").Owner
+	if queue.OwnerIn(observed.Tags) != owner && !s.provider.Consents(observed.Tags, s.channel.Namespace) {
+		return notOwned(s, name, observed.Tags)
+	}
+	s.found(observed)
+	conditions.Set(s.channel, v1alpha1.ConditionQueueReady, metav1.ConditionTrue, v1alpha1.ReasonObserved, "The queue exists")
+	return nil
+}
+
+// requestQueue returns the channel's queue as it is, created if it is not there. It writes nothing to a queue that
+// exists, and fails with NotOwned when that is another's.
+func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (queue.Observed, error) {
+	channel := s.channel
+	// The redrive policy comes once the dead-letter queue is there.
+	desired := s.provider.RequestQueue(channel, "")
+	had := channel.Status.QueueURL != ""
+	if had || channel.Spec.QueueName != "" {
+		// A name that people chose may be taken, and CreateQueue would hand out the queue that has it.
+		observed, err := s.provider.Observe(ctx, desired.Name)
+		if err != nil {
+			return queue.Observed{}, err
+		}
+		if observed.Exists {
+			return observed, r.claim(s, desired, observed)
+		}
+	}
+	if had {
+		if last := channel.Status.LastWriteTime; last != nil && r.now().Sub(last.Time) < propagation {
+			return queue.Observed{}, notVisible(desired.Name)
+		}
+		r.noteMissing(s, desired.Name)
+	}
+	if err := r.oldestClaim(ctx, s); err != nil {
+		return queue.Observed{}, err
+	}
+	plan := queue.MakePlan(desired, queue.Remembered{}, queue.Observed{}, queue.Terms{})
+	observed, err := s.provider.CreateAndObserve(ctx, desired.Name, plan)
+	if err != nil {
+		return queue.Observed{}, err
+	}
+	s.created = true
+	if err := r.claim(s, desired, observed); err != nil {
+		return queue.Observed{}, err
+	}
+	if had {
+		r.Recorder.Eventf(channel, nil, corev1.EventTypeWarning, EventQueueRecreated, "CreateQueue", "Queue %s had been deleted by someone else, with its messages, and was created again", desired.Name)
+	} else if !isTrue(channel.Status.Adopted) {
+		// The queue is ours and nothing is remembered of it: either it is new, and has AWS's defaults, or a note
+		// of it was lost in a crash, and what is not a default was ours.
+		channel.Status.AppliedAttributes = queue.Restorable()
+	}
+	return observed, nil
+}
+
+// claim decides whether the queue at hand is the channel's, or may become it, and notes where it is.
+func (r *RequestChannelReconciler) claim(s *scope, desired queue.Desired, observed queue.Observed) error {
+	ours := queue.OwnerIn(observed.Tags) == desired.Owner
+	consents := s.provider.Consents(observed.Tags, s.channel.Namespace)
+	if !ours && !(consents && s.channel.Spec.AdoptionPolicy == v1alpha1.AdoptionPolicyIfConsented) {
+		return notOwned(s, desired.Name, observed.Tags)
+	}
+	if !ours || consents {
+		// The consent stays on the queue, so that a lost status cannot turn an adopted queue into one of our own,
+		// which would be deleted with the channel.
+		s.channel.Status.Adopted = ptr.To(true)
+	}
+	s.found(observed)
+	return nil
+}
+
+// noteMissing notes that the queue was deleted by someone else.
+func (r *RequestChannelReconciler) noteMissing(s *scope, name string) {
+	status := &s.channel.Status
+	status.LastDriftTime = ptr.To(metav1.NewTime(r.now()))
+	status.AppliedAttributes, status.AppliedTags, status.LastWriteTime = nil, nil, nil
+	conditions.Set(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue, v1alpha1.ReasonDeletedOutOfBand,
+		fmt.Sprintf("Queue %s was deleted by someone else, and is created again", name))
+}
+
+// ownDeadLetter returns the ARN of the dead-letter queue beside the request queue, created and corrected as needed.
+func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, sourceARN string) (string, error) {
+	channel := s.channel
+	desired := s.provider.DeadLetterQueue(channel, sourceARN)
+	remembered := queue.Remembered{Attributes: []string{queue.KMSDataKeyReusePeriod}, Tags: channel.Status.AppliedTags}
+	var observed queue.Observed
+	var err error
+	if channel.Status.DeadLetterQueueURL != "" {
+		if observed, err = s.provider.Observe(ctx, desired.Name); err != nil {
+			return "", err
+		}
+	}
+	plan := queue.MakePlan(desired, remembered, observed, queue.Terms{})
+	if plan.Create {
+		if channel.Status.DeadLetterQueueURL != "" {
+			r.noteMissing(s, desired.Name)
+		}
+		if observed, err = s.provider.CreateBeside(ctx, sourceARN, desired.Name, plan); err != nil {
+			return "", err
+		}
+		plan = queue.MakePlan(desired, remembered, observed, queue.Terms{})
+	}
+	if plan.Refused {
+		return "", notOwned(s, desired.Name, observed.Tags)
+	}
+	plan = r.settled(s, plan)
+	if err := s.provider.Apply(ctx, observed.URL, plan); err != nil {
+		return "", err
+	}
+	channel.Status.DeadLetterQueueURL, channel.Status.DeadLetterQueueARN = observed.URL, observed.ARN
+	conditions.Set(channel, v1alpha1.ConditionDeadLetterReady, metav1.ConditionTrue, v1alpha1.ReasonAvailable, "The dead-letter queue exists as asked for")
+	return observed.ARN, nil
+}
+
+// bringToSpec sets what differs on the request queue, and remembers what was set.
+func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, observed queue.Observed, deadLetterARN string) error {
+	channel := s.channel
+	desired := s.provider.RequestQueue(channel, deadLetterARN)
+	plan := queue.MakePlan(desired, s.remembered(), observed, queue.Terms{Adopt: isTrue(channel.Status.Adopted)})
+	if plan.Refused {
+		return notOwned(s, desired.Name, observed.Tags)
+	}
+	adopting := queue.OwnerIn(observed.Tags) != desired.Owner
+	plan = r.settled(s, plan)
+	drifted := r.noteDrift(s, plan)
+	if err := r.writeAhead(ctx, s, desired, plan, adopting); err != nil {
+		return err
+	}
+	if err := s.provider.Apply(ctx, observed.URL, plan); err != nil {
+		return err
+	}
+	if s.created || len(plan.Attributes) > 0 {
+		channel.Status.LastWriteTime = ptr.To(metav1.NewTime(r.now()))
+	}
+	if drifted {
+		r.Recorder.Eventf(channel, nil, corev1.EventTypeWarning, EventDriftCorrected, "SetQueueAttributes", "%s", driftMessage(desired.Name, plan))
+	}
+	if adopting {
+		r.Recorder.Eventf(channel, nil, corev1.EventTypeNormal, EventQueueAdopted, "TagQueue", "Queue %s existed, its owner consented, and it was taken over", desired.Name)
+	}
+	channel.Status.AppliedAttributes = sortedKeys(desired.Attributes)
+	channel.Status.AppliedTags = sortedKeys(desired.Tags)
+	r.noteDeadLetter(s, deadLetterARN)
+	conditions.Remove(channel, v1alpha1.ConditionDrifted)
+	conditions.Set(channel, v1alpha1.ConditionQueueReady, metav1.ConditionTrue, v1alpha1.ReasonAvailable, "The queue exists as asked for")
+	return nil
+}
+
+// writeAhead notes what is about to be set before it is, where the note could be lost: a process that stops after
+// setting an attribute and before noting it must not forget to restore its default later, nor that it adopted.
+func (r *RequestChannelReconciler) writeAhead(ctx context.Context, s *scope, desired queue.Desired, plan queue.Plan, adopting bool) error {
+	status := &s.channel.Status
+	attributes := union(status.AppliedAttributes, intersection(desired.Attributes, plan.Attributes))
+	tags := union(status.AppliedTags, intersection(desired.Tags, plan.Tags))
+	if !adopting && slices.Equal(attributes, union(s.written.Status.AppliedAttributes, nil)) && slices.Equal(tags, union(s.written.Status.AppliedTags, nil)) {
+		return nil
+	}
+	if s.written.Status.QueueURL == "" && !adopting {
+		// A queue that nothing is remembered of yet counts as ours in every attribute (requestQueue).
+		return nil
+	}
+	status.AppliedAttributes, status.AppliedTags = attributes, tags
+	conditions.Reconciling(s.channel, v1alpha1.ReasonProgressing, "The queue is being changed")
+	return r.save(ctx, s)
+}
+
+// settled takes out of a plan what SQS may merely not show yet: with the spec unchanged, there is no verdict on an
+// attribute until an earlier write has surely been propagated.
+func (r *RequestChannelReconciler) settled(s *scope, plan queue.Plan) queue.Plan {
+	last := s.channel.Status.LastWriteTime
+	if last == nil || plan.Create {
+		return plan
+	}
+	age := r.now().Sub(last.Time)
+	if age >= retentionPropagation {
+		return plan
+	}
+	window := func(attribute string) time.Duration {
+		if attribute == queue.MessageRetentionPeriod {
+			return retentionPropagation
+		}
+		return propagation
+	}
+	if !r.wasReady(s) {
+		// The spec changed or the last attempt failed: write, but what was read may be old, so look again.
+		if age < propagation {
+			s.settles = propagation
+		}
+		return plan
+	}
+	for attribute := range plan.Attributes {
+		if left := window(attribute) - age; left > 0 && (s.settles == 0 || left < s.settles) {
+			s.settles = left
+		}
+	}
+	return plan.Settling(func(attribute string) bool { return age < window(attribute) })
+}
+
+// noteDrift notes, and reports, that the queue differs from a spec that it had been brought to.
+func (r *RequestChannelReconciler) noteDrift(s *scope, plan queue.Plan) bool {
+	if plan.Empty() || !r.wasReady(s) || !r.sameProvider(s) || conditions.Is(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue) {
+		return false
+	}
+	s.channel.Status.LastDriftTime = ptr.To(metav1.NewTime(r.now()))
+	conditions.Set(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue, v1alpha1.ReasonAttributesDiffer,
+		driftMessage(s.provider.ChannelQueueName(s.channel), plan))
+	return true
+}
+
+// wasReady reports whether the queue had been brought to the spec as it is now.
+func (r *RequestChannelReconciler) wasReady(s *scope) bool {
+	return conditions.ObservedGeneration(s.original) == s.channel.Generation &&
+		conditions.Is(s.original, v1alpha1.ConditionReady, metav1.ConditionTrue) &&
+		conditions.Reason(s.original, v1alpha1.ConditionReady) != v1alpha1.ReasonSuspended
+}
+
+// sameProvider reports whether the provider's terms, its default tags among them, are those of last time.
+func (r *RequestChannelReconciler) sameProvider(s *scope) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last := r.visited[s.channel.UID].provider
+	return last == nil || last == s.provider
+}
+
+func (r *RequestChannelReconciler) noteDeadLetter(s *scope, deadLetterARN string) {
+	channel := s.channel
+	channel.Status.DeadLetterQueueARN = deadLetterARN
+	switch spec := channel.Spec.DeadLetter; {
+	case spec == nil:
+		// A dead-letter queue of our own is left where it is: what is in it is evidence. It goes with the channel.
+		conditions.Remove(channel, v1alpha1.ConditionDeadLetterReady)
+	case spec.Queue == nil:
+		conditions.Set(channel, v1alpha1.ConditionDeadLetterReady, metav1.ConditionTrue, v1alpha1.ReasonAvailable, "The dead-letter queue named is in use")
+	}
+}
+
+// found notes where the request queue is.
+func (s *scope) found(observed queue.Observed) {
+	status := &s.channel.Status
+	status.QueueURL, status.QueueARN = observed.URL, observed.ARN
+	region, account, _, ok := queue.ParseARN(observed.ARN)
+	if !ok {
+		region, account = s.provider.Region, s.provider.AccountID()
+	}
+	status.Region, status.AccountID = region, account
+}
+
+func driftMessage(name string, plan queue.Plan) string {
+	var what []string
+	for _, attribute := range sortedKeys(plan.Attributes) {
+		what = append(what, queue.FieldOf(attribute))
+	}
+	for _, key := range slices.Sorted(slices.Values(append(sortedKeys(plan.Tags), plan.Untag...))) {
+		what = append(what, "tag "+key)
+	}
+	return fmt.Sprintf("Queue %s was changed by someone else: %s", name, strings.Join(what, ", "))
+}
+
+func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
+
+// union is a sorted list of what is in either.
+func union(a, b []string) []string {
+	all := slices.Concat(a, b)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// intersection is the keys that are in both.
+func intersection(a, b map[string]string) []string {
+	var both []string
+	for key := range a {
+		if _, there := b[key]; there {
+			both = append(both, key)
+		}
+	}
+	return both
+}

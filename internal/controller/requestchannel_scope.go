@@ -1,0 +1,60 @@
+package controller
+
+import (
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/queue"
+)
+
+// scope is one reconcile of one channel.
+type scope struct {
+	reconciler *RequestChannelReconciler
+	channel    *v1alpha1.RequestChannel
+	// original is the channel as it was read, and written as it was last read or written.
+	original, written *v1alpha1.RequestChannel
+	provider          *queue.Provider
+	// part is the condition of what is being worked on, for an error to be told on.
+	part string
+	// created says that the request queue was created just now.
+	created bool
+	// settles is when to look again because SQS may still show what was before a write; 0: no such need.
+	settles time.Duration
+}
+
+func (r *RequestChannelReconciler) scope(channel *v1alpha1.RequestChannel) *scope {
+	read := channel.DeepCopy()
+	return &scope{reconciler: r, channel: channel, original: read, written: read, part: v1alpha1.ConditionQueueReady}
+}
+
+// changed reports whether there is a status to write.
+func (s *scope) changed() bool { return !sameStatus(s.written.Status, s.channel.Status) }
+
+// sameStatus compares what would be written: empty and missing are the same.
+func sameStatus(a, b any) bool { return equality.Semantic.DeepEqual(a, b) }
+
+// behind reports whether the channel was read from a cache that does not show our last write yet.
+func (s *scope) behind() bool {
+	s.reconciler.mu.Lock()
+	defer s.reconciler.mu.Unlock()
+	return slices.Contains(s.reconciler.visited[s.channel.UID].superseded, s.channel.ResourceVersion)
+}
+
+// supersede notes that a write has replaced the version that was last read or written. Four are kept: no reconcile
+// writes more often.
+func (s *scope) supersede() {
+	s.reconciler.mu.Lock()
+	defer s.reconciler.mu.Unlock()
+	v := s.reconciler.visited[s.channel.UID]
+	v.superseded = append(v.superseded, s.written.ResourceVersion)
+	v.superseded = v.superseded[max(0, len(v.superseded)-4):]
+	s.reconciler.remember(s.channel.UID, v)
+}
+
+// remembered is what was last set on the request queue.
+func (s *scope) remembered() queue.Remembered {
+	return queue.Remembered{Attributes: s.channel.Status.AppliedAttributes, Tags: s.channel.Status.AppliedTags}
+}

@@ -1,0 +1,150 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/queue"
+)
+
+// This file holds what a namespace's user may not ask for: nobody can make the operator touch a queue that they
+// could not touch themselves.
+
+// provider returns the channel's provider, or why there is none.
+func (r *RequestChannelReconciler) provider(ctx context.Context, channel *v1alpha1.RequestChannel) (*queue.Provider, error) {
+	provider, err := r.Providers.Get(ctx, providerName(channel), channel.Namespace)
+	return provider, explained(err)
+}
+
+// explained turns the errors of Providers into pauses.
+func explained(err error) error {
+	switch {
+	case errors.Is(err, queue.ErrProviderNotFound):
+		return waiting(slowRetry, v1alpha1.ReasonWaitingForProvider, "spec.providerRef: %v", err)
+	case errors.Is(err, queue.ErrProviderNotAllowed):
+		return stalled(v1alpha1.ReasonProviderNotAllowed, "spec.providerRef: %v; the platform team says which namespaces may in its spec.namespaces", err)
+	case errors.Is(err, queue.ErrProviderInvalid):
+		return stalled(v1alpha1.ReasonProviderInvalid, "%v", err)
+	}
+	return err
+}
+
+func providerName(channel *v1alpha1.RequestChannel) string {
+	if ref := channel.Spec.ProviderRef; ref != nil {
+		return ref.Name
+	}
+	return v1alpha1.DefaultProviderName
+}
+
+// permitted refuses what the provider does not allow the channel's namespace.
+func (r *RequestChannelReconciler) permitted(s *scope) error {
+	spec := &s.channel.Spec
+	if spec.QueueName != "" && !s.provider.AllowsQueueName(s.channel.Namespace, spec.QueueName) {
+		remedy := fmt.Sprintf("a pattern in spec.allowedQueueNames of QueueProvider %s would allow it, which the platform team writes", s.provider.Name)
+		if spec.ProviderRef == nil {
+			remedy = "without a QueueProvider none is. Name one that allows it in spec.providerRef of a new RequestChannel"
+		}
+		return stalled(v1alpha1.ReasonQueueNameNotAllowed, "spec.queueName %s is not allowed: %s, or leave spec.queueName unset", spec.QueueName, remedy)
+	}
+	if spec.Policy != "" && !s.provider.AllowPolicies {
+		remedy := fmt.Sprintf("the platform team allows policies by spec.allowPolicies of QueueProvider %s", s.provider.Name)
+		if spec.ProviderRef == nil {
+			remedy = "without a QueueProvider no policy is"
+		}
+		return stalled(v1alpha1.ReasonPolicyNotAllowed, "spec.policy is not allowed: %s", remedy)
+	}
+	return nil
+}
+
+// oldestClaim refuses a name that an older channel claims from the same provider. It is asked before the queue is
+// created; of a queue that exists, the tags say whose it is.
+func (r *RequestChannelReconciler) oldestClaim(ctx context.Context, s *scope) error {
+	if s.channel.Spec.QueueName == "" {
+		return nil // Computed names are never shared.
+	}
+	var claims v1alpha1.RequestChannelList
+	if err := r.Client.List(ctx, &claims, client.MatchingFields{indexClaim: claimOf(s.channel)}); err != nil {
+		return fmt.Errorf("list claims to queue %s: %w", s.channel.Spec.QueueName, err)
+	}
+	for i := range claims.Items {
+		if other := &claims.Items[i]; other.UID != s.channel.UID && older(other, s.channel) {
+			return stalled(v1alpha1.ReasonConflict, "spec.queueName %s is claimed by the older RequestChannel %s/%s", s.channel.Spec.QueueName, other.Namespace, other.Name)
+		}
+	}
+	return nil
+}
+
+// older orders channels by age, and those of one second by name.
+func older(a, b *v1alpha1.RequestChannel) bool {
+	if !a.CreationTimestamp.Equal(&b.CreationTimestamp) {
+		return a.CreationTimestamp.Before(&b.CreationTimestamp)
+	}
+	if a.Namespace != b.Namespace {
+		return a.Namespace < b.Namespace
+	}
+	return a.Name < b.Name
+}
+
+// namedDeadLetter returns the ARN of a dead-letter queue that the channel names rather than has created; empty when
+// it names none.
+func (r *RequestChannelReconciler) namedDeadLetter(ctx context.Context, s *scope) (string, error) {
+	spec := s.channel.Spec.DeadLetter
+	if spec == nil || spec.Queue != nil {
+		return "", nil
+	}
+	s.part = v1alpha1.ConditionDeadLetterReady
+	if spec.ChannelRef != nil {
+		return r.deadLetterOfChannel(ctx, s, spec.ChannelRef.Name)
+	}
+	return spec.ARN, r.deadLetterByARN(ctx, s, spec.ARN)
+}
+
+func (r *RequestChannelReconciler) deadLetterOfChannel(ctx context.Context, s *scope, name string) (string, error) {
+	const field = "spec.deadLetter.channelRef"
+	if name == s.channel.Name {
+		return "", stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: a channel cannot be its own dead-letter queue", field)
+	}
+	other := &v1alpha1.RequestChannel{}
+	err := r.Client.Get(ctx, client.ObjectKey{Namespace: s.channel.Namespace, Name: name}, other)
+	switch {
+	case apierrors.IsNotFound(err):
+		return "", waiting(slowRetry, v1alpha1.ReasonWaitingForDeadLetter, "%s: there is no RequestChannel %s in this namespace yet", field, name)
+	case err != nil:
+		return "", fmt.Errorf("get RequestChannel %s: %w", name, err)
+	case providerName(other) != providerName(s.channel):
+		return "", stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: RequestChannel %s uses another QueueProvider; SQS wants both queues in one account and region", field, name)
+	case (other.Spec.FIFO != nil) != (s.channel.Spec.FIFO != nil):
+		return "", stalled(v1alpha1.ReasonInvalid, "%s: the dead-letter queue of a FIFO queue is a FIFO queue, and of a standard queue a standard queue; RequestChannel %s is not", field, name)
+	case !other.DeletionTimestamp.IsZero() || other.Status.QueueARN == "":
+		return "", waiting(slowRetry, v1alpha1.ReasonWaitingForDeadLetter, "%s: RequestChannel %s has no queue yet", field, name)
+	}
+	return other.Status.QueueARN, nil
+}
+
+// deadLetterByARN lets a channel send its dead letters to a queue within the patterns that its provider allows, or
+// to one whose owner consented.
+func (r *RequestChannelReconciler) deadLetterByARN(ctx context.Context, s *scope, arn string) error {
+	const field = "spec.deadLetter.arn"
+	region, account, name, ok := queue.ParseARN(arn)
+	if !ok || region != s.provider.Region || (s.provider.AccountID() != "" && account != s.provider.AccountID()) {
+		return stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: SQS wants both queues in one account and region (here %s)", field, s.provider.Region)
+	}
+	if s.provider.AllowsQueueName(s.channel.Namespace, name) {
+		return nil
+	}
+	observed, err := s.provider.ConsentOf(ctx, name)
+	if err != nil {
+		return err
+	}
+	if !s.provider.Consents(observed, s.channel.Namespace) {
+		return stalled(v1alpha1.ReasonDeadLetterNotAllowed,
+			"%s: queue %s may not be used from this namespace: its owner can tag it %s=%s/%s, or the platform team can allow the name in spec.allowedQueueNames of the QueueProvider",
+			field, name, v1alpha1.TagAdoptableBy, s.provider.Cluster, s.channel.Namespace)
+	}
+	return nil
+}

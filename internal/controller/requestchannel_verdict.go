@@ -1,0 +1,143 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/queue"
+)
+
+const (
+	// slowRetry is when to try again what only heals outside the cluster: IAM, KMS, another team's queue.
+	slowRetry = 5 * time.Minute
+	// nameLockRetry is when to ask again for a name that SQS refuses for 60 s after its deletion. Asking costs one
+	// request and does not prolong the refusal.
+	nameLockRetry = 15 * time.Second
+	// throttledRetry is when to try again after SQS, rather than our own limiter, asked to slow down.
+	throttledRetry = 10 * time.Second
+	// visibleRetry is when to read again what SQS does not show yet.
+	visibleRetry = 2 * time.Second
+)
+
+// pause is why a reconcile ends before the queue is as asked for: what to tell, and when to go on.
+type pause struct {
+	// stalled: only a change by a human can help.
+	stalled bool
+	// reason and message for the conditions; an empty reason leaves them as they are.
+	reason, message string
+	// after is when to try again; 0 with no cause: when something changes.
+	after time.Duration
+	// cause, if set, is returned, so that the workqueue backs off.
+	cause error
+}
+
+// Error is the message.
+func (p *pause) Error() string { return p.message }
+
+func (p *pause) result() (ctrl.Result, error) {
+	if p.cause != nil {
+		return ctrl.Result{}, p.cause
+	}
+	return ctrl.Result{RequeueAfter: p.after}, nil
+}
+
+func stalled(reason, format string, args ...any) error {
+	return &pause{stalled: true, reason: reason, message: fmt.Sprintf(format, args...), after: slowRetry}
+}
+
+func waiting(after time.Duration, reason, format string, args ...any) error {
+	return &pause{reason: reason, message: fmt.Sprintf(format, args...), after: after}
+}
+
+// notVisible waits for SQS to show a queue that was created a moment ago.
+func notVisible(name string) error {
+	return waiting(visibleRetry, v1alpha1.ReasonProgressing, "queue %s was created and SQS does not show it yet", name)
+}
+
+// notOwned says whose a queue is, and what can be done.
+func notOwned(s *scope, name string, tags map[string]string) error {
+	whose := "has no owner that its tags name"
+	if owner := queue.OwnerIn(tags); owner != (queue.Owner{}) {
+		whose = fmt.Sprintf("belongs to %s %s/%s", kindOf(owner.Kind), owner.Namespace, owner.Name)
+		if owner.Cluster != s.provider.ClusterUID {
+			whose += " of cluster " + owner.Cluster
+		}
+	}
+	return stalled(v1alpha1.ReasonNotOwned,
+		"queue %s exists and %s; it is left alone. Delete it, use another name, or let its owner tag it %s=%s/%s and set adoptionPolicy IfConsented",
+		name, whose, v1alpha1.TagAdoptableBy, s.provider.Cluster, s.channel.Namespace)
+}
+
+func kindOf(kind string) string {
+	switch kind {
+	case v1alpha1.TagKindReply:
+		return "ReplyQueue"
+	case v1alpha1.TagKindDeadLetter:
+		return "the dead letters of RequestChannel"
+	default:
+		return "RequestChannel"
+	}
+}
+
+// judge turns an error into what to tell of it and when to go on; nil stays nil.
+func judge(channel *v1alpha1.RequestChannel, err error) *pause {
+	if err == nil {
+		return nil
+	}
+	var p *pause
+	if errors.As(err, &p) {
+		return p
+	}
+	var kubernetes apierrors.APIStatus
+	if errors.As(err, &kubernetes) || errors.Is(err, context.Canceled) {
+		return &pause{cause: err}
+	}
+	return judgeSQS(channel, err)
+}
+
+func judgeSQS(channel *v1alpha1.RequestChannel, err error) *pause {
+	words := queue.Explain(err)
+	switch class := queue.Classify(err); class {
+	case queue.NotFound:
+		return &pause{reason: v1alpha1.ReasonProgressing, message: "SQS does not show the queue yet", after: visibleRetry}
+	case queue.DeletedRecently:
+		return &pause{
+			reason: v1alpha1.ReasonQueueDeletedRecently, after: nameLockRetry,
+			message: "SQS refuses the queue's name for 60 seconds after a queue of that name was deleted",
+		}
+	case queue.Throttled:
+		after, ours := queue.RetryAfter(err)
+		if !ours {
+			after = time.Duration(float64(throttledRetry) * (0.5 + fraction(channel.UID)))
+		}
+		return &pause{reason: v1alpha1.ReasonThrottled, message: "SQS asks for fewer requests; the queue waits for its turn", after: after}
+	case queue.Denied:
+		return &pause{stalled: true, reason: v1alpha1.ReasonAccessDenied, message: "AWS denies the operator: " + words, after: slowRetry}
+	case queue.KMS:
+		return &pause{stalled: true, reason: v1alpha1.ReasonKMSError, message: queue.FieldOf(queue.KMSMasterKeyID) + ": " + words, after: slowRetry}
+	case queue.Exists:
+		return &pause{stalled: true, reason: v1alpha1.ReasonConflict, message: words, after: slowRetry}
+	case queue.Invalid:
+		return &pause{stalled: true, reason: v1alpha1.ReasonInvalid, message: blame(words) + words, after: slowRetry}
+	default:
+		return &pause{reason: v1alpha1.ReasonSQSUnavailable, message: "SQS does not answer as it should: " + words, cause: err}
+	}
+}
+
+// blame names the field that AWS's words are about, where they name an attribute.
+func blame(words string) string {
+	if attribute := queue.AttributeIn(words); attribute != "" {
+		return queue.FieldOf(attribute) + ": "
+	}
+	if strings.Contains(strings.ToLower(words), "tag") {
+		return "spec.tags: "
+	}
+	return ""
+}

@@ -1,0 +1,211 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+)
+
+const (
+	// indexServes finds pods by the names of the RequestChannels, in their own namespace, that they serve.
+	indexServes = "replyqueue.dev/serves"
+	// indexClaim finds RequestChannels by provider and spec.queueName.
+	indexClaim = "replyqueue.dev/claim"
+	// indexDeadLetter finds RequestChannels by the RequestChannel that is their dead-letter queue.
+	indexDeadLetter = "replyqueue.dev/dead-letter"
+	// indexProvider finds RequestChannels and ReplyHosts by the QueueProvider they name.
+	indexProvider = "replyqueue.dev/provider"
+)
+
+// IndexChannels adds the indexes that the controllers of RequestChannels and QueueProviders look things up by.
+func IndexChannels(ctx context.Context, indexer client.FieldIndexer) error {
+	for _, index := range []struct {
+		object client.Object
+		name   string
+		values client.IndexerFunc
+	}{
+		{&corev1.Pod{}, indexServes, func(o client.Object) []string { return served(o) }},
+		{&v1alpha1.RequestChannel{}, indexClaim, func(o client.Object) []string { return nonEmpty(claimOf(o.(*v1alpha1.RequestChannel))) }},
+		{&v1alpha1.RequestChannel{}, indexDeadLetter, func(o client.Object) []string {
+			if d := o.(*v1alpha1.RequestChannel).Spec.DeadLetter; d != nil && d.ChannelRef != nil {
+				return []string{d.ChannelRef.Name}
+			}
+			return nil
+		}},
+		{&v1alpha1.RequestChannel{}, indexProvider, func(o client.Object) []string { return referenced(o.(*v1alpha1.RequestChannel).Spec.ProviderRef) }},
+		{&v1alpha1.ReplyHost{}, indexProvider, func(o client.Object) []string { return referenced(o.(*v1alpha1.ReplyHost).Spec.ProviderRef) }},
+	} {
+		if err := indexer.IndexField(ctx, index.object, index.name, index.values); err != nil {
+			return fmt.Errorf("index %T by %s: %w", index.object, index.name, err)
+		}
+	}
+	return nil
+}
+
+// SetupWithManager registers the controller, and the indexes of IndexChannels.
+func (r *RequestChannelReconciler) SetupWithManager(mgr ctrl.Manager) error {
+	if err := IndexChannels(context.Background(), mgr.GetFieldIndexer()); err != nil {
+		return err
+	}
+	workers := r.MaxConcurrentReconciles
+	if workers == 0 {
+		workers = 10
+	}
+	asked := predicate.Or[client.Object](predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{})
+	return ctrl.NewControllerManagedBy(mgr).
+		For(&v1alpha1.RequestChannel{}, builder.WithPredicates(asked)).
+		Watches(&v1alpha1.RequestChannel{}, handler.EnqueueRequestsFromMapFunc(r.dependents), builder.WithPredicates(predicate.Funcs{
+			CreateFunc:  func(event.CreateEvent) bool { return false },
+			UpdateFunc:  func(e event.UpdateEvent) bool { return arnOf(e.ObjectOld) != arnOf(e.ObjectNew) },
+			GenericFunc: func(event.GenericEvent) bool { return false },
+		})).
+		Watches(&v1alpha1.QueueProvider{}, handler.EnqueueRequestsFromMapFunc(r.channelsOfProvider),
+			builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(channelsServed), builder.WithPredicates(predicate.Funcs{
+			UpdateFunc: func(e event.UpdateEvent) bool {
+				return !slices.Equal(served(e.ObjectOld), served(e.ObjectNew)) || standing(e.ObjectOld) != standing(e.ObjectNew)
+			},
+			GenericFunc: func(event.GenericEvent) bool { return false },
+		})).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: workers,
+			// An outage of SQS is retried within a second at first and every five minutes in the end.
+			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](500*time.Millisecond, slowRetry),
+		}).
+		Complete(r)
+}
+
+// dependents are the channels that wait for this one: to be their dead-letter queue, or to give up a name.
+func (r *RequestChannelReconciler) dependents(ctx context.Context, o client.Object) []reconcile.Request {
+	channel := o.(*v1alpha1.RequestChannel)
+	requests := r.channels(ctx, client.InNamespace(channel.Namespace), client.MatchingFields{indexDeadLetter: channel.Name})
+	if claim := claimOf(channel); claim != "" {
+		requests = append(requests, r.channels(ctx, client.MatchingFields{indexClaim: claim})...)
+	}
+	return requests
+}
+
+func (r *RequestChannelReconciler) channelsOfProvider(ctx context.Context, o client.Object) []reconcile.Request {
+	return r.channels(ctx, client.MatchingFields{indexProvider: o.GetName()})
+}
+
+func (r *RequestChannelReconciler) channels(ctx context.Context, options ...client.ListOption) []reconcile.Request {
+	var list v1alpha1.RequestChannelList
+	if err := r.Client.List(ctx, &list, options...); err != nil {
+		// From the cache, only a missing index fails, and then the controller does not start.
+		ctrl.LoggerFrom(ctx).Error(err, "List RequestChannels")
+		return nil
+	}
+	requests := make([]reconcile.Request, len(list.Items))
+	for i := range list.Items {
+		requests[i].NamespacedName = client.ObjectKeyFromObject(&list.Items[i])
+	}
+	return requests
+}
+
+func channelsServed(_ context.Context, o client.Object) []reconcile.Request {
+	var requests []reconcile.Request
+	for _, name := range served(o) {
+		requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: name}})
+	}
+	return requests
+}
+
+// countResponders counts the pods that serve the channel into its status.
+func (r *RequestChannelReconciler) countResponders(ctx context.Context, channel *v1alpha1.RequestChannel) error {
+	var pods corev1.PodList
+	err := r.Client.List(ctx, &pods, client.InNamespace(channel.Namespace), client.MatchingFields{indexServes: channel.Name}, client.UnsafeDisableDeepCopy)
+	if err != nil {
+		return fmt.Errorf("list responders: %w", err)
+	}
+	var total, ready int32
+	for i := range pods.Items {
+		switch standing(&pods.Items[i]) {
+		case podReady:
+			ready++
+			total++
+		case podPresent:
+			total++
+		}
+	}
+	channel.Status.Responders = &v1alpha1.ResponderCounts{Total: &total, Ready: &ready}
+	return nil
+}
+
+type podStanding int
+
+const (
+	podOver podStanding = iota
+	podPresent
+	podReady
+)
+
+// standing is what a pod counts for.
+func standing(o client.Object) podStanding {
+	pod := o.(*corev1.Pod)
+	if pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+		return podOver
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
+			return podReady
+		}
+	}
+	return podPresent
+}
+
+// served are the names of the channels that an opted-in pod says it serves.
+func served(o client.Object) []string {
+	switch o.GetLabels()[v1alpha1.LabelInject] {
+	case v1alpha1.InjectTrue, v1alpha1.InjectBestEffort:
+	default:
+		return nil
+	}
+	var all []string
+	for name := range strings.SplitSeq(o.GetAnnotations()[v1alpha1.AnnotationServes], ",") {
+		if name = strings.TrimSpace(name); name != "" && !slices.Contains(all, name) {
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
+// claimOf is the name that a channel chose, in its provider; empty when it chose none, or would not write to it.
+func claimOf(channel *v1alpha1.RequestChannel) string {
+	if channel.Spec.QueueName == "" || channel.Spec.ManagementPolicy == v1alpha1.ManagementPolicyObserve {
+		return ""
+	}
+	return providerName(channel) + "/" + channel.Spec.QueueName
+}
+
+func arnOf(o client.Object) string { return o.(*v1alpha1.RequestChannel).Status.QueueARN }
+
+func referenced(ref *v1alpha1.ProviderReference) []string {
+	if ref == nil {
+		return nil
+	}
+	return nonEmpty(ref.Name)
+}
+
+func nonEmpty(value string) []string {
+	if value == "" {
+		return nil
+	}
+	return []string{value}
+}

@@ -1,0 +1,311 @@
+package rpcclient
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+)
+
+// vectors reads a file of docs/protocol/vectors.
+func vectors[T any](t *testing.T, name string) []T {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("..", "..", "docs", "protocol", "vectors", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []T
+	if err := json.Unmarshal(b, &out); err != nil {
+		t.Fatal(err)
+	}
+	if len(out) == 0 {
+		t.Fatalf("no cases in %s", name)
+	}
+	return out
+}
+
+// vectorTime is "now" in the vectors: their envelopes' t.
+var vectorTime = time.UnixMilli(1_700_000_000_000)
+
+type vectorMessage struct {
+	Body       string            `json:"body"`
+	Attributes map[string]string `json:"attributes"`
+}
+
+func (v vectorMessage) message() *types.Message {
+	m := &types.Message{Body: &v.Body, MessageId: aws.String("m"), ReceiptHandle: aws.String("h"), MessageAttributes: map[string]types.MessageAttributeValue{}}
+	for name, value := range v.Attributes {
+		m.MessageAttributes[name] = stringAttribute(value)
+	}
+	return m
+}
+
+// offlineServer is a channel's server that never touches the network.
+func offlineServer(t *testing.T, defaultMethod string, opts ...Option) *channelServer {
+	t.Helper()
+	client := sqs.New(sqs.Options{Region: "eu-west-1"})
+	r, err := NewResponder(client, append([]Option{
+		WithChannels(ChannelConfig{Name: "login", URL: ownQueue}),
+		WithReturnAddresses(ReturnAddressPolicy{Prefixes: []string{"rq_c_r_", "__RequesterClientQueues__"}}),
+		WithDefaultMethod(defaultMethod, 30*time.Second),
+	}, opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.stop)
+	NewMethod[json.RawMessage, json.RawMessage]("calculate_sum").Handle(r, func(_ context.Context, m json.RawMessage) (json.RawMessage, error) { return m, nil })
+	return r.servers[0]
+}
+
+// freshDelivery is a first receive of a message of that age.
+func freshDelivery(age time.Duration) delivery {
+	return delivery{sent: vectorTime.Add(-age), firstReceive: vectorTime, count: 1, local: vectorTime}
+}
+
+func TestRequestVectors(t *testing.T) {
+	type vector struct {
+		Name string `json:"name"`
+		vectorMessage
+		DefaultMethod *string `json:"defaultMethod"`
+		AgeMS         int64   `json:"ageMs"`
+		Want          struct {
+			Peer      string            `json:"peer"`
+			Method    string            `json:"method"`
+			Payload   string            `json:"payload"`
+			BudgetMS  int64             `json:"budgetMs"`
+			Attempt   int               `json:"attempt"`
+			Metadata  map[string]string `json:"metadata"`
+			Situation string            `json:"situation"`
+			Code      Code              `json:"code"`
+		} `json:"want"`
+	}
+	for _, v := range vectors[vector](t, "requests.json") {
+		t.Run(v.Name, func(t *testing.T) {
+			method := "calculate_sum"
+			if v.DefaultMethod != nil {
+				method = *v.DefaultMethod
+			}
+			s := offlineServer(t, method)
+			q := s.admit(v.message(), freshDelivery(time.Duration(v.AgeMS)*time.Millisecond), vectorTime)
+			if v.Want.Peer != "" && q.peer.String() != v.Want.Peer {
+				t.Errorf("peer %s, want %s", q.peer, v.Want.Peer)
+			}
+			if v.Want.Situation != "" {
+				if q.refusal == nil || q.situation.String() != v.Want.Situation {
+					t.Errorf("situation %s, %v; want %s", q.situation, q.refusal, v.Want.Situation)
+				}
+				if v.Want.Code != "" && CodeOf(q.refusal) != v.Want.Code {
+					t.Errorf("refused with %v, want %s", q.refusal, v.Want.Code)
+				}
+				return
+			}
+			if q.refusal != nil {
+				t.Fatalf("refused: %s: %v", q.situation, q.refusal)
+			}
+			if q.method != v.Want.Method || string(q.payload) != v.Want.Payload ||
+				q.budget.Milliseconds() != v.Want.BudgetMS || q.info.Attempt != v.Want.Attempt || !maps.Equal(q.info.metadata, v.Want.Metadata) {
+				t.Errorf("got %+v, want %+v", q, v.Want)
+			}
+		})
+	}
+}
+
+func TestReplyVectors(t *testing.T) {
+	type vector struct {
+		Name string `json:"name"`
+		vectorMessage
+		Want struct {
+			Payload      string            `json:"payload"`
+			Code         Code              `json:"code"`
+			Outcome      string            `json:"outcome"`
+			Message      *string           `json:"message"`
+			Details      []json.RawMessage `json:"details"`
+			RetryAfterMS int64             `json:"retryAfterMs"`
+		} `json:"want"`
+	}
+	for _, v := range vectors[vector](t, "replies.json") {
+		t.Run(v.Name, func(t *testing.T) {
+			c := &call{id: newCallID(newNonce())}
+			m := v.message()
+			var payload []byte
+			err := c.read(answer{body: *m.Body, envelope: attribute(m, attributeEnvelope)}, func(b []byte) error {
+				payload = b
+				return nil
+			})
+			if v.Want.Code == "" {
+				if err != nil || string(payload) != v.Want.Payload {
+					t.Errorf("got %q, %v; want %q", payload, err, v.Want.Payload)
+				}
+				return
+			}
+			if err == nil || err.Code != v.Want.Code || err.Outcome.String() != v.Want.Outcome ||
+				err.RetryAfter.Milliseconds() != v.Want.RetryAfterMS || len(err.Details) != len(v.Want.Details) {
+				t.Fatalf("got %#v, want %+v", err, v.Want)
+			}
+			if v.Want.Message != nil && err.Message != *v.Want.Message {
+				t.Errorf("message %q, want %q", err.Message, *v.Want.Message)
+			}
+		})
+	}
+}
+
+func TestAnswerVectors(t *testing.T) {
+	type vector struct {
+		Name    string        `json:"name"`
+		Request vectorMessage `json:"request"`
+		Result  struct {
+			Payload       string            `json:"payload"`
+			PayloadBase64 string            `json:"payloadBase64"`
+			Code          Code              `json:"code"`
+			Message       string            `json:"message"`
+			Details       []json.RawMessage `json:"details"`
+			RetryAfterMS  int64             `json:"retryAfterMs"`
+			Rejected      bool              `json:"rejected"`
+		} `json:"result"`
+		Want struct {
+			To         string            `json:"to"`
+			Body       string            `json:"body"`
+			Attributes map[string]string `json:"attributes"`
+		} `json:"want"`
+	}
+	for _, v := range vectors[vector](t, "answers.json") {
+		t.Run(v.Name, func(t *testing.T) {
+			q := offlineServer(t, "calculate_sum").admit(v.Request.message(), freshDelivery(0), vectorTime)
+			if q.refusal != nil {
+				t.Fatal(q.refusal)
+			}
+			payload := []byte(v.Result.Payload)
+			if v.Result.PayloadBase64 != "" {
+				payload, _ = base64.StdEncoding.DecodeString(v.Result.PayloadBase64)
+			}
+			content := answerContent(q, payload)
+			if v.Result.Code != "" {
+				content = errorContent(q, &Error{
+					Code: v.Result.Code, Message: v.Result.Message, Details: compact(t, v.Result.Details),
+					RetryAfter: time.Duration(v.Result.RetryAfterMS) * time.Millisecond,
+				}, v.Result.Rejected)
+			}
+			m := &replyMessage{to: q.to, content: content}
+			entry, ok := m.entry(vectorTime)
+			if !ok {
+				t.Fatal("not sent")
+			}
+			got := map[string]string{}
+			for name, a := range entry.MessageAttributes {
+				got[name] = *a.StringValue
+			}
+			if *entry.MessageBody != v.Want.Body || !maps.Equal(got, v.Want.Attributes) || m.to.queueURL != v.Want.To {
+				t.Errorf("to %s\nbody %s\nattributes %v\nwant %+v", m.to.queueURL, *entry.MessageBody, got, v.Want)
+			}
+		})
+	}
+}
+
+// compact undoes the vectors' indentation.
+func compact(t *testing.T, details []json.RawMessage) []json.RawMessage {
+	t.Helper()
+	var out []json.RawMessage
+	for _, d := range details {
+		var v any
+		if err := json.Unmarshal(d, &v); err != nil {
+			t.Fatal(err)
+		}
+		b, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, b)
+	}
+	return out
+}
+
+func TestBodyVectors(t *testing.T) {
+	type vector struct {
+		PayloadBase64 string `json:"payloadBase64"`
+		Body          string `json:"body"`
+		Encoding      string `json:"encoding"`
+	}
+	for _, v := range vectors[vector](t, "bodies.json") {
+		payload, err := base64.StdEncoding.DecodeString(v.PayloadBase64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body, encoding := encodeBody(payload); body != v.Body || encoding != v.Encoding {
+			t.Errorf("%q: got %q as %s, want %q as %s", payload, body, encoding, v.Body, v.Encoding)
+		}
+		if back, err := decodeBody(v.Body, v.Encoding); err != nil || string(back) != string(payload) {
+			t.Errorf("%q as %s: got %q, %v, want %q", v.Body, v.Encoding, back, err, payload)
+		}
+	}
+}
+
+func TestReturnAddressVectors(t *testing.T) {
+	type vector struct {
+		Name   string `json:"name"`
+		Policy struct {
+			Prefixes []string `json:"prefixes"`
+			Accounts []string `json:"accounts"`
+		} `json:"policy"`
+		RequestQueue string  `json:"requestQueue"`
+		Received     string  `json:"received"`
+		Want         *string `json:"want"`
+	}
+	for _, v := range vectors[vector](t, "return-addresses.json") {
+		t.Run(v.Name, func(t *testing.T) {
+			got, err := checkReturnAddress(ReturnAddressPolicy{Prefixes: v.Policy.Prefixes, Accounts: v.Policy.Accounts}, v.RequestQueue, v.Received)
+			switch {
+			case v.Want == nil && err == nil:
+				t.Errorf("accepted as %s", got)
+			case v.Want != nil && (err != nil || got.String() != *v.Want):
+				t.Errorf("got %s, %v; want %s", got, err, *v.Want)
+			}
+		})
+	}
+}
+
+// The request that goes out is what the document says, and what our responder reads.
+func TestRequestOnTheWire(t *testing.T) {
+	r, err := NewRequester(sqs.New(sqs.Options{Region: "eu-west-1"}), StaticReplyQueue(ownQueue), WithChannels(
+		ChannelConfig{Name: "login", URL: ownQueue}, ChannelConfig{Name: "fifo", URL: ownQueue + ".fifo"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Shutdown(context.Background()) }()
+	for _, tc := range []struct{ channel, group, wantGroup, wantDedup string }{
+		{"login", "", "", ""},
+		{"login", "tenant", "tenant", ""},
+		{"fifo", "", "CALLID", "CALLID-1"},
+		{"fifo", "order-7", "order-7", "CALLID-1"},
+	} {
+		ch, err := r.Channel(tc.channel)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &call{
+			requester: r, channel: ch, method: "calculate_sum", id: "CALLID", group: tc.group,
+			replyTo: "https://sqs.eu-west-1.amazonaws.com/111122223333/rq_c_r_7f3a#CALLID", deadline: vectorTime.Add(30 * time.Second),
+		}
+		if err := c.prepare("json", []byte(`{"Numbers":[1,2]}`), callConfig{metadata: map[string]string{"k": "v"}}); err != nil {
+			t.Fatal(err)
+		}
+		e, ok := c.entry(vectorTime)
+		if !ok || len(e.MessageAttributes) != 2 || aws.ToString(e.MessageGroupId) != tc.wantGroup || aws.ToString(e.MessageDeduplicationId) != tc.wantDedup {
+			t.Fatalf("%+v: entry %+v", tc, e)
+		}
+		const want = `{"k":"q","v":1,"id":"CALLID","m":"calculate_sum","e":"t","md":{"k":"v"},"b":30000,"t":1700000000000,"a":1}`
+		if got := *e.MessageAttributes[attributeEnvelope].StringValue; got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+		if got := *e.MessageAttributes[attributeReplyTo].StringValue; got != c.replyTo {
+			t.Errorf("return address %s", got)
+		}
+	}
+}
