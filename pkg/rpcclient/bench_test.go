@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/replyqueue/replyqueue/pkg/rpcclient"
 )
 
 // BenchmarkCall measures whole calls against SQS in process (no sockets): nanoseconds and allocations of
@@ -17,7 +19,7 @@ func BenchmarkCall(b *testing.B) {
 	for _, callers := range []int{1, 16, 256, 2048} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
 			p := newPair(b)
-			stop := p.serve(b, addUp)
+			stop := p.serve(b, addUp, rpcclient.WithReceiveWait(time.Second))
 			defer stop()
 			p.call(b)
 			before := p.server.Requests()
@@ -52,6 +54,7 @@ func BenchmarkCall(b *testing.B) {
 			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
 			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
 			b.ReportMetric(float64(p.server.Requests()-before)/float64(b.N), "requests/call")
+			b.Logf("per action: %v %v", p.requester.Stats().Requests, p.responder.Stats().Requests)
 		})
 	}
 }

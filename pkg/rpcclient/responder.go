@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 )
@@ -173,34 +174,44 @@ type slots struct {
 	mu        sync.Mutex
 	free      int // places for handlers
 	total     int
-	unsettled int // replies under way
-	wake      chan struct{}
+	unsettled int           // replies under way
+	wake      chan struct{} // closed at the next change; nil: nobody waits
 }
 
 // unsettledPerSlot bounds replies under way: when SQS stops taking replies, requests stop being taken.
 const unsettledPerSlot = 4
 
-func newSlots(n int) *slots { return &slots{free: n, total: n, wake: make(chan struct{}, 1)} }
+func newSlots(n int) *slots { return &slots{free: n, total: n} }
 
-// acquire waits for at least one place and takes up to want; 0 when ctx ends or stop is closed.
+// slotPatience is how long a receive waits for all its places once it has some: handlers that take
+// microseconds give theirs back in that time, so that receives are full; next to handlers that take
+// longer it does not matter.
+const slotPatience = 3 * time.Millisecond
+
+// acquire waits for want places, or after slotPatience for at least one, and takes them; 0 when ctx ends
+// or stop is closed.
 func (s *slots) acquire(ctx context.Context, stop <-chan struct{}, want int) int {
+	var patience *time.Timer
+	var over <-chan time.Time
+	enough := want
+	defer func() {
+		if patience != nil {
+			patience.Stop()
+		}
+	}()
 	for {
-		s.mu.Lock()
-		n := min(want, s.free)
-		if s.unsettled >= s.total*unsettledPerSlot {
-			n = 0
-		}
-		s.free -= n
-		more := n > 0 && s.free > 0
-		s.mu.Unlock()
-		if more {
-			s.signal() // another poller may be waiting for the rest
-		}
+		n, some, wake := s.take(want, enough)
 		if n > 0 {
 			return n
 		}
+		if some && patience == nil {
+			patience = time.NewTimer(slotPatience)
+			over = patience.C
+		}
 		select {
-		case <-s.wake:
+		case <-wake:
+		case <-over:
+			enough, over = 1, nil
 		case <-ctx.Done():
 			return 0
 		case <-stop:
@@ -209,28 +220,45 @@ func (s *slots) acquire(ctx context.Context, stop <-chan struct{}, want int) int
 	}
 }
 
+// take takes up to want places if there are enough. Otherwise some reports whether there are any, and
+// wake is closed when there are more.
+func (s *slots) take(want, enough int) (n int, some bool, wake <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unsettled < s.total*unsettledPerSlot && s.free >= enough {
+		n = min(want, s.free)
+		s.free -= n
+		return n, true, nil
+	}
+	if s.wake == nil {
+		s.wake = make(chan struct{})
+	}
+	return 0, s.free > 0, s.wake
+}
+
 func (s *slots) release(n int) {
 	if n == 0 {
 		return
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.free += n
-	s.mu.Unlock()
 	s.signal()
 }
 
 func (s *slots) replying(n int) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.unsettled += n
-	s.mu.Unlock()
 	if n < 0 {
 		s.signal()
 	}
 }
 
+// signal wakes everybody who waits. It is called with the lock held.
 func (s *slots) signal() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
+	if s.wake != nil {
+		close(s.wake)
+		s.wake = nil
 	}
 }

@@ -2,6 +2,7 @@ package rpcclient
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
@@ -70,7 +71,7 @@ func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 			s.serve(m, d)
 		})
 	}
-	return len(msgs) == n, nil
+	return len(msgs) == s.share, nil
 }
 
 // serve takes one message from its receive to its settlement.
@@ -128,7 +129,7 @@ func (s *channelServer) run(q *request) {
 		err = Errorf(Internal, "the handler panicked")
 	case err != nil:
 		situation = HandlerFailed
-		if _, ok := err.(*undecodable); ok {
+		if errors.As(err, new(*undecodable)) {
 			situation = Undecodable
 			err = Errorf(InvalidArgument, "%w", err)
 		}
