@@ -15,7 +15,7 @@ func (h *indexed[T]) first() T { return h.items[0] }
 
 func (h *indexed[T]) push(item T) {
 	h.items = append(h.items, item)
-	*h.place(item) = int32(len(h.items) - 1) //nolint:gosec // two thousand million messages do not fit in memory
+	*h.place(item) = int32(len(h.items) - 1) // two thousand million messages do not fit in memory
 	h.up(len(h.items) - 1)
 }
 
@@ -78,6 +78,6 @@ func (h *indexed[T]) down(i int) bool {
 
 func (h *indexed[T]) swap(i, j int) {
 	h.items[i], h.items[j] = h.items[j], h.items[i]
-	*h.place(h.items[i]) = int32(i) //nolint:gosec // see push
-	*h.place(h.items[j]) = int32(j) //nolint:gosec // see push
+	*h.place(h.items[i]) = int32(i)
+	*h.place(h.items[j]) = int32(j)
 }

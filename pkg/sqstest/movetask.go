@@ -122,8 +122,10 @@ func (ts *moveTasks) start(t *moveTask) *apiError {
 	if ts.of == nil {
 		ts.of = map[*queue][]*moveTask{}
 	}
-	list := append(ts.of[t.source], t)
-	ts.of[t.source] = list[max(0, len(list)-maxListedTasks):]
+	ts.of[t.source] = append(ts.of[t.source], t)
+	if list := ts.of[t.source]; len(list) > maxListedTasks {
+		ts.of[t.source] = list[len(list)-maxListedTasks:]
+	}
 	ts.schedule(t)
 	return nil
 }

@@ -77,7 +77,7 @@ func bind[In input](f func(c *call, in In) (any, *apiError)) action {
 var actions map[string]action
 
 // In a function, because the actions and what they call refer to each other.
-func init() { //nolint:gochecknoinits // see above
+func init() {
 	actions = map[string]action{
 		"AddPermission":                bind(addPermission),
 		"CancelMessageMoveTask":        bind(cancelMessageMoveTask),

@@ -28,7 +28,7 @@ type check struct {
 
 // kit is what a check works with. Its methods end the check by panicking with a failure.
 type kit struct {
-	ctx  context.Context //nolint:containedctx // a check's own
+	ctx  context.Context
 	c    *sqs.Client
 	urls []string
 }

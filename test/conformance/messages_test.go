@@ -284,7 +284,9 @@ func messageChecks() []check {
 		{"receive/no-attributes-asked-for", "recorded test_receive_message_message_attribute_names_filters", 0, func(k *kit) {
 			u := k.queue(nil)
 			k.send(u, "msg", attribute("Hello", "String", "There"))
-			m := k.one(u, func(in *sqs.ReceiveMessageInput) { in.MessageAttributeNames, in.MessageSystemAttributeNames, in.AttributeNames = nil, nil, nil }) //nolint:staticcheck // see receive
+			m := k.one(u, func(in *sqs.ReceiveMessageInput) {
+				in.MessageAttributeNames, in.MessageSystemAttributeNames, in.AttributeNames = nil, nil, nil //nolint:staticcheck // see receive
+			})
 			equal(k, "attributes", len(m.MessageAttributes)+len(m.Attributes), 0)
 			equal(k, "MD5", str(m.MD5OfMessageAttributes), "")
 		}},
