@@ -17,6 +17,7 @@ import (
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/operator"
+	"github.com/replyqueue/replyqueue/internal/webhook"
 )
 
 // The users of these tests, as the API server names them. The group masters is added where RBAC is not what is
@@ -199,10 +200,7 @@ var _ = Describe("The policy on pods", func() {
 
 	It("refuses outputs from anybody but the operator, and says what to edit", func(ctx SpecContext) {
 		pod := opted(ctx)
-		for _, key := range []string{
-			v1alpha1.AnnotationInjected, v1alpha1.AnnotationReplyQueueURL, v1alpha1.AnnotationChannels, v1alpha1.AnnotationReturnAddresses,
-			v1alpha1.AnnotationRegion, v1alpha1.AnnotationEndpoint, v1alpha1.AnnotationWaitingFor, "url.replyqueue.dev/login", "url.replyqueue.dev/other",
-		} {
+		for _, key := range append(webhook.Outputs(), "url.replyqueue.dev/login", "url.replyqueue.dev/other") {
 			err := patchAs(ctx, admin, pod, fmt.Sprintf(injectedPod, key, "mine"))
 			Expect(err).To(beForbidden(key+" is written by Replyqueue", "replyqueue.dev/calls", "pod template"))
 			Expect(patchAs(ctx, impersonate(theOperator, masters), pod, fmt.Sprintf(injectedPod, key, "the operator's"))).To(Succeed())

@@ -19,6 +19,7 @@ import (
 	. "github.com/onsi/gomega"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -29,6 +30,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
@@ -36,7 +38,10 @@ import (
 )
 
 // One API server with everything of config/default applied, and the operator in it under its own service
-// account, as a plain process would run.
+// account, as a plain process would run. It answers admission, and leaves leadership to a replica that does
+// not exist: no controller changes what the specs look at, but where a spec lets it lead.
+const leaderLease = "replyqueue-leader"
+
 var (
 	control   *envtest.Environment
 	admin     client.Client
@@ -76,6 +81,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	apply(ctx, installed)
 	patchWebhookURL(ctx, "https://localhost:1") // nobody answers until an operator runs
 
+	lead(ctx, "a replica elsewhere")
 	running = start(operatorConfig(ctx))
 	DeferCleanup(func() { Expect(running.stop()).To(Succeed()) })
 	Eventually(ctx, running.ready).WithTimeout(30 * time.Second).Should(Succeed())
@@ -105,6 +111,14 @@ func decode(text []byte) []*unstructured.Unstructured {
 			objects = append(objects, object)
 		}
 	}
+}
+
+// read reads a file of config.
+func read(file string) []*unstructured.Unstructured {
+	GinkgoHelper()
+	text, err := os.ReadFile(file)
+	Expect(err).NotTo(HaveOccurred())
+	return decode(text)
 }
 
 // apply applies on the server's side, strictly: an unknown field is an error.
@@ -204,6 +218,27 @@ func (p *process) ready() error {
 		return fmt.Errorf("%s: %s", response.Status, text)
 	}
 	return nil
+}
+
+// lead makes a replica the leader for the hour; "" lets the next one that asks become it.
+func lead(ctx context.Context, replica string) {
+	GinkgoHelper()
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: operator.DefaultNamespace, Name: leaderLease}}
+	_, err := controllerutil.CreateOrUpdate(ctx, admin, lease, func() error {
+		now := metav1.NowMicro()
+		lease.Spec = coordinationv1.LeaseSpec{
+			HolderIdentity: &replica, LeaseDurationSeconds: ptr.To[int32](3600), AcquireTime: &now, RenewTime: &now,
+		}
+		return nil
+	})
+	Expect(err).NotTo(HaveOccurred())
+}
+
+// leader is the identity of the replica that leads.
+func leader(ctx context.Context) (string, error) {
+	var lease coordinationv1.Lease
+	err := admin.Get(ctx, client.ObjectKey{Namespace: operator.DefaultNamespace, Name: leaderLease}, &lease)
+	return ptr.Deref(lease.Spec.HolderIdentity, ""), err
 }
 
 func freePort() int {

@@ -14,16 +14,19 @@ import (
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 )
 
-// outputAnnotations, and every annotation under v1alpha1.AnnotationChannelURLPrefix, are written by the
-// operator (AnnotationInjected: by this package) and never believed when a template presets them.
-var outputAnnotations = []string{
-	v1alpha1.AnnotationInjected,
-	v1alpha1.AnnotationReplyQueueURL,
-	v1alpha1.AnnotationChannels,
-	v1alpha1.AnnotationReturnAddresses,
-	v1alpha1.AnnotationRegion,
-	v1alpha1.AnnotationEndpoint,
-	v1alpha1.AnnotationWaitingFor,
+// Outputs are the annotations that, with all under v1alpha1.AnnotationChannelURLPrefix, are written by the
+// operator (AnnotationInjected: by this package) and never believed when a template presets them. The
+// admission policy on pods names the same.
+func Outputs() []string {
+	return []string{
+		v1alpha1.AnnotationInjected,
+		v1alpha1.AnnotationReplyQueueURL,
+		v1alpha1.AnnotationChannels,
+		v1alpha1.AnnotationReturnAddresses,
+		v1alpha1.AnnotationRegion,
+		v1alpha1.AnnotationEndpoint,
+		v1alpha1.AnnotationWaitingFor,
+	}
 }
 
 // Inject prepares an opted-in pod, as it is about to be created, in place. A pod without the label, with
@@ -78,7 +81,7 @@ func isMirror(pod *corev1.Pod) bool {
 
 // IsOutput reports whether an annotation on an opted-in pod belongs to the operator.
 func IsOutput(annotation string) bool {
-	return slices.Contains(outputAnnotations, annotation) ||
+	return slices.Contains(Outputs(), annotation) ||
 		strings.HasPrefix(annotation, v1alpha1.AnnotationChannelURLPrefix)
 }
 
