@@ -107,6 +107,12 @@ test: controlplane ## Run all tests, with the race detector where there is a C c
 fuzz: ## Run every Fuzz function for FUZZTIME=20s, all together at most FUZZTOTAL (0: no bound).
 	$(GO) run ./hack/fuzz -each $(FUZZTIME) -total $(FUZZTOTAL)
 
+SERVERS ?= sqstest,moto,local-aws-sqs
+
+.PHONY: conformance
+conformance: ## Check what SQS does against SERVERS: ours, moto and local-aws-sqs where they can be had.
+	$(GO) test ./test/conformance -count=1 -v -run Servers -servers=$(SERVERS)
+
 .PHONY: controlplane
 controlplane: ## Get etcd, kube-apiserver, kubectl, ... into bin/k8s (cold: minutes; then nothing).
 	@$(GO) run ./hack/controlplane -dir $(K8S)
