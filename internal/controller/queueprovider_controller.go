@@ -145,7 +145,7 @@ func (r *QueueProviderReconciler) judge(ctx context.Context, provider *v1alpha1.
 	}
 	conditions.Remove(provider, v1alpha1.ConditionInUse)
 	if provider.Name == v1alpha1.DefaultProviderName {
-		conditions.Stalled(provider, v1alpha1.ReasonProviderInvalid, `the name "default" stands for the operator's own environment: use another name`)
+		conditions.Stalled(provider, v1alpha1.ReasonProviderInvalid, `the name "default" is reserved: it stands for the operator's own environment: use another name`)
 		return
 	}
 	built, err := r.Clients.Check(ctx, provider)

@@ -353,3 +353,9 @@ func (w *world) stopped(o client.Object) {
 	_, err := w.channels.Reconcile(w.ctx, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(o)})
 	gomega.Expect(err).To(gomega.MatchError(errStopped))
 }
+
+func requestFor(o client.Object) ctrl.Request {
+	return ctrl.Request{NamespacedName: client.ObjectKeyFromObject(o)}
+}
+
+func mergeFrom(o client.Object) client.Patch { return client.MergeFrom(o) }
