@@ -168,9 +168,10 @@ func (s *stage) recordOf(ctx context.Context, url string) (*v1alpha1.ReplyQueue,
 	return nil, nil
 }
 
+// heartbeats counts the pods' Leases; the operator has one of its own among them.
 func (s *stage) heartbeats(ctx context.Context) (int, error) {
 	var list coordinationv1.LeaseList
-	err := s.kube.List(ctx, &list, client.InNamespace(v1alpha1.HeartbeatNamespace))
+	err := s.kube.List(ctx, &list, client.InNamespace(v1alpha1.HeartbeatNamespace), client.HasLabels{v1alpha1.LabelPodUID})
 	return len(list.Items), err
 }
 
