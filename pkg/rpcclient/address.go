@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // ReturnAddressPolicy says which reply queues a responder may answer. A return address comes from
@@ -143,44 +144,88 @@ func checkReturnAddress(policy ReturnAddressPolicy, requestQueue, received strin
 	if err != nil {
 		return returnAddress{}, fmt.Errorf("request queue URL: %w", err)
 	}
-	host, virtual, hasVirtual := strings.Cut(received, "#")
+	return newAddressChecker(policy, own).check(received)
+}
+
+// addressChecker is checkReturnAddress for one request queue. It remembers the reply queues it has
+// accepted, since requesters call again.
+type addressChecker struct {
+	policy   ReturnAddressPolicy
+	own      queueAddress
+	base     *url.URL // where replies go
+	policyOK error
+
+	mu       sync.Mutex
+	accepted map[string]string // received queue URL → rebuilt URL
+}
+
+// maxAcceptedAddresses bounds what an addressChecker remembers.
+const maxAcceptedAddresses = 4096
+
+func newAddressChecker(policy ReturnAddressPolicy, own queueAddress) *addressChecker {
+	c := &addressChecker{policy: policy, own: own, base: own.base, accepted: map[string]string{}}
+	if policy.Endpoint != "" {
+		base, err := url.Parse(policy.Endpoint)
+		if err != nil || base.Host == "" {
+			c.policyOK = errors.New("own endpoint is not a URL")
+		}
+		c.base = base
+	}
+	if c.policy.Region == "" {
+		c.policy.Region = own.region
+	}
+	if c.policy.AccountID == "" {
+		c.policy.AccountID = own.account
+	}
+	return c
+}
+
+func (c *addressChecker) check(received string) (returnAddress, error) {
+	if c.policyOK != nil {
+		return returnAddress{}, c.policyOK
+	}
+	queue, virtual, hasVirtual := strings.Cut(received, "#")
 	if hasVirtual && (virtual == "" || len(virtual) > maxVirtualNameBytes ||
 		strings.Contains(virtual, "#") || !isPrintableASCII(virtual)) {
 		return returnAddress{}, errors.New("no usable name after the #")
 	}
-	q, err := parseQueueURL(host)
+	c.mu.Lock()
+	rebuilt, ok := c.accepted[queue]
+	c.mu.Unlock()
+	if ok {
+		return returnAddress{queueURL: rebuilt, virtual: virtual}, nil
+	}
+	rebuilt, err := c.checkQueue(queue)
 	if err != nil {
 		return returnAddress{}, err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.accepted) >= maxAcceptedAddresses {
+		clear(c.accepted)
+	}
+	c.accepted[queue] = rebuilt
+	return returnAddress{queueURL: rebuilt, virtual: virtual}, nil
+}
 
-	base := own.base
-	if policy.Endpoint != "" {
-		if base, err = url.Parse(policy.Endpoint); err != nil {
-			return returnAddress{}, fmt.Errorf("own endpoint: %w", err)
-		}
+// checkQueue checks a queue's URL and rebuilds it on our own base.
+func (c *addressChecker) checkQueue(received string) (string, error) {
+	q, err := parseQueueURL(received)
+	if err != nil {
+		return "", err
 	}
-	onOwnHost := strings.EqualFold(q.base.Host, base.Host) || strings.EqualFold(q.base.Host, own.base.Host)
-	region := policy.Region
-	if region == "" {
-		region = own.region
+	onOwnHost := strings.EqualFold(q.base.Host, c.base.Host) || strings.EqualFold(q.base.Host, c.own.base.Host)
+	switch {
+	case !onOwnHost && (c.policy.Region == "" || q.region != c.policy.Region):
+		return "", errors.New("another region or an unknown host")
+	case q.account != c.policy.AccountID && !slices.Contains(c.policy.Accounts, q.account):
+		return "", errors.New("another account")
+	case strings.HasSuffix(q.name, ".fifo"):
+		return "", errors.New("reply queues are standard queues")
+	case !c.policy.allowsName(q.name):
+		return "", errors.New("queue name has none of the allowed prefixes")
 	}
-	if !onOwnHost && (region == "" || q.region != region) {
-		return returnAddress{}, errors.New("another region or an unknown host")
-	}
-	account := policy.AccountID
-	if account == "" {
-		account = own.account
-	}
-	if q.account != account && !slices.Contains(policy.Accounts, q.account) {
-		return returnAddress{}, errors.New("another account")
-	}
-	if strings.HasSuffix(q.name, ".fifo") {
-		return returnAddress{}, errors.New("reply queues are standard queues")
-	}
-	if !policy.allowsName(q.name) {
-		return returnAddress{}, errors.New("queue name has none of the allowed prefixes")
-	}
-	return returnAddress{queueURL: q.on(base), virtual: virtual}, nil
+	return q.on(c.base), nil
 }
 
 func (p ReturnAddressPolicy) allowsName(name string) bool {

@@ -23,6 +23,7 @@ const (
 // is the best. Samples live in two windows, so that a drifting clock is followed.
 type sqsClock struct {
 	mu              sync.Mutex
+	base            time.Time // local times are told from here by the monotonic clock, which nobody sets
 	current, before time.Duration
 	hasCurrent      bool
 	hasBefore       bool
@@ -34,9 +35,9 @@ const clockWindow = time.Minute
 // observe learns from a first delivery: SQS handed the message out at firstReceive, and its answer
 // arrived at local.
 func (c *sqsClock) observe(firstReceive, local time.Time) {
-	sample := firstReceive.Sub(local)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	sample := firstReceive.Sub(c.steady(local))
 	if !c.hasCurrent || local.Sub(c.started) > clockWindow {
 		c.before, c.hasBefore = c.current, c.hasCurrent
 		c.current, c.hasCurrent, c.started = sample, true, local
@@ -45,16 +46,40 @@ func (c *sqsClock) observe(firstReceive, local time.Time) {
 	c.current = max(c.current, sample)
 }
 
-// offset returns what to add to local time to get SQS's, and whether anything is known.
-func (c *sqsClock) offset() (time.Duration, bool) {
+// steady is t by a clock that never steps. It is called with the lock held.
+func (c *sqsClock) steady(t time.Time) time.Time {
+	if c.base.IsZero() {
+		c.base = t
+	}
+	return c.base.Add(t.Sub(c.base)).Round(0)
+}
+
+// sqsTime estimates SQS's time at local time t, from what was observed and from one more sample; ok is
+// false when there is neither.
+func (c *sqsClock) sqsTime(t time.Time, sample *clockSample) (at time.Time, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case c.hasCurrent && c.hasBefore:
-		return max(c.current, c.before), true
-	default:
-		return c.current, c.hasCurrent
+	offset, known := c.current, c.hasCurrent
+	if c.hasBefore {
+		offset = max(offset, c.before)
 	}
+	if sample != nil {
+		own := sample.sqs.Sub(c.steady(sample.local))
+		switch {
+		case !known:
+			offset, known = own, true
+		case sample.exact:
+			offset = max(offset, own)
+		}
+	}
+	return c.steady(t).Add(offset), known
+}
+
+// clockSample is one reading of SQS's clock. An exact one is late by one hop at most; the other has the
+// resolution of a Date header and serves only while there is nothing better.
+type clockSample struct {
+	sqs, local time.Time
+	exact      bool
 }
 
 // delivery is what SQS tells of one receive of a message.
@@ -68,26 +93,25 @@ type delivery struct {
 
 // age is how long the message had existed at time now by this machine's clock. It is low by one hop at
 // most once the clock has seen a first delivery; before, by the Date header's resolution of a second.
+//
+// FirstReceive − Sent alone would not do: it says nothing of what passed since, on a redelivery or
+// while this process was stopped with the answer in its socket.
 func (d delivery) age(clock *sqsClock, now time.Time) time.Duration {
 	if d.sent.IsZero() {
 		return 0
 	}
-	if d.count == 1 && !d.firstReceive.IsZero() {
-		return max(0, d.firstReceive.Sub(d.sent)) + now.Sub(d.local)
+	var sample *clockSample
+	switch {
+	case d.count == 1 && !d.firstReceive.IsZero():
+		sample = &clockSample{sqs: d.firstReceive, local: d.local, exact: true}
+	case !d.serverDate.IsZero():
+		sample = &clockSample{sqs: d.serverDate, local: d.local}
 	}
-	offset, known := clock.offset()
-	if !known && !d.serverDate.IsZero() {
-		offset, known = d.serverDate.Sub(d.local), true
-	}
+	at, known := clock.sqsTime(now, sample)
 	if !known {
-		offset = 0 // nothing to go by but the two clocks being right
+		at = now // nothing to go by but the two clocks being right
 	}
-	return max(0, now.Add(offset).Sub(d.sent))
-}
-
-// remaining is what is left of a request's budget.
-func (d delivery) remaining(clock *sqsClock, budget time.Duration, now time.Time) time.Duration {
-	return budget - d.age(clock, now)
+	return max(0, at.Sub(d.sent))
 }
 
 // staleBySender reports whether a request is too old by its sender's own clock, whatever SQS says.

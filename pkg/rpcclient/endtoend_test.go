@@ -134,7 +134,13 @@ func (p *pair) call(t testing.TB, opts ...rpcclient.CallOption) {
 	}
 }
 
-// failedCall makes a call that must fail.
+// fails makes a call that must fail.
+func (p *pair) fails(t testing.TB, code rpcclient.Code, outcome rpcclient.Outcome, opts ...rpcclient.CallOption) {
+	t.Helper()
+	_ = p.failedCall(t, code, outcome, opts...)
+}
+
+// failedCall makes a call that must fail, and returns its error.
 func (p *pair) failedCall(t testing.TB, code rpcclient.Code, outcome rpcclient.Outcome, opts ...rpcclient.CallOption) *rpcclient.Error {
 	t.Helper()
 	got, err := sum.Call(context.Background(), p.channel, sumRequest{Numbers: []int{10, 20, 30}}, opts...)

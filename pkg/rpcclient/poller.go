@@ -2,6 +2,7 @@ package rpcclient
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 )
@@ -26,6 +27,8 @@ type pollers struct {
 	// ctx ends to abandon polls that no longer matter.
 	ctx context.Context
 	max int
+	log *slog.Logger
+	url string
 
 	mu      sync.Mutex
 	running int
@@ -50,11 +53,16 @@ func (p *pollers) start() {
 
 func (p *pollers) loop(first bool) {
 	failures := 0
-	for p.again(first) {
+	for p.again() {
 		full, err := p.poll(p.ctx)
+		if err == nil && failures > 0 {
+			p.log.Info("receiving works again", "queueURL", p.url, "failures", failures)
+		}
 		switch {
 		case err != nil:
-			failures++
+			if failures++; failures == 1 && p.ctx.Err() == nil {
+				p.log.Warn("receiving fails; it is tried on", "queueURL", p.url, "error", err)
+			}
 			if !sleep(p.ctx, backoff(failures, receiveBackoffLimit)) {
 				failures = 0
 			}
@@ -77,7 +85,7 @@ func (p *pollers) loop(first bool) {
 
 // again reports whether the loop goes on; otherwise the poller is counted out, under the lock that
 // wake takes, so that a call registered now finds either a poller or none.
-func (p *pollers) again(first bool) bool {
+func (p *pollers) again() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ctx.Err() == nil && p.wanted() {

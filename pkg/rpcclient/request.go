@@ -107,7 +107,7 @@ func (s *channelServer) admit(m *types.Message, d delivery, now time.Time) *requ
 		q.peer = PeerOneWay
 	} else {
 		var err error
-		if q.to, err = r.checkAddress(s, received); err != nil {
+		if q.to, err = s.addresses.check(received); err != nil {
 			q.peer = PeerJava
 			return refuse(BadAddress, err)
 		}
@@ -181,9 +181,4 @@ func (r *Responder) hashRequest(q *request) uint64 {
 	_ = h.WriteByte(0)
 	_, _ = h.Write(q.payload)
 	return h.Sum64()
-}
-
-// checkAddress is checkReturnAddress for a message of this server's queue.
-func (r *Responder) checkAddress(s *channelServer, received string) (returnAddress, error) {
-	return checkReturnAddress(r.cfg.addresses, s.channel.URL, received)
 }

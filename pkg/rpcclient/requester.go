@@ -277,7 +277,7 @@ func newReplyQueue(r *Requester, url string) *replyQueue {
 	q.settler = newSettler(r.ctx, r.api, url, deleteLinger)
 	q.pollers = &pollers{
 		wanted: func() bool { return q.pending.Load() > 0 },
-		poll:   q.poll, ctx: q.ctx, max: r.cfg.maxPollers,
+		poll:   q.poll, ctx: q.ctx, max: r.cfg.maxPollers, log: r.cfg.log, url: url,
 	}
 	return q
 }

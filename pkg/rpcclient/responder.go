@@ -115,6 +115,9 @@ func (r *Responder) Serve(ctx context.Context) error {
 
 var errDrainTimeout = errors.New("the drain timeout is over")
 
+// cutOffGrace is what handlers get to return when they are cut off.
+const cutOffGrace = time.Second
+
 // Shutdown drains: no new receive starts; those under way are let run out, since SQS may have chosen
 // messages for them; handlers finish, replies are flushed, deletes are made. When ctx ends first,
 // receives and handlers are cut off, and it returns ctx's cause: requests without a reply come back to
@@ -145,7 +148,15 @@ func (r *Responder) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		r.result = fmt.Errorf("responder: cut off: %w", context.Cause(ctx))
 		r.stop()
-		<-settled
+		grace := time.NewTimer(cutOffGrace)
+		defer grace.Stop()
+		select {
+		case <-settled:
+		case <-grace.C:
+			r.result = fmt.Errorf("responder: handlers still run, and do not heed their contexts: %w", context.Cause(ctx))
+			close(r.done)
+			return r.result
+		}
 	}
 	for _, s := range r.servers {
 		s.extender.close()

@@ -13,14 +13,17 @@ import (
 // not the queue's timeout.
 const requestVisibility = 10 * time.Second
 
+// fifoDeleteLinger is how long a delete on a FIFO queue waits for company.
+const fifoDeleteLinger = 5 * time.Millisecond
+
 // channelServer serves one channel of a responder.
 type channelServer struct {
-	r        *Responder
-	channel  ChannelConfig
-	own      queueAddress
-	pollers  *pollers
-	settler  *settler
-	extender *extender
+	r         *Responder
+	channel   ChannelConfig
+	addresses *addressChecker
+	pollers   *pollers
+	settler   *settler
+	extender  *extender
 	// visibility asked for at each receive, in whole seconds.
 	visibility time.Duration
 	// share is the most messages one receive asks for.
@@ -34,15 +37,21 @@ func newChannelServer(r *Responder, channel ChannelConfig) (*channelServer, erro
 	}
 	visibility := max(time.Second, min(channel.VisibilityTimeout, requestVisibility)).Truncate(time.Second)
 	s := &channelServer{
-		r: r, channel: channel, own: own, visibility: visibility,
+		r: r, channel: channel, visibility: visibility,
 		share: min(maxBatch, max(1, r.cfg.concurrency/(2*len(r.cfg.channels)))),
 	}
-	// A delete must leave while the message is still hidden: the extender renews at six tenths.
-	s.settler = newSettler(r.work, r.api, channel.URL, visibility/5)
+	// A delete must leave while the message is still hidden: the extender renews at six tenths. On a FIFO
+	// queue the next message of the group waits for it.
+	linger := visibility / 5
+	if channel.FIFO {
+		linger = fifoDeleteLinger
+	}
+	s.settler = newSettler(r.work, r.api, channel.URL, linger)
+	s.addresses = newAddressChecker(r.cfg.addresses, own)
 	s.extender = newExtender(s.settler, visibility)
 	s.pollers = &pollers{
 		wanted: func() bool { return !r.isStopping() },
-		poll:   s.poll, ctx: r.work, max: r.cfg.maxPollers,
+		poll:   s.poll, ctx: r.work, max: r.cfg.maxPollers, log: r.cfg.log, url: channel.URL,
 	}
 	return s, nil
 }

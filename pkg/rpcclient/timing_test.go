@@ -121,7 +121,7 @@ func TestIdleResponderPollsWithTheLongestWait(t *testing.T) {
 func TestPollOutlivesItsCall(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := newPair(t)
-		p.failedCall(t, rpcclient.DeadlineExceeded, rpcclient.MaybeExecuted, rpcclient.CallTimeout(time.Second))
+		p.fails(t, rpcclient.DeadlineExceeded, rpcclient.MaybeExecuted, rpcclient.CallTimeout(time.Second))
 		time.Sleep(time.Minute)
 		polls := p.server.RequestLog(sqstest.Action("ReceiveMessage"))
 		if len(polls) != 1 || polls[0].Duration < 20*time.Second || polls[0].Status != 200 {
@@ -141,7 +141,7 @@ func TestLateReplyIsCountedAndChangesNothing(t *testing.T) {
 			}
 			return addUp(ctx, r)
 		})
-		p.failedCall(t, rpcclient.DeadlineExceeded, rpcclient.MaybeExecuted, rpcclient.CallTimeout(time.Second))
+		p.fails(t, rpcclient.DeadlineExceeded, rpcclient.MaybeExecuted, rpcclient.CallTimeout(time.Second))
 		if _, err := sum.Call(t.Context(), p.channel, sumRequest{Numbers: []int{0}}); err != nil {
 			t.Error(err)
 		}
@@ -214,7 +214,7 @@ func TestOutcomeOfFailedSends(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				p := newPair(t)
 				p.fault(sqstest.Rule{Fault: tc.fault, Action: "SendMessageBatch"})
-				p.failedCall(t, tc.code, tc.outcome, rpcclient.CallTimeout(time.Minute))
+				p.fails(t, tc.code, tc.outcome, rpcclient.CallTimeout(time.Minute))
 				if n := p.requester.Pending(); n != 0 {
 					t.Errorf("%d calls are still pending", n)
 				}
@@ -227,7 +227,7 @@ func TestOutcomeOfFailedSends(t *testing.T) {
 			p.fault(
 				sqstest.Rule{Fault: sqstest.DropAfter, Action: "SendMessageBatch", Count: 1},
 				sqstest.Rule{Fault: sqstest.Throttle, Action: "SendMessageBatch", Skip: 1})
-			p.failedCall(t, rpcclient.ResourceExhausted, rpcclient.MaybeExecuted)
+			p.fails(t, rpcclient.ResourceExhausted, rpcclient.MaybeExecuted)
 		})
 	})
 	t.Run("no request queue", func(t *testing.T) {
@@ -236,14 +236,14 @@ func TestOutcomeOfFailedSends(t *testing.T) {
 			if _, err := p.client.DeleteQueue(t.Context(), &sqs.DeleteQueueInput{QueueUrl: &p.url}); err != nil {
 				t.Fatal(err)
 			}
-			p.failedCall(t, rpcclient.NotFound, rpcclient.NotSent)
+			p.fails(t, rpcclient.NotFound, rpcclient.NotSent)
 		})
 	})
 	t.Run("deadline between attempts", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			p := newPair(t)
 			p.fault(sqstest.Rule{Fault: sqstest.Throttle, Action: "SendMessageBatch"})
-			p.failedCall(t, rpcclient.DeadlineExceeded, rpcclient.NotSent, rpcclient.CallTimeout(300*time.Millisecond))
+			p.fails(t, rpcclient.DeadlineExceeded, rpcclient.NotSent, rpcclient.CallTimeout(300*time.Millisecond))
 			time.Sleep(time.Minute)
 			if n := p.messages(t, requestQueue); n != 0 {
 				t.Errorf("a call that was not sent is in the queue")
@@ -345,7 +345,7 @@ func TestLostQueueIsReportedAndNotTakenAgain(t *testing.T) {
 		if _, err := p.client.DeleteQueue(t.Context(), &sqs.DeleteQueueInput{QueueUrl: &p.replyURL}); err != nil {
 			t.Fatal(err)
 		}
-		p.failedCall(t, rpcclient.Unavailable, rpcclient.MaybeExecuted)
+		p.fails(t, rpcclient.Unavailable, rpcclient.MaybeExecuted)
 		source.move(p.replyURL) // the operator has not noticed yet
 		time.AfterFunc(time.Second, func() { source.move(p.queue(t, "rq_test_r_0002")) })
 		p.serve(t, addUp)
@@ -384,12 +384,12 @@ func TestForeignReplyIsPutBackWhileYoungAndThenDropped(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		p.failedCall(t, rpcclient.DeadlineExceeded, rpcclient.MaybeExecuted, rpcclient.CallTimeout(20*time.Second))
+		p.fails(t, rpcclient.DeadlineExceeded, rpcclient.MaybeExecuted, rpcclient.CallTimeout(20*time.Second))
 		s := p.requester.Stats()
 		if s.PutBack < 3 || s.PutBack > 6 || s.ForeignReplies != 0 || p.messages(t, replyQueue) != 1 {
 			t.Errorf("while young: %+v", s)
 		}
-		p.failedCall(t, rpcclient.DeadlineExceeded, rpcclient.MaybeExecuted)
+		p.fails(t, rpcclient.DeadlineExceeded, rpcclient.MaybeExecuted)
 		if s := p.requester.Stats(); s.ForeignReplies != 1 || p.messages(t, replyQueue) != 0 {
 			t.Errorf("when old: %+v", s)
 		}
@@ -399,7 +399,7 @@ func TestForeignReplyIsPutBackWhileYoungAndThenDropped(t *testing.T) {
 func TestExpiredRequestIsDroppedUnhandled(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := newPair(t)
-		p.failedCall(t, rpcclient.DeadlineExceeded, rpcclient.MaybeExecuted, rpcclient.CallTimeout(2*time.Second))
+		p.fails(t, rpcclient.DeadlineExceeded, rpcclient.MaybeExecuted, rpcclient.CallTimeout(2*time.Second))
 		p.serve(t, func(context.Context, sumRequest) (sumReply, error) {
 			t.Error("an expired request was handled")
 			return sumReply{}, nil
@@ -460,7 +460,7 @@ func TestExtensionStopsAtTheDeadline(t *testing.T) {
 			<-release // a handler that does not watch its context
 			return sumReply{}, nil
 		})
-		p.failedCall(t, rpcclient.DeadlineExceeded, rpcclient.MaybeExecuted, rpcclient.CallTimeout(15*time.Second))
+		p.fails(t, rpcclient.DeadlineExceeded, rpcclient.MaybeExecuted, rpcclient.CallTimeout(15*time.Second))
 		time.Sleep(time.Minute)
 		before := p.server.Requests(sqstest.Action("ChangeMessageVisibilityBatch"))
 		time.Sleep(time.Minute)

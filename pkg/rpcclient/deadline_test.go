@@ -1,0 +1,103 @@
+package rpcclient
+
+import (
+	"testing"
+	"time"
+)
+
+// at builds a delivery: the message was sent at sqs time s, first received at f, its answer arrived at
+// local time l; count receives.
+func at(base time.Time, s, f, l time.Duration, count int) delivery {
+	return delivery{sent: base.Add(s), firstReceive: base.Add(f), local: base.Add(l), count: count}
+}
+
+func TestAgeDoesNotTrustClocks(t *testing.T) {
+	base := time.Unix(1_700_000_000, 0)
+	const hop = 20 * time.Millisecond
+	for _, tc := range []struct {
+		name  string
+		skew  time.Duration // of this machine's clock against SQS's
+		learn bool          // a first delivery was seen before
+		d     func(skew time.Duration) delivery
+		now   time.Duration // by SQS's clock
+		want  time.Duration
+		error time.Duration
+	}{
+		{"first receive, clocks agree", 0, false, func(s time.Duration) delivery { return at(base, 0, 2*time.Second, 2*time.Second+hop+s, 1) }, 3 * time.Second, 3 * time.Second, hop},
+		{"first receive, ours is an hour ahead", time.Hour, false, func(s time.Duration) delivery { return at(base, 0, 2*time.Second, 2*time.Second+hop+s, 1) }, 3 * time.Second, 3 * time.Second, hop},
+		{"first receive, ours is an hour behind", -time.Hour, false, func(s time.Duration) delivery { return at(base, 0, 2*time.Second, 2*time.Second+hop+s, 1) }, 3 * time.Second, 3 * time.Second, hop},
+		{"redelivered, clock known", time.Hour, true, func(s time.Duration) delivery { return at(base, 0, 2*time.Second, 30*time.Second+hop+s, 2) }, 31 * time.Second, 31 * time.Second, hop},
+		{"stopped with the answer in the socket, clock known", time.Hour, true, func(s time.Duration) delivery { return at(base, 0, 2*time.Second, 60*time.Second+s, 1) }, 60 * time.Second, 60 * time.Second, hop},
+		{"redelivered, only a Date header", time.Hour, false, func(s time.Duration) delivery {
+			d := at(base, 0, 2*time.Second, 30*time.Second+hop+s, 2)
+			d.serverDate = base.Add(30 * time.Second)
+			return d
+		}, 31 * time.Second, 31 * time.Second, time.Second},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var clock sqsClock
+			if tc.learn {
+				clock.observe(base.Add(-time.Second), base.Add(-time.Second+hop+tc.skew))
+			}
+			got := tc.d(tc.skew).age(&clock, base.Add(tc.now+tc.skew))
+			if got > tc.want || got < tc.want-tc.error {
+				t.Errorf("age %s, want %s to %s", got, tc.want-tc.error, tc.want)
+			}
+		})
+	}
+}
+
+func TestSQSClockTakesTheBestSampleAndForgetsOldOnes(t *testing.T) {
+	var clock sqsClock
+	base := time.Unix(1_700_000_000, 0)
+	observe := func(after, delay time.Duration) {
+		clock.observe(base.Add(after), base.Add(after+delay))
+	}
+	offset := func() time.Duration {
+		now := base.Add(time.Hour)
+		at, ok := clock.sqsTime(now, nil)
+		if !ok {
+			t.Fatal("nothing is known")
+		}
+		return at.Sub(now)
+	}
+	if _, ok := clock.sqsTime(base, nil); ok {
+		t.Error("something is known before the first sample")
+	}
+	observe(0, 30*time.Millisecond)
+	observe(time.Second, 5*time.Millisecond)
+	observe(2*time.Second, 80*time.Millisecond)
+	if got := offset(); got != -5*time.Millisecond {
+		t.Errorf("offset %s, want the best, -5 ms", got)
+	}
+	// The local clock drifts ahead by 100 ms: two windows later the old samples are gone.
+	observe(2*time.Minute, 110*time.Millisecond)
+	if got := offset(); got != -5*time.Millisecond {
+		t.Errorf("offset %s: the window before counts too", got)
+	}
+	observe(4*time.Minute, 110*time.Millisecond)
+	if got := offset(); got != -110*time.Millisecond {
+		t.Errorf("offset %s, want -110 ms", got)
+	}
+}
+
+func TestStaleBySender(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	for _, tc := range []struct {
+		age    time.Duration
+		budget time.Duration
+		want   bool
+	}{
+		{time.Minute, 30 * time.Second, false},
+		{staleGuard + 30*time.Second, 30 * time.Second, false},
+		{staleGuard + 31*time.Second, 30 * time.Second, true},
+		{-time.Hour, 0, false},
+	} {
+		if got := staleBySender(now.Add(-tc.age).UnixMilli(), tc.budget, now); got != tc.want {
+			t.Errorf("age %s, budget %s: %t", tc.age, tc.budget, got)
+		}
+	}
+	if staleBySender(0, 0, now) {
+		t.Error("a request without a send time is stale")
+	}
+}
