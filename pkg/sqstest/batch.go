@@ -33,16 +33,16 @@ func checkBatch[E interface{ entryID() string }](entryType string, entries []E) 
 	case len(entries) > maxBatchEntries:
 		return errBatch("TooManyEntriesInBatchRequest", "Maximum number of entries per request are %d. You have sent %d.", maxBatchEntries, len(entries))
 	}
-	seen := make(map[string]bool, len(entries))
+	ids := make(map[string]bool, len(entries))
 	for _, e := range entries {
 		id := e.entryID()
 		if !isBatchID(id) {
 			return errBatch("InvalidBatchEntryId", "A batch entry id can only contain alphanumeric characters, hyphens and underscores. It can be at most 80 letters long.")
 		}
-		if seen[id] {
+		if ids[id] {
 			return errBatch("BatchEntryIdsNotDistinct", "Id %s repeated.", id)
 		}
-		seen[id] = true
+		ids[id] = true
 	}
 	return nil
 }

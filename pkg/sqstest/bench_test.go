@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -227,4 +228,38 @@ func raw(b testing.TB, s *sqstest.Server, action, body string) []byte {
 		b.Fatalf("%s: %d %v %s", action, resp.StatusCode, err, out)
 	}
 	return out
+}
+
+// BenchmarkMemory is what ten thousand queues with a million messages of 1 KB take (run it with -benchtime 1x). Most of it
+// is the bodies themselves.
+func BenchmarkMemory(b *testing.B) {
+	const queues, batches = 10_000, 10
+	body := strings.Repeat("x", benchBody)
+	for b.Loop() {
+		before := heap()
+		s := sqstest.New()
+		for i := range queues {
+			name := fmt.Sprint("q", i)
+			raw(b, s, "CreateQueue", `{"QueueName":"`+name+`"}`)
+			var entries []string
+			for j := range 10 {
+				entries = append(entries, fmt.Sprintf(`{"Id":"%d","MessageBody":"%s"}`, j, body))
+			}
+			batch := `{"QueueUrl":"http://h/000000000000/` + name + `","Entries":[` + strings.Join(entries, ",") + `]}`
+			for range batches {
+				raw(b, s, "SendMessageBatch", batch)
+			}
+		}
+		used := heap() - before
+		b.ReportMetric(float64(used)/(1<<20), "MiB")
+		b.ReportMetric(float64(used)/(queues*batches*10), "B/message")
+		runtime.KeepAlive(s)
+	}
+}
+
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }

@@ -3,6 +3,7 @@ package sqstest_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -141,6 +142,52 @@ func TestAccountsAndRegionsAreApart(t *testing.T) {
 	want := "arn:aws:sqs:ap-southeast-2:000000000000:q arn:aws:sqs:eu-central-1:000000000000:q arn:aws:sqs:eu-central-1:222222222222:q"
 	if got := strings.Join(arns, " "); got != want {
 		t.Errorf("got %s", got)
+	}
+}
+
+func TestOtherAccountsQueues(t *testing.T) {
+	s := sqstest.New(sqstest.WithAccessKey("OTHER", "222222222222"))
+	url := create(t, s.Client(), "q", nil)
+	other := s.Client(noRetries, func(o *sqs.Options) {
+		o.Credentials = aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+			return aws.Credentials{AccessKeyID: "OTHER", SecretAccessKey: "x"}, nil
+		})
+	})
+	send(t, other, url, "x")
+	_, err := other.GetQueueUrl(t.Context(), &sqs.GetQueueUrlInput{QueueName: aws.String("q"), QueueOwnerAWSAccountId: aws.String(sqstest.DefaultAccount)})
+	if err != nil {
+		t.Error(err)
+	}
+	_, drop := other.DeleteQueue(t.Context(), &sqs.DeleteQueueInput{QueueUrl: &url})
+	_, tag := other.TagQueue(t.Context(), &sqs.TagQueueInput{QueueUrl: &url, Tags: map[string]string{"a": "b"}})
+	for _, err := range []error{drop, tag} {
+		if err == nil || !strings.Contains(err.Error(), "AccessDenied") {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+// Without MaxResults, a list is the first thousand and has no token.
+func TestListOfMoreThanAThousand(t *testing.T) {
+	s := sqstest.New()
+	c := s.Client()
+	for i := range 1005 {
+		raw(t, s, "CreateQueue", fmt.Sprintf(`{"QueueName":"q%d"}`, i))
+	}
+	out, err := c.ListQueues(t.Context(), &sqs.ListQueuesInput{})
+	if err != nil || len(out.QueueUrls) != 1000 || out.NextToken != nil {
+		t.Errorf("%d queues, token %v, %v", len(out.QueueUrls), out.NextToken, err)
+	}
+	total := 0
+	for p := sqs.NewListQueuesPaginator(c, &sqs.ListQueuesInput{MaxResults: aws.Int32(1000)}); p.HasMorePages(); {
+		page, err := p.NextPage(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		total += len(page.QueueUrls)
+	}
+	if total != 1005 {
+		t.Errorf("%d queues in pages", total)
 	}
 }
 

@@ -3,6 +3,7 @@ package sqstest
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"syscall"
@@ -149,7 +150,7 @@ func (s *Server) serve(c *call, h http.Header, body []byte) (answer, string) {
 		return answer{dropped: true}, "ConnectionDropped"
 	}
 	if f.page != nil {
-		return *f.page, "HTTP" + http.StatusText(f.page.status)
+		return *f.page, fmt.Sprintf("HTTP %d", f.page.status)
 	}
 	if f.err != nil {
 		return failure(f.err)
@@ -227,7 +228,17 @@ func (c *call) find(url string) (*queue, *apiError) {
 	if !ok {
 		return nil, errAddress(url)
 	}
+	if account != c.account && ownAccountOnly[c.action] {
+		return nil, errAccessDenied(c.accessKey, c.action, queueKey{c.region, account, name}.arn())
+	}
 	return c.findKey(queueKey{c.region, account, name})
+}
+
+// ownAccountOnly are the actions to which "cross-account permissions don't apply" (API reference, the note on each). With
+// the others, a queue of another account is open to all.
+var ownAccountOnly = map[string]bool{
+	"AddPermission": true, "DeleteQueue": true, "ListQueueTags": true, "RemovePermission": true,
+	"SetQueueAttributes": true, "TagQueue": true, "UntagQueue": true,
 }
 
 func (c *call) findKey(key queueKey) (*queue, *apiError) {

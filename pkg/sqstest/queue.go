@@ -377,7 +377,6 @@ func (q *queue) arm() {
 	if at == 0 {
 		return
 	}
-	// Round up: a timer that fires within the millisecond before would only be set again.
 	delay := time.UnixMilli(at).Sub(q.server.clock.Now())
 	q.wake = q.server.clock.AfterFunc(max(delay, 0), func() { q.awake(at) })
 }

@@ -73,7 +73,7 @@ func WithRegion(region string) Option { return func(s *Server) { s.region = regi
 func WithAccount(account string) Option { return func(s *Server) { s.account = account } }
 
 // WithAccessKey gives an access key ID an account, 12 digits, of its own. The queues that it creates and lists are that
-// account's.
+// account's. It can send to, receive from and look at another account's queues, and not change them.
 func WithAccessKey(accessKey, account string) Option {
 	return func(s *Server) { s.keys[accessKey] = account }
 }
