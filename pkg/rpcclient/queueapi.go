@@ -67,21 +67,32 @@ var (
 		types.MessageSystemAttributeNameApproximateFirstReceiveTimestamp,
 		types.MessageSystemAttributeNameApproximateReceiveCount,
 	}
+	fifoSystemAttributes = append(systemAttributes[:len(systemAttributes):len(systemAttributes)],
+		types.MessageSystemAttributeNameMessageGroupId)
 )
 
-// receive makes one long poll of at most max messages. at is when the answer arrived, date what its
-// Date header said (zero if nothing).
-func (a *queueAPI) receive(ctx context.Context, queueURL string, attributes []string, maxMessages int, wait, visibility time.Duration) (msgs []types.Message, at, date time.Time, err error) {
+// longPoll is what one receive asks for.
+type longPoll struct {
+	queueURL         string
+	attributes       []string
+	system           []types.MessageSystemAttributeName
+	max              int           // messages, 1 to 10
+	wait, visibility time.Duration // whole seconds
+}
+
+// receive makes one long poll. at is when the answer arrived, date what its Date header said (zero if
+// nothing).
+func (a *queueAPI) receive(ctx context.Context, p longPoll) (msgs []types.Message, at, date time.Time, err error) {
 	started := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, wait+receiveSlack)
+	ctx, cancel := context.WithTimeout(ctx, p.wait+receiveSlack)
 	defer cancel()
 	out, err := a.client.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
-		QueueUrl:                    &queueURL,
-		MaxNumberOfMessages:         int32(maxMessages),
-		WaitTimeSeconds:             int32(wait / time.Second),
-		VisibilityTimeout:           int32(visibility / time.Second),
-		MessageAttributeNames:       attributes,
-		MessageSystemAttributeNames: systemAttributes,
+		QueueUrl:                    &p.queueURL,
+		MaxNumberOfMessages:         int32(p.max),
+		WaitTimeSeconds:             int32(p.wait / time.Second),
+		VisibilityTimeout:           int32(p.visibility / time.Second),
+		MessageAttributeNames:       p.attributes,
+		MessageSystemAttributeNames: p.system,
 	})
 	at = time.Now()
 	if err == nil {
@@ -90,7 +101,7 @@ func (a *queueAPI) receive(ctx context.Context, queueURL string, attributes []st
 			date = d
 		}
 	}
-	a.count(ActionReceive, queueURL, len(msgs), started, err)
+	a.count(ActionReceive, p.queueURL, len(msgs), started, err)
 	return msgs, at, date, err
 }
 

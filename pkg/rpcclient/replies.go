@@ -22,7 +22,10 @@ const (
 // poll makes one receive from the reply queue and hands each reply to its call.
 func (q *replyQueue) poll(ctx context.Context) (full bool, err error) {
 	r := q.r
-	msgs, at, date, err := r.api.receive(ctx, q.url, replyAttributes, maxBatch, r.cfg.receiveWait, replyVisibility)
+	msgs, at, date, err := r.api.receive(ctx, longPoll{
+		queueURL: q.url, attributes: replyAttributes, system: systemAttributes,
+		max: maxBatch, wait: r.cfg.receiveWait, visibility: replyVisibility,
+	})
 	if err != nil {
 		if isMissingQueue(err) && q.missing.confirmed(time.Now()) {
 			r.queueMissing(q)

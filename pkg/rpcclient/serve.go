@@ -63,24 +63,79 @@ func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 	if n == 0 {
 		return false, nil
 	}
-	msgs, at, date, err := r.api.receive(ctx, s.channel.URL, requestAttributes, n, r.cfg.receiveWait, s.visibility)
+	system := systemAttributes
+	if s.channel.FIFO {
+		system = fifoSystemAttributes
+	}
+	msgs, at, date, err := r.api.receive(ctx, longPoll{
+		queueURL: s.channel.URL, attributes: requestAttributes, system: system,
+		max: n, wait: r.cfg.receiveWait, visibility: s.visibility,
+	})
 	r.slots.release(n - len(msgs))
 	if err != nil {
 		return false, err
 	}
 	r.cfg.stats.received.Add(int64(len(msgs)))
+	all := make([]received, len(msgs))
 	for i := range msgs {
-		m := &msgs[i]
-		d := newDelivery(m, at, date)
-		if d.count == 1 && !d.firstReceive.IsZero() {
+		all[i] = received{message: &msgs[i], delivery: newDelivery(&msgs[i], at, date)}
+		if d := all[i].delivery; d.count == 1 && !d.firstReceive.IsZero() {
 			r.clock.observe(d.firstReceive, at)
 		}
+	}
+	if s.channel.FIFO {
+		for _, group := range byGroup(all) {
+			r.wg.Go(func() { s.serveGroup(group) })
+		}
+		return len(msgs) == s.share, nil
+	}
+	for i := range all {
 		r.wg.Go(func() {
 			defer r.slots.release(1)
-			s.serve(m, d)
+			s.serve(all[i].message, all[i].delivery)
 		})
 	}
 	return len(msgs) == s.share, nil
+}
+
+// received is one message of a receive.
+type received struct {
+	message  *types.Message
+	delivery delivery
+}
+
+// byGroup splits a receive of a FIFO queue by message group, in order.
+func byGroup(all []received) [][]received {
+	index := map[string]int{}
+	var groups [][]received
+	for _, m := range all {
+		name := m.message.Attributes[string(types.MessageSystemAttributeNameMessageGroupId)]
+		i, ok := index[name]
+		if !ok {
+			i = len(groups)
+			index[name] = i
+			groups = append(groups, nil)
+		}
+		groups[i] = append(groups[i], m)
+	}
+	return groups
+}
+
+// serveGroup serves the messages of one FIFO group, which a receive may bring together, one after the
+// other. SQS gives out no more of the group before these are settled. Those that wait are kept hidden.
+func (s *channelServer) serveGroup(group []received) {
+	waiting := make([]*heldRequest, len(group))
+	for i, m := range group[1:] {
+		q := s.admit(m.message, m.delivery, m.delivery.local)
+		waiting[i+1] = s.extender.hold(func() string { return q.copy.handle }, q.deadline)
+	}
+	for i, m := range group {
+		if waiting[i] != nil {
+			s.extender.release(waiting[i])
+		}
+		s.serve(m.message, m.delivery)
+		s.r.slots.release(1)
+	}
 }
 
 // serve takes one message from its receive to its settlement.
