@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -190,12 +191,16 @@ func Explain(err error) string {
 	if errors.As(err, &response) {
 		return fmt.Sprintf("HTTP status %d", response.HTTPStatusCode())
 	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "no answer in time"
+	}
+	var network *net.OpError
+	if errors.As(err, &network) {
+		return network.Op + ": " + network.Err.Error() // Without the addresses: the local port differs each time.
+	}
 	var send *smithyhttp.RequestSendError
 	if errors.As(err, &send) {
 		return send.Err.Error()
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		return "no answer in time"
 	}
 	return err.Error()
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -121,10 +123,24 @@ func FuzzClassify(f *testing.F) {
 func TestExplainLeavesOutWhatDiffersEachTime(t *testing.T) {
 	message := "User is not authorized to perform: sqs:createqueue"
 	err := fmt.Errorf("create queue login: %w", &smithy.OperationError{ServiceID: "SQS", OperationName: "CreateQueue", Err: &smithyhttp.ResponseError{
-		Response: &smithyhttp.Response{Response: &http.Response{StatusCode: 403, Header: http.Header{"X-Amzn-Requestid": {"b5293cb5"}}}},
+		Response: &smithyhttp.Response{Response: &http.Response{StatusCode: http.StatusForbidden, Header: http.Header{"X-Amzn-Requestid": {"b5293cb5"}}}},
 		Err:      &smithy.GenericAPIError{Code: "AccessDenied", Message: message},
 	}})
 	if got, want := Explain(err), "AccessDenied: "+message; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestExplainNetworkErrorsAlikeEachTime(t *testing.T) {
+	broken := func(port int) error {
+		return fmt.Errorf("get attributes: %w", &smithyhttp.RequestSendError{Err: &url.Error{Op: "Post", URL: "http://127.0.0.1:4566/", Err: &net.OpError{
+			Op: "read", Net: "tcp", Source: &net.TCPAddr{Port: port}, Err: errors.New("connection reset by peer"),
+		}}})
+	}
+	if a, b := Explain(broken(40001)), Explain(broken(40002)); a != b || a != "read: connection reset by peer" {
+		t.Errorf("got %q and %q", a, b)
+	}
+	if got := Explain(fmt.Errorf("x: %w", context.DeadlineExceeded)); got != "no answer in time" {
+		t.Errorf("got %q", got)
 	}
 }

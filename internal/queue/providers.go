@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -48,7 +49,7 @@ type Registry struct {
 	Cluster string
 	// ClusterUID is the UID of the kube-system namespace: the ownership tag's value.
 	ClusterUID string
-	// Version of the operator, for the user agent.
+	// Version of the operator, for the user agent; empty: what the build says, else "devel".
 	Version string
 	// Limits for each provider; zero: DefaultLimits.
 	Limits Limits
@@ -170,7 +171,7 @@ func (r *Registry) connect(ctx context.Context, object *v1alpha1.QueueProvider) 
 	connectTo := r.Connect
 	if connectTo == nil {
 		connectTo = func(ctx context.Context, region, endpoint, roleARN string) (API, string, string, error) {
-			return connect(ctx, connection{region: region, endpoint: endpoint, roleARN: roleARN}, r.Version)
+			return connect(ctx, connection{region: region, endpoint: endpoint, roleARN: roleARN}, firstOf(r.Version, buildVersion()))
 		}
 	}
 	api, region, endpoint, err := connectTo(ctx, spec.Region, spec.Endpoint, spec.RoleARN)
@@ -199,6 +200,15 @@ func (r *Registry) connect(ctx context.Context, object *v1alpha1.QueueProvider) 
 		AllowPolicies:     spec.AllowPolicies != nil && *spec.AllowPolicies,
 		API:               Guard(api, object.Name, limits, r.Metrics, clk),
 	}, nil
+}
+
+// buildVersion is the module's version as the go command stamped it; a build from a checkout has none.
+func buildVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
+		return "devel"
+	}
+	return info.Main.Version
 }
 
 func firstOf(values ...string) string {
