@@ -69,16 +69,18 @@ func (c *certificate) check(started healthz.Checker) healthz.Checker {
 func newWebhookServer(cfg Config) (webhook.Server, *certificate, error) {
 	options := webhook.Options{
 		Host: cfg.WebhookHost, Port: cfg.WebhookPort, CertDir: cfg.CertDir,
-		// HTTP/2 would add nothing here but the exposure to its stream-reset attacks.
-		TLSOpts: []func(*tls.Config){func(t *tls.Config) {
-			t.MinVersion = tls.VersionTLS12
-			t.NextProtos = []string{"http/1.1"}
-		}},
+		TLSOpts: []func(*tls.Config){http1Only},
 	}
 	if cfg.CertManagement == CertsMounted {
 		return webhook.NewServer(options), nil, nil
 	}
-	dir, err := os.MkdirTemp(cfg.CertDir, "replyqueue-webhook-")
+	dir, err := cfg.CertDir, error(nil)
+	if dir != "" {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err == nil {
+		dir, err = os.MkdirTemp(dir, "replyqueue-webhook-")
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("make the folder for the certificate: %w", err)
 	}
@@ -89,6 +91,12 @@ func newWebhookServer(cfg Config) (webhook.Server, *certificate, error) {
 
 // rotations counts the rotators of this process: the name of each one's controller has to differ.
 var rotations atomic.Int64
+
+// http1Only leaves HTTP/2 out, which would add nothing to short requests but the exposure to stream resets.
+func http1Only(t *tls.Config) {
+	t.MinVersion = tls.VersionTLS12
+	t.NextProtos = []string{"http/1.1"}
+}
 
 // setup starts rotation and the watch on the Secret, on every replica.
 func (c *certificate) setup(ctx context.Context, mgr ctrl.Manager, cfg Config) error {

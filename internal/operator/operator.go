@@ -4,6 +4,7 @@ package operator
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"time"
 
@@ -107,7 +108,7 @@ func newManager(cfg Config) (ctrl.Manager, *certificate, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	metrics := metricsserver.Options{BindAddress: cfg.MetricsBindAddress}
+	metrics := metricsserver.Options{BindAddress: cfg.MetricsBindAddress, TLSOpts: []func(*tls.Config){http1Only}}
 	if !cfg.MetricsInsecure {
 		metrics.SecureServing = true
 		metrics.FilterProvider = filters.WithAuthenticationAndAuthorization

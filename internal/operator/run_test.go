@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"go.uber.org/goleak"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -129,6 +132,39 @@ var _ = Describe("Run", Serial, func() {
 
 		Expect(running.stop()).To(Succeed())
 		Eventually(ctx, leader).WithArguments(ctx).Should(And(Not(BeEmpty()), Not(Equal(first))))
+	})
+
+	It("serves a certificate that somebody else keeps", func(ctx SpecContext) {
+		var secret corev1.Secret
+		Expect(admin.Get(ctx, client.ObjectKey{Namespace: operator.DefaultNamespace, Name: operator.CertificateSecretName}, &secret)).To(Succeed())
+		cfg := operatorConfig(ctx)
+		cfg.CertManagement, cfg.CertDir = operator.CertsMounted, GinkgoT().TempDir()
+		for _, file := range []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey} {
+			Expect(os.WriteFile(filepath.Join(cfg.CertDir, file), secret.Data[file], 0o600)).To(Succeed())
+		}
+		mounted := start(cfg)
+		DeferCleanup(func(ctx SpecContext) {
+			Expect(mounted.stop()).To(Succeed())
+			patchWebhookURL(ctx, running.url())
+		})
+		Eventually(ctx, mounted.ready).Should(Succeed())
+		pod := plainPod(namespace(ctx))
+		pod.Labels = map[string]string{v1alpha1.LabelInject: "true"}
+		pod.Annotations = map[string]string{v1alpha1.AnnotationServes: "sum"}
+		Expect(admin.Create(ctx, pod)).To(Succeed())
+		Expect(pod.Annotations).To(HaveKey(v1alpha1.AnnotationInjected))
+	})
+
+	It("leaves no goroutine and no file behind", func(ctx SpecContext) {
+		before := goleak.IgnoreCurrent()
+		cfg := operatorConfig(ctx)
+		cfg.CertDir = GinkgoT().TempDir()
+		p := start(cfg)
+		DeferCleanup(func(ctx SpecContext) { patchWebhookURL(ctx, running.url()) })
+		Eventually(ctx, p.ready).Should(Succeed())
+		Expect(p.stop()).To(Succeed())
+		Eventually(ctx, func() error { return goleak.Find(before) }).Should(Succeed())
+		Expect(os.ReadDir(cfg.CertDir)).To(BeEmpty())
 	})
 
 	It("is not needed by anybody but those who asked for it", func(ctx SpecContext) {

@@ -209,7 +209,8 @@ func (p *process) ready() error {
 		return StopTrying(fmt.Sprintf("Run ended: %v", err))
 	default:
 	}
-	response, err := http.Get("http://" + p.cfg.HealthProbeBindAddress + "/readyz")
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Get("http://" + p.cfg.HealthProbeBindAddress + "/readyz")
 	if err != nil {
 		return err
 	}

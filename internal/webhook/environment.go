@@ -53,32 +53,34 @@ func addEnvironment(pod *corev1.Pod, ask *request, heartbeat string) {
 	if ask.replyHost != "" {
 		own = append(own, fromAnnotation(injected.EnvReplyQueueURL, v1alpha1.AnnotationReplyQueueURL))
 	}
-	if heartbeat == v1alpha1.HeartbeatAnnotationLease {
-		own = append(own, corev1.EnvVar{Name: injected.EnvHeartbeat, Value: injected.Encode(injected.Heartbeat{
-			Namespace:       v1alpha1.HeartbeatNamespace,
-			Name:            "$(" + injected.EnvPodUID + ")",
-			IntervalSeconds: heartbeatSeconds,
-		})})
-	}
-
 	for container := range longRunning(pod) {
-		if container.Name == ask.caller {
-			addVariables(container, own)
-		} else {
-			addVariables(container, shared)
+		if container.Name != ask.caller {
+			container.Env = append(missing(container, shared), container.Env...)
+			continue
+		}
+		container.Env = append(missing(container, own), container.Env...)
+		if heartbeat == v1alpha1.HeartbeatAnnotationLease {
+			// Last, since it refers to the pod's UID, which may be the user's own variable.
+			container.Env = append(container.Env, missing(container, []corev1.EnvVar{heartbeatVariable()})...)
 		}
 	}
 }
 
-// addVariables puts those the container does not have in front of its own, so that a user's variables can
-// refer to them ("$(REPLYQUEUE_CHANNEL_LOGIN_URL)"): Kubernetes expands only what was defined before.
-func addVariables(container *corev1.Container, variables []corev1.EnvVar) {
-	missing := slices.DeleteFunc(slices.Clone(variables), func(v corev1.EnvVar) bool {
+func heartbeatVariable() corev1.EnvVar {
+	return corev1.EnvVar{Name: injected.EnvHeartbeat, Value: injected.Encode(injected.Heartbeat{
+		Namespace:       v1alpha1.HeartbeatNamespace,
+		Name:            "$(" + injected.EnvPodUID + ")",
+		IntervalSeconds: heartbeatSeconds,
+	})}
+}
+
+// missing are the variables that the container does not set itself. They go in front of its own, so that
+// those can refer to them ("$(REPLYQUEUE_CHANNEL_LOGIN_URL)"): Kubernetes expands only what was defined
+// before.
+func missing(container *corev1.Container, variables []corev1.EnvVar) []corev1.EnvVar {
+	return slices.DeleteFunc(slices.Clone(variables), func(v corev1.EnvVar) bool {
 		return slices.ContainsFunc(container.Env, func(set corev1.EnvVar) bool { return set.Name == v.Name })
 	})
-	if len(missing) > 0 {
-		container.Env = append(missing, container.Env...)
-	}
 }
 
 func fromField(name, path string) corev1.EnvVar {

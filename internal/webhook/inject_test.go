@@ -135,6 +135,16 @@ func TestUsersVariablesWin(t *testing.T) {
 	}
 }
 
+// The heartbeat refers to the pod's UID, also where that is the user's own variable.
+func TestHeartbeatComesAfterThePodUID(t *testing.T) {
+	p := withToken(pod("true", v1alpha1.AnnotationReplyHost, "web"), "app")
+	p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: injected.EnvPodUID, Value: "mine"}}
+	got := names(inject(t, p).Spec.Containers[0])
+	if uid, heartbeat := slices.Index(got, injected.EnvPodUID), slices.Index(got, injected.EnvHeartbeat); uid < 0 || heartbeat < uid {
+		t.Errorf("order %v", got)
+	}
+}
+
 func TestCallerContainer(t *testing.T) {
 	for _, c := range []struct {
 		name, want  string
