@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"strconv"
 	"sync"
 	"time"
 
@@ -77,12 +78,15 @@ type line struct {
 	Excused int64 `json:"excused"`
 	CutOff  int64 `json:"cut_off"`
 	// Late replies came after their call had ended; Foreign ones belonged to no call of this process.
-	Late          int64            `json:"late"`
-	Foreign       int64            `json:"foreign"`
-	PutBack       int64            `json:"put_back"`
-	Pending       int              `json:"pending"`
-	P50           float64          `json:"p50_ms"`
-	P99           float64          `json:"p99_ms"`
+	Late    int64   `json:"late"`
+	Foreign int64   `json:"foreign"`
+	PutBack int64   `json:"put_back"`
+	Pending int     `json:"pending"`
+	P50     float64 `json:"p50_ms"`
+	P99     float64 `json:"p99_ms"`
+	// Latency counts the answered calls from the start by how long they took at most, in milliseconds: what
+	// a reader needs to compute quantiles over several processes or any span of time.
+	Latency       map[string]int64 `json:"latency_ms"`
 	SQSRequests   int64            `json:"sqs_requests"`
 	SQS           map[string]int64 `json:"sqs"`
 	ReplyQueueURL string           `json:"reply_queue_url"`
@@ -107,6 +111,7 @@ func (c *caller) print(final bool) {
 	}
 	l.P50, l.P99 = which.quantile(0.50), which.quantile(0.99)
 	b.recent = latencies{}
+	l.Latency = b.all.byBound()
 	b.mu.Unlock()
 
 	l.Late, l.Foreign, l.PutBack = s.LateReplies, s.ForeignReplies, s.PutBack
@@ -146,8 +151,24 @@ func (l *latencies) quantile(q float64) float64 {
 	rank := int64(math.Ceil(q * float64(l.count)))
 	for i, n := range l.buckets {
 		if rank -= n; rank <= 0 {
-			return math.Round(latencyFloor*math.Pow(latencyGrowth, float64(i+1))*1000) / 1000
+			return upperEnd(i)
 		}
 	}
 	return 0
+}
+
+// upperEnd of a bucket, in milliseconds.
+func upperEnd(bucket int) float64 {
+	return math.Round(latencyFloor*math.Pow(latencyGrowth, float64(bucket+1))*1000) / 1000
+}
+
+// byBound is the buckets that hold any call, by their upper ends.
+func (l *latencies) byBound() map[string]int64 {
+	out := map[string]int64{}
+	for i, n := range l.buckets {
+		if n > 0 {
+			out[strconv.FormatFloat(upperEnd(i), 'f', -1, 64)] = n
+		}
+	}
+	return out
 }

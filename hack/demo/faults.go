@@ -11,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
-	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
 
 // killRequester kills one requester's process in the middle of calls.
@@ -275,7 +274,7 @@ func (t *story) killOperator(ctx context.Context) error {
 	if err := t.scale(ctx, "requester", manyRequesters); err != nil {
 		return err
 	}
-	began := time.Now()
+	t.scaled = time.Now()
 	if err := t.expect(ctx, "scaling begins", 20*time.Second, func() (string, error) {
 		records, err := t.records(ctx)
 		if len(records) <= fewRequesters {
@@ -294,20 +293,65 @@ func (t *story) killOperator(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t.out.say("operator killed %.1f s after the scaling, with %d records written, %d reply queues made", time.Since(began).Seconds(), len(records), len(replyQueues(state)))
+	t.out.say("operator killed %.1f s after the scaling, with %d records written and %d reply queues made",
+		time.Since(t.scaled).Seconds(), len(records), len(replyQueues(state)))
+	return nil
+}
 
-	const without = 5 * time.Second
-	before, from := t.meter.sum(), time.Now()
-	if err := pause(ctx, without); err != nil {
+// killResponder kills a responder that has requests in hand, while there is no operator.
+func (t *story) killResponder(ctx context.Context) error {
+	t.out.step("kill -9 of a responder too, in the middle of calls")
+	pods, err := t.pods(ctx, "responder")
+	if err != nil {
 		return err
 	}
-	after := t.meter.sum()
-	rate := float64(after.calls-before.calls) / time.Since(from).Seconds()
-	if rate < fewRequesters*callsPerSecond/2 {
-		return t.breach(ctx, fmt.Sprintf("calls of running pods go on while the operator is down; there were %.1f a second", rate))
+	if len(pods) == 0 {
+		return errors.New("no responder is there")
 	}
-	t.out.kept("%.0f s without an operator: calls went on at %.1f a second, 0 failed", without.Seconds(), rate)
+	pod := &pods[0]
+	before, latencyBefore, began := t.meter.sum(), t.meter.latencies(), time.Now()
+	// Held still for a moment it goes on being given requests, and answers none.
+	if _, err := signalPod(pod, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	defer func() { _, _ = signalPod(pod, syscall.SIGCONT) }()
+	var inHand int64
+	if err := t.expect(ctx, "a responder that holds still is given requests", visibilitySeconds*time.Second, func() (string, error) {
+		if inHand = t.meter.stuck(began); inHand == 0 {
+			return "no call waits for it", nil
+		}
+		return "", nil
+	}); err != nil {
+		return err
+	}
+	if _, err := signalPod(pod, syscall.SIGKILL); err != nil {
+		return err
+	}
+	killed := time.Now()
+	t.out.say("killed with at least %d calls waiting for it; SQS gives what it held to the other after %d s", inHand, visibilitySeconds)
+	if err := t.complete(ctx, "responder", 30*time.Second); err != nil {
+		return err
+	}
+	// Every call that it held has been answered by then, or has failed.
+	if err := pause(ctx, time.Until(killed.Add((visibilitySeconds+2)*time.Second))); err != nil {
+		return err
+	}
+	after, window := t.meter.sum(), time.Since(began).Seconds()
+	rate := float64(after.calls-before.calls) / window
+	if least := float64(fewRequesters * callsPerSecond / 2); rate < least {
+		return t.breach(ctx, fmt.Sprintf("calls of running pods go on while the operator and a responder are down; there were %.1f a second of %d asked for", rate, fewRequesters*callsPerSecond))
+	}
+	took := t.meter.latencies().since(latencyBefore)
+	t.out.kept("%.0f s without an operator, and with one responder for a while: %d calls, %.1f a second, %d failed", window, after.calls-before.calls, rate, after.failed-before.failed)
+	t.out.kept("the calls that it held were answered by the other responder: %d took longer than 1 s, the slowest %.1f s",
+		took.slower(1000), took.quantile(1)/1000)
+	return nil
+}
 
+// restartOperator starts the operator again and checks that it takes up where the old one fell.
+func (t *story) restartOperator(ctx context.Context) error {
+	t.out.step("The operator is started again")
+	began := time.Now()
 	if err := t.operator.start(ctx); err != nil {
 		return err
 	}
@@ -317,9 +361,12 @@ func (t *story) killOperator(ctx context.Context) error {
 	if err := t.oneRecordEach(ctx); err != nil {
 		return err
 	}
-	t.out.kept("the new operator took up where the old one fell: %d requesters run, each with a queue of its own, %.1f s after the scaling", manyRequesters, time.Since(began).Seconds())
-	t.out.say("      (it waits for the old one's leader lease to run out, up to 15 s, before it reconciles)")
-	return nil
+	t.out.kept("it took up where the old one fell: %d requesters run %.1f s after its start, each with a queue of its own,", manyRequesters, time.Since(began).Seconds())
+	t.out.say("      and queues and records match one to one (before it reconciles it waits for the old one's leader lease to run out)")
+	if err := pause(ctx, 3*time.Second); err != nil {
+		return err
+	}
+	return t.afterwards(ctx)
 }
 
 // oneRecordEach checks that a crash between writing a record and creating its queue left neither without the other.
@@ -346,66 +393,9 @@ func (t *story) oneRecordEach(ctx context.Context) error {
 	})
 }
 
-// killResponder kills a responder that has requests in hand.
-func (t *story) killResponder(ctx context.Context) error {
-	t.out.step("kill -9 of a responder that has requests in hand")
-	pods, err := t.pods(ctx, "responder")
-	if err != nil {
-		return err
-	}
-	if len(pods) == 0 {
-		return errors.New("no responder is there")
-	}
-	pod := &pods[0]
-	// Held still for a moment it goes on being given requests, and answers none.
-	if _, err := signalPod(pod, syscall.SIGSTOP); err != nil {
-		return err
-	}
-	defer func() { _, _ = signalPod(pod, syscall.SIGCONT) }()
-	inHand := 0
-	if err := t.expect(ctx, "a responder that holds still is given requests", 10*time.Second, func() (string, error) {
-		state, err := t.sqs.state(ctx)
-		if err != nil {
-			return "", err
-		}
-		if inHand = inFlight(state); inHand == 0 {
-			return "none is in flight", nil
-		}
-		return "", nil
-	}); err != nil {
-		return err
-	}
-	before := t.meter.sum()
-	if _, err := signalPod(pod, syscall.SIGKILL); err != nil {
-		return err
-	}
-	killed := time.Now()
-	t.out.say("killed with requests in hand (%d in flight on the request queue); SQS gives them to the other after %d s", inHand, visibilitySeconds)
-	if err := t.complete(ctx, "responder", 30*time.Second); err != nil {
-		return err
-	}
-	// Every call that was sent before the kill has now been answered, or has failed.
-	if err := pause(ctx, time.Until(killed.Add((2*visibilitySeconds+2)*time.Second))); err != nil {
-		return err
-	}
-	after := t.meter.sum()
-	window := time.Since(killed)
-	_, p99 := t.meter.latency(killed, time.Now())
-	rate := float64(after.calls-before.calls) / window.Seconds()
-	if least := float64(manyRequesters * callsPerSecond / 2); rate < least {
-		return t.breach(ctx, fmt.Sprintf("calls go on while a responder is down; there were %.0f a second of %d asked for", rate, manyRequesters*callsPerSecond))
-	}
-	if after.failed > before.failed {
-		return nil // healthy says it.
-	}
-	t.out.kept("calls went on at %.0f a second; those it had in hand were answered by the other responder: 0 failed, slowest half second p99 %.1f s",
-		rate, p99/1000)
-	return t.wakened(ctx)
-}
-
-// wakened checks what is only known some time after a fault: that only the stopped process's calls were excused,
+// afterwards checks what is only known some time after a fault: that only the stopped process's calls were excused,
 // and that replies to the killed one were counted and dropped.
-func (t *story) wakened(ctx context.Context) error {
+func (t *story) afterwards(ctx context.Context) error {
 	now := t.meter.sum()
 	if mine := t.meter.latest(string(t.stopped)).Excused; now.excused != mine {
 		return t.breach(ctx, fmt.Sprintf("only calls of the process that was stopped are excused; %d of others were", now.excused-mine))
@@ -421,14 +411,4 @@ func (t *story) wakened(ctx context.Context) error {
 	}
 	t.out.kept("meanwhile %d late replies to the requester killed before were dropped and counted, none was delivered", dropped)
 	return nil
-}
-
-// inFlight counts the requests that responders have in hand.
-func inFlight(state sqstest.State) (n int) {
-	for _, q := range state.Queues {
-		if q.Tags[v1alpha1.TagKind] == v1alpha1.TagKindRequest {
-			n += q.InFlight
-		}
-	}
-	return n
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
@@ -126,6 +127,37 @@ func ready(pod *corev1.Pod) bool {
 }
 
 func gated(pod *corev1.Pod) bool { return len(pod.Spec.SchedulingGates) > 0 }
+
+// gateWatch notes which of the demo's pods were ever held by a gate.
+type gateWatch struct {
+	watch watch.Interface
+	done  chan struct{}
+	held  map[types.UID]bool // the goroutine's until done is closed
+}
+
+func (s *stage) watchGates(ctx context.Context) (*gateWatch, error) {
+	w, err := s.clients.CoreV1().Pods(namespace).Watch(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("watch pods: %w", err)
+	}
+	g := &gateWatch{watch: w, done: make(chan struct{}), held: map[types.UID]bool{}}
+	go func() {
+		defer close(g.done)
+		for e := range w.ResultChan() {
+			if pod, ok := e.Object.(*corev1.Pod); ok && gated(pod) {
+				g.held[pod.UID] = true
+			}
+		}
+	}()
+	return g, nil
+}
+
+// stop ends the watch and returns how many pods were held. It may be called again.
+func (g *gateWatch) stop() int {
+	g.watch.Stop()
+	<-g.done
+	return len(g.held)
+}
 
 // processOf is the ID of the process of a pod's one container, as the node reports it.
 func processOf(pod *corev1.Pod) (int, error) {

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -29,8 +31,7 @@ type line struct {
 	Foreign       int64            `json:"foreign"`
 	PutBack       int64            `json:"put_back"`
 	Pending       int64            `json:"pending"`
-	P50           float64          `json:"p50_ms"`
-	P99           float64          `json:"p99_ms"`
+	Latency       map[string]int64 `json:"latency_ms"` // answered calls by the most they took
 	ReplyQueueURL string           `json:"reply_queue_url"`
 	Final         bool             `json:"final"`
 
@@ -177,24 +178,80 @@ func (m *meter) sum() totals {
 	return t
 }
 
-// latency is what the lines read in a window say: the middle of the medians, and the worst 99th percentile.
-func (m *meter) latency(from, to time.Time) (p50, p99 float64) {
+// latencies are how long answered calls took: milliseconds, rounded up by at most 5 %, and how many calls.
+type latencies map[float64]int64
+
+// latencies sums up what all processes have said until now.
+func (m *meter) latencies() latencies {
+	m.read()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var medians []float64
+	all := latencies{}
 	for _, f := range m.files {
-		for _, l := range f.lines {
-			if l.P50 > 0 && l.read.After(from) && !l.read.After(to) {
-				medians = append(medians, l.P50)
-				p99 = max(p99, l.P99)
+		if len(f.lines) == 0 {
+			continue
+		}
+		for bound, n := range f.lines[len(f.lines)-1].Latency {
+			if ms, err := strconv.ParseFloat(bound, 64); err == nil {
+				all[ms] += n
 			}
 		}
 	}
-	if len(medians) == 0 {
-		return 0, 0
+	return all
+}
+
+// since leaves out what was counted before.
+func (l latencies) since(before latencies) latencies {
+	out := latencies{}
+	for ms, n := range l {
+		if n -= before[ms]; n > 0 {
+			out[ms] = n
+		}
 	}
-	slices.Sort(medians)
-	return medians[len(medians)/2], p99
+	return out
+}
+
+// quantile of 0.5 is the time that half of the calls did not exceed; 1: none did. 0 without calls.
+func (l latencies) quantile(q float64) float64 {
+	var total int64
+	for _, n := range l {
+		total += n
+	}
+	rank := max(1, int64(math.Ceil(q*float64(total))))
+	for _, ms := range slices.Sorted(maps.Keys(l)) {
+		if rank -= l[ms]; rank <= 0 {
+			return ms
+		}
+	}
+	return 0
+}
+
+// slower counts the calls that took longer than the time given, in milliseconds.
+func (l latencies) slower(than float64) (n int64) {
+	for ms, k := range l {
+		if ms > than {
+			n += k
+		}
+	}
+	return n
+}
+
+// stuck counts the calls that were under way in two consecutive lines of their process, both printed after since,
+// and so for as long as the time between the two.
+func (m *meter) stuck(since time.Time) (n int64) {
+	m.read()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, f := range m.files {
+		if len(f.lines) < 2 {
+			continue
+		}
+		before, last := f.lines[len(f.lines)-2], f.lines[len(f.lines)-1]
+		if !last.Final && before.read.After(since) {
+			n += min(before.Pending, last.Pending)
+		}
+	}
+	return n
 }
 
 // words lists failures by kind.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -31,16 +32,16 @@ func TestMeter(t *testing.T) {
 	responder := filepath.Join(logs, "demo_c_uid-c", "responder", "0.log")
 	m := newMeter(logs)
 
-	write(t, first, "a log line\n"+`{"caller":"a/1","calls":5,"ok":4,"pending":2,"p50_ms":3,"p99_ms":9}`+"\n"+`{"caller":"a/1","calls":7,"o`)
+	write(t, first, "a log line\n"+`{"caller":"a/1","calls":5,"ok":4,"pending":2,"latency_ms":{"3":3,"9":1}}`+"\n"+`{"caller":"a/1","calls":7,"o`)
 	write(t, responder, `{"caller":"c","calls":1000}`+"\n")
 	m.read()
 	if got := m.latest("uid-a"); got.Calls != 5 {
 		t.Errorf("half a line was taken: %+v", got)
 	}
-	write(t, first, `k":6,"excused":1}`+"\n")
+	write(t, first, `k":6,"excused":1,"latency_ms":{"3":4,"9":1}}`+"\n")
 	write(t, ninth, `{"caller":"a/9","calls":1}`+"\n")
 	write(t, tenth, `{"caller":"a/10","calls":2,"pending":3}`+"\n"+`{"not":"statistics"}`+"\n")
-	write(t, other, `{"caller":"b/1","calls":10,"ok":7,"failed":2,"wrong":1,"failures":{"UNAVAILABLE/NotSent":2},"foreign":4,"pending":9,"final":true}`+"\n")
+	write(t, other, `{"caller":"b/1","calls":10,"ok":7,"failed":2,"wrong":1,"failures":{"UNAVAILABLE/NotSent":2},"foreign":4,"latency_ms":{"3":5,"20":1},"pending":9,"final":true}`+"\n")
 	got := m.sum()
 	if want := int64(7 + 1 + 2 + 10); got.calls != want {
 		t.Errorf("%d calls, want %d: the latest line of each process, and no responder's", got.calls, want)
@@ -60,10 +61,36 @@ func TestMeter(t *testing.T) {
 	if l := m.latest("nobody"); l.Caller != "" {
 		t.Errorf("got a line of nobody: %+v", l)
 	}
-	if p50, p99 := m.latency(time.Now().Add(-time.Minute), time.Now()); p50 != 3 || p99 != 9 {
-		t.Errorf("latency %v, %v; want 3, 9", p50, p99)
+	all := m.latencies()
+	for q, want := range map[float64]float64{0: 3, 0.5: 3, 0.82: 9, 0.9: 9, 0.99: 20, 1: 20} {
+		if got := all.quantile(q); got != want {
+			t.Errorf("quantile %v of %v is %v, want %v", q, all, got, want)
+		}
 	}
-	if p50, p99 := m.latency(time.Now().Add(-time.Hour), time.Now().Add(-time.Minute)); p50 != 0 || p99 != 0 {
-		t.Errorf("latency of before: %v, %v", p50, p99)
+	if n := all.slower(3); n != 2 {
+		t.Errorf("%d calls took more than 3 ms, want 2", n)
+	}
+	if since := all.since(latencies{3: 9, 9: 1}); len(since) != 1 || since[20] != 1 {
+		t.Errorf("since then: %v, want one call of 20 ms", since)
+	}
+	if got := (latencies{}).quantile(0.5); got != 0 {
+		t.Errorf("the median of nothing is %v", got)
+	}
+}
+
+// A call that is under way in one line and done in the next is not stuck, nor is one that only looks so because
+// an old line is compared.
+func TestStuck(t *testing.T) {
+	logs := t.TempDir()
+	file := filepath.Join(logs, "demo_a_uid-a", "requester", "0.log")
+	m := newMeter(logs)
+	write(t, file, `{"caller":"a/1","pending":5}`+"\n")
+	m.read()
+	since := time.Now()
+	for _, c := range []struct{ pending, want int64 }{{4, 0}, {0, 0}, {3, 0}, {2, 2}, {7, 2}} {
+		write(t, file, fmt.Sprintf(`{"caller":"a/1","pending":%d}`+"\n", c.pending))
+		if got := m.stuck(since); got != c.want {
+			t.Errorf("after a line with %d pending: %d stuck, want %d", c.pending, got, c.want)
+		}
 	}
 }

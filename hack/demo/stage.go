@@ -72,6 +72,9 @@ func (s *stage) build(ctx context.Context, controlPlane string) error {
 		}
 	}
 	began := time.Now()
+	if _, err := os.Stat(filepath.Join(s.bin, ours[0].name)); err != nil {
+		s.out.say("building the operator and the programs of the story; the first time takes minutes")
+	}
 	for _, p := range ours {
 		if err := s.goTool(ctx, false, "build", "-o", filepath.Join(s.bin, p.name), p.source); err != nil {
 			return fmt.Errorf("build %s: %w", p.source, err)

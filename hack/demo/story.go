@@ -21,6 +21,8 @@ type story struct {
 	died int64
 	// stopped is the one pod whose calls may be excused, for its process was stopped.
 	stopped types.UID
+	// scaled is when the requesters were scaled up.
+	scaled time.Time
 	// killed is the requester whose process was killed, to see later what became of replies to it.
 	killed types.UID
 }
@@ -39,7 +41,7 @@ func tell(ctx context.Context, s *stage) error {
 		<-done
 	}()
 	for _, part := range []func(context.Context) error{
-		t.begin, t.measure, t.killRequester, t.deletePod, t.stopRequester, t.killOperator, t.killResponder, t.end,
+		t.begin, t.measure, t.killRequester, t.deletePod, t.stopRequester, t.killOperator, t.killResponder, t.restartOperator, t.end,
 	} {
 		if err := part(ctx); err != nil {
 			return err
@@ -70,6 +72,11 @@ func (t *story) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	gates, err := t.watchGates(ctx)
+	if err != nil {
+		return err
+	}
+	defer gates.stop()
 	began := time.Now()
 	if _, err := t.kubectl(ctx, "apply", "--server-side", "-k", overlay); err != nil {
 		return err
@@ -79,16 +86,12 @@ func (t *story) begin(ctx context.Context) error {
 	t.out.say("  requester  label replyqueue.dev/inject: \"true\", annotations replyqueue.dev/calls: sum, replyqueue.dev/reply-host: web")
 	t.out.say("  responder  label replyqueue.dev/inject: \"true\", annotation  replyqueue.dev/serves: sum")
 
-	held := map[types.UID]bool{}
 	var pods []corev1.Pod
 	err = t.expect(ctx, "pods start once their queues exist", time.Minute, func() (string, error) {
 		if pods, err = t.pods(ctx, ""); err != nil {
 			return "", err
 		}
 		for i := range pods {
-			if gated(&pods[i]) {
-				held[pods[i].UID] = true
-			}
 			if !ready(&pods[i]) {
 				return fmt.Sprintf("pod %s is not ready (%s)", pods[i].Name, why(&pods[i])), nil
 			}
@@ -115,8 +118,10 @@ func (t *story) begin(ctx context.Context) error {
 		return err
 	}
 	t.out.kept("channel and host are Ready, and every pod runs, %.1f s after kubectl apply", time.Since(began).Seconds())
-	if len(held) > 0 {
-		t.out.kept("%d of the pods were seen held by the scheduling gate %s until their queues existed", len(held), v1alpha1.SchedulingGate)
+	if n := gates.stop(); n == len(pods) {
+		t.out.kept("each of the %d pods was held by the scheduling gate %s until its queues existed", n, v1alpha1.SchedulingGate)
+	} else {
+		return t.breach(ctx, fmt.Sprintf("pods are held until their queues exist; %d of %d were", n, len(pods)))
 	}
 	output, err := t.kubectl(ctx, "get", "rch,rph,rq,pods", "--namespace", namespace)
 	if err != nil {
@@ -199,7 +204,7 @@ func (t *story) showAddress(ctx context.Context) error {
 func (t *story) measure(ctx context.Context) error {
 	const window = 8 * time.Second
 	t.out.step("Undisturbed for %.0f s: what a call costs", window.Seconds())
-	before, began := t.meter.sum(), time.Now()
+	before, latencyBefore, began := t.meter.sum(), t.meter.latencies(), time.Now()
 	stateBefore, err := t.sqs.state(ctx)
 	if err != nil {
 		return err
@@ -216,10 +221,9 @@ func (t *story) measure(ctx context.Context) error {
 	if calls == 0 {
 		return t.breach(ctx, "requesters call all the time; none did")
 	}
-	p50, p99 := t.meter.latency(began, ended)
+	took := t.meter.latencies().since(latencyBefore)
 	t.out.number("calls per second", "%.1f  (%d requesters, %d asked of each)", float64(calls)/ended.Sub(began).Seconds(), fewRequesters, callsPerSecond)
-	t.out.number("latency p50", "%.1f ms", p50)
-	t.out.number("latency p99 (worst half second)", "%.1f ms", p99)
+	t.out.number("latency p50, p99, slowest", "%.1f ms, %.1f ms, %.1f ms", took.quantile(0.5), took.quantile(0.99), took.quantile(1))
 	t.out.number("SQS requests per call, both sides", "%.2f  (sends, receives and deletes are shared when calls come closer together)",
 		float64(requests(stateAfter)-requests(stateBefore))/float64(calls))
 	t.out.kept("%d calls: 0 failed, 0 wrong", calls)
@@ -240,7 +244,7 @@ func pause(ctx context.Context, d time.Duration) error {
 
 // end removes everything and proves that nothing is left.
 func (t *story) end(ctx context.Context) error {
-	t.out.step("The team leaves: scale to 0, delete the namespace")
+	t.out.step("The team leaves: everything is scaled to 0, the namespace is deleted")
 	records, err := t.records(ctx)
 	if err != nil {
 		return err
@@ -257,6 +261,18 @@ func (t *story) end(ctx context.Context) error {
 	t.out.kept("%d requesters gone, their calls ended first; all %d reply queues, records and Leases gone %.1f s after the scale-down",
 		manyRequesters, len(records), time.Since(began).Seconds())
 
+	if err := t.scale(ctx, "responder", 0); err != nil {
+		return err
+	}
+	if err := t.expect(ctx, "responders end when they are asked to", time.Minute, func() (string, error) {
+		pods, err := t.pods(ctx, "")
+		if len(pods) > 0 {
+			return fmt.Sprintf("%d pods are left", len(pods)), nil
+		}
+		return "", err
+	}); err != nil {
+		return err
+	}
 	began = time.Now()
 	if _, err := t.kubectl(ctx, "delete", "namespace", namespace, "--wait=false"); err != nil {
 		return err
