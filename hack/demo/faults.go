@@ -26,8 +26,8 @@ func (t *story) killRequester(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Both responders hold still for a moment: then calls are certainly under way, and replies to them certainly
-	// come when nobody waits for them any more.
+	// Both responders hold still for a moment: then every caller waits, and replies certainly come when nobody waits
+	// for them any more.
 	release, err := t.holdResponders(ctx)
 	if err != nil {
 		return err
@@ -35,8 +35,8 @@ func (t *story) killRequester(ctx context.Context) error {
 	defer release()
 	var last line
 	if err := t.expect(ctx, "calls are under way while the responders hold still", 10*time.Second, func() (string, error) {
-		if last = t.meter.latest(string(pod.UID)); last.Pending < 3 {
-			return fmt.Sprintf("%d are", last.Pending), nil
+		if last = t.meter.latest(string(pod.UID)); last.Pending < callers {
+			return fmt.Sprintf("%d of %d callers wait", last.Pending, callers), nil
 		}
 		return "", nil
 	}); err != nil {
@@ -49,7 +49,7 @@ func (t *story) killRequester(ctx context.Context) error {
 	killed := time.Now()
 	t.died += last.Pending
 	release()
-	t.out.say("process %d of %s killed with %d calls under way (the responders held still for a moment, to be sure of that)", pid, pod.Name, last.Pending)
+	t.out.say("process %d of %s killed while all its %d callers waited for replies (the responders were held\nstill for a moment, to be sure of that)", pid, pod.Name, last.Pending)
 
 	var now line
 	if err := t.expect(ctx, "a killed container is restarted in its pod, with the same queue, and calls go on", 30*time.Second, func() (string, error) {
@@ -90,8 +90,7 @@ func (t *story) killRequester(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	t.out.kept("replies to the old process were met and not delivered: set aside %d times so far (they are dropped and counted", now.PutBack)
-	t.out.say("      when they are 30 s old, since another container of the pod could be waiting for them)")
+	t.out.kept("replies to the old process were met and not delivered: set aside %d times so far, and dropped\nand counted when they are old enough that no other container of the pod can be waiting for them", now.PutBack)
 	return nil
 }
 
@@ -263,8 +262,7 @@ func (t *story) stopRequester(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	t.out.kept("SIGCONT: woken with a new queue, %s;", queueName(now.ReplyQueueURL))
-	t.out.say("      %d calls done within %.1f s; %d that the stop had caught ended in an error that says so", now.OK-before.OK, time.Since(woken).Seconds(), now.Excused)
+	t.out.kept("SIGCONT: woken with a new queue, %s;\n%d calls done within %.1f s; %d that the stop had caught ended in an error that says so", queueName(now.ReplyQueueURL), now.OK-before.OK, time.Since(woken).Seconds(), now.Excused)
 	return t.eachHasItsOwn(ctx, fewRequesters, 20*time.Second)
 }
 
@@ -328,7 +326,7 @@ func (t *story) killResponder(ctx context.Context) error {
 		return err
 	}
 	killed := time.Now()
-	t.out.say("killed with at least %d calls waiting for it; SQS gives what it held to the other after %d s", inHand, visibilitySeconds)
+	t.out.say("killed in the middle of calls (at least %d waited for it); SQS gives what it held to the other after %d s", inHand, visibilitySeconds)
 	if err := t.complete(ctx, "responder", 30*time.Second); err != nil {
 		return err
 	}
@@ -361,9 +359,8 @@ func (t *story) restartOperator(ctx context.Context) error {
 	if err := t.oneRecordEach(ctx); err != nil {
 		return err
 	}
-	t.out.kept("it took up where the old one fell: %d requesters run %.1f s after its start, each with a queue of its own,", manyRequesters, time.Since(began).Seconds())
-	t.out.say("      and queues and records match one to one (before it reconciles it waits for the old one's leader lease to run out)")
-	if err := pause(ctx, 3*time.Second); err != nil {
+	t.out.kept("it took up where the old one fell: %d requesters run %.1f s after its start, each with a queue of its own,\nand queues and records match one to one (before it reconciles it waits for the old one's leader lease to run out)", manyRequesters, time.Since(began).Seconds())
+	if err := t.costs(ctx, 4*time.Second, manyRequesters); err != nil {
 		return err
 	}
 	return t.afterwards(ctx)

@@ -19,6 +19,7 @@ const (
 
 	fewRequesters, manyRequesters = 2, 12
 	callsPerSecond                = 20 // of each requester
+	callers                       = 8  // in each requester: at most so many calls are under way
 )
 
 // writeInstallation writes a kustomization of config/default with the changes that running outside a cluster
@@ -67,7 +68,7 @@ patches:
         spec:
           containers:
           - name: requester
-            env: [{name: RATE, value: "%d"}, {name: CONCURRENCY, value: "8"}, {name: STATS_INTERVAL, value: 500ms}]
+            env: [{name: RATE, value: "%d"}, {name: CONCURRENCY, value: "%d"}, {name: STATS_INTERVAL, value: 500ms}]
 - target: {kind: Deployment, name: responder}
   patch: |
     apiVersion: apps/v1
@@ -79,7 +80,7 @@ patches:
           containers:
           - name: responder
             env: [{name: RECEIVE_WAIT, value: 5s}, {name: STATS_INTERVAL, value: 500ms}]
-`, heartbeatSeconds, idleRetentionSeconds, drainSeconds, visibilitySeconds, fewRequesters, callsPerSecond))
+`, heartbeatSeconds, idleRetentionSeconds, drainSeconds, visibilitySeconds, fewRequesters, callsPerSecond, callers))
 }
 
 func (s *stage) writeOverlay(name, text string) (string, error) {

@@ -204,6 +204,11 @@ func (t *story) showAddress(ctx context.Context) error {
 func (t *story) measure(ctx context.Context) error {
 	const window = 8 * time.Second
 	t.out.step("Undisturbed for %.0f s: what a call costs", window.Seconds())
+	return t.costs(ctx, window, fewRequesters)
+}
+
+// costs measures and prints what calls do in a window of time in which nothing happens to them.
+func (t *story) costs(ctx context.Context, window time.Duration, requesters int) error {
 	before, latencyBefore, began := t.meter.sum(), t.meter.latencies(), time.Now()
 	stateBefore, err := t.sqs.state(ctx)
 	if err != nil {
@@ -212,7 +217,7 @@ func (t *story) measure(ctx context.Context) error {
 	if err := pause(ctx, window); err != nil {
 		return err
 	}
-	after, ended := t.meter.sum(), time.Now()
+	after, took, lasted := t.meter.sum(), t.meter.latencies().since(latencyBefore), time.Since(began)
 	stateAfter, err := t.sqs.state(ctx)
 	if err != nil {
 		return err
@@ -221,12 +226,11 @@ func (t *story) measure(ctx context.Context) error {
 	if calls == 0 {
 		return t.breach(ctx, "requesters call all the time; none did")
 	}
-	took := t.meter.latencies().since(latencyBefore)
-	t.out.number("calls per second", "%.1f  (%d requesters, %d asked of each)", float64(calls)/ended.Sub(began).Seconds(), fewRequesters, callsPerSecond)
+	t.out.number("calls per second", "%.1f  (%d requesters, %d asked of each)", float64(calls)/lasted.Seconds(), requesters, callsPerSecond)
 	t.out.number("latency p50, p99, slowest", "%.1f ms, %.1f ms, %.1f ms", took.quantile(0.5), took.quantile(0.99), took.quantile(1))
-	t.out.number("SQS requests per call, both sides", "%.2f  (sends, receives and deletes are shared when calls come closer together)",
+	t.out.number("SQS requests per call, both sides", "%.2f  (what comes at the same time shares requests)",
 		float64(requests(stateAfter)-requests(stateBefore))/float64(calls))
-	t.out.kept("%d calls: 0 failed, 0 wrong", calls)
+	t.out.kept("%d calls: %d failed, %d wrong", calls, after.failed-before.failed, after.wrong-before.wrong)
 	return nil
 }
 
