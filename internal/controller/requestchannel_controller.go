@@ -104,7 +104,9 @@ func (r *RequestChannelReconciler) reconcilePresent(ctx context.Context, s *scop
 		err = r.converge(ctx, s)
 	}
 	p := judge(s.channel, err)
-	r.conclude(s, p)
+	if p == nil || !p.passing || !r.onlyLooked(s) {
+		r.conclude(s, p)
+	}
 	if err := r.finish(ctx, s); err != nil {
 		return ctrl.Result{}, err
 	}
@@ -112,6 +114,12 @@ func (r *RequestChannelReconciler) reconcilePresent(ctx context.Context, s *scop
 		return ctrl.Result{RequeueAfter: r.scheduleCheck(s)}, nil
 	}
 	return p.result()
+}
+
+// onlyLooked reports whether the queue was as asked for, and nothing was found that it is not: then trouble on the
+// way to SQS is no news about the queue, and Ready stays.
+func (r *RequestChannelReconciler) onlyLooked(s *scope) bool {
+	return r.wasReady(s) && !conditions.Is(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue)
 }
 
 // suspend leaves the queue as it is and says so.
@@ -131,7 +139,11 @@ func (r *RequestChannelReconciler) conclude(s *scope, p *pause) {
 	case p == nil && channel.Spec.ManagementPolicy == v1alpha1.ManagementPolicyObserve:
 		conditions.Ready(channel, v1alpha1.ReasonObserved, "The queue exists. It is only observed")
 	case p == nil:
-		conditions.Ready(channel, v1alpha1.ReasonAvailable, "The queue exists as asked for")
+		message := "The queue exists as asked for"
+		if channel.Spec.Binding != nil {
+			message += ". spec.binding: this version writes no Secrets"
+		}
+		conditions.Ready(channel, v1alpha1.ReasonAvailable, message)
 	case p.reason == "":
 		// The API server failed us: that says nothing about the queue.
 	default:
@@ -144,13 +156,13 @@ func (r *RequestChannelReconciler) conclude(s *scope, p *pause) {
 	}
 }
 
-// finish writes the status if it changed, and an event if Ready did.
+// finish writes the status if it changed, and an event if Ready did, for another reason than that work goes on.
 func (r *RequestChannelReconciler) finish(ctx context.Context, s *scope) error {
 	if err := r.save(ctx, s); err != nil {
 		return err
 	}
 	before, after := readiness(s.original), readiness(s.channel)
-	if after.Reason != "" && (before.Status != after.Status || before.Reason != after.Reason) {
+	if after.Reason != "" && after.Reason != v1alpha1.ReasonProgressing && (before.Status != after.Status || before.Reason != after.Reason) {
 		kind := corev1.EventTypeWarning
 		if after.Status == metav1.ConditionTrue || after.Reason == v1alpha1.ReasonDeleting {
 			kind = corev1.EventTypeNormal

@@ -15,6 +15,7 @@ import (
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/controller"
+	"github.com/replyqueue/replyqueue/internal/queue"
 	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
 
@@ -456,6 +457,36 @@ var _ = ginkgo.Describe("What a namespace may ask for", func() {
 			w.sqs.SetFaults(sqstest.Plan{})
 			w.reconciled(c)
 			gomega.Expect(c).To(beReady())
+		})
+
+		ginkgo.It("on the way to a queue that was Ready says nothing about the queue", func() {
+			c := channelNamed("login")
+			w.apply(c)
+			w.reconciled(c)
+			w.pass(2 * time.Hour)
+			w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.HTMLUnavailable}}})
+			w.failed(c)
+			gomega.Expect(c).To(beReady())
+			w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.Throttle}}})
+			w.reconciled(c)
+			gomega.Expect(c).To(beReady())
+			change(w, c, func(c *v1alpha1.RequestChannel) {
+				c.Spec.Queue = &v1alpha1.QueueAttributes{DelaySeconds: ptr.To[int32](9)}
+			})
+			w.reconciled(c)
+			gomega.Expect(c).To(beReconciling(v1alpha1.ReasonThrottled), "a change that is not carried out is news")
+		})
+
+		ginkgo.It("from our own limiter is no throttling by SQS, and no event", func() {
+			w.registry.Limits = queue.Limits{Read: 100, Write: 0.01, Tag: 100}
+			a, b := channelNamed("a"), channelNamed("b")
+			w.apply(a, b)
+			w.reconciled(a)
+			w.heard()
+			w.reconciled(b)
+			gomega.Expect(b).To(beReconciling(v1alpha1.ReasonProgressing, "waits for its turn"))
+			gomega.Expect(w.result.RequeueAfter).To(gomega.And(gomega.BeNumerically(">", 0), gomega.BeNumerically("<=", 100*time.Second)))
+			gomega.Expect(w.heard()).To(gomega.BeEmpty())
 		})
 
 		ginkgo.It("an answer lost after the effect converges on the same queue", func() {

@@ -32,6 +32,8 @@ type pause struct {
 	stalled bool
 	// reason and message for the conditions; an empty reason leaves them as they are.
 	reason, message string
+	// passing: the trouble says nothing about the queue itself, and goes by.
+	passing bool
 	// after is when to try again; 0 with no cause: when something changes.
 	after time.Duration
 	// cause, if set, is returned, so that the workqueue backs off.
@@ -113,11 +115,11 @@ func judgeSQS(channel *v1alpha1.RequestChannel, err error) *pause {
 			message: "SQS refuses the queue's name for 60 seconds after a queue of that name was deleted",
 		}
 	case queue.Throttled:
-		after, ours := queue.RetryAfter(err)
-		if !ours {
-			after = time.Duration(float64(throttledRetry) * (0.5 + fraction(channel.UID)))
+		if after, ours := queue.RetryAfter(err); ours {
+			return &pause{reason: v1alpha1.ReasonProgressing, message: "Many queues are being worked on at once; this one waits for its turn", after: after, passing: true}
 		}
-		return &pause{reason: v1alpha1.ReasonThrottled, message: "SQS asks for fewer requests; the queue waits for its turn", after: after}
+		after := time.Duration(float64(throttledRetry) * (0.5 + fraction(channel.UID)))
+		return &pause{reason: v1alpha1.ReasonThrottled, message: "SQS asks for fewer requests; the queue waits for its turn", after: after, passing: true}
 	case queue.Denied:
 		return &pause{stalled: true, reason: v1alpha1.ReasonAccessDenied, message: "AWS denies the operator: " + words, after: slowRetry}
 	case queue.KMS:
@@ -127,7 +129,7 @@ func judgeSQS(channel *v1alpha1.RequestChannel, err error) *pause {
 	case queue.Invalid:
 		return &pause{stalled: true, reason: v1alpha1.ReasonInvalid, message: blame(words) + words, after: slowRetry}
 	default:
-		return &pause{reason: v1alpha1.ReasonSQSUnavailable, message: "SQS does not answer as it should: " + words, cause: err}
+		return &pause{reason: v1alpha1.ReasonSQSUnavailable, message: "SQS does not answer as it should: " + words, cause: err, passing: true}
 	}
 }
 

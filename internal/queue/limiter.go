@@ -30,8 +30,9 @@ type Limits struct {
 	Tag rate.Limit
 }
 
-// DefaultLimits let a thousand pods start within half a minute.
-var DefaultLimits = Limits{Read: 100, Write: 50, Tag: 50}
+// DefaultLimits let a thousand pods start within half a minute. What is created is read back, so writing is the
+// slowest: a queue that got its turn to be created need not wait for another one to be read.
+var DefaultLimits = Limits{Read: 100, Write: 50, Tag: 60}
 
 const (
 	// longestWait is how long a request may wait for its turn inside a worker. A turn further off is answered
