@@ -12,6 +12,11 @@ const (
 	DefaultReceiveWait = 20 * time.Second
 	// maxPollers bounds the long polls at one queue.
 	maxPollers = 4
+	// suspectAfter is how long a poll may bring nothing, when something is expected, before another joins
+	// it: should it be lost in the network, messages do not wait until it times out.
+	suspectAfter = 1500 * time.Millisecond
+	// suspectPollers bounds the polls that wait side by side for that reason.
+	suspectPollers = 3
 	// receiveBackoffLimit bounds the pause after a failed receive.
 	receiveBackoffLimit = 2 * time.Second
 )
@@ -22,6 +27,8 @@ const (
 type pollers struct {
 	// wanted reports whether another poll is worth starting.
 	wanted func() bool
+	// expecting reports whether silence is suspicious.
+	expecting func() bool
 	// poll makes one receive and hands its messages on. full: there may be more at once.
 	poll func(ctx context.Context) (full bool, err error)
 	// ctx ends to abandon polls that no longer matter.
@@ -30,9 +37,10 @@ type pollers struct {
 	log *slog.Logger
 	url string
 
-	mu      sync.Mutex
-	running int
-	wg      sync.WaitGroup
+	mu       sync.Mutex
+	running  int
+	suspects int // of running: polls that have been silent for suspectAfter
+	wg       sync.WaitGroup
 }
 
 // wake starts a poll when none is under way. It is cheap and does not block.
@@ -47,40 +55,57 @@ func (p *pollers) wake() {
 // start adds a poller. It is called with the lock held.
 func (p *pollers) start() {
 	p.running++
-	first := p.running == 1
-	p.wg.Go(func() { p.loop(first) })
+	p.wg.Go(p.loop)
 }
 
-func (p *pollers) loop(first bool) {
+func (p *pollers) loop() {
 	failures := 0
 	for p.again() {
-		full, err := p.poll(p.ctx)
-		if err == nil && failures > 0 {
-			p.log.Info("receiving works again", "queueURL", p.url, "failures", failures)
-		}
+		full, err := p.watched()
 		switch {
 		case err != nil:
 			if failures++; failures == 1 && p.ctx.Err() == nil {
 				p.log.Warn("receiving fails; it is tried on", "queueURL", p.url, "error", err)
 			}
-			if !sleep(p.ctx, backoff(failures, receiveBackoffLimit)) {
-				failures = 0
-			}
-		case full:
+			_ = sleep(p.ctx, backoff(failures, receiveBackoffLimit))
+			continue
+		case failures > 0:
+			p.log.Info("receiving works again", "queueURL", p.url, "failures", failures)
 			failures = 0
-			p.mu.Lock()
-			if p.running < p.max && p.ctx.Err() == nil {
-				p.start()
-			}
-			p.mu.Unlock()
-		default:
-			failures = 0
-			first = p.retire(first)
-			if !first {
-				return
-			}
+		}
+		if full {
+			p.grow()
+		} else if !p.stay() {
+			return
 		}
 	}
+}
+
+// watched polls once, and gets the poll company when its silence is suspicious.
+func (p *pollers) watched() (full bool, err error) {
+	suspect, over := false, false
+	timer := time.AfterFunc(suspectAfter, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if over {
+			return
+		}
+		suspect = true
+		p.suspects++
+		if p.running == p.suspects && p.running < min(suspectPollers, p.max) &&
+			p.ctx.Err() == nil && p.wanted() && p.expecting() {
+			p.start()
+		}
+	})
+	full, err = p.poll(p.ctx)
+	timer.Stop()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	over = true
+	if suspect {
+		p.suspects--
+	}
+	return full, err
 }
 
 // again reports whether the loop goes on; otherwise the poller is counted out, under the lock that
@@ -95,11 +120,25 @@ func (p *pollers) again() bool {
 	return false
 }
 
-// retire counts a poller out after a receive that was not full, unless it is the last.
-func (p *pollers) retire(first bool) (stay bool) {
+// grow adds a poller after a full receive.
+func (p *pollers) grow() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.running == 1 || first {
+	if p.running < p.max && p.ctx.Err() == nil {
+		p.start()
+	}
+}
+
+// stay counts a poller out after a receive that was not full, unless it is the last; where silence is
+// suspicious, the last that is not suspect.
+func (p *pollers) stay() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	others := p.running - 1
+	if p.expecting() {
+		others -= p.suspects
+	}
+	if others <= 0 {
 		return true
 	}
 	p.running--

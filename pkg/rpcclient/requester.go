@@ -275,9 +275,10 @@ func newReplyQueue(r *Requester, url string) *replyQueue {
 	q := &replyQueue{r: r, url: url}
 	q.ctx, q.cancel = context.WithCancel(r.ctx)
 	q.settler = newSettler(r.ctx, r.api, url, deleteLinger)
+	pending := func() bool { return q.pending.Load() > 0 }
 	q.pollers = &pollers{
-		wanted: func() bool { return q.pending.Load() > 0 },
-		poll:   q.poll, ctx: q.ctx, max: r.cfg.maxPollers, log: r.cfg.log, url: url,
+		wanted: pending, expecting: pending, poll: q.poll,
+		ctx: q.ctx, max: r.cfg.maxPollers, log: r.cfg.log, url: url,
 	}
 	return q
 }

@@ -3,6 +3,7 @@ package rpcclient
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
@@ -28,6 +29,8 @@ type channelServer struct {
 	visibility time.Duration
 	// share is the most messages one receive asks for.
 	share int
+	// busy: the latest receive brought something.
+	busy atomic.Bool
 }
 
 func newChannelServer(r *Responder, channel ChannelConfig) (*channelServer, error) {
@@ -50,8 +53,9 @@ func newChannelServer(r *Responder, channel ChannelConfig) (*channelServer, erro
 	s.addresses = newAddressChecker(r.cfg.addresses, own)
 	s.extender = newExtender(s.settler, visibility)
 	s.pollers = &pollers{
-		wanted: func() bool { return !r.isStopping() },
-		poll:   s.poll, ctx: r.work, max: r.cfg.maxPollers, log: r.cfg.log, url: channel.URL,
+		wanted:    func() bool { return !r.isStopping() },
+		expecting: s.busy.Load, // silence is suspicious after traffic, not while idle
+		poll:      s.poll, ctx: r.work, max: r.cfg.maxPollers, log: r.cfg.log, url: channel.URL,
 	}
 	return s, nil
 }
@@ -75,6 +79,7 @@ func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	s.busy.Store(len(msgs) > 0)
 	r.cfg.stats.received.Add(int64(len(msgs)))
 	all := make([]received, len(msgs))
 	for i := range msgs {

@@ -28,6 +28,9 @@ const (
 	idleConnections = 128
 )
 
+// keepAlive finds within a quarter of a minute that the other end of a long poll is gone without a word.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 3 * time.Second, Count: 3}
+
 // newClient derives the SQS client that this package sends with: the application's own configuration,
 // credentials, endpoint and middleware, but no SDK retries (a retry of a send must know whether the
 // first attempt may have arrived) and a transport fit for many long polls at once.
@@ -41,6 +44,7 @@ func newClient(client *sqs.Client) *sqs.Client {
 		if b, ok := inner.(*awshttp.BuildableClient); ok {
 			inner = b.WithDialerOptions(func(d *net.Dialer) {
 				d.Timeout = dialTimeout
+				d.KeepAliveConfig = keepAlive
 			}).WithTransportOptions(func(t *http.Transport) {
 				t.MaxIdleConns = 0
 				t.MaxIdleConnsPerHost = max(t.MaxIdleConnsPerHost, idleConnections)
