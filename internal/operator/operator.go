@@ -81,7 +81,7 @@ func Run(ctx context.Context, cfg Config) error {
 		ready = certs.check(ready)
 	}
 	policy := &heartbeatPolicy{log: cfg.Log.WithName("policy")}
-	if err := policy.watch(ctx, mgr.GetCache()); err != nil {
+	if err := policy.setup(ctx, mgr); err != nil {
 		return err
 	}
 	if err := (webhook.PodInjector{}).SetupWithManager(mgr); err != nil {

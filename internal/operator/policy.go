@@ -10,8 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	toolscache "k8s.io/client-go/tools/cache"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 )
 
@@ -32,10 +32,13 @@ func init() { metrics.Registry.MustRegister(policyInPlace) }
 // any other, so nothing may then be concluded from heartbeats.
 type heartbeatPolicy struct {
 	log logr.Logger
+	// looked are true once what was there at the start has been seen.
+	looked []toolscache.InformerSynced
 
 	mu      sync.Mutex
 	policy  *admissionv1.ValidatingAdmissionPolicy
 	binding *admissionv1.ValidatingAdmissionPolicyBinding
+	synced  bool  // until then an object may just not have been seen yet
 	said    *bool // what was logged last
 }
 
@@ -60,15 +63,29 @@ func enforced(policy *admissionv1.ValidatingAdmissionPolicy, binding *admissionv
 		slices.Contains(binding.Spec.ValidationActions, admissionv1.Deny)
 }
 
-// watch keeps the answer up to date from informers of the manager's cache (which holds these two objects
+// Start says what the first look has found, which may be nothing at all. Every replica runs it.
+func (p *heartbeatPolicy) Start(ctx context.Context) error {
+	if toolscache.WaitForCacheSync(ctx.Done(), p.looked...) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.synced = true
+		p.say()
+	}
+	return nil
+}
+
+// NeedLeaderElection makes followers watch too, so that a new leader knows at once.
+func (*heartbeatPolicy) NeedLeaderElection() bool { return false }
+
+// setup keeps the answer up to date from informers of the manager's cache (which holds these two objects
 // alone, see cacheOptions).
-func (p *heartbeatPolicy) watch(ctx context.Context, informers cache.Informers) error {
+func (p *heartbeatPolicy) setup(ctx context.Context, mgr manager.Manager) error {
 	for _, object := range []client.Object{&admissionv1.ValidatingAdmissionPolicy{}, &admissionv1.ValidatingAdmissionPolicyBinding{}} {
-		informer, err := informers.GetInformer(ctx, object)
+		informer, err := mgr.GetCache().GetInformer(ctx, object)
 		if err != nil {
 			return fmt.Errorf("watch the policy on heartbeats: %w", err)
 		}
-		if _, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+		registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
 			AddFunc:    func(o any) { p.seen(o, true) },
 			UpdateFunc: func(_, o any) { p.seen(o, true) },
 			DeleteFunc: func(o any) {
@@ -77,11 +94,13 @@ func (p *heartbeatPolicy) watch(ctx context.Context, informers cache.Informers) 
 				}
 				p.seen(o, false)
 			},
-		}); err != nil {
+		})
+		if err != nil {
 			return fmt.Errorf("watch the policy on heartbeats: %w", err)
 		}
+		p.looked = append(p.looked, registration.HasSynced)
 	}
-	return nil
+	return mgr.Add(p)
 }
 
 func (p *heartbeatPolicy) seen(object any, exists bool) {
@@ -103,13 +122,21 @@ func (p *heartbeatPolicy) seen(object any, exists bool) {
 			p.binding = nil
 		}
 	}
-	if now := enforced(p.policy, p.binding); p.said == nil || *p.said != now {
-		p.said = &now
-		policyInPlace.Set(map[bool]float64{true: 1}[now])
-		if now {
-			p.log.Info("The policy on heartbeats is in place")
-		} else {
-			p.log.Info("The policy on heartbeats, or its binding, is missing or not enforced: no reply queue is closed as idle", "policy", HeartbeatPolicyName)
-		}
+	p.say()
+}
+
+// say logs and measures the answer when it has changed.
+func (p *heartbeatPolicy) say() {
+	now := enforced(p.policy, p.binding)
+	if !p.synced || p.said != nil && *p.said == now {
+		return
+	}
+	p.said = &now
+	if now {
+		policyInPlace.Set(1)
+		p.log.Info("The policy on heartbeats is in place")
+	} else {
+		policyInPlace.Set(0)
+		p.log.Info("The policy on heartbeats, or its binding, is missing or not enforced: no reply queue is closed as idle", "policy", HeartbeatPolicyName)
 	}
 }

@@ -292,9 +292,9 @@ func TestRefused(t *testing.T) {
 	}{
 		{"unknown label value", v1alpha1.LabelInject, []string{`"yes"`, `"true"`, `"best-effort"`}, pod("yes", calls, "a")},
 		{"says nothing", v1alpha1.LabelInject, []string{calls, serves, host, "spec.template.metadata"}, pod("true")},
-		{"upper case", calls, []string{`"Login" is not a DNS label`}, pod("true", calls, "Login")},
+		{"upper case", calls, []string{`"Login" in Login is not a DNS label`}, pod("true", calls, "Login")},
 		{"too many parts", calls, []string{"a.b.c", "name.namespace"}, pod("true", calls, "a.b.c")},
-		{"bad namespace", calls, []string{`"_" is not a DNS label`}, pod("true", calls, "a._")},
+		{"bad namespace", calls, []string{`"_" in a._ is not a DNS label`}, pod("true", calls, "a._")},
 		{"empty entry", calls, []string{"empty"}, pod("true", calls, "a,,b")},
 		{"twice", calls, []string{"a is listed twice"}, pod("true", calls, "a, b, a")},
 		{"another namespace's requests", serves, []string{"own namespace"}, pod("true", serves, "a.b")},

@@ -30,7 +30,7 @@ func (e *InvalidError) Error() string {
 	if e.Key == v1alpha1.LabelInject {
 		kind = "label"
 	}
-	return fmt.Sprintf("%s %s: %q: %s", kind, e.Key, e.Value, e.Problem)
+	return fmt.Sprintf("%s %s (%q): %s", kind, e.Key, e.Value, e.Problem)
 }
 
 // request is what a pod's annotations ask for.
@@ -128,13 +128,13 @@ func checkReference(reference string, most int) string {
 	parts := strings.Split(reference, ".")
 	if len(parts) > most {
 		if most == 1 {
-			return fmt.Sprintf("%s: a pod answers RequestChannels of its own namespace only, by their name", reference)
+			return fmt.Sprintf("%s is none of its own: a pod answers RequestChannels of its own namespace only, by their name", reference)
 		}
-		return fmt.Sprintf("%s: want a RequestChannel's name, or name.namespace", reference)
+		return fmt.Sprintf("%s is neither a RequestChannel's name nor name.namespace", reference)
 	}
 	for _, part := range parts {
 		if len(validation.IsDNS1123Label(part)) > 0 {
-			return fmt.Sprintf("%s: %q is not a DNS label (lower-case letters, digits and hyphens, at most 63)", reference, part)
+			return fmt.Sprintf("%q in %s is not a DNS label (lower-case letters, digits and hyphens, at most 63)", part, reference)
 		}
 	}
 	return ""
