@@ -101,6 +101,7 @@ func promises(t *testing.T, seed uint64) {
 		time.Sleep(time.Duration(random.IntN(40)) * time.Millisecond)
 	}
 	outcomes := map[string]int{}
+	failed := map[int]*rpcclient.Error{}
 	for range calls {
 		e := <-ends
 		if e.late > time.Second {
@@ -120,18 +121,21 @@ func promises(t *testing.T, seed uint64) {
 			if rpcclient.IsRemote(e.err) && failure.Code != rpcclient.DeadlineExceeded && failure.Message != fmt.Sprintf("call %d", e.call) {
 				t.Errorf("call %d got another's error: %v", e.call, e.err)
 			}
-			defer func() { // executed later than its end, perhaps: judged when all is quiet
-				ran := len(books.runs[e.call]) > 0
-				if ran && (failure.Outcome == rpcclient.NotSent || failure.Outcome == rpcclient.Rejected) {
-					t.Errorf("call %d was executed, and ended in %v", e.call, e.err)
-				}
-				if !ran && failure.Outcome == rpcclient.Executed {
-					t.Errorf("call %d was not executed, and ended in %v", e.call, e.err)
-				}
-			}()
+			failed[e.call] = failure
 		}
 	}
 	time.Sleep(2 * time.Minute) // deadlines, visibility and lags are over
+	books.mu.Lock()
+	defer books.mu.Unlock()
+	for call, failure := range failed {
+		ran := len(books.runs[call]) > 0
+		if ran && (failure.Outcome == rpcclient.NotSent || failure.Outcome == rpcclient.Rejected) {
+			t.Errorf("call %d was executed, and ended in %v", call, failure)
+		}
+		if !ran && failure.Outcome == rpcclient.Executed {
+			t.Errorf("call %d was not executed, and ended in %v", call, failure)
+		}
+	}
 	for call, by := range books.runs {
 		for responder, n := range by {
 			if n > 1 {
