@@ -57,7 +57,7 @@ type visit struct {
 // +kubebuilder:rbac:groups=replyqueue.dev,resources=requestchannels,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=replyqueue.dev,resources=requestchannels/status,verbs=patch
 // +kubebuilder:rbac:groups=replyqueue.dev,resources=queueproviders,verbs=get;list;watch
-// +kubebuilder:rbac:groups="",resources=pods;namespaces,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch
 
 var _ reconcile.Reconciler = (*RequestChannelReconciler)(nil)
 
@@ -88,9 +88,6 @@ func (r *RequestChannelReconciler) Reconcile(ctx context.Context, request ctrl.R
 }
 
 func (r *RequestChannelReconciler) reconcilePresent(ctx context.Context, s *scope) (ctrl.Result, error) {
-	if err := r.countResponders(ctx, s.channel); err != nil {
-		return ctrl.Result{}, err
-	}
 	if isTrue(s.channel.Spec.Suspend) {
 		r.suspend(s)
 		return ctrl.Result{}, r.finish(ctx, s)
@@ -180,8 +177,7 @@ func (r *RequestChannelReconciler) save(ctx context.Context, s *scope) error {
 	if err := r.Client.Status().Patch(ctx, s.channel, client.MergeFrom(s.written)); err != nil {
 		return fmt.Errorf("write status: %w", err)
 	}
-	s.supersede()
-	s.written = s.channel.DeepCopy()
+	s.wrote()
 	return nil
 }
 
@@ -192,8 +188,7 @@ func (r *RequestChannelReconciler) patchMetadata(ctx context.Context, s *scope) 
 	if err := r.Client.Patch(ctx, s.channel, patch); err != nil {
 		return err
 	}
-	s.supersede()
-	s.written = s.channel.DeepCopy()
+	s.wrote()
 	s.channel.Status = *status
 	return nil
 }

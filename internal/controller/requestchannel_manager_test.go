@@ -81,7 +81,7 @@ var _ = ginkgo.Describe("Channels under a manager", func() {
 		counted.Namespace = w.namespace
 		gomega.Eventually(func(g gomega.Gomega) {
 			g.Expect(direct.Get(w.ctx, client.ObjectKeyFromObject(counted), counted)).To(gomega.Succeed())
-			g.Expect(counted.Status.Responders.Total).To(gomega.HaveValue(gomega.BeEquivalentTo(1)))
+			g.Expect(counted.Status.Responders).To(gomega.HaveValue(gomega.HaveField("Total", gomega.HaveValue(gomega.BeEquivalentTo(1)))))
 		}).WithTimeout(patience).Should(gomega.Succeed())
 		gomega.Expect(w.sqs.Requests()).To(gomega.Equal(3*n), "a restart, and a responder, cost no request")
 

@@ -43,13 +43,18 @@ func (s *scope) behind() bool {
 	return slices.Contains(s.reconciler.visited[s.channel.UID].superseded, s.channel.ResourceVersion)
 }
 
-// supersede notes that a write has replaced the version that was last read or written. Four are kept: no reconcile
-// writes more often.
-func (s *scope) supersede() {
+// wrote notes what a write returned, and that it has replaced the version written before. Four versions are kept: no
+// reconcile writes more often. A write that changed nothing replaced nothing.
+func (s *scope) wrote() {
+	replaced := s.written.ResourceVersion
+	s.written = s.channel.DeepCopy()
+	if replaced == s.channel.ResourceVersion {
+		return
+	}
 	s.reconciler.mu.Lock()
 	defer s.reconciler.mu.Unlock()
 	v := s.reconciler.visited[s.channel.UID]
-	v.superseded = append(v.superseded, s.written.ResourceVersion)
+	v.superseded = append(v.superseded, replaced)
 	v.superseded = v.superseded[max(0, len(v.superseded)-4):]
 	s.reconciler.remember(s.channel.UID, v)
 }

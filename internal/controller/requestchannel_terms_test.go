@@ -531,35 +531,4 @@ var _ = ginkgo.Describe("What a namespace may ask for", func() {
 			gomega.Expect(c).To(beReady())
 		})
 	})
-
-	ginkgo.Describe("responders", func() {
-		pod := func(name, serves string, ready bool) *corev1.Pod {
-			p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
-				Name: name, Namespace: w.namespace,
-				Labels: map[string]string{v1alpha1.LabelInject: v1alpha1.InjectTrue}, Annotations: map[string]string{v1alpha1.AnnotationServes: serves},
-			}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}}}
-			w.apply(p)
-			if ready {
-				p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
-				gomega.Expect(direct.Status().Update(w.ctx, p)).To(gomega.Succeed())
-			}
-			return p
-		}
-		ginkgo.It("are counted from the pods that serve the channel, without a request to SQS", func() {
-			c := channelNamed("login")
-			w.apply(c)
-			pod("a", "login", true)
-			pod("b", "pricing, login", false)
-			pod("c", "pricing", true)
-			stranger := pod("d", "login", true)
-			change(w, stranger, func(p *corev1.Pod) { delete(p.Labels, v1alpha1.LabelInject) })
-			w.reconciled(c)
-			gomega.Expect(c.Status.Responders).To(gomega.HaveValue(gomega.Equal(v1alpha1.ResponderCounts{Total: ptr.To[int32](2), Ready: ptr.To[int32](1)})))
-			pod("e", "login", true)
-			requests, writes := w.costing(func() { w.reconciled(c) })
-			gomega.Expect(requests).To(gomega.BeEmpty())
-			gomega.Expect(writes).To(gomega.ConsistOf("patch status RequestChannel"))
-			gomega.Expect(c.Status.Responders.Ready).To(gomega.HaveValue(gomega.BeEquivalentTo(2)))
-		})
-	})
 })

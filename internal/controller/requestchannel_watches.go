@@ -3,12 +3,9 @@ package controller
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -23,8 +20,6 @@ import (
 )
 
 const (
-	// indexServes finds pods by the names of the RequestChannels, in their own namespace, that they serve.
-	indexServes = "replyqueue.dev/serves"
 	// indexClaim finds RequestChannels by provider and spec.queueName.
 	indexClaim = "replyqueue.dev/claim"
 	// indexDeadLetter finds RequestChannels by the RequestChannel that is their dead-letter queue.
@@ -40,7 +35,7 @@ func IndexChannels(ctx context.Context, indexer client.FieldIndexer) error {
 		name   string
 		values client.IndexerFunc
 	}{
-		{&corev1.Pod{}, indexServes, func(o client.Object) []string { return served(o) }},
+		{&corev1.Pod{}, indexServes, served},
 		{&v1alpha1.RequestChannel{}, indexClaim, func(o client.Object) []string { return nonEmpty(claimOf(o.(*v1alpha1.RequestChannel))) }},
 		{&v1alpha1.RequestChannel{}, indexDeadLetter, func(o client.Object) []string {
 			if d := o.(*v1alpha1.RequestChannel).Spec.DeadLetter; d != nil && d.ChannelRef != nil {
@@ -58,7 +53,8 @@ func IndexChannels(ctx context.Context, indexer client.FieldIndexer) error {
 	return nil
 }
 
-// SetupWithManager registers the controller, and the indexes of IndexChannels.
+// SetupWithManager registers the controller, the indexes of IndexChannels, and the ResponderReconciler: two
+// controllers, so that pods that come and go never make a channel that waits for SQS ask again.
 func (r *RequestChannelReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	if err := IndexChannels(context.Background(), mgr.GetFieldIndexer()); err != nil {
 		return err
@@ -66,6 +62,9 @@ func (r *RequestChannelReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	workers := r.MaxConcurrentReconciles
 	if workers == 0 {
 		workers = 10
+	}
+	if err := (&ResponderReconciler{Client: mgr.GetClient()}).SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("set up the counting of responders: %w", err)
 	}
 	asked := predicate.Or[client.Object](predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{})
 	return ctrl.NewControllerManagedBy(mgr).
@@ -77,12 +76,6 @@ func (r *RequestChannelReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		})).
 		Watches(&v1alpha1.QueueProvider{}, handler.EnqueueRequestsFromMapFunc(r.channelsOfProvider),
 			builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(channelsServed), builder.WithPredicates(predicate.Funcs{
-			UpdateFunc: func(e event.UpdateEvent) bool {
-				return !slices.Equal(served(e.ObjectOld), served(e.ObjectNew)) || standing(e.ObjectOld) != standing(e.ObjectNew)
-			},
-			GenericFunc: func(event.GenericEvent) bool { return false },
-		})).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: workers,
 			// An outage of SQS is retried within a second at first and every five minutes in the end.
@@ -117,73 +110,6 @@ func (r *RequestChannelReconciler) channels(ctx context.Context, options ...clie
 		requests[i].NamespacedName = client.ObjectKeyFromObject(&list.Items[i])
 	}
 	return requests
-}
-
-func channelsServed(_ context.Context, o client.Object) []reconcile.Request {
-	var requests []reconcile.Request
-	for _, name := range served(o) {
-		requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: name}})
-	}
-	return requests
-}
-
-// countResponders counts the pods that serve the channel into its status.
-func (r *RequestChannelReconciler) countResponders(ctx context.Context, channel *v1alpha1.RequestChannel) error {
-	var pods corev1.PodList
-	err := r.Client.List(ctx, &pods, client.InNamespace(channel.Namespace), client.MatchingFields{indexServes: channel.Name}, client.UnsafeDisableDeepCopy)
-	if err != nil {
-		return fmt.Errorf("list responders: %w", err)
-	}
-	var total, ready int32
-	for i := range pods.Items {
-		switch standing(&pods.Items[i]) {
-		case podReady:
-			ready++
-			total++
-		case podPresent:
-			total++
-		}
-	}
-	channel.Status.Responders = &v1alpha1.ResponderCounts{Total: &total, Ready: &ready}
-	return nil
-}
-
-type podStanding int
-
-const (
-	podOver podStanding = iota
-	podPresent
-	podReady
-)
-
-// standing is what a pod counts for.
-func standing(o client.Object) podStanding {
-	pod := o.(*corev1.Pod)
-	if pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
-		return podOver
-	}
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
-			return podReady
-		}
-	}
-	return podPresent
-}
-
-// served are the names of the channels that an opted-in pod says it serves.
-func served(o client.Object) []string {
-	switch o.GetLabels()[v1alpha1.LabelInject] {
-	case v1alpha1.InjectTrue, v1alpha1.InjectBestEffort:
-	default:
-		return nil
-	}
-	var all []string
-	for name := range strings.SplitSeq(o.GetAnnotations()[v1alpha1.AnnotationServes], ",") {
-		if name = strings.TrimSpace(name); name != "" && !slices.Contains(all, name) {
-			all = append(all, name)
-		}
-	}
-	return all
 }
 
 // claimOf is the name that a channel chose, in its provider; empty when it chose none, or would not write to it.
