@@ -49,7 +49,11 @@ func (a *queueAPI) count(action Action, queueURL string, entries int, started ti
 // send makes one attempt; notSent reports that it certainly had no effect.
 func (a *queueAPI) send(ctx context.Context, queueURL string, entries []types.SendMessageBatchRequestEntry) (out *sqs.SendMessageBatchOutput, notSent bool, err error) {
 	started := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	limit := sendTimeout
+	for i := range entries {
+		limit += time.Duration(len(deref(entries[i].MessageBody))) * time.Second / slowestLink
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var at attempt
 	out, err = a.client.SendMessageBatch(at.attach(ctx), &sqs.SendMessageBatchInput{QueueUrl: &queueURL, Entries: entries})

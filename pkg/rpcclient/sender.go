@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+	"github.com/aws/smithy-go"
 )
 
 const (
@@ -242,7 +243,7 @@ func (s *sender) attempt(batch []*outgoing) (retry []*outgoing, alone bool) {
 		switch {
 		case s.ctx.Err() == nil && !isPermanent(err):
 			return flying, false
-		case s.ctx.Err() == nil && len(flying) > 1 && !isMissingQueue(err):
+		case s.ctx.Err() == nil && len(flying) > 1 && !isMissingQueue(err) && !isDenied(err):
 			return flying, true
 		default:
 			s.finish(flying, false)
@@ -265,7 +266,7 @@ func (s *sender) attempt(batch []*outgoing) (retry []*outgoing, alone bool) {
 		}
 		answered[n] = true
 		entry, code := flying[n:n+1], deref(f.Code)
-		failure := fmt.Errorf("SQS refused the entry: %s: %s", code, deref(f.Message))
+		failure := &entryError{GenericAPIError: smithy.GenericAPIError{Code: code, Message: deref(f.Message)}, senderFault: f.SenderFault}
 		s.landed(entry, failure, f.SenderFault || isThrottleCode(code))
 		if f.SenderFault && !isThrottleCode(code) {
 			s.finish(entry, false)
@@ -280,6 +281,16 @@ func (s *sender) attempt(batch []*outgoing) (retry []*outgoing, alone bool) {
 		}
 	}
 	return retry, false
+}
+
+// entryError is one entry's failure in a batch that SQS answered.
+type entryError struct {
+	smithy.GenericAPIError
+	senderFault bool
+}
+
+func (e *entryError) Error() string {
+	return fmt.Sprintf("SQS refused the entry: %s: %s", e.Code, e.Message)
 }
 
 var errNoWord = errors.New("the answer of SQS does not mention the entry")

@@ -3,6 +3,7 @@ package rpcclient_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -638,4 +639,24 @@ func (l *strayLog) all() []rpcclient.StrayReply {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]rpcclient.StrayReply(nil), l.seen...)
+}
+
+// A message that SQS refuses spoils its batch, not the calls that share it.
+func TestOneRefusedEntryDoesNotFailItsBatch(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPair(t)
+		p.serve(t, addUp)
+		p.fault(sqstest.Rule{Fault: sqstest.Delay, Action: "SendMessageBatch", Queue: requestQueue, Count: 1, Duration: 100 * time.Millisecond})
+		var wg sync.WaitGroup
+		wg.Go(func() { p.call(t) }) // under way, so that the others gather
+		synctest.Wait()
+		for range 4 {
+			wg.Go(func() { p.call(t) })
+		}
+		wg.Go(func() {
+			// A group of 200 characters is over SQS's 128.
+			p.fails(t, rpcclient.FailedPrecondition, rpcclient.NotSent, rpcclient.CallGroup(strings.Repeat("g", 200)))
+		})
+		wg.Wait()
+	})
 }

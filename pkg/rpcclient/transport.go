@@ -21,6 +21,8 @@ const (
 	// answer in this time is better asked again on another connection.
 	dialTimeout = 3 * time.Second
 	sendTimeout = 3 * time.Second
+	// slowestLink is the rate, in bytes per second, at which a send of any size still has time to leave.
+	slowestLink = 256 << 10
 	// receiveSlack is what a receive attempt may take beyond its long poll.
 	receiveSlack = 5 * time.Second
 	// idleConnections per host: the SDK's 10 are fewer than our pollers and senders, so that
@@ -113,6 +115,10 @@ func (a *attempt) certainlyNotSent(err error) bool {
 // isRefusal reports whether err is SQS's own answer that it did not do what was asked: a decoded 4xx
 // or a throttle. A 4xx that is not SQS's (a proxy's page) proves nothing.
 func isRefusal(err error) bool {
+	var entry *entryError
+	if errors.As(err, &entry) {
+		return entry.senderFault || isThrottleCode(entry.Code)
+	}
 	var api smithy.APIError
 	if !errors.As(err, &api) || api.ErrorCode() == "" || api.ErrorCode() == "UnknownError" {
 		return false
