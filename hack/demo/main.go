@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/klog/v2"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/replyqueue/replyqueue/hack/demo/process"
@@ -40,7 +41,9 @@ func main() {
 		fmt.Fprintf(os.Stderr, "unexpected argument %q\n", flag.Arg(0))
 		os.Exit(2)
 	}
+	// What Kubernetes' libraries would say to the terminal, the story says better.
 	ctrllog.SetLogger(logr.Discard())
+	klog.SetLogger(logr.Discard())
 
 	ctx, stop := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 4)

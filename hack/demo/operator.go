@@ -14,6 +14,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/replyqueue/replyqueue/hack/demo/agent"
 	"github.com/replyqueue/replyqueue/hack/demo/cluster"
 	"github.com/replyqueue/replyqueue/hack/demo/process"
 	"github.com/replyqueue/replyqueue/internal/operator"
@@ -144,8 +145,10 @@ func (o *operatorProcess) process() *process.Process {
 	return o.proc
 }
 
-// keepRunning starts the operator again when it ends, as its Deployment would. It blocks until ctx ends.
+// keepRunning starts the operator again when it ends, with a growing pause, as its Deployment would. It blocks
+// until ctx ends.
 func (o *operatorProcess) keepRunning(ctx context.Context) {
+	var restarts agent.Backoff
 	for {
 		p := o.process()
 		select {
@@ -156,8 +159,9 @@ func (o *operatorProcess) keepRunning(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		o.stage.out.line("the operator ended (%s) and is started again; its log: %s", p.Exit(), o.stage.relative(p.Log()))
-		t := time.NewTimer(time.Second)
+		pause := restarts.After(p.Exit().At.Sub(p.Began()))
+		o.stage.out.line("the operator ended (%s) and is started again in %s; its log: %s", p.Exit(), pause, o.stage.relative(p.Log()))
+		t := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
 			t.Stop()

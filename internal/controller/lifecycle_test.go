@@ -10,6 +10,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -74,6 +75,22 @@ func TestPodGetsItsAddresses(t *testing.T) {
 	}
 	if s.heardEvent("QueuesReady") != 1 {
 		t.Errorf("events %v", s.said)
+	}
+}
+
+// A cache can lag behind our own patch: what it still shows gated was told already.
+func TestAGateIsOpenedAndToldOnce(t *testing.T) {
+	s := newStage(t)
+	s.channel("login")
+	s.host("web", nil)
+	p := s.pod("web-1", caller())
+	old := p.DeepCopy()
+	s.settle()
+	if err := (&podScope{PodReconciler: s.pods, pod: old}).publish(s.ctx, true); !apierrors.IsConflict(err) {
+		t.Errorf("a decision from an old pod: %v, want a conflict", err)
+	}
+	if n := s.heardEvent("QueuesReady"); n != 1 {
+		t.Errorf("told %d times, want once: %v", n, s.said)
 	}
 }
 

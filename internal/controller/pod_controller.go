@@ -204,7 +204,7 @@ func (s *podScope) publish(ctx context.Context, ready bool) error {
 	if len(changes) == 0 && !openGate {
 		return nil
 	}
-	patch, err := podPatch(s.pod.UID, changes, openGate)
+	patch, err := podPatch(s.pod, changes, openGate)
 	if err != nil {
 		return err
 	}

@@ -106,9 +106,13 @@ func annotationChanges(pod *corev1.Pod, wanted map[string]string) map[string]any
 }
 
 // podPatch changes annotations and, where openGate is true, takes our gate away by its name, in one strategic-merge
-// patch that holds for this UID alone.
-func podPatch(uid types.UID, changes map[string]any, openGate bool) (client.Patch, error) {
-	metadata := map[string]any{"uid": uid}
+// patch that holds for this UID alone. A gated pod is patched only in the version that was read: a decision made from
+// a cache that lags behind our own last patch would be carried out, and told, twice.
+func podPatch(pod *corev1.Pod, changes map[string]any, openGate bool) (client.Patch, error) {
+	metadata := map[string]any{"uid": pod.UID}
+	if gated(pod) {
+		metadata["resourceVersion"] = pod.ResourceVersion
+	}
 	if len(changes) > 0 {
 		metadata["annotations"] = changes
 	}

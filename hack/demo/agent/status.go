@@ -27,7 +27,7 @@ type container struct {
 	waiting *corev1.ContainerStateWaiting
 
 	restarts int32
-	backoff  backoff
+	backoff  Backoff
 	// due is when the next start may be tried.
 	due time.Time
 }
@@ -240,10 +240,10 @@ func condition(before *corev1.PodStatus, generation int64, kind corev1.PodCondit
 	return c
 }
 
-// backoff is the pause before a container is started again: base, doubled with each end up to most, and
+// Backoff is the pause before a container is started again: base, doubled with each end up to most, and
 // base again after a run of at least calm. The kubelet's numbers are 10 s, 5 min and 10 min; a demo that is
 // watched has less time.
-type backoff struct{ next time.Duration }
+type Backoff struct{ next time.Duration }
 
 const (
 	backoffBase = time.Second
@@ -251,8 +251,8 @@ const (
 	backoffCalm = 20 * time.Second
 )
 
-// after returns the pause after a run that lasted for so long.
-func (b *backoff) after(ran time.Duration) time.Duration {
+// After returns the pause after a run that lasted for so long.
+func (b *Backoff) After(ran time.Duration) time.Duration {
 	if b.next == 0 || ran >= backoffCalm {
 		b.next = backoffBase
 	}

@@ -10,16 +10,16 @@ import (
 )
 
 func TestBackoff(t *testing.T) {
-	var b backoff
+	var b Backoff
 	for i, want := range []string{"1s", "2s", "4s", "8s", "16s", "32s", "32s"} {
-		if got := b.after(time.Second); got.String() != want {
+		if got := b.After(time.Second); got.String() != want {
 			t.Errorf("pause %d is %s, want %s", i, got, want)
 		}
 	}
-	if got := b.after(backoffCalm); got != backoffBase {
+	if got := b.After(backoffCalm); got != backoffBase {
 		t.Errorf("after a calm run: %s, want %s", got, backoffBase)
 	}
-	if got := b.after(0); got != 2*backoffBase {
+	if got := b.After(0); got != 2*backoffBase {
 		t.Errorf("then: %s, want %s", got, 2*backoffBase)
 	}
 }

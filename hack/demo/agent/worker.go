@@ -281,7 +281,7 @@ func (w *worker) exited(c *container) {
 	if !c.restarting(policy) || (c.kind == initial && c.passed()) {
 		return
 	}
-	pause := c.backoff.after(c.ended.FinishedAt.Sub(c.ended.StartedAt.Time))
+	pause := c.backoff.After(c.ended.FinishedAt.Sub(c.ended.StartedAt.Time))
 	c.due = c.ended.FinishedAt.Add(pause)
 	c.waiting = &corev1.ContainerStateWaiting{
 		Reason:  "CrashLoopBackOff",
