@@ -93,7 +93,7 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 			return queue.Observed{}, err
 		}
 		if observed.Exists {
-			return observed, r.claim(s, desired, observed)
+			return observed, r.claim(ctx, s, desired, observed)
 		}
 	}
 	if had {
@@ -111,7 +111,7 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 		return queue.Observed{}, err
 	}
 	s.created = true
-	if err := r.claim(s, desired, observed); err != nil {
+	if err := r.claim(ctx, s, desired, observed); err != nil {
 		return queue.Observed{}, err
 	}
 	if had {
@@ -124,14 +124,20 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 	return observed, nil
 }
 
-// claim decides whether the queue at hand is the channel's, or may become it, and notes where it is.
-func (r *RequestChannelReconciler) claim(s *scope, desired queue.Desired, observed queue.Observed) error {
-	ours := queue.OwnerIn(observed.Tags) == desired.Owner
+// claim decides whether the queue at hand is the channel's, or may become it, and notes where it is. A queue that
+// another object of this cluster owns is not to be had by consent: two channels would take it from each other.
+func (r *RequestChannelReconciler) claim(ctx context.Context, s *scope, desired queue.Desired, observed queue.Observed) error {
+	owner := queue.OwnerIn(observed.Tags)
 	consents := s.provider.Consents(observed.Tags, s.channel.Namespace)
-	if !ours && !(consents && s.channel.Spec.AdoptionPolicy == v1alpha1.AdoptionPolicyIfConsented) {
-		return notOwned(s, desired.Name, observed.Tags)
+	if owner != desired.Owner {
+		if !consents || s.channel.Spec.AdoptionPolicy != v1alpha1.AdoptionPolicyIfConsented || owner.Cluster == desired.Owner.Cluster {
+			return notOwned(s, desired.Name, observed.Tags)
+		}
+		if err := r.oldestClaim(ctx, s); err != nil {
+			return err
+		}
 	}
-	if !ours || consents {
+	if consents {
 		// The consent stays on the queue, so that a lost status cannot turn an adopted queue into one of our own,
 		// which would be deleted with the channel.
 		s.channel.Status.Adopted = ptr.To(true)

@@ -203,6 +203,34 @@ var _ = ginkgo.Describe("What a namespace may ask for", func() {
 			gomega.Expect(w.sqs.Queues()[0].Tags).To(gomega.Equal(consent()), "free to be adopted again")
 		})
 
+		ginkgo.It("are not taken by one channel from another, consent or not", func() {
+			p := w.providerFor(allowing("orders"))
+			create("orders", consent())
+			adopting := func(spec *v1alpha1.RequestChannelSpec) { spec.AdoptionPolicy = v1alpha1.AdoptionPolicyIfConsented }
+			a, b := channelNamed("a", using(p), called("orders"), adopting), channelNamed("b", using(p), called("orders"), adopting)
+			w.apply(a, b)
+			w.reconciled(b)
+			gomega.Expect(b).To(beStalled(v1alpha1.ReasonConflict, w.namespace+"/a"))
+			w.reconciled(a)
+			gomega.Expect(a).To(beReady())
+			before := w.sqs.Queues()[0]
+			w.reconciled(b)
+			gomega.Expect(b).To(beStalled(v1alpha1.ReasonNotOwned, w.namespace+"/a"))
+			gomega.Expect(w.sqs.Queues()[0]).To(gomega.Equal(before))
+		})
+
+		ginkgo.It("are taken over from a cluster that is given up, where its owner consents", func() {
+			p := w.providerFor(allowing("orders"))
+			tags := consent()
+			tags[v1alpha1.TagCluster], tags[v1alpha1.TagKind], tags[v1alpha1.TagNamespace], tags[v1alpha1.TagName] = "old-cluster", v1alpha1.TagKindRequest, "shop", "orders"
+			create("orders", tags)
+			c := channelNamed("orders", using(p), called("orders"), func(spec *v1alpha1.RequestChannelSpec) { spec.AdoptionPolicy = v1alpha1.AdoptionPolicyIfConsented })
+			w.apply(c)
+			w.reconciled(c)
+			gomega.Expect(c).To(beReady())
+			gomega.Expect(w.sqs.Queues()[0].Tags).To(gomega.HaveKeyWithValue(v1alpha1.TagCluster, clusterUID))
+		})
+
 		ginkgo.It("are observed with consent, and never written to", func() {
 			p := w.providerFor(allowing("orders"))
 			c := channelNamed("orders", using(p), called("orders"), func(spec *v1alpha1.RequestChannelSpec) {

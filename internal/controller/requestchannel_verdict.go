@@ -65,16 +65,18 @@ func notVisible(name string) error {
 
 // notOwned says whose a queue is, and what can be done.
 func notOwned(s *scope, name string, tags map[string]string) error {
-	whose := "has no owner that its tags name"
-	if owner := queue.OwnerIn(tags); owner != (queue.Owner{}) {
+	owner := queue.OwnerIn(tags)
+	whose, remedy := "has no owner that its tags name", fmt.Sprintf("Delete it, use another name, or let its owner tag it %s=%s/%s and set adoptionPolicy IfConsented",
+		v1alpha1.TagAdoptableBy, s.provider.Cluster, s.channel.Namespace)
+	if owner != (queue.Owner{}) {
 		whose = fmt.Sprintf("belongs to %s %s/%s", kindOf(owner.Kind), owner.Namespace, owner.Name)
-		if owner.Cluster != s.provider.ClusterUID {
+		if owner.Cluster == s.provider.ClusterUID {
+			remedy = "Use another name, or delete that one first"
+		} else {
 			whose += " of cluster " + owner.Cluster
 		}
 	}
-	return stalled(v1alpha1.ReasonNotOwned,
-		"queue %s exists and %s; it is left alone. Delete it, use another name, or let its owner tag it %s=%s/%s and set adoptionPolicy IfConsented",
-		name, whose, v1alpha1.TagAdoptableBy, s.provider.Cluster, s.channel.Namespace)
+	return stalled(v1alpha1.ReasonNotOwned, "queue %s exists and %s; it is left alone. %s", name, whose, remedy)
 }
 
 func kindOf(kind string) string {
