@@ -630,7 +630,7 @@ func (s *stage) settleOrCrash(stop func() bool) (crashed bool) {
 	defer func() {
 		s.afterWrite = nil
 		if r := recover(); r != nil {
-			if r != error(errCrash) {
+			if err, ok := r.(error); !ok || !errors.Is(err, errCrash) {
 				panic(r)
 			}
 			crashed = true
