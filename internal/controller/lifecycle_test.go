@@ -311,6 +311,32 @@ func TestNobodyIsClosedWhen(t *testing.T) {
 	}
 }
 
+// TestAShorterIntervalWaitsUntilItIsKnown shortens a ReplyHost's times under an application that heartbeats every ten
+// seconds and learns of the change with its next heartbeat.
+func TestAShorterIntervalWaitsUntilItIsKnown(t *testing.T) {
+	s := newStage(t)
+	s.channel("login")
+	host := s.host("web", nil)
+	p := s.runningCaller("web-1")
+	s.reread(host)
+	host.Spec.Heartbeat.IntervalSeconds, host.Spec.IdleRetentionSeconds = ptr.To[int32](1), ptr.To[int32](5)
+	s.must(s.Update(s.ctx, host))
+	s.settle()
+	if got := s.lease(p).Annotations[injected.LeaseIntervalSeconds]; got != "1" {
+		t.Fatalf("the Lease advises %s s, want 1", got)
+	}
+	s.pass(45 * time.Second)
+	if len(s.queues()) != 1 {
+		t.Fatal("closed before the application could know of the shorter interval")
+	}
+	s.beat(p)
+	s.settle()
+	s.pass(10 * time.Second)
+	if len(s.queues()) != 0 {
+		t.Error("kept although the application knew of the shorter interval and was silent")
+	}
+}
+
 func TestAHeartbeatThatTheWatchHasNotDeliveredKeepsTheQueue(t *testing.T) {
 	s := newStage(t)
 	s.channel("login")

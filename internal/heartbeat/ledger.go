@@ -4,6 +4,7 @@ package heartbeat
 
 import (
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -53,6 +54,9 @@ type Heard struct {
 	Since time.Time
 	// Woke says that a renewal arrived after the Lease was seen closing.
 	Woke bool
+	// Told is the interval that the application is known to have been told: the one that the Lease bore at a renewal
+	// seen, since the answer to it carried it. 0: not known, because no renewal was seen since the view began.
+	Told time.Duration
 	// Renewal is the renewal last seen, as text; ResourceVersion and Annotations are the Lease's.
 	Renewal         string
 	ResourceVersion string
@@ -85,6 +89,7 @@ type entry struct {
 	said      map[string]string
 	renewal   string
 	heard     time.Time
+	told      time.Duration
 	closing   bool
 	woke      bool
 	pod       types.NamespacedName
@@ -111,12 +116,12 @@ func (l *Ledger) Replace(leases []*coordinationv1.Lease, now time.Time) []Notice
 			l.beaconRenewal = RenewalOf(lease)
 			continue
 		}
-		// A renewal between the last event and this list cannot be placed before or after a closing, so it wakes
-		// nothing; the next one does.
-		woke := l.entry(types.UID(lease.Name)).woke
+		// A renewal between the last event and this list cannot be placed before or after a closing, or a change of
+		// the interval: it wakes nothing and tells nothing; the next one does.
+		before := *l.entry(types.UID(lease.Name))
 		notices = append(notices, l.apply(lease, now)...)
 		e := l.entries[types.UID(lease.Name)]
-		e.mark, e.woke = true, woke && e.closing
+		e.mark, e.woke, e.told = true, before.woke && e.closing, before.told
 	}
 	for uid, e := range l.entries {
 		if !e.mark {
@@ -183,6 +188,7 @@ func (l *Ledger) Hear(uid types.UID, now time.Time) Heard {
 	h := Heard{Continuous: l.continuous(now), Outage: l.outage, Since: l.viewStart}
 	if e, ok := l.entries[uid]; ok {
 		h.Lease, h.Closing, h.Woke, h.Since = e.lease, e.closing, e.woke, l.since(e)
+		h.Told = e.told
 		h.Renewal, h.ResourceVersion, h.Annotations = e.renewal, e.version, e.said
 	}
 	return h
@@ -278,17 +284,32 @@ func (l *Ledger) apply(lease *coordinationv1.Lease, now time.Time) []Notice {
 	wasClosing := e.closing
 	e.lease, e.renewal, e.closing = true, renewal, closing
 	e.version, e.said = lease.ResourceVersion, lease.Annotations
+	notable := false
 	if renewed {
 		e.heard, e.announced = now, false
+		if told := intervalOf(lease); !isNew && told != e.told {
+			e.told, notable = told, true
+		}
 	}
 	switch {
 	case !closing:
 		e.woke = false
 	case wasClosing && renewed && !isNew && !e.woke:
-		e.woke = true
-		return []Notice{{UID: uid, Pod: e.pod}}
+		e.woke, notable = true, true
 	}
-	return nil
+	if !notable {
+		return nil
+	}
+	return []Notice{{UID: uid, Pod: e.pod}}
+}
+
+// intervalOf is the interval that a Lease advises; 0 where it advises none.
+func intervalOf(lease *coordinationv1.Lease) time.Duration {
+	seconds, err := strconv.Atoi(lease.Annotations[injected.LeaseIntervalSeconds])
+	if err != nil || seconds < 0 {
+		return 0
+	}
+	return time.Duration(seconds) * time.Second
 }
 
 func (l *Ledger) vanish(uid types.UID, e *entry, now time.Time) []Notice {
@@ -298,7 +319,7 @@ func (l *Ledger) vanish(uid types.UID, e *entry, now time.Time) []Notice {
 	}
 	was := e.lease
 	e.lease, e.renewal, e.closing, e.woke, e.heard, e.announced = false, "", false, false, now, false
-	e.version, e.said = "", nil
+	e.version, e.said, e.told = "", nil, 0
 	if !was {
 		return nil
 	}

@@ -62,6 +62,17 @@ type Terms struct {
 	Drain time.Duration
 }
 
+// IntervalsKept is how many heartbeats an idle retention holds at least (a rule of the ReplyHost's spec).
+const IntervalsKept = 5
+
+// NoFasterThan are the terms for an application that has not been seen to learn a new interval: it may still renew at
+// the pace that the record was made with, or at the one it was told last (0: none), and is given time for that.
+func (t Terms) NoFasterThan(atFirst Terms, told time.Duration) Terms {
+	t.Interval = max(t.Interval, atFirst.Interval, told)
+	t.IdleRetention = max(t.IdleRetention, IntervalsKept*t.Interval)
+	return t
+}
+
 // SafeTime is how long a process may go on living unseen after its pod object vanished: two heartbeats that it
 // could still have made, and the time its token stays cached.
 func (t Terms) SafeTime() time.Duration {
