@@ -110,8 +110,10 @@ fuzz: ## Run every Fuzz function for FUZZTIME=20s, all together at most FUZZTOTA
 SERVERS ?= sqstest,moto,local-aws-sqs
 
 .PHONY: conformance
-conformance: ## Check what SQS does against SERVERS: ours, moto and local-aws-sqs where they can be had.
-	$(GO) test ./test/conformance -count=1 -v -run Servers -servers=$(SERVERS)
+conformance: ## Check what SQS does against SERVERS: ours, moto and local-aws-sqs where they can be had (minutes).
+	@mkdir -p $(BIN)
+	$(GO) test ./test/conformance -count=1 -timeout=20m -run Servers -servers=$(SERVERS) -report=$(CURDIR)/$(BIN)/conformance.txt
+	@cat $(BIN)/conformance.txt
 
 .PHONY: controlplane
 controlplane: ## Get etcd, kube-apiserver, kubectl, ... into bin/k8s (cold: minutes; then nothing).

@@ -23,7 +23,7 @@
 // Everything that a program can see, down to error codes, HTTP statuses, digests and the wording of most messages: visibility
 // timeouts, delays, retention; long polls, of which one message wakes one, the longest waiting; receive counts and both
 // timestamps; dead-letter queues, their permissions, and message move tasks; FIFO groups, deduplication and receive
-// attempts; batches that fail in part; limits (1 MiB for a message and for a whole batch, ten attributes, 120,000 in flight);
+// attempts; fair queues, which deliver a quiet tenant's messages before a noisy one's; batches that fail in part; limits (1 MiB for a message and for a whole batch, ten attributes, 120,000 in flight);
 // the 60 s for which a deleted queue's name is locked and a second purge refused. test/conformance has a check for each,
 // with its source, and runs it against other implementations as well.
 //
@@ -31,9 +31,8 @@
 //
 // Without faults the server is a better SQS than SQS: messages come in order and once, reads see the latest write, and a
 // poll that is cancelled takes nothing. SetFaults makes it as bad as the real one, and worse: see Plan. Nothing is
-// encrypted and no policy evaluated (SetAccess stands in for IAM); queue policies are kept and shown. Standard queues take
-// a MessageGroupId and return it, but share out receives among tenants no fairer than in order. There is no throughput
-// quota, no throttling without a fault, and no query (XML) protocol.
+// encrypted and no policy evaluated (SetAccess stands in for IAM); queue policies are kept and shown. There is no
+// throughput quota, no throttling without a fault, and no query (XML) protocol.
 //
 // # Time
 //

@@ -113,7 +113,7 @@ func errOverLimit(queue string) *apiError {
 
 func errReceiptHandle(handle string) *apiError {
 	return senderError("ReceiptHandleIsInvalid", "ReceiptHandleIsInvalid", http.StatusNotFound,
-		"The input receipt handle %q is not a valid receipt handle.", handle)
+		"The input receipt handle %q is not a valid receipt handle.", handle) // the status is recorded: sqs-java-extended-client#16
 }
 
 func errHandleExpired(handle string) *apiError {

@@ -240,16 +240,9 @@ func (f *faults) duplicate(queue string) bool {
 // reorder lets a message that was just added change places with another. The queue must be locked.
 func (f *faults) reorder(q *queue, m *message) {
 	r, n := f.strike(Reorder, "SendMessage", q.key.name)
-	if r == nil || q.fifo != nil || !q.ready.has(m) {
-		return
+	if r != nil && q.fifo == nil && m.placeReady >= 0 {
+		q.fair.exchange(m, n)
 	}
-	other := q.ready.items[int(n)%q.ready.len()]
-	if other == m {
-		return
-	}
-	m.order, other.order = other.order, m.order
-	q.ready.fix(m)
-	q.ready.fix(other)
 }
 
 // lag is how long, in milliseconds, a message stays out of sight after it was sent.
@@ -261,10 +254,26 @@ func (f *faults) lag(queue string) int64 {
 	return r.Duration.Milliseconds()
 }
 
+// ignoresOldHandle reports whether a delete by the handle of an earlier receive does nothing.
+func (f *faults) ignoresOldHandle(queue string) bool {
+	r, _ := f.strike(IgnoreOldHandles, "DeleteMessage", queue)
+	return r != nil
+}
+
 // entry is the failure of one entry of a batch, or nil.
 func (f *faults) entry(c *call) *apiError {
 	if r, _ := f.strike(PartialBatch, c.action, c.queue); r != nil {
 		return errInternal()
+	}
+	if c.action == "ChangeMessageVisibilityBatch" {
+		return f.notInFlight(c)
+	}
+	return nil
+}
+
+func (f *faults) notInFlight(c *call) *apiError {
+	if r, _ := f.strike(NotInFlight, c.action, c.queue); r != nil {
+		return errNotInFlight()
 	}
 	return nil
 }

@@ -411,3 +411,86 @@ func TestAccess(t *testing.T) {
 		t.Errorf("%d denials counted, want 2", n)
 	}
 }
+
+func TestIgnoredOldHandles(t *testing.T) {
+	for _, ignored := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			s := sqstest.New()
+			if ignored {
+				s.SetFaults(plan(sqstest.Rule{Fault: sqstest.IgnoreOldHandles, Queue: "q"}))
+			}
+			c := s.Client()
+			url := create(t, c, "q", map[string]string{"VisibilityTimeout": "1"})
+			send(t, c, url, "x")
+			old := mustPoll(t, c, url, 1, 0)
+			mustPoll(t, c, url, 1, 2)
+			if _, err := c.DeleteMessage(t.Context(), &sqs.DeleteMessageInput{QueueUrl: &url, ReceiptHandle: old[0].ReceiptHandle}); err != nil {
+				t.Error(err)
+			}
+			if m := mustPoll(t, c, url, 1, 2); (len(m) == 1) != ignored {
+				t.Errorf("ignored %v: %d messages are left", ignored, len(m))
+			}
+		})
+	}
+}
+
+func TestNotInFlight(t *testing.T) {
+	s := sqstest.New(sqstest.WithFaults(plan(sqstest.Rule{Fault: sqstest.NotInFlight, Count: 2})))
+	c := s.Client(noRetries)
+	url := create(t, c, "q", nil)
+	send(t, c, url, "x")
+	m := mustPoll(t, c, url, 1, 0)
+	change := &sqs.ChangeMessageVisibilityInput{QueueUrl: &url, ReceiptHandle: m[0].ReceiptHandle, VisibilityTimeout: 9}
+	batch := &sqs.ChangeMessageVisibilityBatchInput{QueueUrl: &url, Entries: []types.ChangeMessageVisibilityBatchRequestEntry{
+		{Id: aws.String("a"), ReceiptHandle: m[0].ReceiptHandle, VisibilityTimeout: 9},
+	}}
+	if _, err := c.ChangeMessageVisibility(t.Context(), change); !isA[*types.MessageNotInflight](err) {
+		t.Errorf("got %v", err)
+	}
+	out, err := c.ChangeMessageVisibilityBatch(t.Context(), batch)
+	if err != nil || len(out.Failed) != 1 || *out.Failed[0].Code != "AWS.SimpleQueueService.MessageNotInflight" {
+		t.Errorf("%+v, %v", out, err)
+	}
+	if _, err := c.ChangeMessageVisibility(t.Context(), change); err != nil {
+		t.Error(err)
+	}
+}
+
+// The rules about 60 s need no plan: they hold always.
+func TestSixtySecondRules(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := sqstest.New().Client(noRetries)
+		name := "q"
+		url := create(t, c, name, nil)
+		purge := func() error {
+			_, err := c.PurgeQueue(t.Context(), &sqs.PurgeQueueInput{QueueUrl: &url})
+			return err
+		}
+		recreate := func() error {
+			_, err := c.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: &name})
+			return err
+		}
+		if err := purge(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute - time.Millisecond)
+		if err := purge(); !isA[*types.PurgeQueueInProgress](err) {
+			t.Errorf("a second purge within the minute: %v", err)
+		}
+		time.Sleep(time.Millisecond)
+		if err := purge(); err != nil {
+			t.Errorf("a purge after a minute: %v", err)
+		}
+		if _, err := c.DeleteQueue(t.Context(), &sqs.DeleteQueueInput{QueueUrl: &url}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute - time.Millisecond)
+		if err := recreate(); !isA[*types.QueueDeletedRecently](err) {
+			t.Errorf("a new queue of the name within the minute: %v", err)
+		}
+		time.Sleep(time.Millisecond)
+		if err := recreate(); err != nil {
+			t.Errorf("a new queue of the name after a minute: %v", err)
+		}
+	})
+}

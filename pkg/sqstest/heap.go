@@ -39,13 +39,6 @@ func (h *indexed[T]) remove(item T) {
 	}
 }
 
-// fix restores the order after the item's key changed.
-func (h *indexed[T]) fix(item T) {
-	if i := int(*h.place(item)); !h.down(i) {
-		h.up(i)
-	}
-}
-
 func (h *indexed[T]) up(i int) {
 	for i > 0 {
 		parent := (i - 1) / 2

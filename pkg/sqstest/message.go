@@ -250,9 +250,6 @@ type message struct {
 	failures      int   // receives since it came into this queue, which is what a redrive policy counts
 	receipt       uint64
 	source        string // DeadLetterQueueSourceArn
-	// returned is set when a consumer ended the visibility timeout itself. A message whose timeout merely passed may still
-	// be extended or deleted by its old handle.
-	returned bool
 
 	state   messageState
 	order   uint64 // among the ready: lowest first
@@ -262,6 +259,8 @@ type message struct {
 
 	// FIFO: the group's list.
 	next, prev *message
+	// Standard queues: whose message it is; nil without a group.
+	tenant *tenant
 }
 
 func (m *message) size() int { return len(m.body) + m.attrs.size() }

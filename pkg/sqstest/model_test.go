@@ -29,6 +29,15 @@ type modelMessage struct {
 	received    bool // in flight, rather than delayed, while hidden
 	dead        bool // in the dead-letter queue
 	failures    int  // receives in the queue it is in
+
+	handleOfDead bool // handle is from a receive on the dead-letter queue
+}
+
+// oldHandle is a handle of a message that was received again since.
+type oldHandle struct {
+	of     *modelMessage
+	handle string
+	dead   bool // from a receive on the dead-letter queue
 }
 
 func (m *modelMessage) hidden(now time.Time) bool { return m.visible.After(now) }
@@ -44,7 +53,7 @@ type model struct {
 	url, dead  string
 	name       string
 	messages   []*modelMessage
-	oldHandles []string
+	oldHandles []oldHandle
 	serial     int
 }
 
@@ -103,6 +112,9 @@ func (m *model) send(t *rapid.T) {
 	} else {
 		in.DelaySeconds = rapid.SampledFrom([]int32{0, 0, 5, 40}).Draw(t, "delay")
 		msg.visible = msg.sent.Add(time.Duration(in.DelaySeconds) * time.Second)
+		if msg.group = rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "tenant"); msg.group != "" {
+			in.MessageGroupId = &msg.group
+		}
 	}
 	if _, err := m.client.SendMessage(t.Context(), in); err != nil {
 		t.Fatal(err)
@@ -148,9 +160,9 @@ func (m *model) receive(t *rapid.T, url string, dead bool) {
 		}
 		msg.visible, msg.received = now.Add(time.Duration(timeout)*time.Second), true
 		if msg.handle != "" {
-			m.oldHandles = append(m.oldHandles, msg.handle)
+			m.oldHandles = append(m.oldHandles, oldHandle{msg, msg.handle, msg.handleOfDead})
 		}
-		msg.handle = *got.ReceiptHandle
+		msg.handle, msg.handleOfDead = *got.ReceiptHandle, dead
 		want(t, msg.body+" count", got.Attributes["ApproximateReceiveCount"], strconv.Itoa(msg.receives))
 		want(t, msg.body+" first", got.Attributes["ApproximateFirstReceiveTimestamp"], strconv.FormatInt(msg.first.UnixMilli(), 10))
 		want(t, msg.body+" sent", got.Attributes["SentTimestamp"], strconv.FormatInt(msg.sent.UnixMilli(), 10))
@@ -256,23 +268,33 @@ func (m *model) delete(t *rapid.T) {
 	m.messages = slices.DeleteFunc(m.messages, func(other *modelMessage) bool { return other == msg })
 }
 
-// deleteOld uses a handle that a later receive has replaced: nothing may happen.
+// deleteOld uses a handle that a later receive has replaced: on a standard queue it still deletes the message, if that
+// is still in the queue that it was received from.
 func (m *model) deleteOld(t *rapid.T) {
 	if len(m.oldHandles) == 0 {
 		t.Skip("no old handles")
 	}
-	handle := rapid.SampledFrom(m.oldHandles).Draw(t, "handle")
-	for _, url := range []string{m.url, m.dead} {
-		_, err := m.client.DeleteMessage(t.Context(), &sqs.DeleteMessageInput{QueueUrl: &url, ReceiptHandle: &handle})
-		if err != nil && !m.fifo && !isA[*types.ReceiptHandleIsInvalid](err) {
+	old := rapid.SampledFrom(m.oldHandles).Draw(t, "handle")
+	if old.of.exhausted() {
+		t.Skip("it is open which queue holds the message")
+	}
+	for dead, url := range map[bool]string{false: m.url, true: m.dead} {
+		_, err := m.client.DeleteMessage(t.Context(), &sqs.DeleteMessageInput{QueueUrl: &url, ReceiptHandle: &old.handle})
+		switch {
+		case dead != old.dead && !isA[*types.ReceiptHandleIsInvalid](err):
+			t.Fatalf("a handle of another queue: %v", err)
+		case dead == old.dead && !m.fifo && err != nil:
 			t.Fatal(err)
 		}
+	}
+	if !m.fifo && old.of.dead == old.dead {
+		m.messages = slices.DeleteFunc(m.messages, func(other *modelMessage) bool { return other == old.of })
 	}
 }
 
 func (m *model) changeVisibility(t *rapid.T) {
 	msg := m.someReceived(t)
-	if msg.dead && msg.failures == 0 || !msg.hidden(m.clock.Now()) {
+	if msg.dead && msg.failures == 0 || m.fifo && !msg.hidden(m.clock.Now()) {
 		t.Skip("not in flight")
 	}
 	timeout := rapid.SampledFrom([]int32{0, 5, 100}).Draw(t, "timeout")

@@ -181,14 +181,15 @@ func (q *queue) isEmpty() bool {
 
 // moveOne moves a message, and says when there is none left, or why it cannot go on.
 func (s *Server) moveOne(t *moveTask) (done bool, failure string) {
-	if _, err := t.source.lock(); err != nil {
+	now, err := t.source.lock()
+	if err != nil {
 		return false, err.query
 	}
 	var m *message
 	if t.source.fifo != nil {
 		m = t.source.fifo.next()
-	} else if t.source.ready.len() > 0 {
-		m = t.source.ready.first()
+	} else {
+		m = t.source.fair.next(t.source.inFlight, now)
 	}
 	if m == nil {
 		t.source.unlock()

@@ -41,6 +41,9 @@ const (
 	// ClockSkew shows the client a server's clock that is off by Duration (either way), in the Date header; a request
 	// signed more than five minutes off that clock is refused, as the signature check of AWS does.
 	ClockSkew Fault = "ClockSkew"
+	// NotInFlight answers ChangeMessageVisibility, and the entries of its batch, with MessageNotInflight (400): an answer
+	// that the API reference has, and that nobody is known to have got from AWS.
+	NotInFlight Fault = "NotInFlight"
 	// DeleteUnderPoll deletes the queue, Duration after a ReceiveMessage on it began.
 	DeleteUnderPoll Fault = "DeleteUnderPoll"
 )
@@ -55,6 +58,9 @@ const (
 	DeliveryLag Fault = "DeliveryLag"
 	// PartialBatch fails single entries of batches, with InternalError and SenderFault false.
 	PartialBatch Fault = "PartialBatch"
+	// IgnoreOldHandles lets a delete by the handle of an earlier receive succeed and delete nothing, as the API reference
+	// allows. Without it the message is deleted, as it has been seen on AWS. Standard queues.
+	IgnoreOldHandles Fault = "IgnoreOldHandles"
 	// Sharded lets a receive find no more than one to nine messages, however many are there.
 	Sharded Fault = "Sharded"
 	// StaleReads lets GetQueueAttributes, GetQueueUrl and ListQueueTags answer as before the last change, or as before
@@ -68,8 +74,8 @@ const (
 
 var allFaults = []Fault{
 	Throttle, ServerError, ServerErrorAfter, HTMLUnavailable, DropBefore, DropAfter, BlackHole, Delay, SlowBody, CutBody,
-	ExpiredCredentials, AccessDenied, ClockSkew, DeleteUnderPoll,
-	Duplicate, Reorder, DeliveryLag, PartialBatch, Sharded, StaleReads, ListLag, LostSends,
+	ExpiredCredentials, AccessDenied, ClockSkew, NotInFlight, DeleteUnderPoll,
+	Duplicate, Reorder, DeliveryLag, IgnoreOldHandles, PartialBatch, Sharded, StaleReads, ListLag, LostSends,
 }
 
 // timed are the faults that mean nothing without a Duration.

@@ -181,5 +181,5 @@ func (q *queue) anyReady() bool {
 	if q.fifo != nil {
 		return q.fifo.ready.len() > 0
 	}
-	return q.ready.len() > 0
+	return !q.fair.empty()
 }

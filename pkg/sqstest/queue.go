@@ -42,11 +42,12 @@ type queue struct {
 	orders   uint64
 	messages map[uint64]*message
 	hidden   indexed[*message] // delayed and in flight, by the time they become visible
-	ready    indexed[*message] // standard queues, by order
+	fair     *fairState        // what is ready on a standard queue; nil for a FIFO queue
 	age      indexed[*message] // all, by the time retention counts from
 	delayed  int
 	inFlight int
 	fifo     *fifoState // nil for a standard queue
+	looked   int64      // when settle was last called
 
 	waiters waiterList
 	wake    Timer // fires at wakeAt, while somebody waits
@@ -70,12 +71,12 @@ func newQueue(s *Server, key queueKey, incarnation uint64, set settings, tags ma
 		return a.visible < b.visible || a.visible == b.visible && a.order < b.order
 	}
 	q.hidden.place = func(m *message) *int32 { return &m.placeHidden }
-	q.ready.less = func(a, b *message) bool { return a.order < b.order }
-	q.ready.place = func(m *message) *int32 { return &m.placeReady }
 	q.age.less = func(a, b *message) bool { return a.enqueued < b.enqueued }
 	q.age.place = func(m *message) *int32 { return &m.placeAge }
 	if set.fifo {
 		q.fifo = newFIFO()
+	} else {
+		q.fair = newFair()
 	}
 	return q
 }
@@ -108,6 +109,7 @@ func (q *queue) unlock() {
 
 // settle makes visible what is due, forgets what is older than the retention period, and serves those who wait.
 func (q *queue) settle(now int64) {
+	q.looked = now
 	for q.hidden.len() > 0 && q.hidden.first().visible <= now {
 		q.show(q.hidden.first())
 	}
@@ -125,6 +127,7 @@ func (q *queue) settle(now int64) {
 func (q *queue) show(m *message) {
 	q.hidden.remove(m)
 	q.uncount(m)
+	q.processed(m)
 	m.state = stateReady
 	q.enterReady(m)
 }
@@ -140,7 +143,7 @@ func (q *queue) enterReady(m *message) {
 		q.orders++
 		m.order = q.orders
 	}
-	q.ready.push(m)
+	q.fair.push(m)
 }
 
 // hide takes a message out of the ready ones until the given time.
@@ -148,8 +151,8 @@ func (q *queue) hide(m *message, state messageState, until int64) {
 	if m.state != stateReady {
 		q.hidden.remove(m)
 		q.uncount(m)
-	} else if q.ready.has(m) {
-		q.ready.remove(m)
+	} else if m.placeReady >= 0 {
+		q.fair.remove(m)
 	}
 	m.state, m.visible = state, until
 	switch state {
@@ -157,6 +160,9 @@ func (q *queue) hide(m *message, state messageState, until int64) {
 		q.delayed++
 	case stateInFlight:
 		q.inFlight++
+		if m.tenant != nil {
+			m.tenant.inFlight++
+		}
 	}
 	q.hidden.push(m)
 	if q.fifo != nil {
@@ -170,6 +176,16 @@ func (q *queue) uncount(m *message) {
 		q.delayed--
 	case stateInFlight:
 		q.inFlight--
+		if m.tenant != nil {
+			m.tenant.inFlight--
+		}
+	}
+}
+
+// processed tells the fair queue how long a message that is in flight no more was so.
+func (q *queue) processed(m *message) {
+	if q.fair != nil && m.state == stateInFlight {
+		q.fair.processed(m, min(m.visible, q.looked)-m.received, q.looked)
 	}
 }
 
@@ -186,6 +202,8 @@ func (q *queue) add(m *message, now, delay int64) {
 	if q.fifo != nil {
 		m.sequence = q.fifo.nextSequence()
 		q.fifo.append(m)
+	} else {
+		q.fair.join(m, now)
 	}
 	if delay > 0 {
 		q.hide(m, stateDelayed, now+delay)
@@ -201,13 +219,16 @@ func (q *queue) remove(m *message) {
 	if q.hidden.has(m) {
 		q.hidden.remove(m)
 		q.uncount(m)
-	}
-	if q.ready.has(m) {
-		q.ready.remove(m)
+		q.processed(m)
 	}
 	if q.fifo != nil {
 		q.fifo.remove(m)
+		return
 	}
+	if m.placeReady >= 0 {
+		q.fair.remove(m)
+	}
+	q.fair.leave(m)
 }
 
 // take chooses up to limit messages, and hides them for the visibility timeout (milliseconds). Messages that have used up
@@ -219,8 +240,11 @@ func (q *queue) take(limit int, visibility, now int64) []delivery {
 	}
 	var out []delivery
 	var again []*message // chosen, and still to be had by the next receive
-	for len(out) < limit && q.ready.len() > 0 {
-		m := q.ready.first()
+	for len(out) < limit {
+		m := q.fair.next(q.inFlight, now)
+		if m == nil {
+			break
+		}
 		if to := q.deadLetterFor(m); to != nil {
 			q.remove(m)
 			q.moves = append(q.moves, move{m, to})
@@ -242,7 +266,6 @@ func (q *queue) deliver(m *message, visibility, now int64) delivery {
 	m.receives++
 	m.failures++
 	m.receipt++
-	m.returned = false
 	m.received = now
 	if m.firstReceived == 0 {
 		m.firstReceived = now
@@ -297,7 +320,7 @@ func (q *queue) takeIn(m *message, sourceARN string) {
 	defer q.unlock()
 	now := q.server.millis()
 	q.settle(now) // earlier comers first
-	m.failures, m.source, m.returned = 0, sourceARN, false
+	m.failures, m.source = 0, sourceARN
 	if q.fifo != nil {
 		// "For FIFO queues, the enqueue timestamp resets when the message is moved" (dead-letter queues, developer guide).
 		m.enqueued = now
@@ -315,18 +338,25 @@ func (q *queue) close() {
 	}
 	q.arm()
 	q.messages = nil
-	q.hidden.items, q.ready.items, q.age.items = nil, nil, nil
-	q.delayed, q.inFlight = 0, 0
+	q.forgetMessages()
 	if q.fifo != nil {
 		q.fifo = newFIFO()
+	}
+}
+
+// forgetMessages empties what lists messages by state.
+func (q *queue) forgetMessages() {
+	q.hidden.items, q.age.items = nil, nil
+	q.delayed, q.inFlight = 0, 0
+	if q.fair != nil {
+		q.fair = newFair()
 	}
 }
 
 // clear drops all messages, as PurgeQueue does.
 func (q *queue) clear() {
 	q.messages = map[uint64]*message{}
-	q.hidden.items, q.ready.items, q.age.items = nil, nil, nil
-	q.delayed, q.inFlight = 0, 0
+	q.forgetMessages()
 	if q.fifo != nil {
 		sequence := q.fifo.sequence
 		q.fifo = newFIFO()

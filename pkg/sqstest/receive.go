@@ -166,9 +166,9 @@ func deleteMessage(c *call, in deleteMessageIn) (any, *apiError) {
 	return nil, q.delete(*in.Handle)
 }
 
-// delete removes the message of a handle. A handle of an earlier receive deletes nothing and is no error ("the request
-// succeeds, but the message might not be deleted": DeleteMessage, API reference); on a FIFO queue a handle whose
-// visibility timeout has passed is refused (recorded answers).
+// delete removes the message of a handle. On a standard queue the handle of an earlier receive does it too (recorded:
+// getmoto/moto#4655), though the API reference promises less: see IgnoreOldHandles. A FIFO queue refuses a handle whose
+// visibility timeout has passed (recorded: aws-sdk-java#1628, and LocalStack's snapshots).
 func (q *queue) delete(handle string) *apiError {
 	m, receipt, err := q.byHandle(handle)
 	if err != nil || m == nil {
@@ -177,7 +177,7 @@ func (q *queue) delete(handle string) *apiError {
 	if q.fifo != nil && (m.state != stateInFlight || m.receipt != receipt) {
 		return errHandleExpired(handle)
 	}
-	if m.receipt == receipt {
+	if m.receipt == receipt || !q.server.faults.ignoresOldHandle(q.key.name) {
 		q.remove(m)
 	}
 	return nil
@@ -202,6 +202,9 @@ func changeMessageVisibility(c *call, in changeMessageVisibilityIn) (any, *apiEr
 		return nil, err
 	}
 	defer q.unlock()
+	if err := c.s.faults.notInFlight(c); err != nil {
+		return nil, err
+	}
 	return nil, q.changeVisibility(*in.Handle, in.Timeout, now)
 }
 
@@ -217,20 +220,19 @@ func (q *queue) changeVisibility(handle string, timeout *int, now int64) *apiErr
 	switch {
 	case err != nil:
 		return err
-	case m == nil || m.receipt != receipt:
-		return errNotAvailable(handle)
-	case m.returned:
-		return errNotInFlight()
-	case q.fifo != nil && m.state != stateInFlight:
+	case m == nil:
+		return errNotAvailable(handle) // recorded: aws-sdk-net#1927, and LocalStack's tests
+	case q.fifo != nil && (m.state != stateInFlight || m.receipt != receipt):
 		return errHandleExpired(handle)
 	case (now-m.received)/1000+seconds > maxVisibility:
 		return errParameter("VisibilityTimeout", seconds, "Total VisibilityTimeout for the message is beyond the limit [43200 seconds].")
 	}
-	// A message whose timeout merely passed is hidden again (recorded answers).
+	// On a standard queue, a message that is visible again is hidden once more, and the handle of an earlier receive will
+	// do. MessageNotInflight, which the API reference has for this, is an answer that nobody could bring AWS to give
+	// (getmoto/moto#4655, localstack#9632): see NotInFlight.
 	q.hide(m, stateInFlight, now+seconds*1000)
 	if seconds == 0 {
 		q.show(m)
-		m.returned = true
 	}
 	return nil
 }

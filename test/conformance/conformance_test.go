@@ -43,6 +43,9 @@ func TestChecksAreNamedAndSourced(t *testing.T) {
 			t.Errorf("%q, source %q: a check needs a name of its own and a source", c.name, c.source)
 		}
 		seen[c.name] = true
+		if err := checkSource(c.source); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
 	}
 	if len(seen) < 120 {
 		t.Errorf("%d checks, want at least 120", len(seen))

@@ -131,7 +131,7 @@ func deadLetterChecks() []check {
 			u := k.queue(nil)
 			k.refused(k.trySet(u, attrs{"RedrivePolicy": redrive(k.arn(u)+"-not", 3)}), badParameter, bad)
 		}},
-		{"redrive-policy/same-kind", "API CreateQueue, RedrivePolicy (FIFO with FIFO)", 0, func(k *kit) {
+		{"redrive-policy/same-kind", "recorded awslabs/aws-solutions-constructs#342", 0, func(k *kit) {
 			k.refused(k.trySet(k.queue(nil), attrs{"RedrivePolicy": redrive(k.arn(k.fifo(nil)), 3)}), badParameter, bad)
 			k.refused(k.trySet(k.fifo(nil), attrs{"RedrivePolicy": redrive(k.arn(k.queue(nil)), 3)}), badParameter, bad)
 		}},

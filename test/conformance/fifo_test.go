@@ -50,7 +50,7 @@ func fifoChecks() []check {
 			equal(k, "SequenceNumber", a["SequenceNumber"], str(out.SequenceNumber))
 			equal(k, "digits of "+a["SequenceNumber"], len(a["SequenceNumber"]), 20)
 		}},
-		{"fifo/sequence-rises", "API SendMessage, SequenceNumber", 0, func(k *kit) {
+		{"fifo/sequence-rises", "recorded test_fifo_sequence_number_increases", 0, func(k *kit) {
 			u := k.fifo(nil)
 			last := ""
 			for i := range 5 {

@@ -18,8 +18,10 @@ import (
 // check is one thing that SQS does.
 type check struct {
 	name string
-	// source is where it is written, or who recorded it: "API <action>" is the API reference, "guide <page>" the developer
-	// guide, "recorded <test>" an answer of AWS kept in LocalStack's public snapshots.
+	// source is where it is written, or who recorded it. "API <action>" is the API reference and "guide <page>" the
+	// developer guide. "recorded <test>" is a test of LocalStack's that was validated against AWS, with the answer in its
+	// public snapshots; "recorded <owner>/<repository>#<number>" a public thread that shows what AWS answered. A check that
+	// no stranger passes has its evidence in citations_test.go besides.
 	source string
 	// wait is how long the check waits for time to pass, at most.
 	wait time.Duration
@@ -243,6 +245,14 @@ func (k *kit) refused(err error, code string, status int) {
 		k.failf("got code %s (%s), want %s", api.ErrorCode(), api.ErrorMessage(), code)
 	case !errors.As(err, &response) || response.HTTPStatusCode() != status:
 		k.failf("got status %d, want %d", response.HTTPStatusCode(), status)
+	}
+}
+
+// code makes sure that err is SQS's error of that code, whatever the status.
+func code(k *kit, err error, want string) {
+	var api smithy.APIError
+	if !errors.As(err, &api) || api.ErrorCode() != want {
+		k.failf("got %v, want %s", err, want)
 	}
 }
 

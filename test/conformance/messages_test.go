@@ -52,7 +52,7 @@ func messageChecks() []check {
 			k.send(u, body)
 			equal(k, "Body", str(k.one(u).Body), body)
 		}},
-		{"send/forbidden-characters", "API SendMessage, Errors (InvalidMessageContents)", 0, func(k *kit) {
+		{"send/forbidden-characters", "recorded test_send_message_with_invalid_payload_characters", 0, func(k *kit) {
 			u := k.queue(nil)
 			for _, c := range []string{"\x00", "\x08", "\x0b", "\x1f", "\ufffe", "\uffff"} {
 				_, err := k.trySend(u, "a"+c)
@@ -112,6 +112,19 @@ func messageChecks() []check {
 			m := k.one(u)
 			equal(k, "MessageGroupId", m.Attributes["MessageGroupId"], "test")
 			equal(k, fmt.Sprintf("number of attributes in %v", m.Attributes), len(m.Attributes), 5)
+		}},
+		{"send/quiet-group-before-a-noisy-one", "guide how fair queues work (30 in flight, and more than a tenth)", 0, func(k *kit) {
+			u := k.queue(nil)
+			backlog := numbered(10)
+			for i := range backlog {
+				backlog[i].MessageGroupId = aws.String("noisy")
+			}
+			for range 4 {
+				k.sendBatch(u, backlog...)
+			}
+			k.receiveAll(u, 30)
+			k.send(u, "quiet", group("quiet"))
+			equal(k, "body", str(k.one(u).Body), "quiet")
 		}},
 		{"send/bad-group-on-standard", "recorded test_send_message_to_standard_queue_with_invalid_message_group_id", 0, func(k *kit) {
 			u := k.queue(nil)
@@ -353,19 +366,25 @@ func messageChecks() []check {
 			k.delete(u, m)
 			k.none(u)
 		}},
-		{"delete/old-handle-deletes-nothing", "API DeleteMessage, ReceiptHandle", 3 * time.Second, func(k *kit) {
+		{"delete/by-an-old-handle", "recorded getmoto/moto#4655 test_delete_message_using_old_receipt_handle", 3 * time.Second, func(k *kit) {
 			u := k.queue(nil)
 			k.send(u, "x")
 			first := k.one(u, visibility(1))
 			k.one(u, visibility(1))
 			k.delete(u, first)
-			k.one(u)
+			k.pass(1100 * time.Millisecond)
+			k.none(u)
 		}},
-		{"delete/no-handle", "API DeleteMessage, Errors; status of the SDK's model (httpError 404)", 0, func(k *kit) {
+		{"delete/no-handle", "recorded test_delete_message_with_illegal_receipt_handle", 0, func(k *kit) {
+			u := k.queue(nil)
+			_, err := k.c.DeleteMessage(k.ctx, &sqs.DeleteMessageInput{QueueUrl: &u, ReceiptHandle: aws.String("nonsense")})
+			typed[*types.ReceiptHandleIsInvalid](k, err)
+			code(k, err, "ReceiptHandleIsInvalid")
+		}},
+		{"delete/no-handle-is-404", "recorded awslabs/amazon-sqs-java-extended-client-lib#16", 0, func(k *kit) {
 			u := k.queue(nil)
 			_, err := k.c.DeleteMessage(k.ctx, &sqs.DeleteMessageInput{QueueUrl: &u, ReceiptHandle: aws.String("nonsense")})
 			k.refused(err, "ReceiptHandleIsInvalid", http.StatusNotFound)
-			typed[*types.ReceiptHandleIsInvalid](k, err)
 		}},
 		{"delete/other-queues-handle", "API DeleteMessage, Errors (ReceiptHandleIsInvalid)", 0, func(k *kit) {
 			u, other := k.queue(nil), k.queue(nil)
@@ -412,7 +431,29 @@ func messageChecks() []check {
 			k.ok("ChangeMessageVisibility", k.change(u, m, 10))
 			k.none(u)
 		}},
-		{"visibility/of-a-deleted-message", "API ChangeMessageVisibility, Errors", 0, func(k *kit) {
+		{"visibility/of-a-returned-message", "recorded getmoto/moto#4655 (no MessageNotInflight to be had)", 0, func(k *kit) {
+			u := k.queue(nil)
+			k.send(u, "x")
+			m := k.one(u)
+			k.ok("ChangeMessageVisibility to 0", k.change(u, m, 0))
+			k.ok("ChangeMessageVisibility once more", k.change(u, m, 0))
+			k.one(u)
+		}},
+		{"visibility/by-an-old-handle", "recorded getmoto/moto#4655 test_change_message_visibility_on_old_message", 4 * time.Second, func(k *kit) {
+			u := k.queue(nil)
+			k.send(u, "x")
+			first := k.one(u, visibility(1))
+			k.one(u, visibility(1))
+			k.ok("ChangeMessageVisibility", k.change(u, first, 100))
+			k.pass(1100 * time.Millisecond)
+			k.none(u)
+		}},
+		{"visibility/no-handle", "recorded test_invalid_receipt_handle_should_return_error_message", 0, func(k *kit) {
+			u := k.queue(nil)
+			err := k.change(u, types.Message{ReceiptHandle: aws.String("INVALID")}, 60)
+			typed[*types.ReceiptHandleIsInvalid](k, err)
+		}},
+		{"visibility/of-a-deleted-message", "recorded test_change_visibility_on_deleted_message_raises_invalid_parameter_value", 0, func(k *kit) {
 			u := k.queue(nil)
 			k.send(u, "x")
 			m := k.one(u)

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -31,74 +32,115 @@ import (
 
 var serverNames = flag.String("servers", "", "comma-separated servers to check: sqstest, moto, local-aws-sqs")
 
-// patience is how long a check may wait in real time unless CONFORMANCE_SLOW is set.
-const patience = 10 * time.Second
+var reportFile = flag.String("report", "", "file to write the table of TestServers to, besides standard output")
+
+// quick is how long a check may wait and still share the workers with others; one that waits longer gets its own.
+const quick = 10 * time.Second
 
 // result is what became of the checks on one server.
 type result struct {
-	server        string
-	passed, known int
-	skipped       int // too slow for today
-	unexpected    []string
-	notThere      string // why the server could not be asked
+	server     string
+	passed     map[string]bool
+	known      int
+	skipped    int // waits longer than CONFORMANCE_PATIENCE
+	unexpected []string
+	notThere   string // why the server could not be asked
 }
 
-// TestServers prints how each of the servers does.
+// TestServers prints how each of the servers does. They are asked all at once: most of a run is waiting for time to pass.
 func TestServers(t *testing.T) {
 	endpoint := os.Getenv("CONFORMANCE_ENDPOINT")
 	if *serverNames == "" && endpoint == "" {
 		t.Skip("no -servers and no CONFORMANCE_ENDPOINT; TestSqstest checks our own")
 	}
-	var results []result
-	for name := range strings.SplitSeq(*serverNames, ",") {
-		switch name {
-		case "":
-		case "sqstest":
-			results = append(results, checkOurs(t))
-		case "moto":
-			results = append(results, checkStranger(t, name, startMoto))
-		case "local-aws-sqs":
-			results = append(results, checkStranger(t, name, startLocalAWSSQS))
-		default:
-			t.Fatalf("unknown server %q", name)
-		}
-	}
+	names := strings.FieldsFunc(*serverNames, func(r rune) bool { return r == ',' })
 	if endpoint != "" {
-		results = append(results, checkEndpoint(t, endpoint, os.Getenv("CONFORMANCE_KNOWN"), endpoint))
+		names = append(names, endpoint)
 	}
-	report(t, results)
+	results := make([]result, len(names))
+	t.Run("", func(t *testing.T) { // ends when all of its parallel subtests have
+		for i, name := range names {
+			t.Run(name, func(t *testing.T) {
+				if name == "sqstest" {
+					results[i] = checkOurs(t) // no time passes
+					return
+				}
+				t.Parallel()
+				switch name {
+				case "moto":
+					results[i] = checkStranger(t, name, startMoto)
+				case "local-aws-sqs":
+					results[i] = checkStranger(t, name, startLocalAWSSQS)
+				case endpoint:
+					results[i] = checkEndpoint(t, endpoint, os.Getenv("CONFORMANCE_KNOWN"), endpoint)
+				default:
+					t.Fatalf("unknown server %q", name)
+				}
+			})
+		}
+	})
+	if !t.Failed() {
+		report(t, results)
+	}
 }
 
 func report(t *testing.T, results []result) {
 	t.Helper()
 	unexpected, ours := 0, 0
-	fmt.Printf("\n%-24s %8s %8s %8s %11s\n", "server", "passed", "known", "skipped", "unexpected")
-	for _, r := range results {
+	var table strings.Builder
+	fmt.Fprintf(&table, "%-24s %8s %18s %11s\n", "server", "passed", "known differences", "unexpected")
+	for i := range results {
+		r := &results[i]
 		if r.notThere != "" {
-			fmt.Printf("%-24s not asked: %s\n", r.server, r.notThere)
+			fmt.Fprintf(&table, "%-24s not asked: %s\n", r.server, r.notThere)
 			continue
 		}
-		fmt.Printf("%-24s %8d %8d %8d %11d\n", r.server, r.passed, r.known, r.skipped, len(r.unexpected))
-		unexpected += len(r.unexpected)
 		if r.server == "sqstest" {
-			ours = r.passed
+			ours = len(r.passed)
+			r.unexpected = append(r.unexpected, unconfirmed(r, results)...)
 		}
-	}
-	for _, r := range results {
+		fmt.Fprintf(&table, "%-24s %8d %18d %11d", r.server, len(r.passed), r.known, len(r.unexpected))
+		if r.skipped > 0 {
+			fmt.Fprintf(&table, "  (%d left out: CONFORMANCE_PATIENCE)", r.skipped)
+		}
+		fmt.Fprintln(&table)
+		unexpected += len(r.unexpected)
 		for _, u := range r.unexpected {
 			t.Errorf("%s: %s", r.server, u)
 		}
 	}
 	if unexpected == 0 {
-		fmt.Printf("CONFORMANCE OK checks=%d sqstest=%d unexpected=0\n", len(checks()), ours)
+		fmt.Fprintf(&table, "CONFORMANCE OK checks=%d sqstest=%d unexpected=0\n", len(checks()), ours)
 	}
+	fmt.Print("\n", table.String())
+	if *reportFile != "" {
+		if err := os.WriteFile(*reportFile, []byte(table.String()), 0o644); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// unconfirmed is the checks that ours passes, no stranger that was asked does, and citations has no evidence for.
+func unconfirmed(ours *result, all []result) []string {
+	strangers := slices.DeleteFunc(slices.Clone(all), func(r result) bool { return r.server == ours.server || r.notThere != "" })
+	if len(strangers) < 2 {
+		return nil // one alone cannot be expected to confirm everything
+	}
+	var out []string
+	for name := range ours.passed {
+		_, cited := citations[name]
+		if !cited && !slices.ContainsFunc(strangers, func(r result) bool { return r.passed[name] }) {
+			out = append(out, name+": nobody else passes it, and citations_test.go has no evidence for it")
+		}
+	}
+	return out
 }
 
 // checkOurs runs every check in a bubble of its own.
 func checkOurs(t *testing.T) result {
 	t.Helper()
 	known := readKnown(t, "sqstest")
-	r := result{server: "sqstest"}
+	r := newResult("sqstest")
 	for _, c := range checks() {
 		var err error
 		synctest.Test(t, func(t *testing.T) { err = onSqstest(t.Context(), c) })
@@ -128,30 +170,37 @@ func checkEndpoint(t *testing.T, name, knownAs, endpoint string) result {
 	t.Helper()
 	client := clientFor(t, endpoint)
 	known := readKnown(t, knownAs)
-	r := result{server: name}
+	r := newResult(name)
+	patience := patience(t)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
+	do := func(c check) {
+		ctx, cancel := context.WithTimeout(t.Context(), c.wait+time.Minute)
+		defer cancel()
+		err := c.outcome(ctx, client)
+		mu.Lock()
+		defer mu.Unlock()
+		r.add(c, err, known)
+	}
 	work := make(chan check)
 	for range 8 {
 		wg.Go(func() {
 			for c := range work {
-				ctx, cancel := context.WithTimeout(t.Context(), c.wait+time.Minute)
-				err := c.outcome(ctx, client)
-				cancel()
-				mu.Lock()
-				r.add(c, err, known)
-				mu.Unlock()
+				do(c)
 			}
 		})
 	}
-	for _, c := range checks() {
-		if c.wait > patience && os.Getenv("CONFORMANCE_SLOW") == "" {
-			mu.Lock()
+	all := checks()
+	slices.SortStableFunc(all, func(a, b check) int { return cmp.Compare(b.wait, a.wait) })
+	for _, c := range all {
+		switch {
+		case c.wait > patience:
 			r.skipped++
-			mu.Unlock()
-			continue
+		case c.wait > quick:
+			wg.Go(func() { do(c) })
+		default:
+			work <- c
 		}
-		work <- c
 	}
 	close(work)
 	wg.Wait()
@@ -164,11 +213,27 @@ func checkEndpoint(t *testing.T, name, knownAs, endpoint string) result {
 	return r
 }
 
+func newResult(server string) result { return result{server: server, passed: map[string]bool{}} }
+
+// patience is CONFORMANCE_PATIENCE: the longest that a check may wait in real time. Without it, all are run.
+func patience(t *testing.T) time.Duration {
+	t.Helper()
+	s := os.Getenv("CONFORMANCE_PATIENCE")
+	if s == "" {
+		return time.Hour
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		t.Fatalf("CONFORMANCE_PATIENCE: %v", err)
+	}
+	return d
+}
+
 func (r *result) add(c check, err error, known map[string]string) {
 	_, listed := known[c.name]
 	switch {
 	case err == nil && !listed:
-		r.passed++
+		r.passed[c.name] = true
 	case err != nil && listed:
 		r.known++
 	case err == nil:

@@ -1,0 +1,138 @@
+package conformance
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+)
+
+// citation is the evidence for a check that ours passes and no stranger does: where it is from, in the form of a check's
+// source, and what is to be found there.
+type citation struct{ from, says string }
+
+// citations are the evidence for exactly those checks that every list in known/ has.
+var citations = map[string]citation{
+	"attributes/names": {"guide message metadata", "names: letters, digits, _, - and .; unique; no period at either end or twice in a row; not AWS. or Amazon."},
+	"batch/send/one-entry-with-bad-characters": {
+		"recorded test_batch_send_with_invalid_char_should_succeed", "of ten entries, the one with U+0001 is in Failed with InvalidMessageContents",
+	},
+	"create/DelaySeconds/beyond":                  {"API CreateQueue, Errors", "a queue attribute value is invalid: InvalidAttributeValue, 400; DelaySeconds is 0 to 900"},
+	"create/MaximumMessageSize/beyond":            {"API CreateQueue, Errors", "a queue attribute value is invalid: InvalidAttributeValue, 400; MaximumMessageSize is 1,024 to 1,048,576"},
+	"create/MessageRetentionPeriod/beyond":        {"API CreateQueue, Errors", "a queue attribute value is invalid: InvalidAttributeValue, 400; MessageRetentionPeriod is 60 to 1,209,600"},
+	"create/ReceiveMessageWaitTimeSeconds/beyond": {"API CreateQueue, Errors", "a queue attribute value is invalid: InvalidAttributeValue, 400; ReceiveMessageWaitTimeSeconds is 0 to 20"},
+	"create/VisibilityTimeout/beyond":             {"API CreateQueue, Errors", "a queue attribute value is invalid: InvalidAttributeValue, 400; VisibilityTimeout is 0 to 43,200"},
+	"create/fifo-again-different": {
+		"recorded test_create_fifo_queue_with_different_attributes_raises_error", "QueueAlreadyExists for ContentBasedDeduplication false after true",
+	},
+	"dead-letter/keeps-the-message": {
+		"recorded test_dead_letter_queue_message_attributes", "message ID, attributes and SentTimestamp stay; DeadLetterQueueSourceArn is set",
+	},
+	"delete/no-handle-is-404": {
+		"recorded awslabs/amazon-sqs-java-extended-client-lib#16", "Status Code: 404; Error Code: ReceiptHandleIsInvalid. So spulec/PyQS#24, and httpError in the API model",
+	},
+	"fifo/bad-ids":                {"recorded test_message_deduplication_id_invalid", "empty, 129 letters, and a blank: InvalidParameterValue, 400"},
+	"fifo/dedup-for-five-minutes": {"API SendMessage, MessageDeduplicationId", "a deduplication ID is remembered for five minutes from the send"},
+	"fifo/dedup-outlives-the-message": {
+		"recorded test_fifo_deduplication_arrives_once_after_delete", "a second send after the delete answers success, and nothing can be received",
+	},
+	"fifo/extended-message-locks-what-follows/1": {
+		"recorded test_fifo_group_visibility_extends_with_change_message_visibility", "the second of three extended: the first comes, the others do not",
+	},
+	"fifo/extended-message-locks-what-follows/2": {
+		"recorded test_fifo_group_visibility_extends_with_change_message_visibility", "the third of three extended: the first two come",
+	},
+	"fifo/same-attempt-same-messages": {
+		"API ReceiveMessage, ReceiveRequestAttemptId", "within five minutes, the same ID gets the same messages and receipt handles while none was deleted or changed",
+	},
+	"fifo/sequence-rises":    {"recorded test_fifo_sequence_number_increases", "three sends, three rising numbers"},
+	"move/cancel":            {"recorded test_move_task_cancel", "CANCELLED within seconds, with fewer messages moved than there were"},
+	"policy/no-json":         {"recorded hashicorp/terraform-provider-aws#42209", "InvalidAttributeValue, 400: Invalid value for the parameter Policy."},
+	"redrive-allow/by-queue": {"API CreateQueue, RedriveAllowPolicy", "byQueue: only queues of sourceQueueArns can name it as their dead-letter queue"},
+	"redrive-allow/deny-all": {"API CreateQueue, RedriveAllowPolicy", "denyAll: no source queue can name it as its dead-letter queue"},
+	"redrive-policy/same-kind": {
+		"recorded awslabs/aws-solutions-constructs#342", "for parameter RedrivePolicy is invalid. Reason: Dead-letter queue must be same type of queue as the source. So cfn-lint#3950",
+	},
+	"send/forbidden-characters":           {"recorded test_send_message_with_invalid_payload_characters", "U+0000, U+0008, U+0013 and U+FFFF: InvalidMessageContents"},
+	"send/quiet-group-before-a-noisy-one": {"guide how fair queues work", "noisy: at least 30 in flight, and more than 10 % of the queue's; quiet groups' messages go first"},
+	"set/fifo-to-standard":                {"recorded test_set_unsupported_attribute_fifo", "InvalidAttributeValue, 400: Modifying queue type is not supported."},
+	"set/out-of-range-changes-nothing":    {"API SetQueueAttributes, Errors", "a queue attribute value is invalid: InvalidAttributeValue, 400"},
+	"visibility/of-a-deleted-message": {
+		"recorded test_change_visibility_on_deleted_message_raises_invalid_parameter_value",
+		"InvalidParameterValue: Message does not exist or is not available for visibility timeout change. So aws/aws-sdk-net#1927",
+	},
+}
+
+// TestWhatNobodyElsePassesIsCited keeps our server from agreeing with nobody but itself: what all lists of known
+// differences have needs evidence, and nothing else does. That the lists are true, TestServers proves.
+func TestWhatNobodyElsePassesIsCited(t *testing.T) {
+	lists, err := filepath.Glob(filepath.Join("known", "*.txt"))
+	if err != nil || len(lists) < 2 {
+		t.Fatalf("%d lists of known differences: %v", len(lists), err)
+	}
+	alone := map[string]int{}
+	for _, list := range lists {
+		for name := range readKnown(t, strings.TrimSuffix(filepath.Base(list), ".txt")) {
+			alone[name]++
+		}
+	}
+	for name, n := range alone {
+		if c, ok := citations[name]; n == len(lists) && (!ok || c.says == "") {
+			t.Errorf("%s: no stranger passes it, and there is no evidence for it in citations", name)
+		}
+	}
+	for name, c := range citations {
+		if alone[name] < len(lists) {
+			t.Errorf("%s: a stranger passes it, or there is no such check: it needs no citation", name)
+		}
+		if err := checkSource(c.from); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestOursHasNoKnownDifferences keeps a list for our own server from appearing unnoticed.
+func TestOursHasNoKnownDifferences(t *testing.T) {
+	if _, err := os.Stat(filepath.Join("known", "sqstest.txt")); err == nil {
+		t.Error("known/sqstest.txt: our server has to pass everything")
+	}
+}
+
+var (
+	apiSource      = regexp.MustCompile(`^API(?: ([A-Z][A-Za-z]+))?\b`)
+	guideSource    = regexp.MustCompile(`^(?:guide|AWS general reference,) [A-Za-z][A-Za-z ,-]+`)
+	recordedSource = regexp.MustCompile(`^recorded (?:[\w-]+/[\w.-]+#\d+|test_\w+)`)
+)
+
+// checkSource makes sure that every part of a source is of one of the forms that a check's source can have. API sections
+// are those of actions that exist, or of the types that go with them.
+func checkSource(source string) error {
+	for part := range strings.SplitSeq(source, "; ") {
+		if m := apiSource.FindStringSubmatch(part); m != nil {
+			if m[1] != "" && !isAPISection(m[1]) {
+				return fmt.Errorf("source %q: the API reference has no section %s", source, m[1])
+			}
+			continue
+		}
+		if !guideSource.MatchString(part) && !recordedSource.MatchString(part) {
+			return fmt.Errorf("source %q is none of API …, guide …, recorded …", source)
+		}
+	}
+	return nil
+}
+
+func isAPISection(name string) bool {
+	if _, ok := reflect.TypeFor[*sqs.Client]().MethodByName(name); ok {
+		return true
+	}
+	switch name {
+	case "MessageAttributeValue", "SendMessageBatchRequestEntry", "SendMessageBatchResultEntry":
+		return true
+	}
+	return false
+}
