@@ -2,6 +2,10 @@
 //
 //	go run ./cmd/sqstest --listen 127.0.0.1:4566
 //
+// With --data FILE, queues and messages outlive the process: they are read from the file at the start, and written to it
+// every --save-every and at the end. The file is always whole, replaced at once and never changed in place; what happened
+// after the last time it was written is lost when the process is killed. Without --data nothing is kept.
+//
 // It checks no signatures, so it serves loopback addresses only, unless --allow-non-loopback is given. A browser finds a
 // status page at /; GET /_sqstest/state is the same as JSON and GET /healthz answers "ok". It ends on SIGINT and SIGTERM.
 package main
@@ -16,6 +20,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
@@ -45,6 +50,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	beyond := flags.Bool("allow-non-loopback", false, "serve an address that other machines or containers may reach, without any access control")
 	region := flags.String("region", sqstest.DefaultRegion, "region of requests whose signature names none")
 	account := flags.String("account", sqstest.DefaultAccount, "account that owns the queues, 12 digits")
+	data := flags.String("data", "", "`file` to keep queues and messages in; none by default")
+	every := flags.Duration("save-every", 2*time.Second, "how often to write --data, when there were requests")
 	faults := flags.String("faults", "", "fault plan as JSON, as sqstest.ParsePlan reads it")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -63,7 +70,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		}
 		opts = append(opts, sqstest.WithFaults(plan))
 	}
+	if *every <= 0 {
+		return fmt.Errorf("--save-every %v is not positive", *every)
+	}
 	server := sqstest.New(opts...)
+	store := store{server: server, file: *data}
+	if err := store.load(); err != nil {
+		return err
+	}
 	if err := start(server, *listen, *beyond); err != nil {
 		return err
 	}
@@ -71,8 +85,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if _, err := fmt.Fprintf(stdout, "serving SQS at %s (status page at /, JSON at /_sqstest/state)\n", server.URL); err != nil {
 		return err
 	}
-	<-ctx.Done()
-	return nil
+	store.keep(ctx, *every, stderr)
+	server.Close() // so that nothing is answered that is not saved
+	return store.save()
 }
 
 func start(server *sqstest.Server, address string, beyondLoopback bool) error {

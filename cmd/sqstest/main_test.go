@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +17,13 @@ import (
 	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv("SQSTEST_AS_COMMAND") != "" {
+		main() // a child of killable
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestServesUntilToldToStop(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
@@ -70,6 +77,9 @@ func TestRefuses(t *testing.T) {
 		"--faults {":                             "fault plan",
 		"extra":                                  "extra",
 		"--nonsense":                             "usage",
+		"--save-every 0s":                        "--save-every",
+		"--data /nonexistent/folder/file":        "no such file",
+		"--data main.go":                         "main.go: sqstest: load",
 	} {
 		err := run(t.Context(), strings.Fields(args), io.Discard, io.Discard)
 		if err == nil || !strings.Contains(err.Error(), want) {

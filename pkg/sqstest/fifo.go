@@ -126,8 +126,7 @@ func (q *queue) takeFIFO(limit int, visibility, now int64) []delivery {
 			break
 		}
 		if to := q.deadLetterFor(m); to != nil {
-			q.remove(m)
-			q.moves = append(q.moves, move{m, to})
+			q.expel(m, to, now)
 			continue
 		}
 		// The rest of the group while it is ready: once its first message is hidden, the group is locked.

@@ -206,26 +206,35 @@ func (s *Server) moveOne(t *moveTask) (done bool, failure string) {
 		return false, errNoQueue().query
 	}
 	t.source.remove(m)
+	again := redriven(m, now)
+	s.moving.add(move{again, to})
 	t.source.unlock()
-	if !to.readmit(m) {
-		t.source.takeIn(m, m.source) // the destination was deleted this moment
+	if !to.readmit(again) {
+		t.source.takeIn(m) // the destination was deleted this moment
 		return false, errNoQueue().query
 	}
 	return false, ""
 }
 
-// readmit takes a message that a move task brings, and is false when the queue was deleted. It is a new message, with its own ID, timestamps and count ("redriven
-// messages are considered new messages": dead-letter queue redrive, developer guide).
+// redriven is what a move task makes of a message: a new one, with its own ID, timestamps and count ("redriven messages
+// are considered new messages": dead-letter queue redrive, developer guide).
+func redriven(m *message, now int64) *message {
+	return &message{
+		id: newMessageID(), body: m.body, bodyMD5: m.bodyMD5, attrs: m.attrs, attrsMD5: m.attrsMD5, trace: m.trace,
+		group: m.group, dedup: m.dedup, sender: m.sender, sent: now, enqueued: now,
+	}
+}
+
+// readmit takes a message that a move task brings, and is false when the queue was deleted.
 func (q *queue) readmit(m *message) bool {
 	now, err := q.lock()
 	if err != nil {
+		q.server.moving.remove(m)
 		return false
 	}
 	defer q.unlock()
-	q.add(&message{
-		id: newMessageID(), body: m.body, bodyMD5: m.bodyMD5, attrs: m.attrs, attrsMD5: m.attrsMD5, trace: m.trace,
-		group: m.group, dedup: m.dedup, sender: m.sender, sent: now, enqueued: now,
-	}, now, 0)
+	q.server.moving.remove(m)
+	q.add(m, now, 0)
 	return true
 }
 

@@ -103,7 +103,7 @@ func (q *queue) unlock() {
 	q.arm()
 	q.mu.Unlock()
 	for _, mv := range moves {
-		mv.to.takeIn(mv.m, q.arn)
+		mv.to.takeIn(mv.m)
 	}
 }
 
@@ -246,8 +246,7 @@ func (q *queue) take(limit int, visibility, now int64) []delivery {
 			break
 		}
 		if to := q.deadLetterFor(m); to != nil {
-			q.remove(m)
-			q.moves = append(q.moves, move{m, to})
+			q.expel(m, to, now)
 			continue
 		}
 		out = append(out, q.deliver(m, visibility, now))
@@ -309,23 +308,33 @@ func (q *queue) deadLetterFor(m *message) *queue {
 	return to
 }
 
-// takeIn receives a message from a queue that gave up on it. The receive count goes on, the first-receive time too.
-func (q *queue) takeIn(m *message, sourceARN string) {
+// expel sends a message to its dead-letter queue, where it arrives with unlock. The receive count goes on there, the
+// first-receive time too.
+func (q *queue) expel(m *message, to *queue, now int64) {
+	q.remove(m)
+	m.failures, m.source = 0, q.arn
+	if q.fifo != nil {
+		// "For FIFO queues, the enqueue timestamp resets when the message is moved" (dead-letter queues, developer guide).
+		m.enqueued = now
+	}
+	mv := move{m, to}
+	q.moves = append(q.moves, mv)
+	q.server.moving.add(mv)
+}
+
+// takeIn receives a message that another queue expelled.
+func (q *queue) takeIn(m *message) {
 	q.mu.Lock()
+	q.server.moving.remove(m)
 	if q.deleted {
 		// Deleted between the choice and the move: the message has nowhere to be.
 		q.mu.Unlock()
 		return
 	}
-	defer q.unlock()
 	now := q.server.millis()
 	q.settle(now) // earlier comers first
-	m.failures, m.source = 0, sourceARN
-	if q.fifo != nil {
-		// "For FIFO queues, the enqueue timestamp resets when the message is moved" (dead-letter queues, developer guide).
-		m.enqueued = now
-	}
 	q.add(m, now, 0)
+	q.unlock()
 }
 
 // close ends the queue: those who wait are told, and the messages are gone.

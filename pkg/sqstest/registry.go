@@ -35,6 +35,13 @@ func (r *registry) byARN(arn string) *queue {
 	return r.get(key)
 }
 
+// generation changes with every queue that is made or deleted.
+func (r *registry) generation() uint64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.incarnations + r.deletions
+}
+
 // goneSince is when the queue of that name was deleted, and false when it was not lately, or not at all.
 func (r *registry) goneSince(key queueKey) (int64, bool) {
 	r.mu.RLock()

@@ -49,6 +49,7 @@ type Server struct {
 	faults   faults
 	access   access
 	log      requestLog
+	moving   inTransit
 	tasks    moveTasks
 
 	closed   atomic.Bool

@@ -103,6 +103,7 @@ func fifoChecks() []check {
 		{"fifo/dedup-for-five-minutes", "API SendMessage, MessageDeduplicationId", 302 * time.Second, func(k *kit) {
 			u := k.fifo(nil)
 			first := k.send(u, "x", group("g"))
+			equal(k, "MessageId at once", str(k.send(u, "x", group("g")).MessageId), str(first.MessageId))
 			k.pass(299 * time.Second)
 			equal(k, "MessageId", str(k.send(u, "x", group("g")).MessageId), str(first.MessageId))
 			k.pass(2 * time.Second)
