@@ -209,6 +209,7 @@ func (t *story) stopRequester(ctx context.Context) error {
 	}
 	stopped := time.Now()
 	t.stopped = pod.UID
+	otherBefore := t.meter.latest(string(t.killed)).OK
 	defer func() { _ = syscall.Kill(pid, syscall.SIGCONT) }()
 	var closing string
 	var closed time.Duration
@@ -239,7 +240,12 @@ func (t *story) stopRequester(ctx context.Context) error {
 	if closing != "" && closing != string(v1alpha1.CloseIdle) {
 		return t.breach(ctx, "a silent pod's queue is closed for being idle; the record says "+closing)
 	}
-	t.out.kept("no heartbeat for %d s: its queue was closed as idle %.1f s after the stop; the other requester noticed nothing", idleRetentionSeconds, closed.Seconds())
+	other := t.meter.latest(string(t.killed)).OK - otherBefore
+	if least := int64(closed.Seconds()*callsPerSecond) / 2; other < least {
+		return t.breach(ctx, fmt.Sprintf("one silent requester does not disturb another; it made %d calls in %.1f s", other, closed.Seconds()))
+	}
+	t.out.kept("no heartbeat for %d s: its queue was closed as idle %.1f s after the stop; the other requester made %d calls meanwhile",
+		idleRetentionSeconds, closed.Seconds(), other)
 	if output, err := t.kubectl(ctx, "get", "rph", "--namespace", namespace); err == nil {
 		t.out.show("kubectl get rph -n "+namespace, output)
 	}

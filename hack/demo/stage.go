@@ -19,6 +19,7 @@ import (
 
 	"github.com/replyqueue/replyqueue/hack/demo/agent"
 	"github.com/replyqueue/replyqueue/hack/demo/cluster"
+	"github.com/replyqueue/replyqueue/hack/demo/process"
 	"github.com/replyqueue/replyqueue/internal/operator"
 )
 
@@ -86,18 +87,32 @@ func (s *stage) build(ctx context.Context, controlPlane string) error {
 
 // goTool runs the go command in the repository. Its output is shown at once, or only with an error.
 func (s *stage) goTool(ctx context.Context, show bool, args ...string) error {
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 5 * time.Second
-	cmd.Dir = s.root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
-	var output bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &output, &output
-	if show {
-		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	program, err := exec.LookPath("go")
+	if err != nil {
+		return err
 	}
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%w\n%s", err, output.Bytes())
+	spec := process.Spec{
+		Name: "go " + args[0], Path: program, Args: args, Dir: s.root,
+		Env: append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off"), Log: filepath.Join(s.dir, "go.log"),
+	}
+	if show {
+		spec.Log = ""
+	}
+	p, err := process.Start(spec)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-p.Done():
+	case <-ctx.Done():
+		p.Stop(time.Second) // What it was building goes with it.
+		return context.Cause(ctx)
+	}
+	if e := p.Exit(); e.Code != 0 {
+		if show {
+			return errors.New(e.String())
+		}
+		return fmt.Errorf("%s\n%s", e, process.Tail(spec.Log, 40))
 	}
 	return nil
 }

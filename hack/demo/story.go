@@ -262,6 +262,9 @@ func (t *story) end(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	if unfinished := t.meter.sum().pending - t.died; unfinished > 0 {
+		return t.breach(ctx, fmt.Sprintf("a requester that is asked to end finishes its calls first; %d had not ended", unfinished))
+	}
 	t.out.kept("%d requesters gone, their calls ended first; all %d reply queues, records and Leases gone %.1f s after the scale-down",
 		manyRequesters, len(records), time.Since(began).Seconds())
 

@@ -24,7 +24,7 @@ type Spec struct {
 	Env []string
 	// Dir is the working folder; empty: this process's.
 	Dir string
-	// Log is the file that standard output and error are appended to.
+	// Log is the file that standard output and error are appended to. Empty: they are this process's own.
 	Log string
 }
 
@@ -40,18 +40,20 @@ type Process struct {
 	ended time.Time
 }
 
-// Start starts a program in a process group of its own.
+// Start starts a program in a process group of its own. What it starts in its group ends with it.
 func Start(s Spec) (*Process, error) {
-	out, err := os.OpenFile(s.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("log of %s: %w", s.Name, err)
-	}
-	// The process writes to the file itself, so that nothing of ours stands between it and its output.
-	defer func() { _ = out.Close() }()
-
 	cmd := exec.Command(s.Path, s.Args...)
 	cmd.Env, cmd.Dir = s.Env, s.Dir
-	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if s.Log != "" {
+		out, err := os.OpenFile(s.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("log of %s: %w", s.Name, err)
+		}
+		// The process writes to the file itself, so that nothing of ours stands between it and its output.
+		defer func() { _ = out.Close() }()
+		cmd.Stdout, cmd.Stderr = out, out
+	}
 	cmd.SysProcAttr = attributes()
 	p := &Process{spec: s, cmd: cmd, began: time.Now(), done: make(chan struct{})}
 	if err := cmd.Start(); err != nil {
@@ -63,7 +65,8 @@ func Start(s Spec) (*Process, error) {
 }
 
 func (p *Process) wait() {
-	_ = p.cmd.Wait() // The state says everything the error would.
+	_ = p.cmd.Wait()                            // The state says everything the error would.
+	_ = syscall.Kill(-p.PID(), syscall.SIGKILL) // As in a container, nothing outlives the first process.
 	p.mu.Lock()
 	p.state, p.ended = p.cmd.ProcessState, time.Now()
 	p.mu.Unlock()

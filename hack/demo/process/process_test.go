@@ -32,6 +32,13 @@ func TestMain(m *testing.M) {
 		signal.Ignore(syscall.SIGTERM)
 		fmt.Println("started")
 		_, _ = io.Copy(io.Discard, blocked()) // A bare select{} would be reported as a deadlock.
+	case "family": // Starts a child in its own group, and ends.
+		child := exec.Command(os.Args[0])
+		child.Env = []string{roleVariable + "=stubborn"}
+		if err := child.Start(); err != nil {
+			panic(err)
+		}
+		fmt.Println("started", child.Process.Pid)
 	case "parent": // Starts a child and a reaper of the folder, says the child's ID, and hangs.
 		folder := os.Args[1]
 		if _, err := StartReaper(folder); err != nil {
@@ -113,6 +120,16 @@ func TestStopKillsAfterTheGrace(t *testing.T) {
 	if e := p.Exit(); e.Signal != syscall.SIGKILL || e.Code != 137 {
 		t.Errorf("ended by %v (code %d), want SIGKILL and code 137", e, e.Code)
 	}
+}
+
+func TestChildrenEndWithTheirProcess(t *testing.T) {
+	p := start(t, "family")
+	var child int
+	if _, err := fmt.Sscanf(Tail(p.Log(), 1), "started %d", &child); err != nil {
+		t.Fatal(err)
+	}
+	<-p.Done()
+	until(t, func() bool { return gone(child) })
 }
 
 func TestEveryProcessLeadsItsOwnGroup(t *testing.T) {
