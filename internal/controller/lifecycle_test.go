@@ -1,8 +1,6 @@
 package controller
 
 import (
-	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -12,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -25,9 +22,7 @@ import (
 )
 
 func TestPodGetsItsAddresses(t *testing.T) {
-	s := newStage(t)
-	s.channel("login")
-	s.host("web", nil)
+	s := newReadyStage(t)
 	p := s.pod("web-1", caller())
 	s.settle()
 	s.reread(p)
@@ -80,9 +75,7 @@ func TestPodGetsItsAddresses(t *testing.T) {
 
 // A cache can lag behind our own patch: what it still shows gated was told already.
 func TestAGateIsOpenedAndToldOnce(t *testing.T) {
-	s := newStage(t)
-	s.channel("login")
-	s.host("web", nil)
+	s := newReadyStage(t)
 	p := s.pod("web-1", caller())
 	old := p.DeepCopy()
 	s.settle()
@@ -95,9 +88,7 @@ func TestAGateIsOpenedAndToldOnce(t *testing.T) {
 }
 
 func TestAnIdleWorldIsNotWrittenTo(t *testing.T) {
-	s := newStage(t)
-	s.channel("login")
-	s.host("web", nil)
+	s := newReadyStage(t)
 	p := s.runningCaller("web-1")
 	writes, requests := s.writes, s.sqs.Requests()
 	for range 30 {
@@ -184,9 +175,7 @@ func TestMaxQueues(t *testing.T) {
 }
 
 func TestEditedOutputsArePutBack(t *testing.T) {
-	s := newStage(t)
-	s.channel("login")
-	s.host("web", nil)
+	s := newReadyStage(t)
 	p := s.runningCaller("web-1")
 	s.reread(p)
 	url := p.Annotations[v1alpha1.AnnotationReplyQueueURL]
@@ -213,9 +202,7 @@ func TestLateLabelIsToldOnce(t *testing.T) {
 }
 
 func TestSilenceClosesAndAHeartbeatWakes(t *testing.T) {
-	s := newStage(t)
-	s.channel("login")
-	s.host("web", nil)
+	s := newReadyStage(t)
 	p := s.runningCaller("web-1")
 	first := s.recordsOf(p)[0]
 	s.pass(60 * time.Second)
@@ -293,9 +280,7 @@ func TestNobodyIsClosedWhen(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newStage(t)
-			s.channel("login")
-			s.host("web", nil)
+			s := newReadyStage(t)
 			p := s.runningCaller("web-1")
 			if strings.Contains(name, "label") {
 				s.reread(p)
@@ -338,9 +323,7 @@ func TestAShorterIntervalWaitsUntilItIsKnown(t *testing.T) {
 }
 
 func TestAHeartbeatThatTheWatchHasNotDeliveredKeepsTheQueue(t *testing.T) {
-	s := newStage(t)
-	s.channel("login")
-	s.host("web", nil)
+	s := newReadyStage(t)
 	p := s.runningCaller("web-1")
 	s.pass(60 * time.Second)
 	s.clock.Step(5 * time.Second)
@@ -357,9 +340,7 @@ func TestAHeartbeatThatTheWatchHasNotDeliveredKeepsTheQueue(t *testing.T) {
 }
 
 func TestAHeartbeatBetweenReadAndWriteKeepsTheQueue(t *testing.T) {
-	s := newStage(t)
-	s.channel("login")
-	s.host("web", nil)
+	s := newReadyStage(t)
 	p := s.runningCaller("web-1")
 	s.pass(60 * time.Second)
 	s.clock.Step(5 * time.Second)
@@ -382,9 +363,7 @@ func TestAHeartbeatBetweenReadAndWriteKeepsTheQueue(t *testing.T) {
 }
 
 func TestAPodThatStopsDrains(t *testing.T) {
-	s := newStage(t)
-	s.channel("login")
-	s.host("web", nil)
+	s := newReadyStage(t)
 	p := s.runningCaller("web-1")
 	s.stop(p)
 	s.settle()
@@ -400,9 +379,7 @@ func TestAPodThatStopsDrains(t *testing.T) {
 }
 
 func TestAPodThatVanishesIsGivenTheSafeTime(t *testing.T) {
-	s := newStage(t)
-	s.channel("login")
-	s.host("web", nil)
+	s := newReadyStage(t)
 	p := s.runningCaller("web-1")
 	s.vanish(p)
 	s.settle()
@@ -430,9 +407,7 @@ func TestAPodThatVanishesIsGivenTheSafeTime(t *testing.T) {
 }
 
 func TestARestartedOperatorCountsAnew(t *testing.T) {
-	s := newStage(t)
-	s.channel("login")
-	s.host("web", nil)
+	s := newReadyStage(t)
 	p := s.runningCaller("web-1")
 	s.stop(p)
 	s.settle()
@@ -447,9 +422,7 @@ func TestARestartedOperatorCountsAnew(t *testing.T) {
 }
 
 func TestANewPodOfTheSameNameHasItsOwnQueue(t *testing.T) {
-	s := newStage(t)
-	s.channel("login")
-	s.host("web", nil)
+	s := newReadyStage(t)
 	p := s.runningCaller("web-1")
 	s.vanish(p)
 	successor := s.runningCaller("web-1")
@@ -543,9 +516,7 @@ func TestDeletionsWaitForThePod(t *testing.T) {
 }
 
 func TestSQSInTheWayIsSaidAndOvercome(t *testing.T) {
-	s := newStage(t)
-	s.channel("login")
-	s.host("web", nil)
+	s := newReadyStage(t)
 	s.sqs.SetAccess(sqstest.AccessRule{Deny: true, Action: "CreateQueue"})
 	p := s.pod("web-1", caller())
 	for range 4 {
@@ -561,144 +532,4 @@ func TestSQSInTheWayIsSaidAndOvercome(t *testing.T) {
 	if s.reread(p); gated(p) {
 		t.Errorf("still gated: %v", p.Annotations)
 	}
-}
-
-// TestCrashPoints stops the operator after each single write of a pod's whole life in turn, restarts it without its
-// memory, and expects the same end each time: no queue of a living pod lost, and nothing left.
-func TestCrashPoints(t *testing.T) {
-	live := func(t *testing.T, point int) int {
-		s := newStage(t)
-		s.channel("login")
-		s.host("web", nil)
-		return s.liveOneLife(point)
-	}
-	points := live(t, 0)
-	if points < 20 {
-		t.Errorf("only %d writes in a life: the scenario does not do what it says", points)
-	}
-	for point := 1; point <= points; point++ {
-		t.Run(fmt.Sprint(point), func(t *testing.T) {
-			t.Parallel()
-			if live(t, point) < point {
-				t.Error("the point was never reached")
-			}
-		})
-	}
-}
-
-var errCrash = errors.New("the process was stopped here")
-
-// liveOneLife is created → queue → heartbeat → silence → idle → wake → deleted, with a crash after the given write of the
-// operator; 0: none. It counts the writes.
-func (s *stage) liveOneLife(point int) (writes int) {
-	alive := true
-	// The crash comes after the effect: the write is done and its caller never learns of it.
-	crash := func() {
-		s.Helper()
-		for range 40 {
-			crashed := s.settleOrCrash(func() bool {
-				writes++
-				return alive && writes == point
-			})
-			if !crashed {
-				return
-			}
-			alive = false
-			s.restart()
-		}
-		s.Fatal("never came to rest")
-	}
-	p := s.pod("web-1", caller())
-	crash()
-	s.run(p)
-	crash()
-	s.beat(p)
-	crash()
-	if n := len(s.queues()); n != 1 {
-		s.Fatalf("%d queues for a living pod, want 1", n)
-	}
-	for range 4 { // the silence; a crash in it begins its count anew
-		for range 14 {
-			s.clock.Step(heartbeat.BeaconInterval)
-			s.beacon()
-		}
-		s.signals.Heartbeats.Tick(s.clock.Now())
-		crash()
-	}
-	if n := len(s.queues()); n != 0 {
-		s.Fatalf("%d queues for a silent pod, want 0", n)
-	}
-	s.beat(p)
-	crash()
-	s.beat(p)
-	crash()
-	if n := len(s.queues()); n != 1 {
-		s.Fatalf("%d queues for a pod that woke, want 1", n)
-	}
-	s.stop(p)
-	for range 4 {
-		crash()
-		s.clock.Step(time.Minute)
-		s.beacon()
-	}
-	s.expectNothingLeft(p)
-	return writes
-}
-
-// settleOrCrash settles, and gives up at once after the write for which stop returns true.
-func (s *stage) settleOrCrash(stop func() bool) (crashed bool) {
-	s.Helper()
-	s.afterWrite = func() {
-		if stop() {
-			panic(errCrash)
-		}
-	}
-	defer func() {
-		s.afterWrite = nil
-		if r := recover(); r != nil {
-			if err, ok := r.(error); !ok || !errors.Is(err, errCrash) {
-				panic(r)
-			}
-			crashed = true
-		}
-	}()
-	s.settle()
-	return false
-}
-
-// expectNothingLeft is P3: no queue, no record, no Lease of the pod.
-func (s *stage) expectNothingLeft(p *corev1.Pod) {
-	s.Helper()
-	if len(s.queues()) != 0 || len(s.recordsOf(p)) != 0 {
-		s.Errorf("queues %v and %d records are left", s.queues(), len(s.recordsOf(p)))
-	}
-	if s.exists(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.HeartbeatNamespace, Name: string(p.UID)}}) {
-		s.Error("the Lease is left")
-	}
-	if n := s.signals.Pods.Len(); n != 0 {
-		s.Errorf("%d pods are still remembered", n)
-	}
-}
-
-// restart is a new operator: it remembers nothing, and lists what there is.
-func (s *stage) restart() {
-	s.Helper()
-	s.signals.Pods, s.signals.Heartbeats = &lifecycle.Sightings{}, heartbeat.NewLedger()
-	var leases coordinationv1.LeaseList
-	s.must(s.List(s.ctx, &leases, client.InNamespace(v1alpha1.HeartbeatNamespace), client.MatchingLabels{v1alpha1.LabelPodNamespace: s.namespace}))
-	s.seenLease, s.seenPods = map[string]*coordinationv1.Lease{}, map[types.UID]*corev1.Pod{}
-	var list []*coordinationv1.Lease
-	for i := range leases.Items {
-		list = append(list, &leases.Items[i])
-		s.seenLease[leases.Items[i].Name] = &leases.Items[i]
-	}
-	s.signals.Heartbeats.Replace(list, s.clock.Now())
-	s.beacon()
-}
-
-// beatFor has the pod's application heartbeat while f lets time go by.
-func (s *stage) beatFor(p *corev1.Pod, f func()) {
-	s.onTick = func() { s.beat(p) }
-	defer func() { s.onTick = nil }()
-	f()
 }
