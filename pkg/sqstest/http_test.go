@@ -7,8 +7,10 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -82,7 +84,7 @@ func TestStatusPage(t *testing.T) {
 	_, _ = c.GetQueueUrl(t.Context(), &sqs.GetQueueUrlInput{QueueName: aws.String("<i>")})
 
 	page := serve(s, http.MethodGet, "/", "", "").Body.String()
-	for _, want := range []string{"orders", "1 messages visible, 1 in flight", "SendMessage", "&lt;b&gt;", `http-equiv="refresh"`} {
+	for _, want := range []string{"orders", "<title>1 visible · 1 in flight", "SendMessage", "&lt;b&gt;", `http-equiv="refresh"`} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q", want)
 		}
@@ -102,6 +104,36 @@ func TestStatusPage(t *testing.T) {
 	}
 	if u := state.Queues[0].URL; u != "http://example.com/000000000000/orders" { // the host of httptest's requests
 		t.Errorf("URL %s", u)
+	}
+}
+
+func TestStatusPageOfManyAndOfNoQueues(t *testing.T) {
+	clock := sqstest.NewManualClock(time.Unix(1_800_000_000, 0))
+	s := sqstest.New(sqstest.WithClock(clock))
+	page := func() string { return serve(s, http.MethodGet, "/", "", "").Body.String() }
+	for _, want := range []string{"No queue has a message or a poll", "None yet"} {
+		if !strings.Contains(page(), want) {
+			t.Errorf("without queues, the page lacks %q", want)
+		}
+	}
+	c := s.Client()
+	for i := range 1700 {
+		create(t, c, fmt.Sprintf("q-%04d", i), nil)
+	}
+	send(t, c, "http://h/000000000000/q-0007", slices.Repeat([]string{"x"}, 20)...)
+	clock.Advance(61 * time.Second)
+	send(t, c, "http://h/000000000000/q-0008", slices.Repeat([]string{"x"}, 5)...)
+	got := page()
+	for _, want := range []string{
+		"polls (1698)", ">q-1001<", "and 698 more", "1 min 1 s", `style="--n: 100%"`, `style="--n: 25%"`,
+		"<td>SendMessage</td><td>25</td><td>0.5</td><td>25</td>", // five in ten seconds
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if strings.Contains(got, "q-1002") {
+		t.Error("the page lists every queue")
 	}
 }
 

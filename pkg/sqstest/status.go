@@ -2,6 +2,7 @@ package sqstest
 
 import (
 	"bytes"
+	_ "embed" // status.html
 	"encoding/json"
 	"fmt"
 	"html/template"
@@ -133,48 +134,113 @@ func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// shownQueues is how many queues the page lists.
-const shownQueues = 500
+// How many queues the page shows: those with messages or polls in a table, the others by name only.
+const (
+	shownBusy = 500
+	shownIdle = 1000
+)
+
+// rateOver is the time that requests a second are counted over.
+const rateOver = 10 * time.Second
 
 type pageData struct {
-	Now     string
-	Actions []actionRow
-	Queues  []QueueInfo
-	Hidden  int
-	Total   totals
+	Now                               string
+	Actions                           []actionRow
+	Busy, Idle                        []queueRow
+	BusyHidden, IdleHidden, IdleTotal int
+	Total                             totals
 }
 
-type totals struct{ Queues, Visible, InFlight, Delayed, Pollers, Requests, Failed int }
+type totals struct {
+	Queues, Visible, InFlight, Delayed, Pollers, Requests int
+	Oldest                                                time.Duration
+	Rate                                                  float64
+}
+
+type queueRow struct {
+	QueueInfo
+	Where string // account and region, where they are not the server's own
+	Depth int    // visible messages, as a percentage of the deepest queue's
+}
 
 type actionRow struct {
 	Action                    string
 	Requests, Entries, Failed int
+	Rate                      float64 // requests a second
 }
 
 func (s *Server) page(base string) pageData {
 	st := s.State(base)
-	p := pageData{Now: s.clock.Now().UTC().Format("15:04:05 MST"), Queues: st.Queues}
+	now := s.clock.Now()
+	p := pageData{Now: now.UTC().Format("15:04:05 MST")}
+	rates := s.log.rates(now)
 	for _, action := range slices.Sorted(maps.Keys(st.Requests)) {
-		row := actionRow{action, st.Requests[action], st.Entries[action], st.Failed[action]}
+		row := actionRow{action, st.Requests[action], st.Entries[action], st.Failed[action], rates[action]}
 		if action == "" {
 			row.Action = "(not of the SQS API)"
 		}
 		p.Actions = append(p.Actions, row)
 		p.Total.Requests += row.Requests
-		p.Total.Failed += row.Failed
+		p.Total.Rate += row.Rate
 	}
-	for _, q := range st.Queues {
+	deepest := 10 // a single message is no long bar
+	for i := range st.Queues {
+		q := &st.Queues[i]
 		p.Total.Queues++
 		p.Total.Visible += q.Visible
 		p.Total.InFlight += q.InFlight
 		p.Total.Delayed += q.Delayed
 		p.Total.Pollers += q.Pollers
+		p.Total.Oldest = max(p.Total.Oldest, q.OldestAge)
+		deepest = max(deepest, q.Visible)
 	}
-	if len(p.Queues) > shownQueues {
-		p.Hidden = len(p.Queues) - shownQueues
-		p.Queues = p.Queues[:shownQueues]
+	for _, q := range st.Queues {
+		row := queueRow{QueueInfo: q}
+		if q.Account != s.account || q.Region != s.region {
+			row.Where = q.Account + " " + q.Region
+		}
+		if q.Visible+q.InFlight+q.Delayed+q.Pollers == 0 {
+			p.Idle = append(p.Idle, row)
+			continue
+		}
+		row.Depth = 100 * q.Visible / deepest
+		p.Busy = append(p.Busy, row)
 	}
+	p.IdleTotal = len(p.Idle)
+	p.Busy, p.BusyHidden = firstOf(p.Busy, shownBusy)
+	p.Idle, p.IdleHidden = firstOf(p.Idle, shownIdle)
 	return p
+}
+
+func firstOf(rows []queueRow, n int) (shown []queueRow, hidden int) {
+	if len(rows) <= n {
+		return rows, 0
+	}
+	return rows[:n], len(rows) - n
+}
+
+// rates is how many requests a second each action had lately: over rateOver, or as far back as the log remembers.
+func (l *requestLog) rates(now time.Time) map[string]float64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := map[string]float64{}
+	over := rateOver
+	for i := range l.ring {
+		// From the latest back; the log is in the order in which requests ended.
+		r := &l.ring[(l.next+2*len(l.ring)-1-i)%len(l.ring)]
+		ago := now.Sub(r.Time.Add(r.Duration))
+		if ago >= rateOver {
+			break
+		}
+		out[r.Action]++
+		if i == logged-1 {
+			over = max(ago, time.Millisecond)
+		}
+	}
+	for action := range out {
+		out[action] /= over.Seconds()
+	}
+	return out
 }
 
 func shortAge(d time.Duration) string {
@@ -185,48 +251,23 @@ func shortAge(d time.Duration) string {
 		return fmt.Sprintf("%.1f s", d.Seconds())
 	case d < time.Hour:
 		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
 	}
-	return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
+	return fmt.Sprintf("%d d %d h", int(d.Hours())/24, int(d.Hours())%24)
 }
 
-var statusPage = template.Must(template.New("status").Funcs(template.FuncMap{"age": shortAge}).Parse(`<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="refresh" content="2">
-<title>sqstest: {{.Total.Queues}} queues</title>
-<style>
-:root { color-scheme: light dark }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 70rem; padding: 0 1rem }
-h1 { font-size: 1.3rem; margin: 0 } h2 { font-size: 1.05rem; margin: 1.5rem 0 .3rem }
-p { margin: .2rem 0 }
-table { border-collapse: collapse; width: 100% }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #8884; font-variant-numeric: tabular-nums; vertical-align: top }
-th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere }
-th { font-weight: 600 } td.zero { opacity: .35 }
-small { opacity: .65 }
-</style>
-</head>
-<body>
-<h1>sqstest</h1>
-<p>SQS in memory. {{.Total.Queues}} queues, {{.Total.Visible}} messages visible, {{.Total.InFlight}} in flight, {{.Total.Delayed}} delayed,
-{{.Total.Pollers}} polls waiting. <small>{{.Now}}, renewed every 2 s. The same as JSON: <a href="/_sqstest/state">/_sqstest/state</a></small></p>
-<h2>Queues</h2>
-{{if .Queues}}<table>
-<tr><th>queue</th><th>visible</th><th>in flight</th><th>delayed</th><th>polls</th><th>oldest</th></tr>
-{{range .Queues}}<tr><td title="{{.ARN}}">{{.Name}}{{range $k, $v := .Tags}}<br><small>{{$k}}={{$v}}</small>{{end}}</td>
-<td{{if not .Visible}} class="zero"{{end}}>{{.Visible}}</td><td{{if not .InFlight}} class="zero"{{end}}>{{.InFlight}}</td>
-<td{{if not .Delayed}} class="zero"{{end}}>{{.Delayed}}</td><td{{if not .Pollers}} class="zero"{{end}}>{{.Pollers}}</td>
-<td{{if not .OldestAge}} class="zero"{{end}}>{{age .OldestAge}}</td></tr>
-{{end}}</table>
-{{if .Hidden}}<p>and {{.Hidden}} more: see the JSON.</p>{{end}}{{else}}<p>None.</p>{{end}}
-<h2>Requests</h2>
-{{if .Actions}}<table>
-<tr><th>action</th><th>requests</th><th>entries</th><th>failed</th></tr>
-{{range .Actions}}<tr><td>{{.Action}}</td><td>{{.Requests}}</td><td>{{.Entries}}</td><td{{if not .Failed}} class="zero"{{end}}>{{.Failed}}</td></tr>
-{{end}}<tr><th>all</th><th>{{.Total.Requests}}</th><th></th><th>{{.Total.Failed}}</th></tr>
-</table>{{else}}<p>None.</p>{{end}}
-</body>
-</html>
-`))
+func shortRate(r float64) string {
+	if r == 0 {
+		return "–"
+	}
+	if r < 10 {
+		return fmt.Sprintf("%.1f", r)
+	}
+	return fmt.Sprintf("%.0f", r)
+}
+
+//go:embed status.html
+var statusHTML string
+
+var statusPage = template.Must(template.New("status").Funcs(template.FuncMap{"age": shortAge, "rate": shortRate}).Parse(statusHTML))
