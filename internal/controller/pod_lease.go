@@ -101,7 +101,7 @@ func (s *podScope) createLease(ctx context.Context, annotations map[string]strin
 
 // tidyLeases deletes the Leases of a pod that is gone, where no record needs them any more.
 func (r *PodReconciler) tidyLeases(ctx context.Context, pod types.NamespacedName) error {
-	for _, uid := range r.Signals.Heartbeats.Leases(pod) {
+	for _, uid := range r.Signals.Heartbeats.Known(pod) {
 		current := &corev1.Pod{}
 		switch err := r.Reader.Get(ctx, pod, current); {
 		case err == nil && current.UID == uid:

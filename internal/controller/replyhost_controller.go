@@ -12,8 +12,10 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/controller/conditions"
@@ -30,16 +32,24 @@ type ReplyHostReconciler struct {
 	Recorder  events.EventRecorder
 	Providers queue.Providers
 	Signals   *Signals
+	// Outages wake the reconciler for every ReplyHost when an outage of heartbeats begins or ends.
+	Outages <-chan event.TypedGenericEvent[struct{}]
 }
 
 // SetupWithManager adds the reconciler to mgr.
 func (r *ReplyHostReconciler) SetupWithManager(mgr ctrl.Manager) error {
-	return ctrl.NewControllerManagedBy(mgr).
+	b := ctrl.NewControllerManagedBy(mgr).
 		Named("replyhost").
 		For(&v1alpha1.ReplyHost{}).
 		Owns(&v1alpha1.ReplyQueue{}).
-		Watches(&v1alpha1.QueueProvider{}, handler.EnqueueRequestsFromMapFunc(r.hostsOfProvider)).
-		Complete(r)
+		Watches(&v1alpha1.QueueProvider{}, handler.EnqueueRequestsFromMapFunc(r.hostsOfProvider))
+	if r.Outages != nil {
+		b = b.WatchesRawSource(source.TypedChannel(r.Outages, handler.TypedEnqueueRequestsFromMapFunc(
+			func(ctx context.Context, _ struct{}) []reconcile.Request {
+				return r.hosts(ctx, func(*v1alpha1.ReplyHost) bool { return true })
+			})))
+	}
+	return b.Complete(r)
 }
 
 // +kubebuilder:rbac:groups=replyqueue.dev,resources=replyhosts,verbs=get;list;watch;update;patch
@@ -136,6 +146,11 @@ func (r *ReplyHostReconciler) count(host *v1alpha1.ReplyHost, records []v1alpha1
 }
 
 func (r *ReplyHostReconciler) hostsOfProvider(ctx context.Context, provider client.Object) []reconcile.Request {
+	return r.hosts(ctx, func(h *v1alpha1.ReplyHost) bool { return providerOf(h) == provider.GetName() })
+}
+
+// hosts are the ReplyHosts for which wanted is true.
+func (r *ReplyHostReconciler) hosts(ctx context.Context, wanted func(*v1alpha1.ReplyHost) bool) []reconcile.Request {
 	var hosts v1alpha1.ReplyHostList
 	if err := r.List(ctx, &hosts); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "Could not list ReplyHosts in the cache")
@@ -143,7 +158,7 @@ func (r *ReplyHostReconciler) hostsOfProvider(ctx context.Context, provider clie
 	}
 	var requests []reconcile.Request
 	for i := range hosts.Items {
-		if providerOf(&hosts.Items[i]) == provider.GetName() {
+		if wanted(&hosts.Items[i]) {
 			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&hosts.Items[i])})
 		}
 	}

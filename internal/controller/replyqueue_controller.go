@@ -58,11 +58,16 @@ func (r *ReplyQueueReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Named("replyqueue").
 		For(&v1alpha1.ReplyQueue{}, builder.WithPredicates(predicate.Funcs{UpdateFunc: recordChanged})).
 		Watches(&corev1.Pod{}, handler.Funcs{
-			CreateFunc: func(ctx context.Context, e event.CreateEvent, q requestQueue) { r.enqueue(ctx, e.Object, q) },
-			UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q requestQueue) { r.enqueue(ctx, e.ObjectNew, q) },
+			CreateFunc: func(ctx context.Context, e event.CreateEvent, q requestQueue) { add(q, r.recordsOfPod(ctx, e.Object)) },
+			UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q requestQueue) {
+				add(q, r.recordsOfPod(ctx, e.ObjectNew))
+			},
 			DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q requestQueue) {
-				r.seeLast(e)
-				r.enqueue(ctx, e.Object, q)
+				records := r.recordsOfPod(ctx, e.Object)
+				if len(records) > 0 {
+					r.seeLast(e)
+				}
+				add(q, records)
 			},
 		}).
 		Watches(&v1alpha1.ReplyHost{}, handler.EnqueueRequestsFromMapFunc(r.recordsOfHost),
@@ -87,7 +92,7 @@ func recordChanged(e event.UpdateEvent) bool {
 
 // seeLast notes what the deletion event says the containers of a pod came to. An event that was missed and made up
 // from an old state says nothing; neither does a pod that merely lost its label, which leaves the cache in the same
-// way: it is seen present again by the first reading from the API server.
+// way: it is seen present again by the first reading from the API server. Of pods that read no queue nothing is noted.
 func (r *ReplyQueueReconciler) seeLast(e event.DeleteEvent) {
 	if pod, ok := e.Object.(*corev1.Pod); ok && !e.DeleteStateUnknown {
 		r.Signals.Pods.See(pod.UID, lifecycle.LastStateOf(pod), false, r.Signals.Clock.Now())
@@ -253,10 +258,15 @@ func (s *recordScope) writeStatus(ctx context.Context) error {
 	return patchStatus(ctx, s.Client, s.record, s.before)
 }
 
-func (r *ReplyQueueReconciler) enqueue(ctx context.Context, pod client.Object, q requestQueue) {
-	for _, request := range r.recordsBy(ctx, client.InNamespace(pod.GetNamespace()), client.MatchingFields{indexReader: string(pod.GetUID())}) {
+func add(q requestQueue, requests []reconcile.Request) {
+	for _, request := range requests {
 		q.Add(request)
 	}
+}
+
+// recordsOfPod are the records that a pod reads.
+func (r *ReplyQueueReconciler) recordsOfPod(ctx context.Context, pod client.Object) []reconcile.Request {
+	return r.recordsBy(ctx, client.InNamespace(pod.GetNamespace()), client.MatchingFields{indexReader: string(pod.GetUID())})
 }
 
 func (r *ReplyQueueReconciler) recordsOfHost(ctx context.Context, host client.Object) []reconcile.Request {

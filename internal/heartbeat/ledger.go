@@ -258,13 +258,13 @@ func (l *Ledger) Silenced(namespace, host string) int {
 	return n
 }
 
-// Leases lists the UIDs whose Leases name a pod.
-func (l *Ledger) Leases(pod types.NamespacedName) []types.UID {
+// Known lists the UIDs under which a pod of that name has a Lease, or is expected to heartbeat.
+func (l *Ledger) Known(pod types.NamespacedName) []types.UID {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var uids []types.UID
 	for uid, e := range l.entries {
-		if e.lease && e.pod == pod {
+		if e.pod == pod {
 			uids = append(uids, uid)
 		}
 	}

@@ -296,8 +296,8 @@ func TestForgetting(t *testing.T) {
 	l := w.lease("b", map[string]string{AnnotationPodName: "pod-b"})
 	w.Apply(l, w.now)
 	w.Forget("b")
-	if got := w.Leases(types.NamespacedName{Namespace: "ns", Name: "pod-b"}); len(got) != 1 || got[0] != "b" {
-		t.Errorf("Leases of pod-b: %v", got)
+	if got := w.Known(types.NamespacedName{Namespace: "ns", Name: "pod-b"}); len(got) != 1 || got[0] != "b" {
+		t.Errorf("known of pod-b: %v", got)
 	}
 	w.Remove("b", w.now)
 	if len(w.entries) != 0 {

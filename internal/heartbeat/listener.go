@@ -43,6 +43,8 @@ type Listener struct {
 	Clock clock.WithTicker
 	// Notify is told of each notice. It may block until ctx ends, and the watch waits meanwhile.
 	Notify func(ctx context.Context, n Notice)
+	// OutageChanged is told when an outage of heartbeats begins and when it ends.
+	OutageChanged func(ctx context.Context)
 }
 
 // NeedLeaderElection makes the manager run it on the leader alone.
@@ -87,6 +89,7 @@ func (l *Listener) Start(ctx context.Context) error {
 		if now := l.Ledger.Outage(); now != outage {
 			outage = now
 			log.Info("The outage of heartbeats changed", "outage", outage)
+			l.OutageChanged(ctx)
 		}
 	}
 }

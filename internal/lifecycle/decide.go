@@ -79,6 +79,9 @@ func (t Terms) SafeTime() time.Duration {
 	return max(t.Drain, 2*t.Interval+TokenCacheTime)
 }
 
+// HeldRecheck is when to decide again about a silent application that something else keeps the queue for.
+const HeldRecheck = time.Minute
+
 // Heartbeat is what the operator has heard from the application, by the operator's own clock.
 type Heartbeat struct {
 	// Continuous says that the operator's view of heartbeats has no gap up to now. Without it, silence means nothing.
@@ -187,9 +190,11 @@ func decidePresent(o Observation, now time.Time) Decision {
 	switch {
 	case !h.Guarded:
 		keep.Message = "the application is silent, but the policy that guards heartbeats is missing"
+		keep.Again = HeldRecheck
 		return keep
 	case h.Outage:
 		keep.Message = "the application is silent, but so are too many others"
+		keep.Again = HeldRecheck
 		return keep
 	}
 	return Decision{

@@ -46,8 +46,8 @@ func TestDecide(t *testing.T) {
 		{name: "pod, silent, Stable", in: Observation{Terms: stable, Pod: PodPresent, Heartbeat: silent(long)}, want: Keep},
 		{name: "pod, silent, view broken", in: Observation{Terms: podTerms, Pod: PodPresent, Heartbeat: with(silent(long), func(h *Heartbeat) { h.Continuous = false })}, want: Keep},
 		{name: "pod, silent, container not running", in: Observation{Terms: podTerms, Pod: PodPresent, Heartbeat: with(silent(long), func(h *Heartbeat) { h.Counting = false })}, want: Keep},
-		{name: "pod, silent, outage", in: Observation{Terms: podTerms, Pod: PodPresent, Heartbeat: with(silent(long), func(h *Heartbeat) { h.Outage = true })}, want: Keep},
-		{name: "pod, silent, policy missing", in: Observation{Terms: podTerms, Pod: PodPresent, Heartbeat: with(silent(long), func(h *Heartbeat) { h.Guarded = false })}, want: Keep},
+		{name: "pod, silent, outage", in: Observation{Terms: podTerms, Pod: PodPresent, Heartbeat: with(silent(long), func(h *Heartbeat) { h.Outage = true })}, want: Keep, again: HeldRecheck},
+		{name: "pod, silent, policy missing", in: Observation{Terms: podTerms, Pod: PodPresent, Heartbeat: with(silent(long), func(h *Heartbeat) { h.Guarded = false })}, want: Keep, again: HeldRecheck},
 		{name: "terminating, silent", in: Observation{Terms: podTerms, Pod: PodTerminating, PodSince: ago(time.Hour), Heartbeat: silent(long)}, want: Keep},
 		{name: "stopped just now", in: Observation{Terms: podTerms, Pod: PodStopped, PodSince: now}, want: Drain, again: 30*time.Second + time.Millisecond},
 		{name: "stopped, drained", in: Observation{Terms: podTerms, Pod: PodStopped, PodSince: ago(30 * time.Second)}, want: Close, reason: v1alpha1.ClosePodStopped},
@@ -125,7 +125,7 @@ func TestDecideKeepsItsPromises(t *testing.T) {
 		// Whatever is put off is decided later, without anything else happening.
 		if d.Again > 0 {
 			later := Decide(o, now.Add(d.Again))
-			if later.Action == d.Action && later.Again > 0 {
+			if held := later.Again == HeldRecheck; later.Action == d.Action && later.Again > 0 && !held {
 				t.Fatalf("put off by %s, and then again by %s: %+v", d.Again, later.Again, o)
 			}
 		}

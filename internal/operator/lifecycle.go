@@ -31,6 +31,7 @@ func lifecycleControllers(ctx context.Context, mgr ctrl.Manager, shared dependen
 	}
 	toPods := make(chan event.TypedGenericEvent[heartbeat.Notice], noticeBuffer)
 	toRecords := make(chan event.TypedGenericEvent[heartbeat.Notice], noticeBuffer)
+	outages := make(chan event.TypedGenericEvent[struct{}], 1)
 	signals := &controllers.Signals{
 		Pods: &lifecycle.Sightings{}, Heartbeats: heartbeat.NewLedger(), Guarded: shared.PolicyInPlace, Clock: clock.RealClock{},
 	}
@@ -46,6 +47,12 @@ func lifecycleControllers(ctx context.Context, mgr ctrl.Manager, shared dependen
 				}
 			}
 		},
+		OutageChanged: func(ctx context.Context) {
+			select {
+			case outages <- event.TypedGenericEvent[struct{}]{}:
+			case <-ctx.Done():
+			}
+		},
 	})
 	if err != nil {
 		return nil, err
@@ -58,6 +65,7 @@ func lifecycleControllers(ctx context.Context, mgr ctrl.Manager, shared dependen
 		},
 		&controllers.ReplyHostReconciler{
 			Client: mgr.GetClient(), Recorder: recorder, Providers: providers, Signals: signals,
+			Outages: outages,
 		},
 		&controllers.ReplyQueueReconciler{
 			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Recorder: recorder, Providers: providers,
