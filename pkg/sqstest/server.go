@@ -8,7 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -206,7 +206,7 @@ func (s *Server) RoundTrip(r *http.Request) (*http.Response, error) {
 	var body []byte
 	if r.Body != nil {
 		var err error
-		body, err = io.ReadAll(io.LimitReader(r.Body, maxRequestBytes))
+		body, err = readBody(r)
 		_ = r.Body.Close()
 		if err != nil {
 			return nil, err
@@ -236,7 +236,7 @@ func (s *Server) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, errConnectionReset
 	}
 	return &http.Response{
-		Status: fmt.Sprintf("%d %s", a.status, http.StatusText(a.status)), StatusCode: a.status,
+		Status: strconv.Itoa(a.status) + " " + http.StatusText(a.status), StatusCode: a.status,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: a.header, Body: s.body(r.Context(), a), ContentLength: int64(len(a.body)), Request: r,
 	}, nil
@@ -321,20 +321,32 @@ func (s *Server) body(ctx context.Context, a answer) io.ReadCloser {
 	return &faultyBody{server: s, ctx: ctx, answer: a}
 }
 
-// credentialScope finds what the server needs in an AWS4 signature: access key ID and region.
-var credentialScope = regexp.MustCompile(`Credential=([^/,\s]+)/[0-9]*/([a-z0-9-]+)/`)
-
 // caller is who sends a request, by its signature, which is read and not checked.
 func (s *Server) caller(h http.Header) (accessKey, account, region string) {
 	region = s.region
-	if m := credentialScope.FindStringSubmatch(h.Get("Authorization")); m != nil {
-		accessKey, region = m[1], m[2]
+	if key, scope, ok := credentialScope(h.Get("Authorization")); ok {
+		accessKey, region = key, scope
 	}
 	account = s.account
 	if own, ok := s.keys[accessKey]; ok {
 		account = own
 	}
 	return accessKey, account, region
+}
+
+// credentialScope is what the server needs of an AWS4 signature, "… Credential=<key>/<date>/<region>/sqs/aws4_request, …".
+func credentialScope(authorization string) (accessKey, region string, ok bool) {
+	_, credential, ok := strings.Cut(authorization, "Credential=")
+	if !ok {
+		return "", "", false
+	}
+	accessKey, scope, _ := strings.Cut(credential, "/")
+	_, scope, _ = strings.Cut(scope, "/")
+	region, _, ok = strings.Cut(scope, "/")
+	if !ok || accessKey == "" || region == "" || strings.ContainsAny(accessKey+region, ", ") {
+		return "", "", false
+	}
+	return accessKey, region, true
 }
 
 // wait blocks for d, or until ctx ends or the server is closed, and reports whether all of d passed. A negative d is for ever.

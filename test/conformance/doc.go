@@ -14,7 +14,7 @@
 // moto_server must be on the PATH (pip install 'moto[server]'), and npm be able to install local-aws-sqs; a server that
 // cannot be had is left out, and said so. What a server is known to do differently is listed in known/<server>.txt, with the
 // reason; a check that fails and is not listed, or is listed and passes, makes the run fail. So does a check that ours alone
-// passes, unless citations_test.go has the evidence for it. A run takes about a minute and a half, since rules about
+// passes, unless citations_test.go has the evidence for it. A run takes about five minutes, since the rules about
 // minutes take minutes on servers with a clock of their own; CONFORMANCE_PATIENCE=10s leaves out what waits for longer.
 //
 // Any endpoint will do (AWS, LocalStack, ElasticMQ, another sqstest): CONFORMANCE_ENDPOINT=http://127.0.0.1:4566 adds it,
