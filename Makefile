@@ -115,6 +115,13 @@ conformance: ## Check what SQS does against SERVERS: ours, moto and local-aws-sq
 	$(GO) test ./test/conformance -count=1 -timeout=20m -run Servers -servers=$(SERVERS) -report=$(CURDIR)/$(BIN)/conformance.txt
 	@cat $(BIN)/conformance.txt
 
+.PHONY: bench-sqstest
+bench-sqstest: ## Measure pkg/sqstest: beside a constant server, by depth, and the memory of a million messages (minutes).
+	$(GO) test ./pkg/sqstest -run - -bench Cycle -benchtime 25x
+	$(GO) test ./pkg/sqstest -run - -bench WakeUp -benchtime 1000x
+	$(GO) test ./pkg/sqstest -run - -bench Depth -benchtime 20000x
+	$(GO) test ./cmd/sqstest -run - -bench Process -benchtime 1x
+
 .PHONY: controlplane
 controlplane: ## Get etcd, kube-apiserver, kubectl, ... into bin/k8s (cold: minutes; then nothing).
 	@$(GO) run ./hack/controlplane -dir $(K8S)

@@ -23,14 +23,14 @@ import (
 
 // killable is the command in a process of its own.
 type killable struct {
-	t      *testing.T
+	t      testing.TB
 	cmd    *exec.Cmd
 	client *sqs.Client
 }
 
-func startKillable(t *testing.T, file string) *killable {
+func startKillable(t testing.TB, file string, args ...string) *killable {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], "--listen", "127.0.0.1:0", "--data", file, "--save-every", "5ms")
+	cmd := exec.Command(os.Args[0], append([]string{"--listen", "127.0.0.1:0", "--data", file, "--save-every", "5ms"}, args...)...)
 	cmd.Env = append(os.Environ(), "SQSTEST_AS_COMMAND=1")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
