@@ -155,8 +155,8 @@ install: controlplane ## Install the CRDs.
 	$(KUBECTL) apply --server-side -k config/crd
 
 .PHONY: uninstall
-uninstall: controlplane ## Remove the CRDs, and with them every object of the kinds.
-	$(KUBECTL) delete --ignore-not-found -k config/crd
+uninstall: controlplane ## Remove the CRDs, with every object of the kinds and its queue (the operator must run).
+	$(KUBECTL) delete --ignore-not-found --timeout=5m -k config/crd
 
 .PHONY: deploy
 deploy: controlplane ## Install CRDs and operator.
@@ -164,7 +164,7 @@ deploy: controlplane ## Install CRDs and operator.
 	$(KUBECTL) --namespace replyqueue-system set image deployment/replyqueue-controller-manager manager=$(IMG)
 
 .PHONY: undeploy
-undeploy: controlplane ## Remove everything that deploy installed.
+undeploy: uninstall ## Remove everything that deploy installed, the operator last, since it deletes the queues.
 	$(KUBECTL) delete --ignore-not-found -k config/default
 
 ##@ Cleaning
