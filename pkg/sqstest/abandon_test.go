@@ -53,6 +53,14 @@ func pollUntilGone(t *testing.T, q *queue) {
 		q.mu.Unlock()
 	}
 	q.put(t, "x")
+	q.mu.Lock()
+	waiting := q.waiters.len
+	q.mu.Unlock()
+	if waiting != 0 {
+		q.server.Close()
+		<-done
+		t.Fatal("the message woke nobody")
+	}
 	<-done
 }
 

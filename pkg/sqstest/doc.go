@@ -24,8 +24,9 @@
 // timeouts, delays, retention; long polls, of which one message wakes one, the longest waiting; receive counts and both
 // timestamps; dead-letter queues, their permissions, and message move tasks; FIFO groups, deduplication and receive
 // attempts; fair queues, which deliver a quiet tenant's messages before a noisy one's; batches that fail in part; limits
-// (1 MiB for a message and for a whole batch, ten attributes, 120,000 in flight); the 60 s for which a deleted queue's name is locked and a second purge refused. test/conformance has a check for each,
-// with its source, and runs it against other implementations as well.
+// (1 MiB for a message and for a whole batch, ten attributes, 120,000 in flight); the 60 s for which a deleted queue's name
+// is locked and a second purge refused. test/conformance has a check for each, with its source, and runs it against other
+// implementations as well.
 //
 // # What is not
 //

@@ -1,11 +1,15 @@
 package sqstest_test
 
 import (
+	"bytes"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
@@ -77,4 +81,52 @@ func checkAnswer(t *testing.T, body string, w *httptest.ResponseRecorder) {
 	if !unknown && body != "" && !json.Valid([]byte(body)) && !malformed {
 		t.Fatalf("no JSON, and yet %s", e.Type)
 	}
+}
+
+// FuzzLoad: whatever a file holds, Load refuses it or makes queues that work; it does not panic.
+func FuzzLoad(f *testing.F) {
+	s := sqstest.New()
+	c := s.Client()
+	create(f, c, "dead", nil)
+	url := create(f, c, "q", map[string]string{
+		"RedrivePolicy": `{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:dead","maxReceiveCount":1}`,
+	})
+	fifo := create(f, c, "q.fifo", map[string]string{"FifoQueue": "true", "ContentBasedDeduplication": "true"})
+	send(f, c, url, "x", "y")
+	for _, g := range []string{"a", "b"} {
+		if _, err := c.SendMessage(f.Context(), &sqs.SendMessageInput{QueueUrl: &fifo, MessageBody: &g, MessageGroupId: &g}); err != nil {
+			f.Fatal(err)
+		}
+	}
+	for _, u := range []string{url, fifo} {
+		if _, err := poll(f.Context(), c, u, 1, 0); err != nil {
+			f.Fatal(err)
+		}
+	}
+	var saved bytes.Buffer
+	if err := s.Save(&saved); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(saved.Bytes())
+	f.Add([]byte(`{"Format":"sqstest","Version":1,"Queues":1}`))
+	f.Fuzz(func(t *testing.T, file []byte) {
+		s := sqstest.New()
+		if s.Load(bytes.NewReader(file)) != nil {
+			return
+		}
+		for _, q := range s.Queues() {
+			for _, action := range []string{"ReceiveMessage", "GetQueueAttributes", "SendMessage", "DeleteQueue"} {
+				body, err := json.Marshal(map[string]any{"QueueUrl": q.URL, "WaitTimeSeconds": 0, "MessageBody": "x", "MessageGroupId": "g"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if w := serve(s, http.MethodPost, "/", "AmazonSQS."+action, string(body)); w.Code >= 500 {
+					t.Errorf("%s %s: %d %s", action, q.URL, w.Code, w.Body)
+				}
+			}
+		}
+		if err := s.Save(io.Discard); err != nil {
+			t.Error(err)
+		}
+	})
 }
