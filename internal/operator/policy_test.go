@@ -214,7 +214,39 @@ var _ = Describe("The policy on pods", func() {
 		pod := opted(ctx)
 		Expect(patchAs(ctx, admin, pod, `{"metadata":{"annotations":{"replyqueue.dev/region":"x","replyqueue.dev/endpoint":"y"}}}`)).
 			To(beForbidden("replyqueue.dev/region", "replyqueue.dev/endpoint", " are written"))
-		Expect(patchAs(ctx, admin, pod, `{"metadata":{"annotations":{"example.com/a":"b","replyqueue.dev/calls":"other"},"labels":{"c":"d"}}}`)).To(Succeed())
+		Expect(patchAs(ctx, admin, pod, `{"metadata":{"annotations":{"example.com/a":"b"},"labels":{"c":"d"}}}`)).To(Succeed())
+	})
+
+	It("freezes what an injected pod asks for, for everybody", func(ctx SpecContext) {
+		pod := opted(ctx)
+		for _, c := range []client.Client{admin, impersonate(theOperator, masters)} {
+			for _, key := range []string{v1alpha1.AnnotationCalls, v1alpha1.AnnotationReplyHost, v1alpha1.AnnotationHeartbeat, v1alpha1.AnnotationCallerContainer} {
+				Expect(patchAs(ctx, c, pod, fmt.Sprintf(injectedPod, key, "other"))).
+					To(beForbidden(key+" does not change", "fixed when it is created", "change the pod template"), "added")
+			}
+			const serves = v1alpha1.AnnotationServes
+			Expect(patchAs(ctx, c, pod, fmt.Sprintf(injectedPod, serves, "logout"))).To(beForbidden(serves+" does not change"), "changed")
+			Expect(patchAs(ctx, c, pod, fmt.Sprintf(`{"metadata":{"annotations":{%q:null}}}`, serves))).To(beForbidden(serves+" does not change"), "removed")
+			Expect(patchAs(ctx, c, pod, fmt.Sprintf(injectedPod, serves, "login"))).To(Succeed(), "the same again")
+		}
+		Expect(admin.Status().Patch(ctx, pod.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(fmt.Sprintf(injectedPod, v1alpha1.AnnotationCalls, "other"))))).
+			To(beForbidden(v1alpha1.AnnotationCalls), "by way of the status")
+		Expect(patchAs(ctx, admin, pod, `{"metadata":{"labels":{"replyqueue.dev/inject":null},"annotations":{"replyqueue.dev/calls":"other","replyqueue.dev/serves":null}}}`)).
+			To(beForbidden("replyqueue.dev/calls, replyqueue.dev/serves do not change"), "taking the label off in the same breath")
+	})
+
+	It("leaves alone what a pod asks for that was not injected", func(ctx SpecContext) {
+		const edit = `{"metadata":{"annotations":{"replyqueue.dev/calls":"other","replyqueue.dev/serves":null,"replyqueue.dev/reply-host":"web"}}}`
+		plain := plainPod(namespace(ctx))
+		plain.Annotations = map[string]string{v1alpha1.AnnotationServes: "login", v1alpha1.AnnotationInjected: "pod"}
+		Expect(admin.Create(ctx, plain)).To(Succeed())
+		Expect(patchAs(ctx, admin, plain, edit)).To(Succeed(), "a pod that did not opt in")
+
+		late := plainPod(plain.Namespace)
+		late.Annotations = map[string]string{v1alpha1.AnnotationServes: "login"}
+		Expect(admin.Create(ctx, late)).To(Succeed())
+		Expect(patchAs(ctx, admin, late, `{"metadata":{"labels":{"replyqueue.dev/inject":"true"}}}`)).To(Succeed())
+		Expect(patchAs(ctx, admin, late, edit)).To(Succeed(), "a pod that was labelled too late")
 	})
 
 	It("keeps the gate for the operator", func(ctx SpecContext) {
