@@ -301,6 +301,12 @@ func (f *faults) stale(c *call, changed, now int64) bool {
 	return r != nil && now < changed+r.Duration.Milliseconds()
 }
 
+// unborn reports whether a queue of that age cannot be used yet.
+func (f *faults) unborn(c *call, created, now int64) bool {
+	r, _ := f.strike(SlowCreate, c.action, c.queue)
+	return r != nil && now < created+r.Duration.Milliseconds()
+}
+
 // listLag is how long ListQueues lags, 0 for not.
 func (f *faults) listLag(c *call) int64 {
 	r, _ := f.strike(ListLag, c.action, c.queue)
@@ -319,12 +325,12 @@ func (f *faults) swallows(c *call, url string) bool {
 	if !ok {
 		return false
 	}
-	deleted, ok := f.server.registry.goneSince(queueKey{c.region, account, name})
+	gone, ok := f.server.registry.lately(queueKey{c.region, account, name})
 	if !ok {
 		return false
 	}
 	r, _ := f.strike(LostSends, c.action, c.queue)
-	return r != nil && f.server.millis() < deleted+min(r.Duration.Milliseconds(), nameLock)
+	return r != nil && f.server.millis() < gone.at+min(r.Duration.Milliseconds(), nameLock)
 }
 
 // faultyBody is an answer's body that comes slowly, or breaks off after its first half.

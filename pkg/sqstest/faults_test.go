@@ -255,6 +255,58 @@ func TestStaleReads(t *testing.T) {
 	})
 }
 
+func TestStaleReadsOfADeletedQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := sqstest.New()
+		c := s.Client(noRetries)
+		url := create(t, c, "q", map[string]string{"DelaySeconds": "9"})
+		if _, err := c.TagQueue(t.Context(), &sqs.TagQueueInput{QueueUrl: &url, Tags: map[string]string{"a": "b"}}); err != nil {
+			t.Fatal(err)
+		}
+		send(t, c, url, "x")
+		s.SetFaults(plan(sqstest.Rule{Fault: sqstest.StaleReads, Duration: 5 * time.Second}))
+		time.Sleep(5 * time.Second)
+		if _, err := c.DeleteQueue(t.Context(), &sqs.DeleteQueueInput{QueueUrl: &url}); err != nil {
+			t.Fatal(err)
+		}
+		for _, seen := range []bool{true, false} {
+			_, find := c.GetQueueUrl(t.Context(), &sqs.GetQueueUrlInput{QueueName: aws.String("q")})
+			a, attributes := c.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: []types.QueueAttributeName{"All"}})
+			tags, list := c.ListQueueTags(t.Context(), &sqs.ListQueueTagsInput{QueueUrl: &url})
+			for what, err := range map[string]error{"GetQueueUrl": find, "GetQueueAttributes": attributes, "ListQueueTags": list} {
+				if (err == nil) != seen || err != nil && !isA[*types.QueueDoesNotExist](err) {
+					t.Errorf("%s, to be seen %v: %v", what, seen, err)
+				}
+			}
+			if seen && (a.Attributes["DelaySeconds"] != "9" || tags.Tags["a"] != "b") {
+				t.Errorf("%v, %v", a.Attributes, tags.Tags)
+			}
+			if _, err := poll(t.Context(), c, url, 1, 0); !isA[*types.QueueDoesNotExist](err) {
+				t.Errorf("a receive saw the deleted queue: %v", err)
+			}
+			time.Sleep(5 * time.Second)
+		}
+	})
+}
+
+func TestSlowCreate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := sqstest.New(sqstest.WithFaults(plan(sqstest.Rule{Fault: sqstest.SlowCreate, Duration: time.Second}))).Client(noRetries)
+		url := create(t, c, "q", nil)
+		trySend := func() error {
+			_, err := c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("x")})
+			return err
+		}
+		if err := trySend(); !isA[*types.QueueDoesNotExist](err) {
+			t.Errorf("a send at once: %v", err)
+		}
+		time.Sleep(time.Second)
+		if err := trySend(); err != nil {
+			t.Errorf("a send after a second: %v", err)
+		}
+	})
+}
+
 func TestListLag(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sqstest.New(sqstest.WithFaults(plan(sqstest.Rule{Fault: sqstest.ListLag, Duration: 5 * time.Second})))

@@ -115,9 +115,9 @@ func (s *Server) picture() (savedHeader, []pictured) {
 	now := s.millis()
 	s.registry.mu.RLock()
 	header.Incarnations = s.registry.incarnations
-	for k, at := range s.registry.gone {
-		if now < at+nameLock {
-			header.Gone = append(header.Gone, savedGone{k.region, k.account, k.name, at})
+	for k, g := range s.registry.gone {
+		if now < g.at+nameLock {
+			header.Gone = append(header.Gone, savedGone{k.region, k.account, k.name, g.at})
 		}
 	}
 	s.registry.mu.RUnlock()
@@ -218,7 +218,7 @@ func (s *Server) Load(r io.Reader) error {
 	defer s.registry.mu.Unlock()
 	s.registry.incarnations = header.Incarnations
 	for _, g := range header.Gone {
-		s.registry.gone[queueKey{g.Region, g.Account, g.Name}] = g.Deleted
+		s.registry.gone[queueKey{g.Region, g.Account, g.Name}] = goneQueue{at: g.Deleted}
 	}
 	for _, q := range queues {
 		s.registry.queues[q.key] = q

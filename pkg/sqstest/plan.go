@@ -63,8 +63,11 @@ const (
 	IgnoreOldHandles Fault = "IgnoreOldHandles"
 	// Sharded lets a receive find no more than one to nine messages, however many are there.
 	Sharded Fault = "Sharded"
-	// StaleReads lets GetQueueAttributes, GetQueueUrl and ListQueueTags answer as before the last change, or as before
-	// the queue was created, for Duration after it.
+	// SlowCreate answers every request about a queue as if there were none, for Duration after its creation: "you must
+	// wait at least one second after the queue is created" (CreateQueue, API reference).
+	SlowCreate Fault = "SlowCreate"
+	// StaleReads lets GetQueueAttributes, GetQueueUrl and ListQueueTags answer as before the last change for Duration
+	// after it: with the old settings and tags, as if a new queue were not there, or a deleted one still were.
 	StaleReads Fault = "StaleReads"
 	// ListLag lets ListQueues miss a queue for Duration after its creation, and list it for Duration after its deletion.
 	ListLag Fault = "ListLag"
@@ -75,11 +78,11 @@ const (
 var allFaults = []Fault{
 	Throttle, ServerError, ServerErrorAfter, HTMLUnavailable, DropBefore, DropAfter, BlackHole, Delay, SlowBody, CutBody,
 	ExpiredCredentials, AccessDenied, ClockSkew, NotInFlight, DeleteUnderPoll,
-	Duplicate, Reorder, DeliveryLag, IgnoreOldHandles, PartialBatch, Sharded, StaleReads, ListLag, LostSends,
+	Duplicate, Reorder, DeliveryLag, IgnoreOldHandles, PartialBatch, Sharded, SlowCreate, StaleReads, ListLag, LostSends,
 }
 
 // timed are the faults that mean nothing without a Duration.
-var timed = []Fault{Delay, SlowBody, ClockSkew, DeliveryLag, StaleReads, ListLag, LostSends}
+var timed = []Fault{Delay, SlowBody, ClockSkew, DeliveryLag, SlowCreate, StaleReads, ListLag, LostSends}
 
 // Rule says when a fault strikes. The zero values of everything but Fault mean: always, everywhere.
 type Rule struct {

@@ -245,9 +245,28 @@ var ownAccountOnly = map[string]bool{
 }
 
 func (c *call) findKey(key queueKey) (*queue, *apiError) {
+	now := c.s.millis()
 	q := c.s.registry.get(key)
-	if q == nil || c.s.faults.stale(c, q.created, c.s.millis()) {
+	if q == nil {
+		if g, ok := c.s.registry.lately(key); ok && g.q != nil && c.s.faults.stale(c, g.at, now) {
+			return g.q, nil
+		}
+		return nil, errNoQueue()
+	}
+	if c.s.faults.unborn(c, q.created, now) || c.s.faults.stale(c, q.created, now) {
 		return nil, errNoQueue()
 	}
 	return q, nil
+}
+
+// lockToRead is queue.lock for actions that only read: what find found may be a deleted queue that a read still sees.
+func (c *call) lockToRead(q *queue) (now int64, err *apiError) {
+	if now, err = q.lock(); err == nil {
+		return now, nil
+	}
+	if g, ok := c.s.registry.lately(q.key); !ok || g.q != q || c.s.faults.state.Load() == nil {
+		return 0, err
+	}
+	q.mu.Lock()
+	return c.s.millis(), nil
 }

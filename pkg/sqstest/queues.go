@@ -204,7 +204,7 @@ func getQueueAttributes(c *call, in getQueueAttributesIn) (any, *apiError) {
 	if err != nil {
 		return nil, err
 	}
-	now, err := q.lock()
+	now, err := c.lockToRead(q)
 	if err != nil {
 		return nil, err
 	}
@@ -405,7 +405,7 @@ func listQueueTags(c *call, in listQueueTagsIn) (any, *apiError) {
 	if err != nil {
 		return nil, err
 	}
-	now, err := q.lock()
+	now, err := c.lockToRead(q)
 	if err != nil {
 		return nil, err
 	}

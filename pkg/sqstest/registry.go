@@ -15,10 +15,16 @@ const nameLock = 60 * 1000
 type registry struct {
 	mu           sync.RWMutex
 	queues       map[queueKey]*queue
-	gone         map[queueKey]int64 // when a queue was deleted, for those of the last minute and some before
+	gone         map[queueKey]goneQueue // those deleted in the last minute, and some before
 	incarnations uint64
 	deletions    uint64
 	sorted       []*queue // by key; nil when it has to be made again
+}
+
+// goneQueue is a deleted queue.
+type goneQueue struct {
+	at int64  // milliseconds
+	q  *queue // as it was, without its messages; nil after Load
 }
 
 func (r *registry) get(key queueKey) *queue {
@@ -42,12 +48,12 @@ func (r *registry) generation() uint64 {
 	return r.incarnations + r.deletions
 }
 
-// goneSince is when the queue of that name was deleted, and false when it was not lately, or not at all.
-func (r *registry) goneSince(key queueKey) (int64, bool) {
+// lately is the deleted queue of that name, and false when none was deleted lately.
+func (r *registry) lately(key queueKey) (goneQueue, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	at, ok := r.gone[key]
-	return at, ok
+	g, ok := r.gone[key]
+	return g, ok
 }
 
 // create makes the queue, unless there is one of that name (which is returned, with false) or was until lately.
@@ -57,7 +63,7 @@ func (r *registry) create(s *Server, key queueKey, set settings, tags map[string
 	if q := r.queues[key]; q != nil {
 		return q, false, nil
 	}
-	if at, ok := r.gone[key]; ok && now < at+nameLock {
+	if g, ok := r.gone[key]; ok && now < g.at+nameLock {
 		return nil, false, errDeletedRecently()
 	}
 	delete(r.gone, key)
@@ -77,10 +83,10 @@ func (r *registry) delete(q *queue, now int64) bool {
 	}
 	delete(r.queues, q.key)
 	r.sorted = nil
-	r.gone[q.key] = now
+	r.gone[q.key] = goneQueue{now, q}
 	// Now and then, so that many deletions are not quadratic.
 	if r.deletions++; r.deletions%1024 == 0 {
-		maps.DeleteFunc(r.gone, func(_ queueKey, at int64) bool { return now >= at+nameLock })
+		maps.DeleteFunc(r.gone, func(_ queueKey, g goneQueue) bool { return now >= g.at+nameLock })
 	}
 	return true
 }
@@ -144,8 +150,8 @@ func (r *registry) page(from queueKey, after string, limit int, now, lag int64) 
 func (r *registry) withGone(names []string, from queueKey, after string, since int64) []string {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	for k, at := range r.gone {
-		if k.under(from) && k.name > after && at > since {
+	for k, g := range r.gone {
+		if k.under(from) && k.name > after && g.at > since {
 			names = append(names, k.name)
 		}
 	}

@@ -90,7 +90,7 @@ func New(opts ...Option) *Server {
 		stalls: map[chan struct{}]struct{}{},
 	}
 	s.registry.queues = map[queueKey]*queue{}
-	s.registry.gone = map[queueKey]int64{}
+	s.registry.gone = map[queueKey]goneQueue{}
 	s.faults.server = s
 	s.log.init()
 	s.tasks.server = s
