@@ -1,6 +1,8 @@
 package lifecycle
 
 import (
+	"iter"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -63,14 +65,34 @@ func ended(s corev1.ContainerStatus) bool {
 // DefaultContainerAnnotation names the container that kubectl means where none is named.
 const DefaultContainerAnnotation = "kubectl.kubernetes.io/default-container"
 
-// CallerContainer is the container that reads the pod's reply queue: the one its annotation names, else kubectl's
-// default container, else the first. ok is false where the annotation names none of the pod's containers.
+// LongRunning yields a pod's containers, and then its native sidecars (init containers with restartPolicy Always),
+// each to be read or changed in place. Ordinary init containers end before the pod is ready and have no business with
+// queues.
+func LongRunning(spec *corev1.PodSpec) iter.Seq[*corev1.Container] {
+	return func(yield func(*corev1.Container) bool) {
+		for i := range spec.Containers {
+			if !yield(&spec.Containers[i]) {
+				return
+			}
+		}
+		for i := range spec.InitContainers {
+			c := &spec.InitContainers[i]
+			if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways && !yield(c) {
+				return
+			}
+		}
+	}
+}
+
+// CallerContainer is the container that reads the pod's reply queue, among those of LongRunning: the one its
+// annotation names, else kubectl's default container, else the first. ok is false where the annotation names none of
+// them. The webhook gives this container the queue, and the controllers watch it.
 func CallerContainer(annotations map[string]string, spec *corev1.PodSpec) (name string, ok bool) {
 	wanted, explicit := annotations[v1alpha1.AnnotationCallerContainer]
 	if !explicit {
 		wanted = annotations[DefaultContainerAnnotation]
 	}
-	for _, c := range spec.Containers {
+	for c := range LongRunning(spec) {
 		if c.Name == wanted {
 			return wanted, true
 		}
@@ -87,12 +109,8 @@ func CallerRuns(pod *corev1.Pod) bool {
 	if !ok {
 		return false
 	}
-	for _, s := range pod.Status.ContainerStatuses {
-		if s.Name == caller {
-			return s.State.Running != nil
-		}
-	}
-	return false
+	runs := func(s corev1.ContainerStatus) bool { return s.Name == caller && s.State.Running != nil }
+	return slices.ContainsFunc(pod.Status.ContainerStatuses, runs) || slices.ContainsFunc(pod.Status.InitContainerStatuses, runs)
 }
 
 // TermsOf are the times a record lives by: the ReplyHost's of now, or the record's own where host is nil.

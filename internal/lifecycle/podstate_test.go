@@ -65,21 +65,65 @@ func TestStateOf(t *testing.T) {
 }
 
 func TestCallerContainer(t *testing.T) {
-	spec := &corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}, {Name: "proxy"}}}
+	const usual, asked = DefaultContainerAnnotation, v1alpha1.AnnotationCallerContainer
+	spec := &corev1.PodSpec{
+		Containers: []corev1.Container{{Name: "app"}, {Name: "proxy"}},
+		InitContainers: []corev1.Container{
+			{Name: "init"},
+			{Name: "retried", RestartPolicy: ptr.To(corev1.ContainerRestartPolicyOnFailure)},
+			{Name: "sidecar", RestartPolicy: ptr.To(corev1.ContainerRestartPolicyAlways)},
+		},
+	}
 	for _, c := range []struct {
 		annotations map[string]string
 		want        string
 		ok          bool
 	}{
 		{nil, "app", true},
-		{map[string]string{"kubectl.kubernetes.io/default-container": "proxy"}, "proxy", true},
-		{map[string]string{"kubectl.kubernetes.io/default-container": "none"}, "app", true},
-		{map[string]string{"kubectl.kubernetes.io/default-container": "app", v1alpha1.AnnotationCallerContainer: "proxy"}, "proxy", true},
-		{map[string]string{v1alpha1.AnnotationCallerContainer: "none"}, "none", false},
+		{map[string]string{usual: "proxy"}, "proxy", true},
+		{map[string]string{usual: "none"}, "app", true},
+		{map[string]string{usual: "sidecar"}, "sidecar", true},
+		{map[string]string{usual: "init"}, "app", true},
+		{map[string]string{usual: "app", asked: "proxy"}, "proxy", true},
+		{map[string]string{usual: "app", asked: "sidecar"}, "sidecar", true},
+		{map[string]string{asked: "init"}, "init", false},
+		{map[string]string{asked: "retried"}, "retried", false},
+		{map[string]string{asked: "none"}, "none", false},
+		{map[string]string{asked: ""}, "", false},
 	} {
 		if got, ok := CallerContainer(c.annotations, spec); got != c.want || ok != c.ok {
 			t.Errorf("%v: %q %v, want %q %v", c.annotations, got, ok, c.want, c.ok)
 		}
+	}
+	if got, ok := CallerContainer(nil, &corev1.PodSpec{}); got != "" || ok {
+		t.Errorf("no containers: %q %v", got, ok)
+	}
+}
+
+func TestCallerRuns(t *testing.T) {
+	named := func(name string, s corev1.ContainerStatus) corev1.ContainerStatus { s.Name = name; return s }
+	for name, c := range map[string]struct {
+		caller                 string
+		containers, initiating []corev1.ContainerStatus
+		want                   bool
+	}{
+		"running":                  {"app", []corev1.ContainerStatus{running}, nil, true},
+		"in a crash loop":          {"app", []corev1.ContainerStatus{waiting}, nil, false},
+		"another one runs":         {"app", []corev1.ContainerStatus{waiting, named("proxy", running)}, []corev1.ContainerStatus{named("sidecar", running)}, false},
+		"nothing reported":         {"app", nil, nil, false},
+		"a running sidecar":        {"sidecar", []corev1.ContainerStatus{unstarted}, []corev1.ContainerStatus{named("init", terminated), named("sidecar", running)}, true},
+		"a sidecar between starts": {"sidecar", []corev1.ContainerStatus{running}, []corev1.ContainerStatus{named("sidecar", waiting)}, false},
+		"an init container":        {"init", []corev1.ContainerStatus{unstarted}, []corev1.ContainerStatus{named("init", running)}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := pod(corev1.PodRunning, "n", c.containers...)
+			p.Annotations = map[string]string{v1alpha1.AnnotationCallerContainer: c.caller}
+			p.Spec.InitContainers = []corev1.Container{{Name: "init"}, {Name: "sidecar", RestartPolicy: ptr.To(corev1.ContainerRestartPolicyAlways)}}
+			p.Status.InitContainerStatuses = c.initiating
+			if got := CallerRuns(p); got != c.want {
+				t.Errorf("CallerRuns = %v, want %v", got, c.want)
+			}
+		})
 	}
 }
 

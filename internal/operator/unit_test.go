@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/lifecycle"
 )
 
 func TestIdentity(t *testing.T) {
@@ -161,26 +162,28 @@ func TestStripPodKeepsWhatIsRead(t *testing.T) {
 			ManagedFields:   []metav1.ManagedFieldsEntry{{Manager: "m"}},
 			Annotations: map[string]string{
 				v1alpha1.AnnotationCalls: "a", "url.replyqueue.dev/a": "u", corev1.MirrorPodAnnotationKey: "h",
-				"kubectl.kubernetes.io/last-applied-configuration": "{}", "notreplyqueue.dev/x": "y",
+				lifecycle.DefaultContainerAnnotation: "side", "kubectl.kubernetes.io/last-applied-configuration": "{}", "notreplyqueue.dev/x": "y",
 			},
 		},
 		Spec: corev1.PodSpec{
 			NodeName: "n", SchedulingGates: []corev1.PodSchedulingGate{{Name: v1alpha1.SchedulingGate}},
-			Volumes:    []corev1.Volume{{Name: "v"}},
-			Containers: []corev1.Container{{Name: "app", Image: "i", Env: []corev1.EnvVar{{Name: "PASSWORD", Value: "secret"}}}},
+			Volumes:        []corev1.Volume{{Name: "v"}},
+			Containers:     []corev1.Container{{Name: "app", Image: "i", Env: []corev1.EnvVar{{Name: "PASSWORD", Value: "secret"}}}},
+			InitContainers: []corev1.Container{{Name: "side", Image: "i", RestartPolicy: ptr.To(corev1.ContainerRestartPolicyAlways)}},
 		},
 		Status: corev1.PodStatus{
 			Phase: corev1.PodRunning, PodIP: "10.0.0.1",
-			ContainerStatuses: []corev1.ContainerStatus{{Name: "app", Image: "i", RestartCount: 2, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}},
+			ContainerStatuses:     []corev1.ContainerStatus{{Name: "app", Image: "i", RestartCount: 2, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}},
+			InitContainerStatuses: []corev1.ContainerStatus{{Name: "side", Image: "i", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}},
 		},
 	}
 	want := pod.DeepCopy()
 	want.ManagedFields = nil
-	want.Annotations = map[string]string{v1alpha1.AnnotationCalls: "a", "url.replyqueue.dev/a": "u", corev1.MirrorPodAnnotationKey: "h"}
+	want.Annotations = map[string]string{v1alpha1.AnnotationCalls: "a", "url.replyqueue.dev/a": "u", corev1.MirrorPodAnnotationKey: "h", lifecycle.DefaultContainerAnnotation: "side"}
 	want.Spec.Volumes, want.Spec.Containers = nil, []corev1.Container{{Name: "app"}}
-	want.Spec.InitContainers = []corev1.Container{}
-	want.Status.PodIP, want.Status.ContainerStatuses[0].Image = "", ""
-	want.Status.InitContainerStatuses, want.Status.EphemeralContainerStatuses = []corev1.ContainerStatus{}, []corev1.ContainerStatus{}
+	want.Spec.InitContainers[0].Image = ""
+	want.Status.PodIP, want.Status.ContainerStatuses[0].Image, want.Status.InitContainerStatuses[0].Image = "", "", ""
+	want.Status.EphemeralContainerStatuses = []corev1.ContainerStatus{}
 
 	got, err := stripPod(pod)
 	if err != nil {

@@ -2,36 +2,18 @@ package webhook
 
 import (
 	"fmt"
-	"iter"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/lifecycle"
 	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
 )
 
 // heartbeatSeconds is the interval a container starts with (spec.heartbeat.intervalSeconds of a ReplyHost
 // when unset). The webhook looks nothing up, so the host's own interval is advised on the Lease.
 const heartbeatSeconds = 60
-
-// longRunning yields the containers, and then the native sidecars (init containers with restartPolicy
-// Always). Ordinary init containers end before the pod is ready and have no business with queues.
-func longRunning(pod *corev1.Pod) iter.Seq[*corev1.Container] {
-	return func(yield func(*corev1.Container) bool) {
-		for i := range pod.Spec.Containers {
-			if !yield(&pod.Spec.Containers[i]) {
-				return
-			}
-		}
-		for i := range pod.Spec.InitContainers {
-			c := &pod.Spec.InitContainers[i]
-			if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways && !yield(c) {
-				return
-			}
-		}
-	}
-}
 
 // addEnvironment gives every long-running container the channels and the pod's identity, and the caller
 // its reply queue and heartbeat, since one queue has one reader.
@@ -53,7 +35,7 @@ func addEnvironment(pod *corev1.Pod, ask *request, heartbeat string) {
 	if ask.replyHost != "" {
 		own = append(own, fromAnnotation(injected.EnvReplyQueueURL, v1alpha1.AnnotationReplyQueueURL))
 	}
-	for container := range longRunning(pod) {
+	for container := range lifecycle.LongRunning(&pod.Spec) {
 		if container.Name != ask.caller {
 			container.Env = append(missing(container, shared), container.Env...)
 			continue

@@ -12,6 +12,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/lifecycle"
 	"github.com/replyqueue/replyqueue/internal/webhook"
 	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
 )
@@ -153,13 +154,18 @@ func TestCallerContainer(t *testing.T) {
 		{name: "the first", want: "app"},
 		{name: "kubectl's default", want: "other", annotations: []string{"kubectl.kubernetes.io/default-container", "other"}},
 		{name: "kubectl's default that is not there", want: "app", annotations: []string{"kubectl.kubernetes.io/default-container", "gone"}},
+		{name: "kubectl's default, a sidecar", want: "side", annotations: []string{"kubectl.kubernetes.io/default-container", "side"}},
+		{name: "kubectl's default, an init container", want: "app", annotations: []string{"kubectl.kubernetes.io/default-container", "init"}},
 		{name: "the one asked for", want: "side", annotations: []string{"kubectl.kubernetes.io/default-container", "other", v1alpha1.AnnotationCallerContainer, "side"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := pod("true", append(c.annotations, v1alpha1.AnnotationReplyHost, "web")...)
 			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "other"})
-			p.Spec.InitContainers = []corev1.Container{{Name: "side", RestartPolicy: ptr.To(corev1.ContainerRestartPolicyAlways)}}
+			withInit(p)
 			inject(t, p)
+			if caller, ok := lifecycle.CallerContainer(p.Annotations, &p.Spec); caller != c.want || !ok {
+				t.Errorf("the controllers take %q for the caller (%v), want %s", caller, ok, c.want)
+			}
 			for _, container := range slices.Concat(p.Spec.Containers, p.Spec.InitContainers) {
 				if got := slices.Contains(names(container), injected.EnvReplyQueueURL); got != (container.Name == c.want) {
 					t.Errorf("container %s has the reply queue: %v, want it in %s alone", container.Name, got, c.want)
@@ -167,6 +173,12 @@ func TestCallerContainer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// withInit gives the pod an ordinary init container and a native sidecar.
+func withInit(p *corev1.Pod) *corev1.Pod {
+	p.Spec.InitContainers = []corev1.Container{{Name: "init"}, {Name: "side", RestartPolicy: ptr.To(corev1.ContainerRestartPolicyAlways)}}
+	return p
 }
 
 func TestHeartbeatMode(t *testing.T) {
@@ -300,6 +312,10 @@ func TestRefused(t *testing.T) {
 		{"another namespace's requests", serves, []string{"own namespace"}, pod("true", serves, "a.b")},
 		{"one variable for two", calls, []string{"a-b and a.b", "REPLYQUEUE_CHANNEL_A_B_URL"}, pod("true", calls, "a-b,a.b")},
 		{"host", host, []string{`"Web."`, "DNS label"}, pod("true", host, "Web.")},
+		{"space before the host", host, []string{`" web"`, "DNS label", "no spaces"}, pod("true", host, " web")},
+		{"space after the host", host, []string{`"web\n"`, "DNS label"}, pod("true", host, "web\n")},
+		{"a blank host", host, []string{`" "`, "DNS label"}, pod("true", calls, "a", host, " ")},
+		{"an init container as caller", v1alpha1.AnnotationCallerContainer, []string{`"init"`, "it has app, side"}, withInit(pod("true", calls, "a", v1alpha1.AnnotationCallerContainer, "init"))},
 		{"heartbeat", v1alpha1.AnnotationHeartbeat, []string{`"leese"`, `"lease" and "pod"`}, pod("true", calls, "a", v1alpha1.AnnotationHeartbeat, "leese")},
 		{"caller", v1alpha1.AnnotationCallerContainer, []string{`"gone"`, "it has app"}, pod("true", calls, "a", v1alpha1.AnnotationCallerContainer, "gone")},
 	} {

@@ -10,11 +10,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/lifecycle"
 	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
 )
-
-// annotationDefaultContainer is kubectl's: the container that exec and logs choose.
-const annotationDefaultContainer = "kubectl.kubernetes.io/default-container"
 
 // InvalidError says which label or annotation of a pod cannot be understood, and why.
 type InvalidError struct {
@@ -98,9 +96,10 @@ func parse(pod *corev1.Pod) (*request, error) {
 			"%s would share the variable %s; a pod can use only one of them", strings.Join(references, " and "), name)
 	}
 
-	if ask.replyHost = annotation(v1alpha1.AnnotationReplyHost); ask.replyHost != "" && len(validation.IsDNS1123Label(ask.replyHost)) > 0 {
+	// Not trimmed: the controllers read what is there.
+	if ask.replyHost = pod.Annotations[v1alpha1.AnnotationReplyHost]; ask.replyHost != "" && len(validation.IsDNS1123Label(ask.replyHost)) > 0 {
 		invalid(v1alpha1.AnnotationReplyHost, ask.replyHost,
-			"not a DNS label (lower-case letters, digits and hyphens, at most 63); it is the name of one ReplyHost in the pod's namespace")
+			"not a DNS label (lower-case letters, digits and hyphens, at most 63, no spaces around them); it is the name of one ReplyHost in the pod's namespace")
 	}
 	ask.heartbeat = annotation(v1alpha1.AnnotationHeartbeat)
 	if !slices.Contains([]string{"", v1alpha1.HeartbeatAnnotationLease, v1alpha1.HeartbeatAnnotationPod}, ask.heartbeat) {
@@ -158,21 +157,14 @@ func sharedVariables(references []string) map[string][]string {
 
 // callerContainer names the container that reads the reply queue, or says why the one asked for cannot.
 func callerContainer(pod *corev1.Pod) (name, problem string) {
+	name, ok := lifecycle.CallerContainer(pod.Annotations, &pod.Spec)
+	// Without any container, the API server refuses the pod in its own words.
+	if _, asked := pod.Annotations[v1alpha1.AnnotationCallerContainer]; ok || !asked {
+		return name, ""
+	}
 	names := []string{}
-	for container := range longRunning(pod) {
+	for container := range lifecycle.LongRunning(&pod.Spec) {
 		names = append(names, container.Name)
 	}
-	if asked, set := pod.Annotations[v1alpha1.AnnotationCallerContainer]; set {
-		if !slices.Contains(names, asked) {
-			return "", fmt.Sprintf("the pod has no such container; it has %s", strings.Join(names, ", "))
-		}
-		return asked, ""
-	}
-	if usual := pod.Annotations[annotationDefaultContainer]; slices.Contains(names, usual) {
-		return usual, ""
-	}
-	if len(pod.Spec.Containers) == 0 {
-		return "", "" // the API server refuses such a pod in its own words
-	}
-	return pod.Spec.Containers[0].Name, ""
+	return "", fmt.Sprintf("the pod has no such container; it has %s", strings.Join(names, ", "))
 }

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/utils/ptr"
 
+	"github.com/replyqueue/replyqueue/internal/lifecycle"
 	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
 )
 
@@ -24,7 +25,7 @@ const (
 // here. Only projected tokens count: the older Secrets carry no pod, and the policy on heartbeats asks for
 // one. A folder mounted over the usual path to hide the token is no token.
 func hasToken(pod *corev1.Pod, container string) bool {
-	for c := range longRunning(pod) {
+	for c := range lifecycle.LongRunning(&pod.Spec) {
 		if c.Name != container {
 			continue
 		}
@@ -46,7 +47,7 @@ func projectsToken(pod *corev1.Pod, volume string) bool {
 
 // mountToken gives the named container a token of its own, unless the user mounted something there.
 func mountToken(pod *corev1.Pod, container string) {
-	for c := range longRunning(pod) {
+	for c := range lifecycle.LongRunning(&pod.Spec) {
 		if c.Name != container || slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool {
 			return m.MountPath == injected.ProjectedServiceAccountDir
 		}) {
