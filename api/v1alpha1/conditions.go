@@ -26,6 +26,9 @@ const (
 	// ConditionHeartbeatOutage surfaces, as True, on ReplyHosts while so many heartbeats are missing at once that
 	// it looks like an outage of heartbeats rather than of pods. Nothing is closed for idleness meanwhile.
 	ConditionHeartbeatOutage = "HeartbeatOutage"
+	// ConditionHeartbeatsUnguarded surfaces, as True, on ReplyHosts while the admission policy is missing which stops one
+	// pod from renewing another's Lease. Nothing is closed for idleness meanwhile.
+	ConditionHeartbeatsUnguarded = "HeartbeatsUnguarded"
 )
 
 // Reasons of ConditionReady when True.
@@ -94,6 +97,8 @@ const (
 	ReasonObjectsUseIt = "ObjectsUseIt"
 	// ReasonMassSilence surfaces on HeartbeatOutage.
 	ReasonMassSilence = "MassSilence"
+	// ReasonPolicyMissing surfaces on HeartbeatsUnguarded.
+	ReasonPolicyMissing = "PolicyMissing"
 	// ReasonDeletedOutOfBand surfaces on Drifted: the queue was deleted by someone else, and is created again.
 	ReasonDeletedOutOfBand = "DeletedOutOfBand"
 	// ReasonAttributesDiffer surfaces on Drifted: attributes or tags were changed by someone else.

@@ -16,7 +16,7 @@ type ProviderNamespaces struct {
 }
 
 // QueueProviderSpec says where queues are made, and who may ask for them.
-// +kubebuilder:validation:XValidation:rule="has(self.region) == has(oldSelf.region) && has(self.namePrefix) == has(oldSelf.namePrefix)",message="region and namePrefix cannot be added or removed: existing queues would be lost sight of. Create another QueueProvider"
+// +kubebuilder:validation:XValidation:rule="has(self.region) == has(oldSelf.region) && has(self.namePrefix) == has(oldSelf.namePrefix) && has(self.endpoint) == has(oldSelf.endpoint) && has(self.roleARN) == has(oldSelf.roleARN)",message="region, endpoint, roleARN and namePrefix cannot be added or removed: existing queues would be lost sight of. Create another QueueProvider"
 type QueueProviderSpec struct {
 	// region is the AWS region. Immutable. Unset: the operator's own.
 	// +optional
@@ -27,18 +27,21 @@ type QueueProviderSpec struct {
 	Region string `json:"region,omitempty"`
 
 	// endpoint is the URL of the SQS API, where it is not AWS's own for the region (a VPC endpoint, or another
-	// server that speaks SQS). Pods are told of it. Unset: AWS's.
+	// server that speaks SQS). Pods are told of it. Immutable. Unset: AWS's.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="endpoint is immutable, since queues made at the old one would be lost sight of: create another QueueProvider"
 	// +kubebuilder:validation:XValidation:rule="isURL(self) && (url(self).getScheme() == 'https' || url(self).getScheme() == 'http')",message="endpoint must be an http or https URL"
 	Endpoint string `json:"endpoint,omitempty"`
 
-	// roleARN is an IAM role that the operator assumes for this provider. Unset: its own credentials.
+	// roleARN is an IAM role that the operator assumes for this provider. Immutable, since another role may mean another
+	// account. Unset: its own credentials.
 	// +optional
 	// +kubebuilder:validation:MinLength=20
 	// +kubebuilder:validation:MaxLength=2048
 	// +kubebuilder:validation:Pattern=`^arn:[a-z0-9-]+:iam::[0-9]{12}:role/.+$`
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="roleARN is immutable, since queues made under the old one would be lost sight of: create another QueueProvider"
 	RoleARN string `json:"roleARN,omitempty"`
 
 	// namePrefix is the first part of every queue name made here. Immutable. Unset: the operator's prefix.

@@ -151,7 +151,8 @@ type ReplyQueueCounts struct {
 // ReplyHostStatus sums up a ReplyHost's reply queues.
 // +kubebuilder:validation:MinProperties=1
 type ReplyHostStatus struct {
-	// conditions are Ready, and Reconciling or Stalled while true, and InUse, HeartbeatOutage.
+	// conditions are Ready, and Reconciling or Stalled while true, and InUse, HeartbeatOutage,
+	// HeartbeatsUnguarded.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -208,6 +208,7 @@ type Binding struct {
 }
 
 // RequestChannelSpec says what the request queue should be.
+// +kubebuilder:validation:XValidation:rule="!has(self.binding)",message="binding is reserved and not built yet: read the queue's URL, ARN and region from status"
 // +kubebuilder:validation:XValidation:rule="has(self.fifo) == has(oldSelf.fifo)",message="fifo cannot be added or removed: SQS cannot change a queue's type. Create another RequestChannel"
 // +kubebuilder:validation:XValidation:rule="has(self.queueName) == has(oldSelf.queueName)",message="queueName cannot be added or removed: create another RequestChannel"
 // +kubebuilder:validation:XValidation:rule="has(self.providerRef) == has(oldSelf.providerRef)",message="providerRef cannot be added or removed: create another RequestChannel"
@@ -290,7 +291,8 @@ type RequestChannelSpec struct {
 	// +optional
 	Suspend *bool `json:"suspend,omitempty"` //nolint:kubeapilinter // The field is a boolean wherever GitOps users meet it.
 
-	// binding asks for a Secret with the queue's coordinates, as a Provisioned Service. Unset: none.
+	// binding is reserved for a Secret with the queue's coordinates, as a Provisioned Service. It is refused until it is
+	// built. Unset: none.
 	// +optional
 	Binding *Binding `json:"binding,omitempty"`
 }

@@ -29,7 +29,7 @@ var objects = []object{
 	{name: "dotted.name", kind: "RequestChannel", spec: `{}`, want: "DNS label"},
 	{name: "full", kind: "RequestChannel", spec: `{queue: {visibilityTimeoutSeconds: 43200, messageRetentionSeconds: 60, maximumMessageBytes: 1024, receiveWaitSeconds: 20, delaySeconds: 900},
 		encryption: {type: KMS, kmsKeyID: alias/x, dataKeyReuseSeconds: 60}, deadLetter: {maxReceiveCount: 3, queue: {}}, tags: {team: a}, allowedCallers: {from: Selector, selector: {matchLabels: {a: b}}},
-		call: {timeoutSeconds: 5}, deletionPolicy: DeleteIfEmpty, adoptionPolicy: IfConsented, binding: {secretName: s}, extraAttributes: {NewThing: "1"}}`},
+		call: {timeoutSeconds: 5}, deletionPolicy: DeleteIfEmpty, adoptionPolicy: IfConsented, extraAttributes: {NewThing: "1"}}`},
 	{name: "visibility", kind: "RequestChannel", spec: `{queue: {visibilityTimeoutSeconds: 50000}}`, want: "spec.queue.visibilityTimeoutSeconds"},
 	{name: "retention", kind: "RequestChannel", spec: `{queue: {messageRetentionSeconds: 59}}`, want: "spec.queue.messageRetentionSeconds"},
 	{name: "size", kind: "RequestChannel", spec: `{queue: {maximumMessageBytes: 1048577}}`, want: "spec.queue.maximumMessageBytes"},
@@ -58,6 +58,7 @@ var objects = []object{
 	{name: "name-add", kind: "RequestChannel", spec: `{}`, update: `{queueName: b}`, wantUpdate: "queueName cannot be added"},
 	{name: "provider-change", kind: "RequestChannel", spec: `{providerRef: {name: a}}`, update: `{providerRef: {name: b}}`, wantUpdate: "providerRef is immutable"},
 	{name: "provider-add", kind: "RequestChannel", spec: `{}`, update: `{providerRef: {name: b}}`, wantUpdate: "providerRef cannot be added"},
+	{name: "binding", kind: "RequestChannel", spec: `{binding: {secretName: s}}`, want: "binding is reserved"},
 	{name: "observe-delete", kind: "RequestChannel", spec: `{managementPolicy: Observe, deletionPolicy: Delete}`, want: "never deleted"},
 
 	{name: "host", kind: "ReplyHost", spec: `{}`},
@@ -77,6 +78,9 @@ var objects = []object{
 	{name: "p-prefix", kind: "QueueProvider", spec: `{namespaces: {from: All}, namePrefix: a_b}`, want: "namePrefix"},
 	{name: "p-pattern", kind: "QueueProvider", spec: `{namespaces: {from: All}, allowedQueueNames: ["a b"]}`, want: "allowedQueueNames"},
 	{name: "p-region", kind: "QueueProvider", spec: `{namespaces: {from: All}, region: a}`, update: `{namespaces: {from: All}, region: b}`, wantUpdate: "region is immutable"},
+	{name: "p-endpoint-change", kind: "QueueProvider", spec: `{namespaces: {from: All}, endpoint: "https://a"}`, update: `{namespaces: {from: All}, endpoint: "https://b"}`, wantUpdate: "endpoint is immutable"},
+	{name: "p-endpoint-add", kind: "QueueProvider", spec: `{namespaces: {from: All}}`, update: `{namespaces: {from: All}, endpoint: "https://b"}`, wantUpdate: "cannot be added or removed"},
+	{name: "p-role-change", kind: "QueueProvider", spec: `{namespaces: {from: All}, roleARN: "arn:aws:iam::111122223333:role/a"}`, update: `{namespaces: {from: All}, roleARN: "arn:aws:iam::444422223333:role/a"}`, wantUpdate: "roleARN is immutable"},
 	{name: "p-region-add", kind: "QueueProvider", spec: `{namespaces: {from: All}}`, update: `{namespaces: {from: All}, region: b}`, wantUpdate: "cannot be added or removed"},
 	{name: "p-prefix-change", kind: "QueueProvider", spec: `{namespaces: {from: All}, namePrefix: a}`, update: `{namespaces: {from: All}, namePrefix: b}`, wantUpdate: "namePrefix is immutable"},
 

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -187,6 +188,71 @@ func TestEditedOutputsArePutBack(t *testing.T) {
 	s.reread(p)
 	if p.Annotations[v1alpha1.AnnotationReplyQueueURL] != url || p.Annotations[v1alpha1.ChannelURLAnnotation("more")] != "" {
 		t.Errorf("annotations %v", p.Annotations)
+	}
+}
+
+// TestEditedInputsOfARunningPod edits what a running pod asks for. The shipped policy refuses that; where it is missing,
+// the pod keeps what it has.
+func TestEditedInputsOfARunningPod(t *testing.T) {
+	for name, edit := range map[string]func(map[string]string){
+		"another ReplyHost": func(a map[string]string) { a[v1alpha1.AnnotationReplyHost] = "nosuch" },
+		"no ReplyHost":      func(a map[string]string) { delete(a, v1alpha1.AnnotationReplyHost) },
+		"a wrong name":      func(a map[string]string) { a[v1alpha1.AnnotationCalls] = "login,,Bad Name" },
+		"a missing channel": func(a map[string]string) { a[v1alpha1.AnnotationCalls] = "login,nosuch" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newReadyStage(t)
+			p := s.runningCaller("web-1")
+			s.reread(p)
+			outputs, told := maps.Clone(p.Annotations), maps.Clone(s.lease(p).Annotations)
+			maps.DeleteFunc(outputs, func(key, _ string) bool { return !isOutput(key) })
+			before := p.DeepCopy()
+			edit(p.Annotations)
+			s.must(s.Patch(s.ctx, p, client.MergeFrom(before)))
+			s.beatFor(p, func() { s.pass(90 * time.Second) })
+			s.reread(p)
+			for key, want := range outputs {
+				if p.Annotations[key] != want {
+					t.Errorf("annotation %s = %q, want %q", key, p.Annotations[key], want)
+				}
+			}
+			if got := s.lease(p).Annotations; !maps.Equal(got, told) {
+				t.Errorf("lease %v, want %v", got, told)
+			}
+			if len(s.queues()) != 1 || len(s.recordsOf(p)) != 1 {
+				t.Errorf("queues %v and %d records, want the one", s.queues(), len(s.recordsOf(p)))
+			}
+		})
+	}
+}
+
+func TestALeaseWhosePodWentUnseenIsDeleted(t *testing.T) {
+	s := newReadyStage(t)
+	p := s.pod("login-1", map[string]string{v1alpha1.AnnotationServes: "login"}, func(p *corev1.Pod) {
+		p.Labels[v1alpha1.LabelInject] = v1alpha1.InjectBestEffort
+		p.Spec.SchedulingGates = nil
+	})
+	s.settle()
+	if s.lease(p).Annotations[injected.LeaseChannels] == "" {
+		t.Fatal("a pod that was not gated is told nothing")
+	}
+	s.vanish(p)
+	s.restart()
+	s.expectNothingLeft(p)
+}
+
+func TestReplyHostsSayWhyNothingIsClosed(t *testing.T) {
+	s := newReadyStage(t)
+	s.guarded = false
+	s.settle()
+	host := &v1alpha1.ReplyHost{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "web"}}
+	if s.reread(host); !conditions.Is(host, v1alpha1.ConditionHeartbeatsUnguarded, metav1.ConditionTrue) {
+		t.Errorf("conditions %v", host.Status.Conditions)
+	}
+	s.guarded = true
+	s.settle()
+	if s.reread(host); !conditions.Is(host, v1alpha1.ConditionHeartbeatsUnguarded, metav1.ConditionUnknown) {
+		t.Errorf("conditions %v", host.Status.Conditions)
 	}
 }
 

@@ -143,11 +143,21 @@ type podScope struct {
 	record  *v1alpha1.ReplyQueue
 	told    addresses
 	waiting []string
+	// trouble says that a person may have to mend what the pod waits for.
+	trouble bool
+	// partial says that the channels of a running pod cannot all be resolved: what it was told of them stays as it is.
+	partial bool
 	again   time.Duration
 }
 
 // waitFor notes something that the pod waits for and a person may have to mend.
 func (s *podScope) waitFor(format string, args ...any) {
+	s.trouble = true
+	s.waiting = append(s.waiting, fmt.Sprintf(format, args...))
+}
+
+// waitABit notes something that the pod waits for and that is on its way.
+func (s *podScope) waitABit(format string, args ...any) {
 	s.waiting = append(s.waiting, fmt.Sprintf(format, args...))
 }
 
@@ -157,7 +167,6 @@ func (s *podScope) run(ctx context.Context) error {
 	refs, err := references(s.pod)
 	if err != nil {
 		s.waitFor("%s", err)
-		return s.publish(ctx, false)
 	}
 	if err := s.resolveChannels(ctx, refs); err != nil {
 		return err
@@ -174,7 +183,8 @@ func (s *podScope) run(ctx context.Context) error {
 		ready = ready && replyReady
 	}
 	if !channelsReady && !gated(s.pod) {
-		s.keepChannels()
+		s.partial = true
+		s.told.channels, s.told.returns = nil, nil
 	}
 	if err := s.publishLease(ctx); err != nil {
 		return err
@@ -188,7 +198,7 @@ func (s *podScope) publish(ctx context.Context, ready bool) error {
 	var changes map[string]any
 	switch {
 	case ready || !wasGated:
-		changes = annotationChanges(s.pod, s.told.outputs())
+		changes = annotationChanges(s.pod, s.told.outputs(), s.partial)
 	default:
 		changes = map[string]any{}
 	}
@@ -213,11 +223,19 @@ func (s *podScope) publish(ctx context.Context, ready bool) error {
 	}
 	switch {
 	case waiting != "" && waiting != had:
-		s.Recorder.Eventf(s.pod, nil, corev1.EventTypeWarning, EventWaiting, "Resolve", "Waiting: %s", waiting)
+		s.Recorder.Eventf(s.pod, nil, s.eventType(), EventWaiting, "Resolve", "Waiting: %s", waiting)
 	case openGate:
 		s.Recorder.Eventf(s.pod, nil, corev1.EventTypeNormal, EventQueuesReady, "OpenGate", "%s", s.summary())
 	}
 	return nil
+}
+
+// eventType is that of an event about what the pod waits for.
+func (s *podScope) eventType() string {
+	if s.trouble {
+		return corev1.EventTypeWarning
+	}
+	return corev1.EventTypeNormal
 }
 
 // summary says what a pod was given.

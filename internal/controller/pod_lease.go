@@ -62,7 +62,7 @@ func (s *podScope) publishLease(ctx context.Context) error {
 // needsLease says whether the pod's application has anything to learn or to show by heartbeats: it reads a reply
 // queue, or it started without its addresses.
 func (s *podScope) needsLease() bool {
-	if s.pod.Annotations[v1alpha1.AnnotationReplyHost] != "" || s.pod.Labels[v1alpha1.LabelInject] == v1alpha1.InjectBestEffort {
+	if s.record != nil || s.pod.Annotations[v1alpha1.AnnotationReplyHost] != "" || s.pod.Labels[v1alpha1.LabelInject] == v1alpha1.InjectBestEffort {
 		return true
 	}
 	started := !gated(s.pod) && s.pod.Annotations[v1alpha1.AnnotationChannels] == ""
@@ -76,11 +76,16 @@ func (s *podScope) recordUID() string {
 	return string(s.record.UID)
 }
 
+// intervalSeconds is what to advise; 0: nothing is known to advise.
 func (s *podScope) intervalSeconds() int {
-	if s.host == nil {
-		return v1alpha1.DefaultHeartbeatIntervalSeconds
+	switch {
+	case s.host != nil:
+		return int(lifecycle.HeartbeatInterval(s.host).Seconds())
+	case s.record != nil:
+		return int(s.record.Spec.HeartbeatIntervalSeconds)
+	default:
+		return 0
 	}
-	return int(lifecycle.HeartbeatInterval(s.host).Seconds())
 }
 
 func (s *podScope) createLease(ctx context.Context, annotations map[string]string) error {

@@ -47,11 +47,14 @@ func (a addresses) outputs() map[string]string {
 	return out
 }
 
-// leaseAnnotations are those that tell a running application of its addresses, by the answers to its heartbeats.
+// leaseAnnotations are those that tell a running application of its addresses, by the answers to its heartbeats. An
+// interval of 0 leaves it as it is.
 func (a addresses) leaseAnnotations(pod *corev1.Pod, record string, intervalSeconds int) map[string]string {
 	out := map[string]string{
-		heartbeat.AnnotationPodName:   pod.Name,
-		injected.LeaseIntervalSeconds: strconv.Itoa(intervalSeconds),
+		heartbeat.AnnotationPodName: pod.Name,
+	}
+	if intervalSeconds > 0 {
+		out[injected.LeaseIntervalSeconds] = strconv.Itoa(intervalSeconds)
 	}
 	if a.replyQueueURL != "" {
 		out[heartbeat.AnnotationRecord] = record
@@ -89,8 +92,8 @@ func isOutput(key string) bool {
 }
 
 // annotationChanges is what has to be patched so that pod carries exactly the outputs wanted: a value to set, nil to
-// remove.
-func annotationChanges(pod *corev1.Pod, wanted map[string]string) map[string]any {
+// remove. Where wanted is only partial, what else the pod was told stays, but for a reply queue that is gone.
+func annotationChanges(pod *corev1.Pod, wanted map[string]string, partial bool) map[string]any {
 	changes := map[string]any{}
 	for key, value := range wanted {
 		if have, ok := pod.Annotations[key]; !ok || have != value {
@@ -98,7 +101,7 @@ func annotationChanges(pod *corev1.Pod, wanted map[string]string) map[string]any
 		}
 	}
 	for key := range pod.Annotations {
-		if _, ok := wanted[key]; !ok && isOutput(key) {
+		if _, ok := wanted[key]; !ok && isOutput(key) && (!partial || key == v1alpha1.AnnotationReplyQueueURL) {
 			changes[key] = nil
 		}
 	}

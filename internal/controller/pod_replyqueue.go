@@ -25,22 +25,32 @@ import (
 // resolveReplyQueue finds the pod's reply queue, has one recorded where there is none, and says whether the pod may
 // start: true when it needs none, has one, or is silent and gets none until it is heard again.
 func (s *podScope) resolveReplyQueue(ctx context.Context) (ready bool, err error) {
+	if s.record, err = s.ownRecord(ctx); err != nil {
+		return false, err
+	}
+	// A pod that has a reply queue keeps it, and its ReplyHost, whatever becomes of its annotations.
 	name := s.pod.Annotations[v1alpha1.AnnotationReplyHost]
+	if s.record != nil {
+		name = s.record.Spec.HostRef.Name
+	}
 	if name == "" {
 		return true, nil
 	}
 	host := &v1alpha1.ReplyHost{}
 	switch err := s.Get(ctx, client.ObjectKey{Namespace: s.pod.Namespace, Name: name}, host); {
-	case apierrors.IsNotFound(err):
-		// Records hold their ReplyHost, so a running pod's is there; only a name that never existed is not.
+	case err == nil:
+		s.host = host
+	case !apierrors.IsNotFound(err):
+		return false, err
+	case s.record == nil:
 		s.waitFor("ReplyHost %s/%s does not exist", s.pod.Namespace, name)
 		return false, nil
-	case err != nil:
-		return false, err
 	}
-	s.host = host
-	if s.record, err = s.currentRecord(ctx, host); err != nil || len(s.waiting) > 0 {
-		return false, err
+	if s.record == nil && host.Spec.Identity == v1alpha1.IdentityStable {
+		before := len(s.waiting)
+		if s.record, err = s.stableRecord(ctx, host); err != nil || len(s.waiting) > before {
+			return false, err
+		}
 	}
 	if s.record == nil {
 		return s.newRecord(ctx, host)
@@ -65,12 +75,9 @@ func inTheWay(reason string) bool {
 	return false
 }
 
-// currentRecord is the oldest record of the pod that is not closed; nil when there is none.
-func (s *podScope) currentRecord(ctx context.Context, host *v1alpha1.ReplyHost) (*v1alpha1.ReplyQueue, error) {
+// ownRecord is the oldest record that the pod reads and that is not closed; nil when there is none.
+func (s *podScope) ownRecord(ctx context.Context) (*v1alpha1.ReplyQueue, error) {
 	var records v1alpha1.ReplyQueueList
-	if host.Spec.Identity == v1alpha1.IdentityStable {
-		return s.stableRecord(ctx, host)
-	}
 	if err := s.List(ctx, &records, client.InNamespace(s.pod.Namespace), client.MatchingFields{indexReader: string(s.pod.UID)}); err != nil {
 		return nil, err
 	}
@@ -111,7 +118,7 @@ func (s *podScope) stableRecord(ctx context.Context, host *v1alpha1.ReplyHost) (
 	now := s.Signals.Clock.Now()
 	predecessor := s.Signals.Pods.See(readerOf(record), lifecycle.PodGone, false, now)
 	if wait := lifecycle.TermsOf(record, host).SafeTime() - now.Sub(predecessor.Since); predecessor.State == lifecycle.PodGone && wait > 0 {
-		s.waitFor("the predecessor of this pod may still run, and reads the reply queue of its name")
+		s.waitABit("the predecessor of this pod may still run, and reads the reply queue of its name")
 		s.look(wait)
 		return nil, nil
 	}
@@ -290,7 +297,7 @@ func (s *podScope) tellHostProvider(ctx context.Context) error {
 	provider, err := s.Providers.Get(ctx, s.record.Spec.ProviderRef.Name, s.pod.Namespace)
 	if err != nil {
 		if said, ok := explainProvider(err); ok {
-			s.waitFor("ReplyHost %s/%s: %s", s.host.Namespace, s.host.Name, said)
+			s.waitFor("ReplyHost %s/%s: %s", s.pod.Namespace, s.record.Spec.HostRef.Name, said)
 			return nil
 		}
 		return err

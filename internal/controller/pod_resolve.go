@@ -3,7 +3,6 @@ package controller
 import (
 	"context"
 	"fmt"
-	"maps"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,7 +23,7 @@ func (s *podScope) resolveChannels(ctx context.Context, refs []reference) error 
 	for _, ref := range refs {
 		channel := &v1alpha1.RequestChannel{}
 		if err := s.Get(ctx, ref.key, channel); apierrors.IsNotFound(err) {
-			s.waitFor("RequestChannel %s does not exist", ref.key)
+			s.missing(ref)
 			continue
 		} else if err != nil {
 			return err
@@ -34,14 +33,18 @@ func (s *podScope) resolveChannels(ctx context.Context, refs []reference) error 
 		case err != nil:
 			return err
 		case ref.role.Calls() && !allowed:
-			s.waitFor("RequestChannel %s does not allow calls from namespace %s (its spec.allowedCallers)", ref.key, s.pod.Namespace)
+			s.missing(ref)
 			s.look(labelRecheck)
 			continue
 		case channel.DeletionTimestamp != nil:
 			s.waitFor("RequestChannel %s is being deleted", ref.key)
 			continue
 		case channel.Status.QueueURL == "":
-			s.waitFor("RequestChannel %s is not ready%s", ref.key, because(channel.Status.Conditions))
+			wait := s.waitABit
+			if meta.IsStatusConditionTrue(channel.Status.Conditions, v1alpha1.ConditionStalled) {
+				wait = s.waitFor
+			}
+			wait("RequestChannel %s is not ready%s", ref.key, because(channel.Status.Conditions))
 			continue
 		}
 		s.told.channels[ref.name] = describe(channel, ref.role)
@@ -50,6 +53,17 @@ func (s *podScope) resolveChannels(ctx context.Context, refs []reference) error 
 		}
 	}
 	return nil
+}
+
+// missing notes that a channel is not there for the pod. Whether a channel of another namespace does not exist or does
+// not allow its calls is not the pod's to know.
+func (s *podScope) missing(ref reference) {
+	if ref.key.Namespace == s.pod.Namespace {
+		s.waitFor("RequestChannel %s does not exist", ref.key)
+		return
+	}
+	s.waitFor("RequestChannel %s does not exist, or does not allow calls from namespace %s (spec.allowedCallers, which the team of namespace %s sets)",
+		ref.key, s.pod.Namespace, ref.key.Namespace)
 }
 
 // describe is what a pod is told of one channel.
@@ -121,24 +135,6 @@ func (s *podScope) mayCall(ctx context.Context, channel *v1alpha1.RequestChannel
 		return selector.Matches(labels.Set(namespace.Labels)), nil
 	default:
 		return false, nil
-	}
-}
-
-// keepChannels leaves a running pod with the channels it was told of when they can no longer be resolved.
-func (s *podScope) keepChannels() {
-	channels, err := injected.ParseChannels(s.pod.Annotations[v1alpha1.AnnotationChannels])
-	if err != nil {
-		return
-	}
-	maps.Copy(channels, s.told.channels)
-	s.told.channels = channels
-	if s.told.returns == nil {
-		if r, err := injected.ParseReturnAddresses(s.pod.Annotations[v1alpha1.AnnotationReturnAddresses]); err == nil {
-			s.told.returns = &r
-		}
-	}
-	if s.told.region == "" {
-		s.told.region, s.told.endpoint = s.pod.Annotations[v1alpha1.AnnotationRegion], s.pod.Annotations[v1alpha1.AnnotationEndpoint]
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -32,7 +33,8 @@ type ReplyHostReconciler struct {
 	Recorder  events.EventRecorder
 	Providers queue.Providers
 	Signals   *Signals
-	// Outages wake the reconciler for every ReplyHost when an outage of heartbeats begins or ends.
+	// Outages wake the reconciler for every ReplyHost when an outage of heartbeats begins or ends, or their policy goes or
+	// comes.
 	Outages <-chan event.TypedGenericEvent[struct{}]
 }
 
@@ -90,8 +92,15 @@ func (r *ReplyHostReconciler) Reconcile(ctx context.Context, request reconcile.R
 		r.Recorder.Eventf(host, nil, corev1.EventTypeWarning, EventInUse, "Delete",
 			"The deletion waits for %d reply queues to go with their pods", len(records.Items))
 	}
+	if *host.Status.Queues.Idle > 0 {
+		// A silent pod has no record whose end would tell of its own.
+		return reconcile.Result{RequeueAfter: idleRecount}, nil
+	}
 	return reconcile.Result{}, nil
 }
+
+// idleRecount is when to count again while there are silent pods.
+const idleRecount = time.Minute
 
 // judge sets the conditions.
 func (r *ReplyHostReconciler) judge(ctx context.Context, host *v1alpha1.ReplyHost, records int) error {
@@ -100,6 +109,12 @@ func (r *ReplyHostReconciler) judge(ctx context.Context, host *v1alpha1.ReplyHos
 			"Heartbeats of too many pods are missing at once. No queue is closed for idleness until they are heard again")
 	} else {
 		conditions.Remove(host, v1alpha1.ConditionHeartbeatOutage)
+	}
+	if r.Signals.Guarded() {
+		conditions.Remove(host, v1alpha1.ConditionHeartbeatsUnguarded)
+	} else {
+		conditions.Set(host, v1alpha1.ConditionHeartbeatsUnguarded, metav1.ConditionTrue, v1alpha1.ReasonPolicyMissing,
+			"The ValidatingAdmissionPolicy replyqueue-heartbeats, or its binding, is missing: apply config/policy again. No queue is closed for idleness until then")
 	}
 	if host.DeletionTimestamp != nil {
 		message := fmt.Sprintf("%d reply queues go with their pods; then this ReplyHost is gone", records)

@@ -137,9 +137,6 @@ func (r *RequestChannelReconciler) conclude(s *scope, p *pause) {
 		conditions.Ready(channel, v1alpha1.ReasonObserved, "The queue exists. It is only observed")
 	case p == nil:
 		message := "The queue exists as asked for"
-		if channel.Spec.Binding != nil {
-			message += ". spec.binding: this version writes no Secrets"
-		}
 		conditions.Ready(channel, v1alpha1.ReasonAvailable, message)
 	case p.reason == "":
 		// The API server failed us: that says nothing about the queue.

@@ -478,7 +478,9 @@ func (s *stage) restart() {
 		list = append(list, &leases.Items[i])
 		s.seenLease[leases.Items[i].Name] = &leases.Items[i]
 	}
-	s.signals.Heartbeats.Replace(list, s.clock.Now())
+	for _, n := range s.signals.Heartbeats.Replace(list, s.clock.Now()) {
+		s.reconcile(s.pods, n.Pod.Name)
+	}
 	s.beacon()
 }
 

@@ -122,6 +122,10 @@ func (l *Ledger) Replace(leases []*coordinationv1.Lease, now time.Time) []Notice
 		notices = append(notices, l.apply(lease, now)...)
 		e := l.entries[types.UID(lease.Name)]
 		e.mark, e.woke, e.told = true, before.woke && e.closing, before.told
+		if e.expected == nil && e.pod.Name != "" {
+			// Its pod may have gone while nobody listened.
+			notices = append(notices, Notice{UID: types.UID(lease.Name), Pod: e.pod})
+		}
 	}
 	for uid, e := range l.entries {
 		if !e.mark {

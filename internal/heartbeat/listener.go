@@ -43,8 +43,10 @@ type Listener struct {
 	Clock clock.WithTicker
 	// Notify is told of each notice. It may block until ctx ends, and the watch waits meanwhile.
 	Notify func(ctx context.Context, n Notice)
-	// OutageChanged is told when an outage of heartbeats begins and when it ends.
-	OutageChanged func(ctx context.Context)
+	// Guarded says whether the policy that guards heartbeats is in place.
+	Guarded func() bool
+	// StateChanged is told when an outage of heartbeats begins or ends, and when their policy goes or comes.
+	StateChanged func(ctx context.Context)
 }
 
 // NeedLeaderElection makes the manager run it on the leader alone.
@@ -71,7 +73,7 @@ func (l *Listener) Start(ctx context.Context) error {
 	log := ctrl.LoggerFrom(ctx).WithName("heartbeats")
 	tick := l.Clock.NewTicker(time.Second)
 	defer tick.Stop()
-	outage := false
+	outage, guarded := false, true
 	var next time.Time
 	for {
 		if now := l.Clock.Now(); !now.Before(next) {
@@ -86,10 +88,10 @@ func (l *Listener) Start(ctx context.Context) error {
 		case <-tick.C():
 		}
 		l.tell(ctx, l.Ledger.Tick(l.Clock.Now()))
-		if now := l.Ledger.Outage(); now != outage {
-			outage = now
-			log.Info("The outage of heartbeats changed", "outage", outage)
-			l.OutageChanged(ctx)
+		if o, g := l.Ledger.Outage(), l.Guarded(); o != outage || g != guarded {
+			outage, guarded = o, g
+			log.Info("What idleness is judged by changed", "outageOfHeartbeats", outage, "policyInPlace", guarded)
+			l.StateChanged(ctx)
 		}
 	}
 }

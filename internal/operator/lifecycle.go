@@ -47,7 +47,8 @@ func lifecycleControllers(ctx context.Context, mgr ctrl.Manager, shared dependen
 				}
 			}
 		},
-		OutageChanged: func(ctx context.Context) {
+		Guarded: shared.PolicyInPlace,
+		StateChanged: func(ctx context.Context) {
 			select {
 			case outages <- event.TypedGenericEvent[struct{}]{}:
 			case <-ctx.Done():
