@@ -9,6 +9,7 @@ import (
 	. "github.com/onsi/gomega"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -156,12 +157,58 @@ var _ = Describe("The policy on ReplyQueues", func() {
 		rq := record(ns)
 		Expect(impersonate(theOperator, masters).Create(ctx, rq)).To(Succeed())
 		DeferCleanup(func(ctx SpecContext) { Expect(impersonate(theOperator, masters).Delete(ctx, rq)).To(Succeed()) })
-		for _, patch := range []string{`{"metadata":{"labels":{"a":"b"}}}`, `{"metadata":{"finalizers":null}}`, `{"metadata":{"annotations":{"replyqueue.dev/force-delete":"true"}}}`} {
+		for _, patch := range []string{`{"metadata":{"labels":{"a":"b"}}}`, `{"metadata":{"annotations":{"a":"b"}}}`} {
 			Expect(admin.Patch(ctx, rq.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(patch)))).To(beForbidden("change the ReplyHost"), patch)
 		}
 		Expect(admin.Status().Patch(ctx, rq.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(`{"status":{"observedGeneration":7}}`)))).To(beForbidden("change the ReplyHost"))
 		Expect(admin.Delete(ctx, rq.DeepCopy())).To(beForbidden("delete its pod or its ReplyHost"))
 		Expect(admin.DeleteAllOf(ctx, &v1alpha1.ReplyQueue{}, client.InNamespace(ns))).To(beForbidden("delete its pod or its ReplyHost"))
+	})
+
+	It("lets a cluster administrator give a queue up, and change nothing else with it", func(ctx SpecContext) {
+		rq := record(namespace(ctx))
+		rq.Finalizers, rq.Annotations = []string{v1alpha1.FinalizerReplyQueue}, map[string]string{"a": "b"}
+		rq.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "p", UID: "u"}}
+		Expect(impersonate(theOperator, masters).Create(ctx, rq)).To(Succeed())
+		patchAs := func(c client.Client, text string) error {
+			return c.Patch(ctx, rq.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(text)))
+		}
+		const giveUp = `{"metadata":{"annotations":{"replyqueue.dev/force-delete":"true"}}}`
+
+		// RBAC lets this one do everything.
+		powerful := &rbacv1.ClusterRoleBinding{
+			ObjectMeta: metav1.ObjectMeta{GenerateName: "powerful-"},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
+			Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: "powerful"}},
+		}
+		Expect(admin.Create(ctx, powerful)).To(Succeed())
+		DeferCleanup(func(ctx SpecContext) { Expect(admin.Delete(ctx, powerful)).To(Succeed()) })
+		Eventually(ctx, func() error { return patchAs(impersonate("powerful"), giveUp) }).
+			Should(beForbidden("system:masters", "replyqueue.dev/force-delete=true", "left behind in SQS"))
+
+		for _, text := range []string{
+			`{"metadata":{"annotations":{"replyqueue.dev/force-delete":"true","c":"d"}}}`,
+			`{"metadata":{"annotations":{"replyqueue.dev/force-delete":"true","a":"c"}}}`,
+			`{"metadata":{"annotations":{"replyqueue.dev/force-delete":"true","a":null}}}`,
+			`{"metadata":{"annotations":{"replyqueue.dev/force-delete":"true"},"labels":{"a":"b"}}}`,
+			`{"metadata":{"annotations":{"replyqueue.dev/force-delete":"true"},"finalizers":null}}`,
+			`{"metadata":{"annotations":{"replyqueue.dev/force-delete":"true"},"finalizers":["replyqueue.dev/reply-queue","orphan"]}}`,
+			`{"metadata":{"annotations":{"replyqueue.dev/force-delete":"true"},"ownerReferences":null}}`,
+		} {
+			Expect(patchAs(admin, text)).To(beForbidden("and nothing else"), text)
+		}
+		// The kind refuses this one before any policy is asked.
+		Expect(patchAs(admin, `{"metadata":{"annotations":{"replyqueue.dev/force-delete":"true"}},"spec":{"drainSeconds":0}}`)).
+			To(MatchError(apierrors.IsInvalid, "IsInvalid"))
+		Expect(admin.Status().Patch(ctx, rq.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"annotations":{"replyqueue.dev/force-delete":"true"}},"status":{"observedGeneration":7}}`)))).
+			To(beForbidden("and nothing else"))
+		Expect(patchAs(admin, giveUp)).To(Succeed())
+		Expect(patchAs(admin, `{"metadata":{"annotations":{"replyqueue.dev/force-delete":null}}}`)).To(Succeed(), "thinking better of it")
+
+		Expect(impersonate(namespaces, masters).Delete(ctx, rq.DeepCopy())).To(Succeed())
+		Expect(patchAs(admin, `{"metadata":{"finalizers":null}}`)).To(beForbidden("change the ReplyHost"), "the finalizer stays the operator's")
+		Expect(patchAs(admin, giveUp)).To(Succeed(), "while it is being deleted")
+		Expect(patchAs(impersonate(theOperator, masters), `{"metadata":{"finalizers":null}}`)).To(SatisfyAny(Succeed(), MatchError(apierrors.IsNotFound, "the running operator was first")))
 	})
 
 	It("lets Kubernetes delete with a namespace or an owner, but not write", func(ctx SpecContext) {
