@@ -67,6 +67,12 @@ func (a addresses) leaseAnnotations(pod *corev1.Pod, record string, intervalSeco
 	if a.returns != nil {
 		out[injected.LeaseReturnAddresses] = injected.Encode(*a.returns)
 	}
+	if a.region != "" {
+		out[injected.LeaseRegion] = a.region
+	}
+	if a.endpoint != "" {
+		out[injected.LeaseEndpoint] = a.endpoint
+	}
 	return out
 }
 

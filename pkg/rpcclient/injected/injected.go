@@ -56,6 +56,10 @@ const (
 	LeaseChannels = "replyqueue.dev/channels"
 	// LeaseReturnAddresses is the JSON form of ReturnAddresses, for the same pods.
 	LeaseReturnAddresses = "replyqueue.dev/return-addresses"
+	// LeaseRegion and LeaseEndpoint are what EnvRegion and EnvEndpoint would hold, for the same pods. Absent:
+	// the provider does not name them.
+	LeaseRegion   = "replyqueue.dev/region"
+	LeaseEndpoint = "replyqueue.dev/endpoint"
 )
 
 // Values of the annotation LeaseState.

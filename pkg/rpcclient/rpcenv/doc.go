@@ -6,8 +6,8 @@
 //	login, err := requester.Channel("login")
 //	reply, err := Sum.Call(ctx, login, SumRequest{Numbers: []int{1, 2, 3}})
 //
-// AWS credentials come from the SDK's own chain. REPLYQUEUE_REGION and REPLYQUEUE_ENDPOINT apply to
-// this package's SQS client only, so that the application's other AWS clients stay where they are.
+// AWS credentials come from the SDK's own chain. REPLYQUEUE_REGION and REPLYQUEUE_ENDPOINT, or what the
+// Lease of a pod without them says, apply to this package's SQS client only, so that the application's other AWS clients stay where they are.
 //
 // A requester heartbeats from its start until its Shutdown. A heartbeat that fails never stops calls.
 package rpcenv

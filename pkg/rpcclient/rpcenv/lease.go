@@ -52,6 +52,8 @@ type lease struct {
 	answered chan struct{} // closed and replaced at each answer
 	channels injected.Channels
 	returns  *injected.ReturnAddresses
+	region   string // with endpoint, empty where the Lease names none
+	endpoint string
 }
 
 // newLease prepares the heartbeat; queueURL is what the environment says.
@@ -234,6 +236,7 @@ func (l *lease) take(annotations map[string]string) error {
 	} else if !errors.Is(err, injected.ErrAbsent) {
 		problems = append(problems, fmt.Errorf("annotation %s: %w", injected.LeaseReturnAddresses, err))
 	}
+	l.region, l.endpoint = annotations[injected.LeaseRegion], annotations[injected.LeaseEndpoint]
 
 	next, open := nextQueue(l.queueURL, l.seenOpen, annotations[injected.LeaseState], annotations[injected.LeaseReplyQueueURL])
 	l.seenOpen = open

@@ -1,6 +1,7 @@
 package rpcenv
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -112,10 +113,12 @@ func (e environment) responder(ctx context.Context, opts []rpcclient.Option) (*r
 func (e *environment) askLease(ctx context.Context, l *lease) error {
 	for e.channels == nil {
 		l.mu.Lock()
-		channels, returns, answered := l.channels, l.returns, l.answered
+		channels, returns, region, endpoint, answered := l.channels, l.returns, l.region, l.endpoint, l.answered
 		l.mu.Unlock()
 		if channels != nil {
 			e.channels, e.addresses = channels, returns
+			// What the pod's author set wins here too.
+			e.region, e.endpoint = cmp.Or(e.region, region), cmp.Or(e.endpoint, endpoint)
 			return nil
 		}
 		select {

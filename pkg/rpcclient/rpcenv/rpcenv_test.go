@@ -349,7 +349,7 @@ func TestAdvisedInterval(t *testing.T) {
 }
 
 // A pod that started before it was injected learns everything from its Lease, which it finds by the UID
-// in its token.
+// in its token: region and endpoint too, without which no queue on a host of one's own can be reached.
 func TestPodWithoutEnvironmentAsksItsLease(t *testing.T) {
 	endpoint, urls := queues(t, "rq_c_ns_login", "rq_c_r_1")
 	api := newAPIServer(t)
@@ -358,7 +358,6 @@ func TestPodWithoutEnvironmentAsksItsLease(t *testing.T) {
 	api.write("token", api.token)
 	get := api.variables(map[string]string{
 		injected.EnvHeartbeat: "", injected.EnvPodUID: "", injected.EnvPodName: "", "HOSTNAME": "web-1",
-		injected.EnvRegion: "us-east-1", injected.EnvEndpoint: endpoint,
 	})
 	e, err := readEnvironment(get, noFolder)
 	if err != nil {
@@ -366,8 +365,9 @@ func TestPodWithoutEnvironmentAsksItsLease(t *testing.T) {
 	}
 	go func() {
 		api.wait(2) // nothing is known at first
-		api.set(injected.LeaseChannels, injected.Encode(injected.Channels{"login": {URL: urls[0], Role: injected.RoleBoth}}),
+		api.set(injected.LeaseChannels, injected.Encode(injected.Channels{"login": {URL: urls[0], Role: injected.RoleBoth, TimeoutSeconds: 20}}),
 			injected.LeaseState, injected.LeaseStateOpen, injected.LeaseReplyQueueURL, urls[1],
+			injected.LeaseRegion, "us-east-1", injected.LeaseEndpoint, endpoint,
 			injected.LeaseReturnAddresses, injected.Encode(injected.ReturnAddresses{AccountID: "000000000000", Endpoint: endpoint, Prefixes: []string{"rq_c_r_"}}))
 	}()
 	r, err := e.requester(t.Context(), nil)
@@ -375,8 +375,9 @@ func TestPodWithoutEnvironmentAsksItsLease(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer shutdown(t, r)
-	if _, err := r.Channel("login"); err != nil {
-		t.Error(err)
+	login, err := r.Channel("login")
+	if err != nil {
+		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(10 * time.Second); r.ReplyQueueURL() != urls[1]; api.wait(1) {
 		if time.Now().After(deadline) {
@@ -387,8 +388,73 @@ func TestPodWithoutEnvironmentAsksItsLease(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := e.responder(t.Context(), nil); err != nil {
-		t.Errorf("responder: %v", err)
+	responder, err := e.responder(t.Context(), []rpcclient.Option{rpcclient.WithReceiveWait(time.Second)})
+	if err != nil {
+		t.Fatalf("responder: %v", err)
+	}
+	echo.Handle(responder, func(_ context.Context, s string) (string, error) { return s, nil })
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- responder.Serve(ctx) }()
+	if got, err := echo.Call(t.Context(), login, "hello"); err != nil || got != "hello" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	cancel()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRegionAndEndpointOfTheLease(t *testing.T) {
+	t.Setenv("AWS_REGION", "")
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	const (
+		aws1     = "https://sqs.eu-west-1.amazonaws.com/111122223333/login"
+		loopback = "http://127.0.0.1:1/000000000000/login"
+		here     = "http://127.0.0.1:1"
+		private  = "https://sqs.internal.example.com"
+	)
+	type place struct{ region, endpoint string }
+	for name, tc := range map[string]struct {
+		queue                    string
+		environment, lease, want place
+	}{
+		"neither says anything":   {queue: aws1, want: place{"eu-west-1", ""}},
+		"both from the Lease":     {queue: aws1, lease: place{"eu-west-2", private}, want: place{"eu-west-2", private}},
+		"only an endpoint":        {queue: aws1, lease: place{"", private}, want: place{"eu-west-1", private}},
+		"loopback":                {queue: loopback, lease: place{"us-east-1", here}, want: place{"us-east-1", here}},
+		"the environment wins":    {queue: loopback, environment: place{"eu-west-3", here}, lease: place{"us-east-1", private}, want: place{"eu-west-3", here}},
+		"one from each":           {queue: loopback, environment: place{"eu-west-3", ""}, lease: place{"us-east-1", here}, want: place{"eu-west-3", here}},
+		"one from each, reversed": {queue: loopback, environment: place{"", here}, lease: place{"us-east-1", private}, want: place{"us-east-1", here}},
+	} {
+		e := environment{
+			region: tc.environment.region, endpoint: tc.environment.endpoint,
+			heartbeat: &injected.Heartbeat{Namespace: "n", Name: "u", IntervalSeconds: 60},
+		}
+		l := newLease(e, discard())
+		annotations := map[string]string{
+			injected.LeaseChannels: injected.Encode(injected.Channels{"login": {URL: tc.queue, Role: injected.RoleCall}}),
+		}
+		if tc.lease.region != "" {
+			annotations[injected.LeaseRegion] = tc.lease.region
+		}
+		if tc.lease.endpoint != "" {
+			annotations[injected.LeaseEndpoint] = tc.lease.endpoint
+		}
+		if err := l.take(annotations); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := e.askLease(t.Context(), l); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		client, err := e.client(t.Context(), tc.queue)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if got := (place{client.Options().Region, aws.ToString(client.Options().BaseEndpoint)}); got != tc.want {
+			t.Errorf("%s: the client is for %v, want %v", name, got, tc.want)
+		}
 	}
 }
 
