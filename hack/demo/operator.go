@@ -130,7 +130,7 @@ func (o *operatorProcess) launch() error {
 			"--health-probe-bind-address=" + o.probeAddress(),
 			"--zap-encoder=console", "--zap-time-encoding=iso8601", "--zap-stacktrace-level=panic",
 		},
-		Env: append(assignments(o.stage.sqs.awsEnvironment("operator")),
+		Env: append(assignments(o.stage.sqs.awsEnvironment()),
 			"KUBECONFIG="+o.file("operator.kubeconfig"), "HOME="+o.stage.dir, "TMPDIR="+o.stage.dir, "PATH="),
 	})
 	if err == nil {

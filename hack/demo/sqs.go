@@ -117,11 +117,18 @@ func requests(state sqstest.State) (n int) {
 	return n
 }
 
-// awsEnvironment is what makes an AWS SDK talk to the server as user, and to nobody else.
-func (s *sqsServer) awsEnvironment(user string) []corev1.EnvVar {
+// awsEnvironment is what makes an AWS SDK talk to the server, and to nobody else, as the operator.
+func (s *sqsServer) awsEnvironment() []corev1.EnvVar {
+	return append(awsIdentity("operator"),
+		corev1.EnvVar{Name: "AWS_REGION", Value: region},
+		corev1.EnvVar{Name: "AWS_ENDPOINT_URL_SQS", Value: s.url},
+	)
+}
+
+// awsIdentity is who an AWS SDK is, and not where it is to go: containers learn region and endpoint from the
+// operator, or make no call.
+func awsIdentity(user string) []corev1.EnvVar {
 	return []corev1.EnvVar{
-		{Name: "AWS_REGION", Value: region},
-		{Name: "AWS_ENDPOINT_URL_SQS", Value: s.url},
 		{Name: "AWS_ACCESS_KEY_ID", Value: user}, // sqstest takes any key
 		{Name: "AWS_SECRET_ACCESS_KEY", Value: "not-a-secret"},
 		{Name: "AWS_EC2_METADATA_DISABLED", Value: "true"},

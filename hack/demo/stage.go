@@ -227,7 +227,7 @@ func (s *stage) addNode(ctx context.Context) error {
 	}
 	const registry = "ghcr.io/replyqueue/"
 	s.agent = agent.New(agent.Config{
-		Client: identity, Name: nodeName, Dir: dir, APIServerPort: s.cluster.Port(), Env: s.sqs.awsEnvironment("pod"),
+		Client: identity, Name: nodeName, Dir: dir, APIServerPort: s.cluster.Port(), Env: awsIdentity("pod"),
 		Listener: listener,
 		Images: map[string]string{
 			registry + "demo-requester": filepath.Join(s.bin, "requester"),
