@@ -52,7 +52,9 @@ demo: ## Watch the whole idea work: real API server, operator and programs, SQS 
 
 .PHONY: demo-up
 demo-up: ## The same, left running with a KUBECONFIG to play with, until Ctrl-C.
-	$(GO) run ./hack/demo --up
+	@# Not go run, which fails when it is interrupted, though Ctrl-C is how this ends.
+	$(GO) build -o $(BIN)/demo/demo ./hack/demo
+	$(BIN)/demo/demo --up
 
 ##@ Development
 
