@@ -63,7 +63,7 @@ func TestPodGetsItsAddresses(t *testing.T) {
 	}
 	l := s.lease(p)
 	if l.Annotations[injected.LeaseReplyQueueURL] != q.Status.QueueURL || l.Annotations[injected.LeaseState] != injected.LeaseStateOpen ||
-		l.Annotations[injected.LeaseIntervalSeconds] != "10" || len(l.OwnerReferences) != 0 {
+		l.Annotations[injected.LeaseIntervalSeconds] != "10" || l.Annotations[injected.LeaseRegion] != "us-east-1" || len(l.OwnerReferences) != 0 {
 		t.Errorf("lease %+v", l.ObjectMeta)
 	}
 	if got := s.sqs.Requests(); got != 1 {
@@ -578,6 +578,30 @@ func TestDeletionsWaitForThePod(t *testing.T) {
 	s.expectNothingLeft(p)
 	if s.exists(host) {
 		t.Errorf("the ReplyHost is still there: %v", host.Finalizers)
+	}
+}
+
+func TestADeletionThatSQSRefusesCanBeGivenUp(t *testing.T) {
+	s := newReadyStage(t)
+	p := s.runningCaller("web-1")
+	s.sqs.SetAccess(sqstest.AccessRule{Deny: true, Action: "DeleteQueue"})
+	s.stop(p)
+	s.settle()
+	s.clock.Step(time.Minute)
+	for range 3 {
+		s.round() // a refusal is tried again for ever, so this never settles
+	}
+	records := s.recordsOf(p)
+	if len(records) != 1 || !conditions.Is(&records[0], v1alpha1.ConditionStalled, metav1.ConditionTrue) {
+		t.Fatalf("records %v, want one that is Stalled", records)
+	}
+	q := records[0]
+	before := q.DeepCopy()
+	q.Annotations = map[string]string{v1alpha1.AnnotationForceDelete: "true"}
+	s.must(s.Patch(s.ctx, &q, client.MergeFrom(before)))
+	s.settle()
+	if len(s.recordsOf(p)) != 0 || s.heardEvent(EventQueueAbandoned) != 1 {
+		t.Errorf("%d records, events %v", len(s.recordsOf(p)), s.said)
 	}
 }
 

@@ -169,12 +169,15 @@ func (s *recordScope) close(ctx context.Context, decision lifecycle.Decision, le
 
 // finish deletes the queue of a closed record, and then what is left of it in the cluster.
 func (s *recordScope) finish(ctx context.Context) error {
-	if s.record.Annotations[v1alpha1.AnnotationForceDelete] != "true" {
-		provider, err := s.Providers.ForDeletion(ctx, s.record.Spec.ProviderRef.Name)
-		if err != nil {
+	if err := s.deleteQueue(ctx); err != nil {
+		_, noProvider := explainProvider(err)
+		switch {
+		case s.record.Annotations[v1alpha1.AnnotationForceDelete] == "true":
+			s.Recorder.Eventf(s.record, nil, corev1.EventTypeWarning, EventQueueAbandoned, "Delete",
+				"Given up by the annotation %s; the queue may be left in SQS: %s", v1alpha1.AnnotationForceDelete, queue.Explain(err))
+		case noProvider:
 			return s.providerMissing(ctx, err)
-		}
-		if err := provider.DeleteQueueByName(ctx, provider.ReplyQueueName(s.record.UID)); err != nil {
+		default:
 			return s.sqsFailed(ctx, err, false)
 		}
 	}
@@ -189,6 +192,15 @@ func (s *recordScope) finish(ctx context.Context) error {
 		return nil
 	}
 	return client.IgnoreNotFound(s.Delete(ctx, s.record, client.Preconditions{UID: &s.record.UID}))
+}
+
+// deleteQueue deletes the record's queue in SQS. That it is not there is success.
+func (s *recordScope) deleteQueue(ctx context.Context) error {
+	provider, err := s.Providers.ForDeletion(ctx, s.record.Spec.ProviderRef.Name)
+	if err != nil {
+		return err
+	}
+	return provider.DeleteQueueByName(ctx, provider.ReplyQueueName(s.record.UID))
 }
 
 // forgetReader deletes the Lease of a reader that is gone, and what was remembered of it. A reader that lives goes on
