@@ -241,6 +241,53 @@ func TestALeaseWhosePodWentUnseenIsDeleted(t *testing.T) {
 	s.expectNothingLeft(p)
 }
 
+func TestALeaseIsDeletedAlthoughItsPodsNameCameAgain(t *testing.T) {
+	s := newReadyStage(t)
+	p := s.runningCaller("web-0")
+	s.pass(70 * time.Second) // closed as idle: no record is left to tidy up after it
+	s.vanish(p)
+	successor := s.pod("web-0", caller())
+	s.restart()
+	s.settle()
+	if s.exists(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.HeartbeatNamespace, Name: string(p.UID)}}) {
+		t.Error("the predecessor's Lease is left")
+	}
+	if len(s.recordsOf(successor)) != 1 {
+		t.Errorf("%d records of the successor, want 1", len(s.recordsOf(successor)))
+	}
+}
+
+// TestTakeoverWaitsForThePaceThatIsKnown shortens a Stable host's times just before its pod vanishes: the old process
+// may still heartbeat, and read, at the pace it knew.
+func TestTakeoverWaitsForThePaceThatIsKnown(t *testing.T) {
+	s := newStage(t)
+	s.channel("login")
+	host := s.host("web", func(h *v1alpha1.ReplyHostSpec) { h.Identity = v1alpha1.IdentityStable })
+	ofSet := func(p *corev1.Pod) {
+		p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "web", UID: "s", Controller: ptr.To(true)}}
+	}
+	p := s.pod("web-0", caller(), ofSet)
+	s.settle()
+	s.run(p)
+	s.settle()
+	s.beat(p)
+	s.reread(host)
+	host.Spec.Heartbeat.IntervalSeconds, host.Spec.IdleRetentionSeconds, host.Spec.DrainSeconds = ptr.To[int32](1), ptr.To[int32](60), ptr.To[int32](0)
+	s.must(s.Update(s.ctx, host))
+	s.settle()
+	s.vanish(p)
+	successor := s.pod("web-0", caller(), ofSet)
+	s.settle()
+	s.pass(25 * time.Second)
+	if s.reread(successor); !gated(successor) {
+		t.Error("took over within two heartbeats of the pace its predecessor knew")
+	}
+	s.pass(10 * time.Second)
+	if s.reread(successor); gated(successor) {
+		t.Errorf("still gated: %v", successor.Annotations)
+	}
+}
+
 func TestReplyHostsSayWhyNothingIsClosed(t *testing.T) {
 	s := newReadyStage(t)
 	s.guarded = false

@@ -96,8 +96,11 @@ func (r *PodReconciler) Reconcile(ctx context.Context, request reconcile.Request
 	pod := &corev1.Pod{}
 	if err := r.Get(ctx, request.NamespacedName, pod); apierrors.IsNotFound(err) {
 		r.notInjected.Delete(request.NamespacedName)
-		return reconcile.Result{}, r.tidyLeases(ctx, request.NamespacedName)
+		return reconcile.Result{}, r.tidyLeases(ctx, request.NamespacedName, "")
 	} else if err != nil {
+		return reconcile.Result{}, err
+	}
+	if err := r.tidyLeases(ctx, request.NamespacedName, pod.UID); err != nil {
 		return reconcile.Result{}, err
 	}
 	switch pod.Labels[v1alpha1.LabelInject] {
@@ -182,14 +185,25 @@ func (s *podScope) run(ctx context.Context) error {
 		}
 		ready = ready && replyReady
 	}
-	if !channelsReady && !gated(s.pod) {
-		s.partial = true
-		s.told.channels, s.told.returns = nil, nil
+	if len(s.waiting) > 0 && !gated(s.pod) {
+		s.leaveRest(channelsReady)
 	}
 	if err := s.publishLease(ctx); err != nil {
 		return err
 	}
 	return s.publish(ctx, ready && len(s.waiting) == 0)
+}
+
+// leaveRest leaves a running pod, of which something cannot be resolved, with what it was told of that. One that was
+// told of no channel yet is told of those there are.
+func (s *podScope) leaveRest(channelsReady bool) {
+	s.partial = true
+	if !channelsReady && s.pod.Annotations[v1alpha1.AnnotationChannels] != "" {
+		s.told.channels, s.told.returns = nil, nil
+		if s.record == nil {
+			s.told.region, s.told.endpoint = "", ""
+		}
+	}
 }
 
 // publish writes what the pod is told, or what it waits for, in one patch, if anything changed.

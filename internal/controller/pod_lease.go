@@ -104,9 +104,13 @@ func (s *podScope) createLease(ctx context.Context, annotations map[string]strin
 	return s.Create(ctx, lease)
 }
 
-// tidyLeases deletes the Leases of a pod that is gone, where no record needs them any more.
-func (r *PodReconciler) tidyLeases(ctx context.Context, pod types.NamespacedName) error {
+// tidyLeases deletes the Leases of pods of that name that are gone, where no record needs them any more. living is the
+// UID of the pod that has the name now; empty: none.
+func (r *PodReconciler) tidyLeases(ctx context.Context, pod types.NamespacedName, living types.UID) error {
 	for _, uid := range r.Signals.Heartbeats.Known(pod) {
+		if uid == living {
+			continue
+		}
 		current := &corev1.Pod{}
 		switch err := r.Reader.Get(ctx, pod, current); {
 		case err == nil && current.UID == uid:

@@ -117,7 +117,7 @@ func (s *podScope) stableRecord(ctx context.Context, host *v1alpha1.ReplyHost) (
 	}
 	now := s.Signals.Clock.Now()
 	predecessor := s.Signals.Pods.See(readerOf(record), lifecycle.PodGone, false, now)
-	if wait := lifecycle.TermsOf(record, host).SafeTime() - now.Sub(predecessor.Since); predecessor.State == lifecycle.PodGone && wait > 0 {
+	if wait := s.Signals.terms(record, host, now).SafeTime() - now.Sub(predecessor.Since); predecessor.State == lifecycle.PodGone && wait > 0 {
 		s.waitABit("the predecessor of this pod may still run, and reads the reply queue of its name")
 		s.look(wait)
 		return nil, nil

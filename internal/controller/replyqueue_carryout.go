@@ -172,7 +172,7 @@ func (s *recordScope) finish(ctx context.Context) error {
 	if err := s.deleteQueue(ctx); err != nil {
 		_, noProvider := explainProvider(err)
 		switch {
-		case s.record.Annotations[v1alpha1.AnnotationForceDelete] == "true":
+		case s.record.Annotations[v1alpha1.AnnotationForceDelete] == "true" && queue.Classify(err) != queue.Throttled:
 			s.Recorder.Eventf(s.record, nil, corev1.EventTypeWarning, EventQueueAbandoned, "Delete",
 				"Given up by the annotation %s; the queue may be left in SQS: %s", v1alpha1.AnnotationForceDelete, queue.Explain(err))
 		case noProvider:

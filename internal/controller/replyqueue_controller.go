@@ -195,12 +195,7 @@ func (s *recordScope) podKey() client.ObjectKey {
 // observe notes one reading of the pod (nil: it is not there) and returns what a decision depends on.
 func (s *recordScope) observe(pod *corev1.Pod) lifecycle.Observation {
 	reader := readerOf(s.record)
-	terms := lifecycle.TermsOf(s.record, s.host)
-	heard := s.Signals.Heartbeats.Hear(reader, s.now)
-	if heard.Told != terms.Interval {
-		// The application may still renew at the pace it was told before.
-		terms = terms.NoFasterThan(lifecycle.TermsOf(s.record, nil), heard.Told)
-	}
+	terms := s.Signals.terms(s.record, s.host, s.now)
 	seen := s.Signals.Pods.See(reader, lifecycle.StateOf(pod), pod != nil && lifecycle.CallerRuns(pod), s.now)
 	o := lifecycle.Observation{Terms: terms, Closing: !open(s.record), Pod: seen.State, PodSince: seen.Since}
 	if terms.Mode != v1alpha1.HeartbeatLease || terms.Identity != v1alpha1.IdentityPod {
@@ -215,7 +210,7 @@ func (s *recordScope) observe(pod *corev1.Pod) lifecycle.Observation {
 	} else {
 		s.Signals.Heartbeats.Forget(reader)
 	}
-	heard = s.Signals.Heartbeats.Hear(reader, s.now)
+	heard := s.Signals.Heartbeats.Hear(reader, s.now)
 	o.Heartbeat = lifecycle.Heartbeat{
 		Continuous: heard.Continuous && heard.Lease,
 		Counting:   seen.Running && s.record.Status.QueueURL != "",

@@ -75,6 +75,16 @@ func readerOf(record *v1alpha1.ReplyQueue) types.UID {
 	return types.UID(record.Spec.PodRef.UID)
 }
 
+// terms are the times a record lives by now: its ReplyHost's, but none shorter than what its reader can know of.
+func (s *Signals) terms(record *v1alpha1.ReplyQueue, host *v1alpha1.ReplyHost, now time.Time) lifecycle.Terms {
+	heard := s.Heartbeats.Hear(readerOf(record), now)
+	pace := heard.Pace
+	if !heard.PaceKnown {
+		pace = max(pace, lifecycle.TermsOf(record, nil).Interval)
+	}
+	return lifecycle.TermsOf(record, host).NoFasterThan(pace)
+}
+
 // open says that a record may still be read: it is not closed.
 func open(record *v1alpha1.ReplyQueue) bool { return record.Status.Closing == nil }
 

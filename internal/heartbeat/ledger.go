@@ -54,9 +54,11 @@ type Heard struct {
 	Since time.Time
 	// Woke says that a renewal arrived after the Lease was seen closing.
 	Woke bool
-	// Told is the interval that the application is known to have been told: the one that the Lease bore at a renewal
-	// seen, since the answer to it carried it. 0: not known, because no renewal was seen since the view began.
-	Told time.Duration
+	// Pace is the slowest interval that the application may be renewing at: the one that the Lease bore at the last
+	// renewal seen, since the answer to it carried it, or a longer one that it has borne since. PaceKnown says that a
+	// renewal was seen; without, the application may follow an interval from before.
+	Pace      time.Duration
+	PaceKnown bool
 	// Renewal is the renewal last seen, as text; ResourceVersion and Annotations are the Lease's.
 	Renewal         string
 	ResourceVersion string
@@ -89,7 +91,8 @@ type entry struct {
 	said      map[string]string
 	renewal   string
 	heard     time.Time
-	told      time.Duration
+	pace      time.Duration
+	paceKnown bool
 	closing   bool
 	woke      bool
 	pod       types.NamespacedName
@@ -121,7 +124,8 @@ func (l *Ledger) Replace(leases []*coordinationv1.Lease, now time.Time) []Notice
 		before := *l.entry(types.UID(lease.Name))
 		notices = append(notices, l.apply(lease, now)...)
 		e := l.entries[types.UID(lease.Name)]
-		e.mark, e.woke, e.told = true, before.woke && e.closing, before.told
+		e.mark, e.woke = true, before.woke && e.closing
+		e.pace, e.paceKnown = max(before.pace, intervalOf(lease)), before.paceKnown
 		if e.expected == nil && e.pod.Name != "" {
 			// Its pod may have gone while nobody listened.
 			notices = append(notices, Notice{UID: types.UID(lease.Name), Pod: e.pod})
@@ -192,7 +196,7 @@ func (l *Ledger) Hear(uid types.UID, now time.Time) Heard {
 	h := Heard{Continuous: l.continuous(now), Outage: l.outage, Since: l.viewStart}
 	if e, ok := l.entries[uid]; ok {
 		h.Lease, h.Closing, h.Woke, h.Since = e.lease, e.closing, e.woke, l.since(e)
-		h.Told = e.told
+		h.Pace, h.PaceKnown = e.pace, e.paceKnown
 		h.Renewal, h.ResourceVersion, h.Annotations = e.renewal, e.version, e.said
 	}
 	return h
@@ -291,9 +295,12 @@ func (l *Ledger) apply(lease *coordinationv1.Lease, now time.Time) []Notice {
 	notable := false
 	if renewed {
 		e.heard, e.announced = now, false
-		if told := intervalOf(lease); !isNew && told != e.told {
-			e.told, notable = told, true
-		}
+	}
+	switch interval := intervalOf(lease); {
+	case !renewed || isNew:
+		e.pace = max(e.pace, interval)
+	case interval != e.pace || !e.paceKnown:
+		e.pace, e.paceKnown, notable = interval, true, true
 	}
 	switch {
 	case !closing:
@@ -323,7 +330,7 @@ func (l *Ledger) vanish(uid types.UID, e *entry, now time.Time) []Notice {
 	}
 	was := e.lease
 	e.lease, e.renewal, e.closing, e.woke, e.heard, e.announced = false, "", false, false, now, false
-	e.version, e.said, e.told = "", nil, 0
+	e.version, e.said, e.paceKnown = "", nil, false
 	if !was {
 		return nil
 	}

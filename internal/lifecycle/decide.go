@@ -65,10 +65,10 @@ type Terms struct {
 // IntervalsKept is how many heartbeats an idle retention holds at least (a rule of the ReplyHost's spec).
 const IntervalsKept = 5
 
-// NoFasterThan are the terms for an application that has not been seen to learn a new interval: it may still renew at
-// the pace that the record was made with, or at the one it was told last (0: none), and is given time for that.
-func (t Terms) NoFasterThan(atFirst Terms, told time.Duration) Terms {
-	t.Interval = max(t.Interval, atFirst.Interval, told)
+// NoFasterThan are the terms for an application that may renew as slowly as at that pace, because it has not been seen
+// to learn of a faster one: it is given time for that.
+func (t Terms) NoFasterThan(pace time.Duration) Terms {
+	t.Interval = max(t.Interval, pace)
 	t.IdleRetention = max(t.IdleRetention, IntervalsKept*t.Interval)
 	return t
 }
