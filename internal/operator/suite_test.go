@@ -53,7 +53,7 @@ var (
 
 func TestOperator(t *testing.T) {
 	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
-		t.Skip("KUBEBUILDER_ASSETS is not set; make test sets it")
+		t.Fatal("KUBEBUILDER_ASSETS is not set: run `make test`, or `make controlplane` and name its folder")
 	}
 	RegisterFailHandler(Fail)
 	RunSpecs(t, "Operator")
