@@ -117,6 +117,13 @@ conformance: ## Check what SQS does against SERVERS: ours, moto and local-aws-sq
 	$(GO) test ./test/conformance -count=1 -timeout=20m -run Servers -servers=$(SERVERS) -report=$(CURDIR)/$(BIN)/conformance.txt
 	@cat $(BIN)/conformance.txt
 
+# Those that must have crash points, in the order in which they are told.
+CRASHPOINTS ?= channel,lifecycle
+
+.PHONY: crashpoints
+crashpoints: controlplane ## Stop the operator after each single external call in turn, and count what was survived (minutes).
+	$(GO) run ./hack/crashpoints -want $(CRASHPOINTS)
+
 .PHONY: bench-sqstest
 bench-sqstest: ## Measure pkg/sqstest: beside a constant server, by depth, and the memory of a million messages (minutes).
 	$(GO) test ./pkg/sqstest -run - -bench Cycle -benchtime 25x
