@@ -29,6 +29,18 @@ type ReturnAddressPolicy struct {
 	Accounts []string
 }
 
+// Check says whether a reply may go to received, the return address (message attribute ResponseQueueUrl) of
+// a message that came from the queue at requestQueueURL, and returns the URL to send it to: rebuilt on the
+// responder's own endpoint, with what followed the #. A Responder does this by itself; it is for programs
+// that answer by other means. The error does not repeat the address, which holds a secret.
+func (p ReturnAddressPolicy) Check(requestQueueURL, received string) (string, error) {
+	a, err := checkReturnAddress(p, requestQueueURL, received)
+	if err != nil {
+		return "", err
+	}
+	return a.String(), nil
+}
+
 // returnAddress is a return address that passed the check.
 type returnAddress struct {
 	// queueURL is rebuilt on our own base, never the received text.

@@ -17,6 +17,10 @@ func TestImportClosure(t *testing.T) {
 			"github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go",
 		},
 		"./injected": {"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"},
+		"./virtualqueue": {
+			"github.com/replyqueue/replyqueue/pkg/rpcclient",
+			"github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go",
+		},
 		"./rpcenv": {
 			"github.com/replyqueue/replyqueue/pkg/rpcclient",
 			"github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go",
