@@ -9,6 +9,15 @@
 // A million messages of 1 KB in ten thousand queues take less than 2 GB: from 1.8 GB on, the garbage collector works harder
 // to keep it so, and messages beyond that cost time. GOMEMLIMIT, in the environment, puts that elsewhere.
 //
+// --faults makes it behave worse, or just more like AWS, by a fault plan (package sqstest, type Plan) in one of three forms:
+//
+//	--faults aws-like        requests take about 10 ms, lognormally spread; receives find 1 to 10 of what is there; no
+//	                         message shares a wake-up with another. Nothing fails. For benchmarks.
+//	--faults @FILE           the plan in that file
+//	--faults '{"seed":7,"rules":[{"fault":"Throttle","action":"Send*","probability":0.01}]}'
+//
+// The plan is printed in the last form at the start, so that a run can be repeated from its log.
+//
 // It checks no signatures, so it serves loopback addresses only, unless --allow-non-loopback is given. A browser finds a
 // status page at /; GET /_sqstest/state is the same as JSON and GET /healthz answers "ok". It ends on SIGINT and SIGTERM.
 package main
@@ -23,6 +32,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -59,7 +69,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	account := flags.String("account", sqstest.DefaultAccount, "account that owns the queues, 12 digits")
 	data := flags.String("data", "", "`file` to keep queues and messages in; none by default")
 	every := flags.Duration("save-every", 2*time.Second, "how often to write --data, when there were requests")
-	faults := flags.String("faults", "", "fault plan as JSON, as sqstest.ParsePlan reads it")
+	faults := flags.String("faults", "", "fault `plan`: JSON as sqstest.ParsePlan reads it, @FILE with such, or aws-like")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return err
@@ -70,13 +80,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
 	opts := []sqstest.Option{sqstest.WithRegion(*region), sqstest.WithAccount(*account)}
-	if *faults != "" {
-		plan, err := sqstest.ParsePlan(*faults)
-		if err != nil {
-			return err
-		}
-		opts = append(opts, sqstest.WithFaults(plan))
+	plan, err := faultPlan(*faults)
+	if err != nil {
+		return err
 	}
+	opts = append(opts, sqstest.WithFaults(plan))
 	if *every <= 0 {
 		return fmt.Errorf("--save-every %v is not positive", *every)
 	}
@@ -95,9 +103,34 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if _, err := fmt.Fprintf(stdout, "serving SQS at %s (status page at /, JSON at /_sqstest/state)\n", server.URL); err != nil {
 		return err
 	}
+	if len(plan.Rules) > 0 {
+		if _, err := fmt.Fprintf(stdout, "fault plan: %s\n", plan); err != nil {
+			return err
+		}
+	}
 	store.keep(ctx, *every, stderr)
 	server.Close() // so that nothing is answered that is not saved
 	return store.save()
+}
+
+// awsLike is the name of sqstest.AWSLike on the command line.
+const awsLike = "aws-like"
+
+// faultPlan is the plan that --faults names; none is the empty plan.
+func faultPlan(value string) (sqstest.Plan, error) {
+	switch {
+	case value == "":
+		return sqstest.Plan{}, nil
+	case value == awsLike:
+		return sqstest.AWSLike(1), nil
+	case strings.HasPrefix(value, "@"):
+		b, err := os.ReadFile(value[1:])
+		if err != nil {
+			return sqstest.Plan{}, fmt.Errorf("fault plan: %w", err)
+		}
+		value = string(b)
+	}
+	return sqstest.ParsePlan(value)
 }
 
 func start(server *sqstest.Server, address string, beyondLoopback bool) error {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -75,6 +76,8 @@ func TestRefuses(t *testing.T) {
 		"--listen nonsense":                      "nonsense",
 		"--listen nonsense --allow-non-loopback": "nonsense",
 		"--faults {":                             "fault plan",
+		"--faults @/nonexistent":                 "fault plan: open /nonexistent",
+		"--faults @main.go":                      "fault plan: invalid character",
 		"extra":                                  "extra",
 		"--nonsense":                             "usage",
 		"--save-every 0s":                        "--save-every",
@@ -97,5 +100,26 @@ func TestServesOtherAddressesWhenAsked(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), "serving SQS at http://") {
 		t.Errorf("said %q", out.String())
+	}
+}
+
+func TestFaultPlanByNameFileAndValue(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "plan.json")
+	const plan = `{"seed":7,"rules":[{"fault":"Throttle","action":"Send*","probability":0.01}]}`
+	if err := os.WriteFile(file, []byte(plan+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	for arg, want := range map[string]string{
+		plan: plan, "@" + file: plan, "aws-like": sqstest.AWSLike(1).String(), "": "",
+	} {
+		var out strings.Builder
+		if err := run(ctx, []string{"--listen", "127.0.0.1:0", "--faults", arg}, &out, io.Discard); err != nil {
+			t.Fatal(err)
+		}
+		if _, printed, _ := strings.Cut(out.String(), "fault plan: "); strings.TrimSpace(printed) != want {
+			t.Errorf("--faults %s: printed %q, want %q", arg, printed, want)
+		}
 	}
 }

@@ -35,6 +35,8 @@
 // encrypted and no policy evaluated (SetAccess stands in for IAM); queue policies are kept and shown. There is no
 // throughput quota, no throttling without a fault, and no query (XML) protocol.
 //
+// AWSLike is the plan for benchmarks: latency, shards and wake-ups as SQS has them, and no failures.
+//
 // # Size and speed
 //
 // A message of 1 KB takes about 1.5 KB of heap, so a million of them fit into 2 GB if the garbage collector is told to keep

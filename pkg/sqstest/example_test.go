@@ -102,6 +102,21 @@ func ExampleParsePlan() {
 	// {"seed":7,"rules":[{"fault":"Delay","action":"ReceiveMessage","probability":0.1,"duration":"2s"}]}
 }
 
+// A benchmark against a server that takes its time, as SQS does: the same plan behind cmd/sqstest --faults aws-like.
+func ExampleAWSLike() {
+	server := sqstest.New(sqstest.WithFaults(sqstest.AWSLike(1)))
+	client := server.Client()
+	start := time.Now()
+	if _, err := client.ListQueues(context.Background(), &sqs.ListQueuesInput{}); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(time.Since(start) > time.Millisecond)
+	fmt.Println(sqstest.AWSLike(1))
+	// Output:
+	// true
+	// {"seed":1,"rules":[{"fault":"Delay","spread":0.4,"duration":"5ms"},{"fault":"DelayAfter","spread":0.4,"duration":"5ms"},{"fault":"Sharded","probability":0.9},{"fault":"LoneWakeUp"}]}
+}
+
 // A Server is an http.Handler: it can stand behind any listener, TLS for one.
 func ExampleServer_ServeHTTP() {
 	server := sqstest.New()

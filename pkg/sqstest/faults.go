@@ -2,112 +2,10 @@ package sqstest
 
 import (
 	"context"
-	"encoding/binary"
-	"hash/fnv"
 	"io"
 	"net/http"
-	"sync"
-	"sync/atomic"
 	"time"
 )
-
-// faults carries out a plan. Without one, every question costs a load.
-type faults struct {
-	server *Server
-	state  atomic.Pointer[faultState]
-}
-
-// faultState is a plan, and how far it has been played.
-type faultState struct {
-	plan Plan
-	mu   sync.Mutex
-	seen map[occasion]int // occasions so far
-	hits []int            // strikes so far, of each rule
-}
-
-type occasion struct {
-	rule          int
-	action, queue string
-}
-
-// SetFaults replaces the fault plan; an empty one ends all faults. It panics on a plan that ParsePlan would refuse.
-func (s *Server) SetFaults(p Plan) {
-	if err := p.check(); err != nil {
-		panic("sqstest: " + err.Error())
-	}
-	if len(p.Rules) == 0 {
-		s.faults.state.Store(nil)
-		return
-	}
-	s.faults.state.Store(&faultState{plan: p, seen: map[occasion]int{}, hits: make([]int, len(p.Rules))})
-}
-
-// FaultHits is how often each rule of the current plan has struck, in the plan's order: a test that relies on a fault
-// should see that it happened. It is nil without a plan.
-func (s *Server) FaultHits() []int {
-	st := s.faults.state.Load()
-	if st == nil {
-		return nil
-	}
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	return append([]int(nil), st.hits...)
-}
-
-// strike is the first rule for a fault that strikes on this occasion, with a number that is the same in every replay.
-func (f *faults) strike(fault Fault, action, queue string) (*Rule, uint64) {
-	st := f.state.Load()
-	if st == nil {
-		return nil, 0
-	}
-	for i := range st.plan.Rules {
-		r := &st.plan.Rules[i]
-		if r.Fault != fault || !matches(r.Action, action) || !matches(r.Queue, queue) {
-			continue
-		}
-		if n, ok := st.decide(i, action, queue); ok {
-			return r, n
-		}
-	}
-	return nil, 0
-}
-
-func (st *faultState) decide(rule int, action, queue string) (uint64, bool) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	r := &st.plan.Rules[rule]
-	o := occasion{rule, action, queue}
-	n := st.seen[o]
-	st.seen[o]++
-	if n < r.Skip || r.Count > 0 && st.hits[rule] >= r.Count {
-		return 0, false
-	}
-	number := st.number(o, n)
-	// The upper half decides; the rest is for whoever needs a random number besides.
-	if r.Probability > 0 && float64(number>>32)/(1<<32) >= r.Probability {
-		return 0, false
-	}
-	st.hits[rule]++
-	return number & 0xffffffff, true
-}
-
-// number is as good as random, and depends on the seed and the occasion alone.
-func (st *faultState) number(o occasion, n int) uint64 {
-	h := fnv.New64a()
-	var b [24]byte
-	binary.BigEndian.PutUint64(b[0:], st.plan.Seed)
-	binary.BigEndian.PutUint64(b[8:], uint64(o.rule))
-	binary.BigEndian.PutUint64(b[16:], uint64(n))
-	_, _ = h.Write(b[:])
-	_, _ = h.Write([]byte(o.action + "/" + o.queue))
-	// FNV alone leaves near-by inputs near by: mix (the finalizer of MurmurHash3).
-	x := h.Sum64()
-	x ^= x >> 33
-	x *= 0xff51afd7ed558ccd
-	x ^= x >> 33
-	x *= 0xc4ceb9fe1a85ec53
-	return x ^ x>>33
-}
 
 // effects are what a plan does to one request.
 type effects struct {
@@ -118,6 +16,7 @@ type effects struct {
 	page      *answer   // the same, not from SQS
 	errAfter  bool
 	dropAfter bool
+	waitAfter time.Duration
 	cut       bool
 	slow      time.Duration
 	deleteIn  time.Duration // negative: not at all
@@ -133,9 +32,13 @@ func (f *faults) before(c *call, h http.Header) effects {
 		r, _ := f.strike(fault, c.action, c.queue)
 		return r
 	}
-	if r := strikes(Delay); r != nil {
-		e.wait = r.Duration
+	spread := func(fault Fault) time.Duration {
+		if r, n := f.strike(fault, c.action, c.queue); r != nil {
+			return r.spread(n)
+		}
+		return 0
 	}
+	e.wait = spread(Delay)
 	switch {
 	case strikes(BlackHole) != nil:
 		e.wait = -1
@@ -159,10 +62,9 @@ func (f *faults) before(c *call, h http.Header) effects {
 	}
 	e.dropAfter = strikes(DropAfter) != nil
 	e.errAfter = strikes(ServerErrorAfter) != nil
+	e.waitAfter = spread(DelayAfter)
 	e.cut = strikes(CutBody) != nil
-	if r := strikes(SlowBody); r != nil {
-		e.slow = r.Duration
-	}
+	e.slow = spread(SlowBody)
 	if c.action == "ReceiveMessage" {
 		if r := strikes(DeleteUnderPoll); r != nil {
 			e.deleteIn = r.Duration
@@ -247,11 +149,19 @@ func (f *faults) reorder(q *queue, m *message) {
 
 // lag is how long, in milliseconds, a message stays out of sight after it was sent.
 func (f *faults) lag(queue string) int64 {
-	r, _ := f.strike(DeliveryLag, "SendMessage", queue)
+	r, n := f.strike(DeliveryLag, "SendMessage", queue)
 	if r == nil {
 		return 0
 	}
-	return r.Duration.Milliseconds()
+	return r.spread(n).Milliseconds()
+}
+
+// wakeUp is how many messages a long poll may get that found nothing at first.
+func (f *faults) wakeUp(queue string, limit int) int {
+	if r, _ := f.strike(LoneWakeUp, "ReceiveMessage", queue); r != nil {
+		return 1
+	}
+	return limit
 }
 
 // ignoresOldHandle reports whether a delete by the handle of an earlier receive does nothing.

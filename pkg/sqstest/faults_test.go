@@ -487,7 +487,7 @@ func TestIgnoredOldHandles(t *testing.T) {
 }
 
 func TestNotInFlight(t *testing.T) {
-	s := sqstest.New(sqstest.WithFaults(plan(sqstest.Rule{Fault: sqstest.NotInFlight, Count: 2})))
+	s := sqstest.New(sqstest.WithFaults(plan(sqstest.Rule{Fault: sqstest.NotInFlight, Count: 1})))
 	c := s.Client(noRetries)
 	url := create(t, c, "q", nil)
 	send(t, c, url, "x")

@@ -2,7 +2,9 @@ package sqstest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"path"
 	"slices"
 	"strings"
@@ -28,8 +30,11 @@ const (
 	DropAfter Fault = "DropAfter"
 	// BlackHole does nothing and answers nothing until the client gives up.
 	BlackHole Fault = "BlackHole"
-	// Delay waits for Duration and then goes on as usual.
+	// Delay waits for Duration and then goes on as usual: the way there.
 	Delay Fault = "Delay"
+	// DelayAfter does the thing and answers Duration later: the way back. A long poll's Duration begins when it has its
+	// messages, which are in flight meanwhile, and stay so if the client goes away.
+	DelayAfter Fault = "DelayAfter"
 	// SlowBody does the thing, and takes Duration to send the answer's body.
 	SlowBody Fault = "SlowBody"
 	// CutBody does the thing, and breaks the connection in the middle of the answer's body.
@@ -63,6 +68,9 @@ const (
 	IgnoreOldHandles Fault = "IgnoreOldHandles"
 	// Sharded lets a receive find no more than one to nine messages, however many are there.
 	Sharded Fault = "Sharded"
+	// LoneWakeUp answers a long poll that found nothing at first with one message, though others came with it (in a batch,
+	// say): nothing coalesces, and the others are for the next receive.
+	LoneWakeUp Fault = "LoneWakeUp"
 	// SlowCreate answers every request about a queue as if there were none, for Duration after its creation: "you must
 	// wait at least one second after the queue is created" (CreateQueue, API reference).
 	SlowCreate Fault = "SlowCreate"
@@ -76,18 +84,30 @@ const (
 )
 
 var allFaults = []Fault{
-	Throttle, ServerError, ServerErrorAfter, HTMLUnavailable, DropBefore, DropAfter, BlackHole, Delay, SlowBody, CutBody,
-	ExpiredCredentials, AccessDenied, ClockSkew, NotInFlight, DeleteUnderPoll,
-	Duplicate, Reorder, DeliveryLag, IgnoreOldHandles, PartialBatch, Sharded, SlowCreate, StaleReads, ListLag, LostSends,
+	Throttle, ServerError, ServerErrorAfter, HTMLUnavailable, DropBefore, DropAfter, BlackHole, Delay, DelayAfter, SlowBody,
+	CutBody, ExpiredCredentials, AccessDenied, ClockSkew, NotInFlight, DeleteUnderPoll,
+	Duplicate, Reorder, DeliveryLag, IgnoreOldHandles, PartialBatch, Sharded, LoneWakeUp, SlowCreate, StaleReads, ListLag, LostSends,
 }
 
 // timed are the faults that mean nothing without a Duration.
-var timed = []Fault{Delay, SlowBody, ClockSkew, DeliveryLag, SlowCreate, StaleReads, ListLag, LostSends}
+var timed = []Fault{Delay, DelayAfter, SlowBody, ClockSkew, DeliveryLag, SlowCreate, StaleReads, ListLag, LostSends}
+
+// spreadable are the faults whose Duration a Spread can vary.
+var spreadable = []Fault{Delay, DelayAfter, SlowBody, DeliveryLag}
+
+// maxSpread keeps a Spread from making hours of milliseconds.
+const maxSpread = 3
 
 // Rule says when a fault strikes. The zero values of everything but Fault mean: always, everywhere.
+//
+// An occasion is a time when the fault could make a difference: a request of a matching action, a message sent or
+// received, an entry of a batch, a read within Duration after a change. Occasions are counted for each rule, action and
+// queue name apart, and Skip, Count and Probability are about that count.
 type Rule struct {
 	Fault Fault `json:"fault"`
-	// Action is a pattern (package path) of actions, such as "SendMessage" or "*Batch".
+	// Action is a pattern (package path) of actions, such as "SendMessage" or "*Batch". For faults of messages it is
+	// SendMessage (Reorder, DeliveryLag), ReceiveMessage (Duplicate, LoneWakeUp) or DeleteMessage (IgnoreOldHandles), even
+	// when a batch brought them.
 	Action string `json:"action,omitempty"`
 	// Queue is a pattern of queue names.
 	Queue string `json:"queue,omitempty"`
@@ -95,15 +115,22 @@ type Rule struct {
 	Probability float64 `json:"probability,omitempty"`
 	// Skip lets that many occasions pass first, of each action on each queue.
 	Skip int `json:"skip,omitempty"`
-	// Count is how often the rule strikes at most; 0 is no limit.
+	// Count is how often the rule strikes at most, for each action on each queue; 0 is no limit.
 	Count int `json:"count,omitempty"`
 	// Duration is what the fault says it is.
 	Duration time.Duration `json:"-"`
+	// Spread, from 0 to 3, lets the Duration of Delay, DelayAfter, SlowBody and DeliveryLag vary as networks do, lognormally:
+	// Duration is the median, and Spread the standard deviation of the time's logarithm. At 0.4, one in six takes longer
+	// than 1.5 times Duration, and one in a hundred longer than 2.5 times. 0 is always Duration.
+	Spread float64 `json:"spread,omitempty"`
 }
 
 // Plan is everything that is to go wrong. It is a value: its String can be put into a test's log, and ParsePlan of that
-// brings the same faults upon the same requests again. What strikes which request depends on the seed and on how many
-// requests of that action on that queue came before, not on what other queues' traffic is like.
+// brings the same faults upon the same requests again. Whether a rule strikes the n-th occasion of an action on a queue, and
+// how long a spread Duration then is, depends on the plan alone: its seed, the rule's place in it, the action, the queue's
+// name and n. Other queues and other actions make no difference, nor does time. So a replay is exact for
+// whatever asks in the same order; which of two concurrent requests of one action on one queue is the n-th, no seed
+// decides.
 //
 // While a plan with rules is set, a long poll whose client goes away after messages were chosen for it leaves them in flight
 // until their visibility timeout has passed, as AWS does; PutBack turns that off.
@@ -132,7 +159,26 @@ func ParsePlan(s string) (Plan, error) {
 	if err := d.Decode(&p); err != nil {
 		return Plan{}, fmt.Errorf("fault plan: %w", err)
 	}
-	return p, p.check()
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return Plan{}, errors.New("fault plan: there is more after it")
+	}
+	if err := p.check(); err != nil {
+		return Plan{}, err
+	}
+	return p, nil
+}
+
+// AWSLike is a plan of how a healthy SQS differs from a server in memory, for benchmarks: requests take some ten
+// milliseconds, half there and half back, lognormally spread (median 10 ms, one in a hundred beyond 20 ms); a receive
+// finds between one and ten of the messages that are there; and a message that wakes a long poll comes alone. Nothing
+// fails. The shape is SQS's; the numbers are a same-region client's, rounded, and no measurement of yours.
+func AWSLike(seed uint64) Plan {
+	return Plan{Seed: seed, Rules: []Rule{
+		{Fault: Delay, Duration: 5 * time.Millisecond, Spread: 0.4},
+		{Fault: DelayAfter, Duration: 5 * time.Millisecond, Spread: 0.4},
+		{Fault: Sharded, Probability: 0.9},
+		{Fault: LoneWakeUp},
+	}}
 }
 
 func (p Plan) check() error {
@@ -148,12 +194,16 @@ func (r Rule) check() error {
 	switch {
 	case !slices.Contains(allFaults, r.Fault):
 		return fmt.Errorf("unknown fault %q", r.Fault)
-	case r.Probability < 0 || r.Probability > 1:
+	case !(r.Probability >= 0 && r.Probability <= 1): // and so no NaN
 		return fmt.Errorf("probability %v is not between 0 and 1", r.Probability)
 	case r.Skip < 0 || r.Count < 0:
 		return fmt.Errorf("skip and count cannot be negative")
 	case r.Duration == 0 && slices.Contains(timed, r.Fault):
 		return fmt.Errorf("%s needs a duration", r.Fault)
+	case !(r.Spread >= 0 && r.Spread <= maxSpread):
+		return fmt.Errorf("spread %v is not between 0 and %d", r.Spread, maxSpread)
+	case r.Spread != 0 && !slices.Contains(spreadable, r.Fault):
+		return fmt.Errorf("%s has no spread", r.Fault)
 	case r.Duration < 0 && r.Fault != ClockSkew:
 		return fmt.Errorf("the duration %v is negative", r.Duration)
 	}

@@ -99,6 +99,7 @@ func (q *queue) receive(ctx context.Context, limit int, visibility, wait int64, 
 		}
 		return found, nil
 	}
+	limit = q.server.faults.wakeUp(q.key.name, limit)
 	w := &waiter{ctx: ctx, limit: limit, visibility: visibility, attempt: attempt, answers: make(chan polled, 1)}
 	q.waiters.push(w)
 	end := q.server.clock.AfterFunc(millis(wait), func() { q.giveUp(w) })

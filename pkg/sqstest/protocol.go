@@ -164,6 +164,9 @@ func (s *Server) serve(c *call, h http.Header, body []byte) (answer, string) {
 	if err != nil && err.shape == "aborted" {
 		return answer{dropped: true}, "ConnectionDropped"
 	}
+	if f.waitAfter != 0 && !s.wait(c.ctx, f.waitAfter) {
+		return answer{dropped: true}, "ConnectionDropped"
+	}
 	if f.errAfter {
 		return failure(errInternal())
 	}
