@@ -131,6 +131,10 @@ bench-sqstest: ## Measure pkg/sqstest: beside a constant server, by depth, and t
 	$(GO) test ./pkg/sqstest -run - -bench Depth -benchtime 20000x
 	$(GO) test ./cmd/sqstest -run - -bench Process -benchtime 1x
 
+.PHONY: bench-rpc
+bench-rpc: ## Measure pkg/rpcclient beside a hand-written pipeline and a naive loop (BENCH=-quick: minutes; all: an hour and more).
+	$(GO) run ./hack/benchrpc $(BENCH)
+
 .PHONY: controlplane
 controlplane: ## Get etcd, kube-apiserver, kubectl, ... into bin/k8s (cold: minutes; then nothing).
 	@$(GO) run ./hack/controlplane -dir $(K8S)
