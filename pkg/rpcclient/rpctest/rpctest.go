@@ -1,0 +1,142 @@
+// Package rpctest is for testing programs that make or answer calls: the real client and the real messages
+// over SQS in memory (package sqstest), without sockets, containers or AWS. It does for rpcclient what
+// net/http/httptest does for net/http.
+//
+//	func TestLogin(t *testing.T) {
+//		login := rpctest.Serve(t, func(r *rpcclient.Responder) { Login.Handle(r, myLogin) })
+//		reply, err := Login.Call(t.Context(), login, LoginRequest{User: "ann"})
+//		...
+//	}
+//
+// A World has as many channels, responders and requesters as a test wants, and the server underneath: its
+// faults (throttling, lost answers, duplicates) are the way to see what a program makes of a bad day.
+//
+// Everything works in a testing/synctest bubble, where deadlines and long polls take no time: make the
+// World inside it.
+package rpctest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"github.com/replyqueue/replyqueue/pkg/rpcclient"
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
+)
+
+// World is an SQS server in memory, with channels, responders and requesters. It ends with its test.
+type World struct {
+	// Server is the SQS server, for faults, counts of requests and a look into the queues.
+	Server *sqstest.Server
+
+	t      testing.TB
+	client *sqs.Client
+
+	mu       sync.Mutex
+	channels []rpcclient.ChannelConfig
+	replies  int
+}
+
+// New returns a world without channels. Everything made from it is shut down when the test ends: responders
+// first, since their handlers may call; what is still running then is cut off.
+func New(t testing.TB, opts ...sqstest.Option) *World {
+	t.Helper()
+	w := &World{Server: sqstest.New(opts...), t: t}
+	w.client = w.Server.Client()
+	return w
+}
+
+// Channel makes a request queue of that name, a DNS label, and returns how to reach it. A name that ends
+// in .fifo makes a FIFO queue. All requesters and responders made afterwards know it.
+func (w *World) Channel(name string) rpcclient.ChannelConfig {
+	w.t.Helper()
+	config := rpcclient.ChannelConfig{Name: name}
+	in := &sqs.CreateQueueInput{Attributes: map[string]string{}}
+	queueName := "rq_test_ns_" + name
+	if len(name) > len(fifoSuffix) && name[len(name)-len(fifoSuffix):] == fifoSuffix {
+		config.FIFO = true
+		in.Attributes[string(types.QueueAttributeNameFifoQueue)] = "true"
+	}
+	in.QueueName = &queueName
+	config.URL = w.create(in)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.channels = append(w.channels, config)
+	return config
+}
+
+const fifoSuffix = ".fifo"
+
+func (w *World) create(in *sqs.CreateQueueInput) string {
+	w.t.Helper()
+	out, err := w.client.CreateQueue(context.Background(), in)
+	if err != nil {
+		w.t.Fatalf("rpctest: create queue %s: %v", *in.QueueName, err)
+	}
+	return *out.QueueUrl
+}
+
+func (w *World) options(opts []rpcclient.Option) []rpcclient.Option {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]rpcclient.Option{rpcclient.WithChannels(w.channels...)}, opts...)
+}
+
+// Serve starts a responder on all channels made so far, with the handlers that register registers, and
+// returns it. Several share the requests, as pods do.
+func (w *World) Serve(register func(*rpcclient.Responder), opts ...rpcclient.Option) *rpcclient.Responder {
+	w.t.Helper()
+	responder, err := rpcclient.NewResponder(w.client, w.options(opts)...)
+	if err != nil {
+		w.t.Fatalf("rpctest: %v", err)
+	}
+	register(responder)
+	served := make(chan error, 1)
+	go func() { served <- responder.Serve(context.Background()) }()
+	w.t.Cleanup(func() {
+		now, cancel := context.WithCancel(context.Background())
+		cancel()
+		// It reports what was cut off; the test has seen of it what it wanted to see.
+		_ = responder.Shutdown(now)
+		<-served
+	})
+	return responder
+}
+
+// Requester returns a requester for all channels made so far, with a reply queue of its own.
+func (w *World) Requester(opts ...rpcclient.Option) *rpcclient.Requester {
+	w.t.Helper()
+	w.mu.Lock()
+	w.replies++
+	name := fmt.Sprintf("rq_test_r_%d", w.replies)
+	w.mu.Unlock()
+	url := w.create(&sqs.CreateQueueInput{QueueName: &name})
+	requester, err := rpcclient.NewRequester(w.client, rpcclient.StaticReplyQueue(url), w.options(opts)...)
+	if err != nil {
+		w.t.Fatalf("rpctest: %v", err)
+	}
+	w.t.Cleanup(func() {
+		now, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = requester.Shutdown(now)
+	})
+	return requester
+}
+
+// Serve starts a responder with the handlers that register registers, and returns a channel to call it by.
+func Serve(t testing.TB, register func(*rpcclient.Responder), opts ...rpcclient.Option) *rpcclient.Channel {
+	t.Helper()
+	w := New(t)
+	config := w.Channel("test")
+	requester := w.Requester(opts...)
+	w.Serve(register, opts...)
+	channel, err := requester.Channel(config.Name)
+	if err != nil {
+		t.Fatalf("rpctest: %v", err)
+	}
+	return channel
+}

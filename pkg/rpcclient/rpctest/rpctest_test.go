@@ -1,0 +1,115 @@
+package rpctest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/replyqueue/replyqueue/pkg/rpcclient"
+	"github.com/replyqueue/replyqueue/pkg/rpcclient/rpctest"
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var upper = rpcclient.NewMethod[string, string]("upper")
+
+func handleUpper(r *rpcclient.Responder) {
+	upper.Handle(r, func(_ context.Context, s string) (string, error) {
+		if s == "" {
+			return "", rpcclient.Errorf(rpcclient.InvalidArgument, "nothing to do")
+		}
+		return strings.ToUpper(s), nil
+	})
+}
+
+func TestServe(t *testing.T) {
+	channel := rpctest.Serve(t, handleUpper)
+	if got, err := upper.Call(t.Context(), channel, "ann"); err != nil || got != "ANN" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, err := upper.Call(t.Context(), channel, ""); rpcclient.CodeOf(err) != rpcclient.InvalidArgument {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestInABubbleTimeoutsTakeNoTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		channel := rpctest.Serve(t, func(r *rpcclient.Responder) {
+			upper.Handle(r, func(ctx context.Context, _ string) (string, error) {
+				<-ctx.Done()
+				return "", ctx.Err()
+			})
+		})
+		started := time.Now()
+		_, err := upper.Call(t.Context(), channel, "x", rpcclient.CallTimeout(time.Hour))
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(started) != time.Hour {
+			t.Errorf("after %s: %v", time.Since(started), err)
+		}
+	})
+}
+
+// Handlers that are still at work when the test ends neither hang it nor outlive it (goleak).
+func TestWhatIsRunningIsCutOff(t *testing.T) {
+	entered := make(chan struct{})
+	t.Run("", func(t *testing.T) {
+		channel := rpctest.Serve(t, func(r *rpcclient.Responder) {
+			upper.Handle(r, func(ctx context.Context, _ string) (string, error) {
+				close(entered)
+				<-ctx.Done()
+				return "", ctx.Err()
+			})
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		ended := make(chan error, 1)
+		go func() {
+			_, err := upper.Call(ctx, channel, "x")
+			ended <- err
+		}()
+		<-entered
+		cancel()
+		<-ended
+	})
+}
+
+func TestAWorldWithFaultsAndSeveralChannels(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := rpctest.New(t)
+		w.Channel("login")
+		w.Channel("orders.fifo")
+		one, two := w.Serve(handleUpper), w.Serve(handleUpper)
+		a, b := w.Requester(), w.Requester()
+		if a.ReplyQueueURL() == b.ReplyQueueURL() {
+			t.Fatal("two requesters share a reply queue")
+		}
+		w.Server.SetFaults(sqstest.Plan{Seed: 1, Rules: []sqstest.Rule{
+			{Fault: sqstest.DropAfter, Action: "SendMessageBatch", Queue: "rq_test_ns_login", Count: 2},
+		}})
+		for i, r := range []*rpcclient.Requester{a, b, a, b} {
+			for _, name := range r.Channels() {
+				channel, err := r.Channel(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				word := fmt.Sprintf("word %d", i)
+				if got, err := upper.Call(t.Context(), channel, word); err != nil || got != strings.ToUpper(word) {
+					t.Errorf("%s: got %q, %v", name, got, err)
+				}
+			}
+		}
+		served := func(r *rpcclient.Responder) int64 { s := r.Stats(); return s.Served }
+		if n := served(one) + served(two); n != 8 {
+			t.Errorf("%d handlers ran for 8 calls", n)
+		}
+		if hits := w.Server.FaultHits(); hits[0] != 2 {
+			t.Errorf("the fault struck %d times, want 2", hits[0])
+		}
+	})
+}
