@@ -1,0 +1,88 @@
+// Package fence keeps a cluster that was cloned, or restored from a backup, from deleting the queues of its original.
+// Both have the same identity, and so the same queue names and the same ownership tags. What tells them apart is a
+// nonce, kept in the cluster and, as a tag, on a marker queue in SQS, and changed in both all the time: the copy's is old.
+package fence
+
+import "slices"
+
+// Pinned is what the cluster itself knows.
+type Pinned struct {
+	// Cluster is the UID of the kube-system namespace.
+	Cluster string
+	// Nonces are those that this cluster has put, or was about to put, on the marker, newest first. There are several
+	// because a read may show an older one, and because a request of an earlier leader may arrive late.
+	Nonces []string
+	// Confirmed are nonces of others that a human has declared void; AdoptFrom is the UID of a cluster whose queues a
+	// human has given to this one.
+	Confirmed []string
+	AdoptFrom string
+}
+
+// Marker is what the marker queue says.
+type Marker struct {
+	// Exists is false when there is no such queue; the rest is empty then.
+	Exists bool
+	// Cluster and Nonce are its tags; empty: no such tag.
+	Cluster, Nonce string
+}
+
+// Verdict is what comparing the two says.
+type Verdict string
+
+const (
+	// Held: the marker bears the nonce that was written last. Queues may be deleted, and the nonce is changed.
+	Held Verdict = "Held"
+	// Behind: the marker bears an earlier nonce of this cluster: the last write did not arrive, or is not shown yet.
+	// Queues may be deleted, and the last nonce is written again.
+	Behind Verdict = "Behind"
+	// Unclaimed: nobody has claimed the marker, and this cluster never has. It is claimed.
+	Unclaimed Verdict = "Unclaimed"
+	// Lost: this cluster had claimed the marker, and it is gone. That is no copy's doing: a copy changes nonces and
+	// deletes nothing. It is claimed again, and nothing is deleted until it is seen.
+	Lost Verdict = "Lost"
+	// Given: another cluster claims the marker, and a human has given it to this one. It is claimed.
+	Given Verdict = "Given"
+	// Conflict: another cluster claims the marker. Nothing is deleted, and nothing written.
+	Conflict Verdict = "Conflict"
+)
+
+// MayDelete says whether queues may be deleted on that verdict.
+func (v Verdict) MayDelete() bool { return v == Held || v == Behind }
+
+// Judge compares what the cluster knows with what the marker says. It is pure and total, and where it cannot be sure it
+// says Conflict.
+func Judge(p Pinned, m Marker) Verdict {
+	given := m.Cluster != "" && m.Cluster == p.AdoptFrom
+	switch {
+	case !m.Exists && len(p.Nonces) == 0:
+		return Unclaimed
+	case !m.Exists:
+		return Lost
+	case m.Cluster != p.Cluster && given:
+		return Given
+	case m.Cluster != p.Cluster:
+		return Conflict // A queue that is another's, or nobody's, is never written to.
+	case m.Nonce == "" && len(p.Nonces) == 0:
+		return Unclaimed // Another provider with the same account made it.
+	case m.Nonce == "":
+		return Lost
+	case len(p.Nonces) > 0 && m.Nonce == p.Nonces[0]:
+		return Held
+	case slices.Contains(p.Nonces, m.Nonce):
+		return Behind
+	case slices.Contains(p.Confirmed, m.Nonce):
+		return Given
+	default:
+		return Conflict
+	}
+}
+
+// nonceHistory is how many nonces are kept. With one every ten seconds it is more than SQS takes to show a change (60 s),
+// and than a request can be late.
+const nonceHistory = 12
+
+// Next are the nonces to keep when fresh is about to be written.
+func Next(nonces []string, fresh string) []string {
+	next := append([]string{fresh}, nonces...)
+	return next[:min(len(next), nonceHistory)]
+}
