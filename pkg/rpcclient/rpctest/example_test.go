@@ -60,6 +60,7 @@ func newT() (t *exampleT, end func()) {
 	}
 }
 
+func (t *exampleT) Logf(string, ...any)               {}
 func (t *exampleT) Helper()                           {}
 func (t *exampleT) Cleanup(f func())                  { t.cleanups = append(t.cleanups, f) }
 func (t *exampleT) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }

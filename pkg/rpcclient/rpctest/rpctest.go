@@ -100,9 +100,10 @@ func (w *World) Serve(register func(*rpcclient.Responder), opts ...rpcclient.Opt
 	w.t.Cleanup(func() {
 		now, cancel := context.WithCancel(context.Background())
 		cancel()
-		// It reports what was cut off; the test has seen of it what it wanted to see.
-		_ = responder.Shutdown(now)
-		<-served
+		_ = responder.Shutdown(now) // Serve returns the same
+		if err := <-served; err != nil {
+			w.t.Logf("rpctest: responder: %v", err)
+		}
 	})
 	return responder
 }
@@ -122,7 +123,9 @@ func (w *World) Requester(opts ...rpcclient.Option) *rpcclient.Requester {
 	w.t.Cleanup(func() {
 		now, cancel := context.WithCancel(context.Background())
 		cancel()
-		_ = requester.Shutdown(now)
+		if err := requester.Shutdown(now); err != nil {
+			w.t.Logf("rpctest: requester: %v", err)
+		}
 	})
 	return requester
 }
