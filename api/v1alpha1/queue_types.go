@@ -35,11 +35,12 @@ type Encryption struct {
 	DataKeyReuseSeconds *int32 `json:"dataKeyReuseSeconds,omitempty"`
 }
 
-// Tags are AWS tags on a queue. Keys are 1 to 128 and values at most 256 characters long.
+// Tags are AWS tags on a queue. Keys are 1 to 128 and values at most 256 characters long. Reserved keys are refused in
+// whatever case: SQS tells cases apart, and IAM conditions do not.
 // +kubebuilder:validation:MaxProperties=40
 // +kubebuilder:validation:XValidation:rule="self.all(k, size(k) >= 1 && size(k) <= 128)",message="a tag's key is 1 to 128 characters long"
 // +kubebuilder:validation:XValidation:rule="self.all(k, size(self[k]) <= 256)",message="a tag's value is at most 256 characters long"
-// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('aws:') && !k.startsWith('replyqueue.dev/') && !k.startsWith('kubernetes-') && !k.startsWith('__AmazonSQS') && !k.startsWith('__IdleQueue'))",message="tags that start with aws:, replyqueue.dev/, kubernetes-, __AmazonSQS or __IdleQueue carry ownership and access, and are the operator's to write"
+// +kubebuilder:validation:XValidation:rule="self.all(k, !k.matches('(?i)^(aws:|replyqueue[.]dev/|kubernetes-|__amazonsqs|__idlequeue)'))",message="tags that start, in whatever case, with aws:, replyqueue.dev/, kubernetes-, __AmazonSQS or __IdleQueue carry ownership and access, and are the operator's to write"
 type Tags map[string]string
 
 // ProviderReference names a QueueProvider.

@@ -2,11 +2,14 @@ package v1alpha1_test
 
 import (
 	"context"
+	"errors"
 	"os"
+	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -17,102 +20,292 @@ import (
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 )
 
-// object is one manifest offered to the API server. want is a part of the refusal, or "" when it must be
-// accepted; then, where there is an update, it is applied over it and wantUpdate is a part of that refusal.
-type object struct {
-	name, kind, spec, want string
-	update, wantUpdate     string
+// ruleCase holds one CEL rule against specs. accepted are those that it lets pass, as near to the refused ones as can
+// be; refused are those that it refuses, and nothing else does. With from, they are updates of it. name is the object's,
+// where that is what the rule is about.
+type ruleCase struct {
+	rule
+	name              string
+	from              string
+	accepted, refused []string
 }
 
-var objects = []object{
-	{name: "least", kind: "RequestChannel", spec: `{}`},
-	{name: "dotted.name", kind: "RequestChannel", spec: `{}`, want: "DNS label"},
-	{name: "full", kind: "RequestChannel", spec: `{queue: {visibilityTimeoutSeconds: 43200, messageRetentionSeconds: 60, maximumMessageBytes: 1024, receiveWaitSeconds: 20, delaySeconds: 900},
-		encryption: {type: KMS, kmsKeyID: alias/x, dataKeyReuseSeconds: 60}, deadLetter: {maxReceiveCount: 3, queue: {}}, tags: {team: a}, allowedCallers: {from: Selector, selector: {matchLabels: {a: b}}},
-		call: {timeoutSeconds: 5}, deletionPolicy: DeleteIfEmpty, adoptionPolicy: IfConsented, extraAttributes: {NewThing: "1"}}`},
-	{name: "visibility", kind: "RequestChannel", spec: `{queue: {visibilityTimeoutSeconds: 50000}}`, want: "spec.queue.visibilityTimeoutSeconds"},
-	{name: "retention", kind: "RequestChannel", spec: `{queue: {messageRetentionSeconds: 59}}`, want: "spec.queue.messageRetentionSeconds"},
-	{name: "size", kind: "RequestChannel", spec: `{queue: {maximumMessageBytes: 1048577}}`, want: "spec.queue.maximumMessageBytes"},
-	{name: "wait", kind: "RequestChannel", spec: `{queue: {receiveWaitSeconds: 21}}`, want: "spec.queue.receiveWaitSeconds"},
-	{name: "delay", kind: "RequestChannel", spec: `{queue: {delaySeconds: 901}}`, want: "spec.queue.delaySeconds"},
-	{name: "kms-no-key", kind: "RequestChannel", spec: `{encryption: {type: KMS}}`, want: "kmsKeyID is required"},
-	{name: "key-no-kms", kind: "RequestChannel", spec: `{encryption: {type: SQSManaged, kmsKeyID: k}}`, want: "kmsKeyID is required"},
-	{name: "reuse-no-kms", kind: "RequestChannel", spec: `{encryption: {type: None, dataKeyReuseSeconds: 60}}`, want: "dataKeyReuseSeconds goes with type KMS"},
-	{name: "dlq-none", kind: "RequestChannel", spec: `{deadLetter: {maxReceiveCount: 1}}`, want: "exactly one of queue, channelRef and arn"},
-	{name: "dlq-two", kind: "RequestChannel", spec: `{deadLetter: {maxReceiveCount: 1, queue: {}, channelRef: {name: a}}}`, want: "exactly one of queue, channelRef and arn"},
-	{name: "dlq-arn", kind: "RequestChannel", spec: `{deadLetter: {maxReceiveCount: 1, arn: "arn:aws:sns:eu-west-1:123456789012:x"}}`, want: "spec.deadLetter.arn"},
-	{name: "dlq-count", kind: "RequestChannel", spec: `{deadLetter: {maxReceiveCount: 1001, queue: {}}}`, want: "maxReceiveCount"},
-	{name: "tag-owner", kind: "RequestChannel", spec: `{tags: {"replyqueue.dev/cluster": x}}`, want: "carry ownership"},
-	{name: "tag-pod", kind: "RequestChannel", spec: `{tags: {kubernetes-pod-uid: x}}`, want: "carry ownership"},
-	{name: "tag-aws", kind: "RequestChannel", spec: `{tags: {"aws:x": x}}`, want: "carry ownership"},
-	{name: "tag-long", kind: "RequestChannel", spec: `{tags: {a: "` + strings.Repeat("v", 257) + `"}}`, want: "at most 256"},
-	{name: "extra-policy", kind: "RequestChannel", spec: `{extraAttributes: {Policy: "{}"}}`, want: "field of its own"},
-	{name: "callers-no-selector", kind: "RequestChannel", spec: `{allowedCallers: {from: Selector}}`, want: "selector is required"},
-	{name: "callers-selector", kind: "RequestChannel", spec: `{allowedCallers: {from: All, selector: {}}}`, want: "selector is required"},
-	{name: "fifo-limit", kind: "RequestChannel", spec: `{fifo: {throughputLimit: PerMessageGroupID}}`, want: "deduplicationScope MessageGroup"},
-	{name: "fifo-name", kind: "RequestChannel", spec: `{fifo: {}, queueName: a}`, want: "ends in .fifo exactly when"},
-	{name: "fifo-name-2", kind: "RequestChannel", spec: `{queueName: a.fifo}`, want: "ends in .fifo exactly when"},
-	{name: "fifo-add", kind: "RequestChannel", spec: `{}`, update: `{fifo: {}}`, wantUpdate: "fifo cannot be added or removed"},
-	{name: "fifo-change", kind: "RequestChannel", spec: `{fifo: {}}`, update: `{fifo: {contentBasedDeduplication: Enabled}}`},
-	{name: "name-change", kind: "RequestChannel", spec: `{queueName: a}`, update: `{queueName: b}`, wantUpdate: "queueName is immutable"},
-	{name: "name-add", kind: "RequestChannel", spec: `{}`, update: `{queueName: b}`, wantUpdate: "queueName cannot be added"},
-	{name: "provider-change", kind: "RequestChannel", spec: `{providerRef: {name: a}}`, update: `{providerRef: {name: b}}`, wantUpdate: "providerRef is immutable"},
-	{name: "provider-add", kind: "RequestChannel", spec: `{}`, update: `{providerRef: {name: b}}`, wantUpdate: "providerRef cannot be added"},
-	{name: "binding", kind: "RequestChannel", spec: `{binding: {secretName: s}}`, want: "binding is reserved"},
-	{name: "observe-delete", kind: "RequestChannel", spec: `{managementPolicy: Observe, deletionPolicy: Delete}`, want: "never deleted"},
+const (
+	channel  = "RequestChannel"
+	host     = "ReplyHost"
+	qp       = "QueueProvider"
+	rq       = "ReplyQueue"
+	allOf    = `{namespaces: {from: All}`
+	tagRule  = "carry ownership and access"
+	tagKey   = "a tag's key is 1 to 128"
+	tagValue = "a tag's value is at most 256"
+)
 
-	{name: "host", kind: "ReplyHost", spec: `{}`},
-	{name: "host-full", kind: "ReplyHost", spec: `{identity: Stable, idleRetentionSeconds: 60, heartbeat: {intervalSeconds: 12}, drainSeconds: 0, maxQueues: 5, queue: {messageRetentionSeconds: 60}}`},
-	{name: "host-few-beats", kind: "ReplyHost", spec: `{idleRetentionSeconds: 60, heartbeat: {intervalSeconds: 13}}`, want: "five times"},
-	{name: "host-default-beats", kind: "ReplyHost", spec: `{idleRetentionSeconds: 299}`, want: "five times"},
-	{name: "host-stable-retention", kind: "ReplyHost", spec: `{identity: Stable, queue: {messageRetentionSeconds: 300}}`, want: "messageRetentionSeconds must be at least"},
-	{name: "host-identity", kind: "ReplyHost", spec: `{}`, update: `{identity: Stable}`, wantUpdate: "identity is immutable"},
-	{name: "host-identity-default", kind: "ReplyHost", spec: `{}`, update: `{identity: Pod}`},
-	{name: "host-provider", kind: "ReplyHost", spec: `{providerRef: {name: a}}`, update: `{}`, wantUpdate: "providerRef cannot be"},
-	{name: "host-provider-change", kind: "ReplyHost", spec: `{providerRef: {name: a}}`, update: `{providerRef: {name: b}}`, wantUpdate: "providerRef is immutable"},
+var ruleCases = []ruleCase{
+	{rule: rule{channel, "", "the name must be a DNS label"}, name: "a.b", refused: []string{`{}`}},
+	{rule: rule{channel, "", "the name must be a DNS label"}, name: strings.Repeat("a", 64), refused: []string{`{}`}},
+	{rule: rule{channel, "", "the name must be a DNS label"}, name: strings.Repeat("a", 63), accepted: []string{`{}`}},
+	{rule: rule{channel, ".spec", "fifo cannot be added or removed"}, from: `{}`, accepted: []string{`{queue: {delaySeconds: 1}}`}, refused: []string{`{fifo: {}}`}},
+	{rule: rule{channel, ".spec", "fifo cannot be added or removed"}, from: `{fifo: {}}`, accepted: []string{`{fifo: {contentBasedDeduplication: Enabled}}`}, refused: []string{`{}`}},
+	{rule: rule{channel, ".spec", "queueName cannot be added or removed"}, from: `{queueName: a}`, accepted: []string{`{queueName: a, tags: {a: b}}`}, refused: []string{`{}`}},
+	{rule: rule{channel, ".spec", "queueName cannot be added or removed"}, from: `{}`, refused: []string{`{queueName: a}`}},
+	{rule: rule{channel, ".spec.queueName", "queueName is immutable"}, from: `{queueName: a}`, accepted: []string{`{queueName: a, suspend: true}`}, refused: []string{`{queueName: b}`}},
+	{rule: rule{channel, ".spec", "providerRef cannot be added or removed"}, from: `{providerRef: {name: a}}`, accepted: []string{`{providerRef: {name: a}, suspend: true}`}, refused: []string{`{}`}},
+	{rule: rule{channel, ".spec", "providerRef cannot be added or removed"}, from: `{}`, refused: []string{`{providerRef: {name: a}}`}},
+	{rule: rule{channel, ".spec.providerRef", "providerRef is immutable"}, from: `{providerRef: {name: a}}`, accepted: []string{`{providerRef: {name: a}, suspend: true}`}, refused: []string{`{providerRef: {name: b}}`}},
+	{
+		rule:     rule{channel, ".spec", "queueName ends in .fifo exactly when fifo is set"},
+		accepted: []string{`{fifo: {}, queueName: a.fifo}`, `{queueName: a}`, `{fifo: {}}`}, refused: []string{`{fifo: {}, queueName: a}`, `{queueName: a.fifo}`},
+	},
+	{
+		rule:     rule{channel, ".spec", "an observed queue is never deleted"},
+		accepted: []string{`{managementPolicy: Observe}`, `{managementPolicy: Observe, deletionPolicy: Retain}`, `{managementPolicy: Manage, deletionPolicy: Delete}`},
+		refused:  []string{`{managementPolicy: Observe, deletionPolicy: Delete}`, `{managementPolicy: Observe, deletionPolicy: DeleteIfEmpty}`},
+	},
+	{rule: rule{channel, ".spec", "binding is reserved"}, accepted: []string{`{}`}, refused: []string{`{binding: {secretName: s}}`}},
+	{
+		rule:     rule{channel, ".spec.allowedCallers", "selector is required with from: Selector"},
+		accepted: []string{`{allowedCallers: {from: Selector, selector: {}}}`, `{allowedCallers: {from: All}}`},
+		refused:  []string{`{allowedCallers: {from: Selector}}`, `{allowedCallers: {from: All, selector: {}}}`, `{allowedCallers: {from: Same, selector: {}}}`},
+	},
+	{
+		rule: rule{channel, ".spec.deadLetter", "exactly one of queue, channelRef and arn"},
+		accepted: []string{
+			`{deadLetter: {maxReceiveCount: 1, queue: {}}}`, `{deadLetter: {maxReceiveCount: 1, channelRef: {name: a}}}`,
+			`{deadLetter: {maxReceiveCount: 1, arn: "arn:aws:sqs:eu-west-1:123456789012:x"}}`,
+		},
+		refused: []string{
+			`{deadLetter: {maxReceiveCount: 1}}`, `{deadLetter: {maxReceiveCount: 1, queue: {}, channelRef: {name: a}}}`,
+			`{deadLetter: {maxReceiveCount: 1, queue: {}, arn: "arn:aws:sqs:eu-west-1:123456789012:x"}}`,
+		},
+	},
+	{
+		rule:     rule{channel, ".spec.encryption", "kmsKeyID is required with type KMS"},
+		accepted: []string{`{encryption: {type: KMS, kmsKeyID: k}}`, `{encryption: {type: None}}`},
+		refused:  []string{`{encryption: {type: KMS}}`, `{encryption: {type: SQSManaged, kmsKeyID: k}}`, `{encryption: {type: None, kmsKeyID: k}}`},
+	},
+	{
+		rule:     rule{channel, ".spec.encryption", "dataKeyReuseSeconds goes with type KMS"},
+		accepted: []string{`{encryption: {type: KMS, kmsKeyID: k, dataKeyReuseSeconds: 60}}`}, refused: []string{`{encryption: {type: None, dataKeyReuseSeconds: 60}}`},
+	},
+	{
+		rule:     rule{channel, ".spec.extraAttributes", "an attribute's name is letters and digits"},
+		accepted: []string{`{extraAttributes: {` + strings.Repeat("a", 100) + `: x}}`, `{extraAttributes: {Next1: x}}`},
+		refused:  []string{`{extraAttributes: {` + strings.Repeat("a", 101) + `: x}}`, `{extraAttributes: {1Next: x}}`, `{extraAttributes: {"a.b": x}}`, `{extraAttributes: {"": x}}`},
+	},
+	{
+		rule:     rule{channel, ".spec.extraAttributes", "an attribute's value is at most 1024"},
+		accepted: []string{`{extraAttributes: {A: ` + strings.Repeat("a", 1024) + `}}`}, refused: []string{`{extraAttributes: {A: ` + strings.Repeat("a", 1025) + `}}`},
+	},
+	{
+		rule:     rule{channel, ".spec.extraAttributes", "has a field of its own"},
+		accepted: []string{`{extraAttributes: {Policies: x}}`},
+		refused: []string{
+			`{extraAttributes: {All: x}}`, `{extraAttributes: {VisibilityTimeout: "1"}}`, `{extraAttributes: {MessageRetentionPeriod: "60"}}`,
+			`{extraAttributes: {MaximumMessageSize: "1024"}}`, `{extraAttributes: {ReceiveMessageWaitTimeSeconds: "1"}}`, `{extraAttributes: {DelaySeconds: "1"}}`,
+			`{extraAttributes: {FifoQueue: "true"}}`, `{extraAttributes: {ContentBasedDeduplication: "true"}}`, `{extraAttributes: {DeduplicationScope: queue}}`,
+			`{extraAttributes: {FifoThroughputLimit: perQueue}}`, `{extraAttributes: {KmsMasterKeyId: k}}`, `{extraAttributes: {KmsDataKeyReusePeriodSeconds: "60"}}`,
+			`{extraAttributes: {SqsManagedSseEnabled: "false"}}`, `{extraAttributes: {Policy: "{}"}}`, `{extraAttributes: {RedrivePolicy: "{}"}}`,
+			`{extraAttributes: {RedriveAllowPolicy: "{}"}}`, `{extraAttributes: {QueueArn: x}}`,
+		},
+	},
+	{
+		rule:     rule{channel, ".spec.fifo", "needs deduplicationScope MessageGroup"},
+		accepted: []string{`{fifo: {throughputLimit: PerMessageGroupID, deduplicationScope: MessageGroup}}`, `{fifo: {throughputLimit: PerQueue}}`},
+		refused:  []string{`{fifo: {throughputLimit: PerMessageGroupID}}`, `{fifo: {throughputLimit: PerMessageGroupID, deduplicationScope: Queue}}`},
+	},
 
-	{name: "p", kind: "QueueProvider", spec: `{namespaces: {from: All}, region: eu-west-1, endpoint: "https://vpce-1.sqs.eu-west-1.vpce.amazonaws.com", allowedQueueNames: ["legacy-*", "${namespace}_*"], namePrefix: rq}`},
-	{name: "p-same", kind: "QueueProvider", spec: `{namespaces: {from: Same}}`, want: "from is All or Selector"},
-	{name: "p-selector", kind: "QueueProvider", spec: `{namespaces: {from: Selector}}`, want: "selector is required"},
-	{name: "p-endpoint", kind: "QueueProvider", spec: `{namespaces: {from: All}, endpoint: "ftp://x"}`, want: "http or https"},
-	{name: "p-prefix", kind: "QueueProvider", spec: `{namespaces: {from: All}, namePrefix: a_b}`, want: "namePrefix"},
-	{name: "p-pattern", kind: "QueueProvider", spec: `{namespaces: {from: All}, allowedQueueNames: ["a b"]}`, want: "allowedQueueNames"},
-	{name: "p-region", kind: "QueueProvider", spec: `{namespaces: {from: All}, region: a}`, update: `{namespaces: {from: All}, region: b}`, wantUpdate: "region is immutable"},
-	{name: "p-endpoint-change", kind: "QueueProvider", spec: `{namespaces: {from: All}, endpoint: "https://a"}`, update: `{namespaces: {from: All}, endpoint: "https://b"}`, wantUpdate: "endpoint is immutable"},
-	{name: "p-endpoint-add", kind: "QueueProvider", spec: `{namespaces: {from: All}}`, update: `{namespaces: {from: All}, endpoint: "https://b"}`, wantUpdate: "cannot be added or removed"},
-	{name: "p-role-change", kind: "QueueProvider", spec: `{namespaces: {from: All}, roleARN: "arn:aws:iam::111122223333:role/a"}`, update: `{namespaces: {from: All}, roleARN: "arn:aws:iam::444422223333:role/a"}`, wantUpdate: "roleARN is immutable"},
-	{name: "p-region-add", kind: "QueueProvider", spec: `{namespaces: {from: All}}`, update: `{namespaces: {from: All}, region: b}`, wantUpdate: "cannot be added or removed"},
-	{name: "p-prefix-change", kind: "QueueProvider", spec: `{namespaces: {from: All}, namePrefix: a}`, update: `{namespaces: {from: All}, namePrefix: b}`, wantUpdate: "namePrefix is immutable"},
+	{rule: rule{host, "", "the name must be a DNS label"}, name: "a.b", refused: []string{`{}`}},
+	{rule: rule{host, "", "the name must be a DNS label"}, name: "a-b", accepted: []string{`{}`}},
+	{rule: rule{host, ".spec", "identity is immutable"}, from: `{}`, accepted: []string{`{identity: Pod}`}, refused: []string{`{identity: Stable}`}},
+	{rule: rule{host, ".spec", "identity is immutable"}, from: `{identity: Stable}`, refused: []string{`{}`}},
+	{rule: rule{host, ".spec", "providerRef cannot be added or removed"}, from: `{providerRef: {name: a}}`, accepted: []string{`{providerRef: {name: a}, drainSeconds: 1}`}, refused: []string{`{}`}},
+	{rule: rule{host, ".spec.providerRef", "providerRef is immutable"}, from: `{providerRef: {name: a}}`, accepted: []string{`{providerRef: {name: a}, drainSeconds: 1}`}, refused: []string{`{providerRef: {name: b}}`}},
+	{
+		rule:     rule{host, ".spec", "at least five times heartbeat.intervalSeconds"},
+		accepted: []string{`{idleRetentionSeconds: 60, heartbeat: {intervalSeconds: 12}}`, `{idleRetentionSeconds: 300}`, `{heartbeat: {intervalSeconds: 120}}`},
+		refused:  []string{`{idleRetentionSeconds: 60, heartbeat: {intervalSeconds: 13}}`, `{idleRetentionSeconds: 299}`, `{heartbeat: {intervalSeconds: 121}}`},
+	},
+	{
+		rule:     rule{host, ".spec", "messageRetentionSeconds must be at least idleRetentionSeconds"},
+		accepted: []string{`{identity: Stable, queue: {messageRetentionSeconds: 600}}`, `{identity: Stable, idleRetentionSeconds: 300, queue: {messageRetentionSeconds: 300}}`, `{queue: {messageRetentionSeconds: 60}}`},
+		refused:  []string{`{identity: Stable, queue: {messageRetentionSeconds: 599}}`, `{identity: Stable, idleRetentionSeconds: 300, queue: {messageRetentionSeconds: 299}}`},
+	},
+	{rule: rule{host, ".spec.encryption", "kmsKeyID is required with type KMS"}, accepted: []string{`{encryption: {type: KMS, kmsKeyID: k}}`}, refused: []string{`{encryption: {type: KMS}}`, `{encryption: {type: SQSManaged, kmsKeyID: k}}`}},
+	{rule: rule{host, ".spec.encryption", "dataKeyReuseSeconds goes with type KMS"}, accepted: []string{`{encryption: {type: KMS, kmsKeyID: k, dataKeyReuseSeconds: 60}}`}, refused: []string{`{encryption: {type: None, dataKeyReuseSeconds: 60}}`}},
 
-	{name: "q", kind: "ReplyQueue", spec: record, update: strings.Replace(record, "drainSeconds: 0", "drainSeconds: 1", 1), wantUpdate: "a ReplyQueue is a record and immutable"},
+	{
+		rule:     rule{qp, ".spec", "region, endpoint, roleARN and namePrefix cannot be added or removed"},
+		from:     `{namespaces: {from: All}}`,
+		accepted: []string{`{namespaces: {from: All}, allowPolicies: true}`},
+		refused: []string{
+			allOf + `, region: b}`, allOf + `, endpoint: "https://b"}`, allOf + `, namePrefix: a}`, allOf + `, roleARN: "arn:aws:iam::111122223333:role/a"}`,
+		},
+	},
+	{
+		rule: rule{qp, ".spec", "region, endpoint, roleARN and namePrefix cannot be added or removed"},
+		from: allOf + `, region: b, endpoint: "https://b", namePrefix: a}`, refused: []string{allOf + `, endpoint: "https://b", namePrefix: a}`},
+	},
+	{rule: rule{qp, ".spec.region", "region is immutable"}, from: allOf + `, region: a}`, accepted: []string{allOf + `, region: a, allowPolicies: true}`}, refused: []string{allOf + `, region: b}`}},
+	{rule: rule{qp, ".spec.endpoint", "endpoint is immutable"}, from: allOf + `, endpoint: "https://a"}`, accepted: []string{allOf + `, endpoint: "https://a", allowPolicies: true}`}, refused: []string{allOf + `, endpoint: "https://b"}`}},
+	{
+		rule:     rule{qp, ".spec.endpoint", "endpoint must be an http or https URL"},
+		accepted: []string{allOf + `, endpoint: "https://vpce-1.sqs.eu-west-1.vpce.amazonaws.com"}`, allOf + `, endpoint: "http://localhost:4566"}`},
+		refused:  []string{allOf + `, endpoint: "ftp://x"}`, allOf + `, endpoint: "sqs.eu-west-1.amazonaws.com"}`},
+	},
+	{rule: rule{qp, ".spec.namePrefix", "namePrefix is immutable"}, from: allOf + `, namePrefix: a}`, accepted: []string{allOf + `, namePrefix: a, allowPolicies: true}`}, refused: []string{allOf + `, namePrefix: b}`}},
+	{
+		rule: rule{qp, ".spec.roleARN", "roleARN is immutable"}, from: allOf + `, roleARN: "arn:aws:iam::111122223333:role/a"}`,
+		accepted: []string{allOf + `, roleARN: "arn:aws:iam::111122223333:role/a", allowPolicies: true}`}, refused: []string{allOf + `, roleARN: "arn:aws:iam::444422223333:role/a"}`},
+	},
+	{rule: rule{qp, ".spec.namespaces", "from is All or Selector"}, accepted: []string{`{namespaces: {from: All}}`, `{namespaces: {from: Selector, selector: {}}}`}, refused: []string{`{namespaces: {from: Same}}`}},
+	{
+		rule:     rule{qp, ".spec.namespaces", "selector is required with from: Selector"},
+		accepted: []string{`{namespaces: {from: Selector, selector: {matchLabels: {a: b}}}}`}, refused: []string{`{namespaces: {from: Selector}}`, `{namespaces: {from: All, selector: {}}}`},
+	},
+
+	{rule: rule{rq, ".spec", "a ReplyQueue is a record and immutable"}, from: record, accepted: []string{record}, refused: []string{strings.Replace(record, "drainSeconds: 0", "drainSeconds: 1", 1)}},
+
+	tagged(channel, ".spec.tags", tagKey), tagged(channel, ".spec.tags", tagValue), tagged(channel, ".spec.tags", tagRule),
+	tagged(host, ".spec.tags", tagKey), tagged(host, ".spec.tags", tagValue), tagged(host, ".spec.tags", tagRule),
+	tagged(qp, ".spec.defaultTags", tagKey), tagged(qp, ".spec.defaultTags", tagValue), tagged(qp, ".spec.defaultTags", tagRule),
+	tagged(rq, ".spec.tags", tagKey), tagged(rq, ".spec.tags", tagValue), tagged(rq, ".spec.tags", tagRule),
+}
+
+// tagged is a case of one of the rules on tags, which four kinds share.
+func tagged(kind, path, message string) ruleCase {
+	frame := map[string]string{
+		channel: `{tags: {%}}`, host: `{tags: {%}}`, qp: `{namespaces: {from: All}, defaultTags: {%}}`, rq: strings.TrimSuffix(record, "}") + `, tags: {%}}`,
+	}[kind]
+	all := func(tags ...string) []string {
+		specs := make([]string, len(tags))
+		for i, tag := range tags {
+			specs[i] = strings.Replace(frame, "%", tag, 1)
+		}
+		return specs
+	}
+	c := ruleCase{rule: rule{kind, path, message}}
+	switch message {
+	case tagKey:
+		c.accepted, c.refused = all(strings.Repeat("k", 128)+": v"), all(strings.Repeat("k", 129)+": v", `"": v`)
+	case tagValue:
+		c.accepted, c.refused = all("k: "+strings.Repeat("v", 256), `k: ""`), all("k: "+strings.Repeat("v", 257))
+	case tagRule:
+		c.accepted = all("kubernetes: v", "awsome: v", "replyqueue.development: v", "team: v, Team: w")
+		c.refused = all(`"aws:x": v`, `"AWS:x": v`, "replyqueue.dev/cluster: v", "replyqueue.dev/adoptable-by: v", "ReplyQueue.dev/kind: v",
+			"kubernetes-pod-uid: v", "Kubernetes-Namespace: v", "__AmazonSQSVirtualQueuesClient: v", "__IdleQueueSweeper: v", "__idlequeue: v")
+	}
+	return c
 }
 
 const record = `{hostRef: {name: h}, podRef: {name: p, uid: u}, identity: Pod, heartbeat: Lease, providerRef: {name: default}, heartbeatIntervalSeconds: 60, idleRetentionSeconds: 600, drainSeconds: 0}`
 
-// TestValidation offers every rule of the CRDs an object to accept and one to refuse, on a real API server.
-func TestValidation(t *testing.T) {
-	c := startAPIServer(t)
-	for _, o := range objects {
-		t.Run(o.kind+"/"+o.name, func(t *testing.T) {
-			u := o.unstructured(t, o.spec)
-			err := c.Create(context.Background(), u)
-			expect(t, err, o.want)
-			if err != nil || o.update == "" {
-				return
+// TestRules holds every CEL rule of the CRDs against what it must let pass and what it must refuse, on a real API
+// server, and fails for a rule that has not both.
+func TestRules(t *testing.T) {
+	c := apiServer(t)
+	ctx := context.Background()
+	rules, _ := readCRDs(t)
+	accepted, refused := map[rule]int{}, map[rule]int{}
+	for _, tc := range ruleCases {
+		about := theRule(t, rules, tc.rule)
+		t.Run(tc.kind+tc.path+" "+tc.message, func(t *testing.T) {
+			offer := func(spec string) error {
+				u := manifest(t, tc.kind, tc.name, spec)
+				if tc.from == "" {
+					return c.Create(ctx, u, client.DryRunAll)
+				}
+				before := manifest(t, tc.kind, tc.name, tc.from)
+				if err := c.Create(ctx, before); err != nil {
+					t.Fatal(err)
+				}
+				defer func() {
+					if err := c.Delete(ctx, before); err != nil {
+						t.Error(err)
+					}
+				}()
+				u.SetName(before.GetName())
+				u.SetResourceVersion(before.GetResourceVersion())
+				return c.Update(ctx, u, client.DryRunAll)
 			}
-			u.Object["spec"] = o.unstructured(t, o.update).Object["spec"]
-			expect(t, c.Update(context.Background(), u), o.wantUpdate)
+			for _, spec := range tc.accepted {
+				if err := offer(spec); err != nil {
+					t.Errorf("%s is refused: %v", spec, err)
+				} else {
+					accepted[about]++
+				}
+			}
+			for _, spec := range tc.refused {
+				if checkRefusal(t, spec, offer(spec), about.path, about.message) {
+					refused[about]++
+				}
+			}
 		})
 	}
+	// The status is the operator's to write; TestClosingIsIrreversible shows its one rule.
+	for _, r := range rules {
+		if r.path != ".status" && (accepted[r] == 0 || refused[r] == 0) {
+			t.Errorf("%s%s: %q has %d accepted and %d refused specs, and needs one of each", r.kind, r.path, r.message, accepted[r], refused[r])
+		}
+	}
+}
+
+// theRule is the one rule at the path whose message contains the words.
+func theRule(t *testing.T, rules []rule, about rule) rule {
+	t.Helper()
+	var found []rule
+	for _, r := range rules {
+		if r.kind == about.kind && r.path == about.path && strings.Contains(r.message, about.message) {
+			found = append(found, r)
+		}
+	}
+	if len(found) != 1 {
+		t.Fatalf("%d rules of %s%s say %q", len(found), about.kind, about.path, about.message)
+	}
+	return found[0]
+}
+
+var index = regexp.MustCompile(`\[[^]]*\]`)
+
+// checkRefusal reports whether err refuses a spec for one reason alone: at the path, in the words.
+func checkRefusal(t *testing.T, spec string, err error, path, words string) bool {
+	t.Helper()
+	causes := causes(err)
+	if len(causes) == 0 {
+		t.Errorf("%s is not refused with %q: %v", spec, words, err)
+		return false
+	}
+	// A second cause says that CEL rules were not looked at, since the schema was violated already.
+	if len(causes) != 1 || !strings.Contains(causes[0].Message, words) || fieldOf(causes[0]) != path {
+		t.Errorf("%s is refused with %v, want %q at %q alone", spec, causes, words, path)
+		return false
+	}
+	return true
+}
+
+// causes are what the API server names in a refusal.
+func causes(err error) []metav1.StatusCause {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || status.Status().Details == nil {
+		return nil
+	}
+	return status.Status().Details.Causes
+}
+
+// fieldOf is a cause's field as a path of the schema.
+func fieldOf(cause metav1.StatusCause) string {
+	if cause.Field == "<nil>" || cause.Field == "" {
+		return ""
+	}
+	return "." + index.ReplaceAllString(cause.Field, "[*]")
 }
 
 // TestClosingIsIrreversible shows that no write can open a closed reply queue again.
 func TestClosingIsIrreversible(t *testing.T) {
-	c := startAPIServer(t)
+	c := apiServer(t)
 	ctx := context.Background()
 	q := &v1alpha1.ReplyQueue{}
-	u := object{name: "closing", kind: "ReplyQueue"}.unstructured(t, record)
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, q); err != nil {
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(manifest(t, rq, "closing", record).Object, q); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Create(ctx, q); err != nil {
@@ -123,67 +316,75 @@ func TestClosingIsIrreversible(t *testing.T) {
 	if err := c.Status().Update(ctx, q); err != nil {
 		t.Fatal(err)
 	}
-	reopened := q.DeepCopy()
+	reopened, rewritten := q.DeepCopy(), q.DeepCopy()
 	reopened.Status.Closing = nil
-	expect(t, c.Status().Update(ctx, reopened), "closing is irreversible")
-	rewritten := q.DeepCopy()
 	rewritten.Status.Closing.Reason = v1alpha1.ClosePodGone
-	expect(t, c.Status().Update(ctx, rewritten), "closing is irreversible")
+	for _, changed := range []*v1alpha1.ReplyQueue{reopened, rewritten} {
+		checkRefusal(t, "status", c.Status().Update(ctx, changed), ".status", "closing is irreversible")
+	}
+	q.Status.QueueURL = "https://sqs/1/q"
+	if err := c.Status().Update(ctx, q); err != nil {
+		t.Errorf("the rest of a closed queue's status is refused: %v", err)
+	}
 }
 
-func (o object) unstructured(t *testing.T, spec string) *unstructured.Unstructured {
+// manifest is an object with a spec in YAML. Without a name it gets one of its own when it is created.
+func manifest(t *testing.T, kind, name, spec string) *unstructured.Unstructured {
 	t.Helper()
 	u := &unstructured.Unstructured{}
-	var fields any
-	if err := yaml.Unmarshal([]byte(strings.ReplaceAll(spec, "\t", " ")), &fields); err != nil {
+	var content any
+	if err := yaml.Unmarshal([]byte(strings.ReplaceAll(spec, "\t", " ")), &content); err != nil {
 		t.Fatalf("%s: %v", spec, err)
 	}
-	u.Object = map[string]any{"spec": fields}
+	u.Object = map[string]any{"spec": content}
 	u.SetAPIVersion(v1alpha1.GroupVersion.String())
-	u.SetKind(o.kind)
-	u.SetName(o.name)
-	if o.kind != "QueueProvider" {
+	u.SetKind(kind)
+	u.SetName(name)
+	if name == "" {
+		u.SetGenerateName("t-")
+	}
+	if kind != qp {
 		u.SetNamespace("default")
 	}
 	return u
 }
 
-func expect(t *testing.T, err error, want string) {
+// apiServer is a client of the API server that this package's tests share.
+func apiServer(t *testing.T) client.Client {
 	t.Helper()
-	switch {
-	case want == "" && err != nil:
-		t.Fatalf("refused: %v", err)
-	case want != "" && err == nil:
-		t.Fatalf("accepted, but should be refused with %q", want)
-	case want != "" && !strings.Contains(err.Error(), want):
-		t.Fatalf("refused with %v, want %q", err, want)
-	}
-}
-
-func startAPIServer(t *testing.T) client.Client {
-	t.Helper()
-	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
-		t.Fatal("KUBEBUILDER_ASSETS is not set: run `make test`, or `make controlplane` and name its folder")
-	}
-	env := &envtest.Environment{CRDDirectoryPaths: []string{"../../config/crd/bases"}, ErrorIfCRDPathMissing: true}
-	config, err := env.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{v1alpha1.AddToScheme, corev1.AddToScheme} {
-		if err := add(scheme); err != nil {
-			t.Fatal(err)
-		}
-	}
-	c, err := client.New(config, client.Options{Scheme: scheme})
+	c, err := shared()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
+}
+
+var control *envtest.Environment
+
+var shared = sync.OnceValues(func() (client.Client, error) {
+	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
+		return nil, errors.New("KUBEBUILDER_ASSETS is not set: run `make test`, or `make controlplane` and name its folder")
+	}
+	control = &envtest.Environment{CRDDirectoryPaths: []string{crdFolder}, ErrorIfCRDPathMissing: true}
+	config, err := control.Start()
+	if err != nil {
+		return nil, err
+	}
+	config.QPS = -1
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		return nil, err
+	}
+	return client.New(config, client.Options{Scheme: scheme})
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if control != nil {
+		if err := control.Stop(); err != nil {
+			println("could not stop the API server:", err.Error())
+			code = max(code, 1)
+		}
+	}
+	os.Exit(code)
 }
