@@ -69,7 +69,11 @@ func newOurCaller(s spec, client *sqs.Client) (*ourCaller, error) {
 }
 
 func login(s spec) []rpcclient.Option {
-	return []rpcclient.Option{rpcclient.WithChannels(rpcclient.ChannelConfig{Name: "login", URL: queueURL(s.URL, requestQueue)})}
+	opts := []rpcclient.Option{rpcclient.WithChannels(rpcclient.ChannelConfig{Name: "login", URL: queueURL(s.URL, requestQueue)})}
+	if s.Row == "packed" {
+		opts = append(opts, rpcclient.WithPackedReplies())
+	}
+	return opts
 }
 
 func (c *ourCaller) run(ctx context.Context, d time.Duration) ([]time.Duration, int) {

@@ -138,6 +138,9 @@ func (c *call) prepare(codec string, payload []byte, cc callConfig) *Error {
 	if codec != JSON.Name() {
 		env.Codec = codec
 	}
+	if c.requester.cfg.packedReplies {
+		env.Accept = acceptPacks
+	}
 	stamp, err := newRequestStamp(&env)
 	if err != nil {
 		return c.failure(Internal, NotSent, err, "encode the envelope: %v", err)

@@ -31,6 +31,7 @@ type config struct {
 	cacheBytes    int
 	drainTimeout  time.Duration
 	maxPollers    int
+	packedReplies bool
 }
 
 // Defaults of the options.
@@ -154,3 +155,9 @@ func WithDrainTimeout(d time.Duration) Option { return func(c *config) { c.drain
 
 // WithMaxPollers bounds the long polls at one queue, for both sides; the default is 4.
 func WithMaxPollers(n int) Option { return func(c *config) { c.maxPollers = max(1, n) } }
+
+// WithPackedReplies lets responders answer with several replies in one SQS message, up to 64 KiB, SQS's
+// billing unit, for requesters. A busy requester then needs up to half as many SQS requests; a lone reply
+// still comes at once, and by itself. Responders that do not know packs ignore it. What is lost in the
+// network is lost for all replies of a message, until it comes again after 5 s.
+func WithPackedReplies() Option { return func(c *config) { c.packedReplies = true } }

@@ -36,52 +36,102 @@ func (q *replyQueue) poll(ctx context.Context) (full bool, err error) {
 	if len(msgs) == 0 {
 		return false, nil
 	}
-	q.dispatch(msgs, at, date)
-	return len(msgs) == maxBatch, nil
+	return q.dispatch(msgs, at, date) >= maxBatch, nil
+}
+
+// arrived is one reply of a receive.
+type arrived struct {
+	packed
+	message int // index of the message that brought it
+}
+
+// unfold lists the replies that messages bring, and whether each message is a pack.
+func (q *replyQueue) unfold(msgs []types.Message) (all []arrived, packs [maxBatch]bool) {
+	all = make([]arrived, 0, len(msgs))
+	for i := range msgs {
+		m := &msgs[i]
+		if !isPack(m) {
+			all = append(all, arrived{message: i, packed: packed{
+				id: attribute(m, attributeVirtualQueue), envelope: attribute(m, attributeEnvelope), body: deref(m.Body),
+			}})
+			continue
+		}
+		packs[i] = true
+		replies, malformed := unpack(deref(m.Body))
+		for _, reply := range replies {
+			all = append(all, arrived{packed: reply, message: i})
+		}
+		q.r.cfg.stats.packs.Add(1)
+		q.r.cfg.stats.packedReplies.Add(int64(len(replies)))
+		q.r.cfg.stats.foreign.Add(int64(malformed)) // they can be nobody's
+	}
+	return all, packs
 }
 
 // dispatch delivers what calls wait for, and deals with the rest. A call is removed from the pending
-// map before its answer is sent, so that the first reply wins and any other is a stray.
-func (q *replyQueue) dispatch(msgs []types.Message, at, date time.Time) {
+// map before its answer is sent, so that the first reply wins and any other is a stray. A message is
+// deleted when everything it brought is dealt with.
+func (q *replyQueue) dispatch(msgs []types.Message, at, date time.Time) (replies int) {
 	r := q.r
-	var waiting [maxBatch]*call
-	var ids [maxBatch]string
-	for i := range msgs {
-		ids[i] = attribute(&msgs[i], attributeVirtualQueue)
-	}
+	var ours [maxBatch]bool // the message brought something for this process
+	all, packs := q.unfold(msgs)
+	waiting := make([]*call, len(all))
 	r.mu.Lock()
-	for i := range msgs {
-		if c, ok := r.pending[ids[i]]; ok && c.queue == q {
+	for i := range all {
+		if c, ok := r.pending[all[i].id]; ok && c.queue == q {
 			r.forget(c)
 			waiting[i] = c
 		}
 	}
 	r.mu.Unlock()
 
+	for i := range all {
+		a := &all[i]
+		if c := waiting[i]; c != nil {
+			ours[a.message] = true
+			c.done <- answer{body: a.body, envelope: a.envelope}
+		} else if hasNonce(a.id, r.nonce) {
+			ours[a.message] = true
+		}
+	}
 	var back []visibilityChange
+	var kept [maxBatch]bool
+	var deliveries [maxBatch]delivery
 	for i := range msgs {
-		m := &msgs[i]
-		d := newDelivery(m, at, date)
+		d := newDelivery(&msgs[i], at, date)
 		if d.count == 1 && !d.firstReceive.IsZero() {
 			r.clock.observe(d.firstReceive, at)
 		}
-		if c := waiting[i]; c != nil {
-			c.done <- answer{body: deref(m.Body), envelope: attribute(m, attributeEnvelope)}
-			q.settler.delete(deref(m.ReceiptHandle))
+		deliveries[i] = d
+	}
+	for i := range all {
+		if waiting[i] == nil {
+			n := all[i].message
+			// A pack is put back whole or not at all: not when part of it was for this process.
+			if q.stray(all[i].id, deliveries[n], !(packs[n] && ours[n])) {
+				kept[n] = true
+			}
+		}
+	}
+	for i := range msgs {
+		handle := deref(msgs[i].ReceiptHandle)
+		if !kept[i] {
+			q.settler.delete(handle)
 			continue
 		}
-		if change, ok := q.stray(m, ids[i], d); ok {
-			back = append(back, change)
-		}
+		back = append(back, visibilityChange{
+			handle: handle, d: min(foreignBackoffLimit, time.Second<<min(max(deliveries[i].count-1, 0), 10)),
+		})
 	}
 	if len(back) > 0 {
 		r.wg.Go(func() { q.settler.changeVisibility(back) })
 	}
+	return len(all)
 }
 
-// stray deals with a reply that no call waits for: one of ours is late or a copy and is deleted; one of
-// another process is put back while it is young.
-func (q *replyQueue) stray(m *types.Message, id string, d delivery) (back visibilityChange, ok bool) {
+// stray deals with a reply that no call waits for: one of ours is late or a copy and is dropped; one of
+// another process is left in the queue while it is young, if it may be. kept reports that.
+func (q *replyQueue) stray(id string, d delivery, mayKeep bool) (kept bool) {
 	r := q.r
 	s := StrayReply{Late: hasNonce(id, r.nonce), Age: d.age(&r.clock, d.local)}
 	if id != "" && len(r.hooks.stray) > 0 {
@@ -91,21 +141,14 @@ func (q *replyQueue) stray(m *types.Message, id string, d delivery) (back visibi
 	case s.Late:
 		r.cfg.stats.late.Add(1)
 		s.Dropped = true
-	case id != "" && s.Age < r.cfg.foreignGrace:
+	case mayKeep && id != "" && s.Age < r.cfg.foreignGrace:
 		r.cfg.stats.putBack.Add(1)
-		back = visibilityChange{
-			handle: deref(m.ReceiptHandle),
-			d:      min(foreignBackoffLimit, time.Second<<min(max(d.count-1, 0), 10)),
-		}
 	default:
 		r.cfg.stats.foreign.Add(1)
 		s.Dropped = true
 	}
-	if s.Dropped {
-		q.settler.delete(deref(m.ReceiptHandle))
-	}
 	r.hooks.onStray(s)
-	return back, !s.Dropped
+	return !s.Dropped
 }
 
 // missingQueue tells a deleted queue from one that is not known everywhere yet.

@@ -87,6 +87,8 @@ type replyMessage struct {
 	content    replyContent
 	reserve    int
 	deadline   time.Time // zero: none known
+	pack       bool      // the requester takes packed replies
+	packed     string    // the line of a pack, once rendered
 	failedOver bool
 	out        outgoing
 	done       func(err error)
@@ -95,7 +97,7 @@ type replyMessage struct {
 func (m *replyMessage) size() int { return m.content.bytes() + m.reserve }
 
 func (m *replyMessage) entry(now time.Time) (types.SendMessageBatchRequestEntry, bool) {
-	if !m.deadline.IsZero() && now.After(m.deadline) {
+	if m.expired(now) {
 		return types.SendMessageBatchRequestEntry{}, false
 	}
 	e := types.SendMessageBatchRequestEntry{MessageBody: &m.content.body}
@@ -113,10 +115,29 @@ func (m *replyMessage) entry(now time.Time) (types.SendMessageBatchRequestEntry,
 
 func (m *replyMessage) sent(err error, _ bool) { m.done(err) }
 
+func (m *replyMessage) expired(now time.Time) bool {
+	return !m.deadline.IsZero() && now.After(m.deadline)
+}
+
+func (m *replyMessage) packKey() string {
+	if !m.pack {
+		return ""
+	}
+	return packKey(m.content.virtual)
+}
+
+func (m *replyMessage) line() string {
+	if m.packed == "" {
+		m.packed = packLine(m.content.virtual, m.content.envelope, m.content.body)
+	}
+	return m.packed
+}
+
 // replySenders are the senders to requesters' reply queues.
 type replySenders struct {
-	ctx context.Context
-	api *queueAPI
+	ctx     context.Context
+	api     *queueAPI
+	reserve int
 
 	mu      sync.Mutex
 	senders map[string]*sender
@@ -140,6 +161,7 @@ func (r *replySenders) to(url string) *sender {
 		}
 	}
 	s := newSender(r.ctx, r.api, url)
+	s.reserve = r.reserve
 	r.senders[url] = s
 	return s
 }

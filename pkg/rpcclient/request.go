@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/maphash"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
@@ -14,6 +15,7 @@ import (
 type request struct {
 	peer     Peer
 	native   bool // carries an envelope of ours
+	packs    bool // the requester takes packed replies
 	method   string
 	handler  handler
 	payload  []byte
@@ -124,6 +126,7 @@ func (s *channelServer) admit(m *types.Message, d delivery, now time.Time) *requ
 		}
 		q.info.id, q.info.Attempt, q.info.metadata = env.CallID, env.Attempt, env.Metadata
 		q.method, q.budget = env.Method, time.Duration(env.BudgetMS)*time.Millisecond
+		q.packs = q.peer == PeerNative && slices.Contains(env.Accept, featurePack)
 	} else {
 		q.info.id = q.to.virtual
 		q.method, q.budget = r.cfg.defaultMethod, r.cfg.defaultBudget

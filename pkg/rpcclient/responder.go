@@ -56,7 +56,7 @@ func NewResponder(client *sqs.Client, opts ...Option) (*Responder, error) {
 	}
 	r.api = newQueueAPI(client, cfg.stats, r.hooks)
 	r.work, r.stop = context.WithCancel(context.Background())
-	r.replies = &replySenders{ctx: r.work, api: r.api, senders: map[string]*sender{}}
+	r.replies = &replySenders{ctx: r.work, api: r.api, reserve: cfg.reserve, senders: map[string]*sender{}}
 	for i := range cfg.channels {
 		s, err := newChannelServer(r, cfg.channels[i])
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,18 +30,21 @@ const (
 // sender sends messages to one queue in self-clocked batches: an entry leaves at once when nothing is
 // in flight to the queue; otherwise entries gather until there are ten, or 1 MiB, or what is in flight
 // has returned, or the oldest has waited for 1.5 times the usual send (20 ms at most), so that one slow
-// batch holds nobody up. An idle queue costs no latency, and a busy one few requests.
+// batch holds nobody up. An idle queue costs no latency, and a busy one few requests. Messages that may
+// be packed go by the same clock, as many as fit in an entry: there, 64 KiB are what ten are elsewhere.
 type sender struct {
-	ctx context.Context // ends when unsent messages no longer matter
-	api *queueAPI
-	url string
+	ctx     context.Context // ends when unsent messages no longer matter
+	api     *queueAPI
+	url     string
+	reserve int // bytes left free in a pack
 
 	mu       sync.Mutex
 	queue    []*outgoing
-	inFlight int           // flights, those that have not yet taken their entries included
-	taking   int           // flights that have not yet taken their entries
-	usual    time.Duration // moving average of a send's duration
-	timer    *time.Timer   // fires when the oldest entry has waited long enough
+	packable struct{ count, bytes int } // of queue: what may be packed
+	inFlight int                        // flights, those that have not yet taken their entries included
+	taking   int                        // flights that have not yet taken their entries
+	usual    time.Duration              // moving average of a send's duration
+	timer    *time.Timer                // fires when the oldest entry has waited long enough
 	flights  sync.WaitGroup
 }
 
@@ -54,6 +58,9 @@ type outgoing struct {
 	queuedAt time.Time
 }
 
+// parcel is what one entry of a batch carries: one message, or several packed.
+type parcel []*outgoing
+
 // outgoingMessage is what a sender sends.
 type outgoingMessage interface {
 	// size is the message's size as SQS counts it.
@@ -63,6 +70,24 @@ type outgoingMessage interface {
 	// sent is told the end, once, unless the message was abandoned: err is nil when SQS accepted it;
 	// notSent reports that SQS certainly did not.
 	sent(err error, notSent bool)
+}
+
+// packableMessage may share an entry with others of its kind.
+type packableMessage interface {
+	outgoingMessage
+	// packKey is what messages in one entry have in common; "": this one goes alone.
+	packKey() string
+	// line renders the message for a pack, the same each time.
+	line() string
+	// expired reports whether the message is no longer worth sending.
+	expired(now time.Time) bool
+}
+
+func keyOf(m outgoingMessage) string {
+	if p, ok := m.(packableMessage); ok {
+		return p.packKey()
+	}
+	return ""
 }
 
 type sendState uint8
@@ -87,6 +112,7 @@ func (s *sender) add(o *outgoing) {
 	}
 	o.queuedAt = time.Now()
 	s.queue = append(s.queue, o)
+	s.countPackable(o, 1)
 	s.schedule()
 }
 
@@ -112,8 +138,21 @@ func (s *sender) schedule() {
 	}
 }
 
-// full reports whether there is a whole batch that no flight is about to take.
-func (s *sender) full() bool { return len(s.queue)-s.taking*maxBatch >= maxBatch }
+// countPackable keeps the sums of what may be packed: 1 when o enters the queue, -1 when it leaves. It is
+// called with the lock held.
+func (s *sender) countPackable(o *outgoing, sign int) {
+	if keyOf(o.message) != "" {
+		s.packable.count += sign
+		s.packable.bytes += sign * (o.message.size() - s.reserve)
+	}
+}
+
+// full reports whether there is a whole batch, or a whole pack, that no flight is about to take.
+func (s *sender) full() bool {
+	taken := s.taking * maxBatch // entries that flights are about to take
+	return len(s.queue)-s.packable.count-taken >= maxBatch ||
+		s.packable.bytes >= (taken+1)*(maxPackBytes-s.reserve) || s.packable.count >= (taken+1)*maxPackEntries
+}
 
 func (s *sender) launch() {
 	s.inFlight++
@@ -165,97 +204,126 @@ func (s *sender) fly() {
 }
 
 // take removes the next batch from the queue. It is called with the lock held.
-func (s *sender) take() []*outgoing {
-	var batch []*outgoing
-	size, n := 0, 0
+func (s *sender) take() []parcel {
+	b := batchBuilder{room: maxPackBytes - packOverhead - s.reserve}
+	n := 0
 	for _, o := range s.queue {
-		if o.state == sendQueued {
-			if len(batch) == maxBatch || (len(batch) > 0 && size+o.message.size() > maxSQSBytes) {
-				break
-			}
-			if batch == nil {
-				batch = make([]*outgoing, 0, min(maxBatch, len(s.queue)))
-			}
-			size += o.message.size()
-			batch = append(batch, o)
+		if o.state == sendQueued && !b.add(o) {
+			break
 		}
+		s.countPackable(o, -1)
 		n++
 	}
 	rest := copy(s.queue, s.queue[n:])
 	clear(s.queue[rest:])
 	s.queue = s.queue[:rest]
-	return batch
+	return b.parcels
 }
 
 // deliver brings a batch to its end, whatever it takes.
-func (s *sender) deliver(batch []*outgoing) {
+func (s *sender) deliver(batch []parcel) {
 	for try := 1; ; try++ {
-		retry, alone := s.attempt(batch)
-		if alone {
-			for _, o := range retry {
-				s.deliver([]*outgoing{o})
-			}
-			return
+		retry, apart := s.attempt(batch)
+		for _, part := range apart {
+			s.deliverApart(part)
 		}
 		if len(retry) == 0 {
 			return
 		}
 		if try == sendAttempts || !sleep(s.ctx, backoff(try, sendBackoffLimit)) {
-			s.finish(retry, false)
+			s.finishAll(retry, false)
 			return
 		}
 		batch = retry
 	}
 }
 
-// attempt sends a batch once, finishes the entries whose fate is decided, and returns those to try
-// again; alone: one of them spoils the batch, so each must go by itself.
-func (s *sender) attempt(batch []*outgoing) (retry []*outgoing, alone bool) {
+// deliverApart delivers a part of a batch by itself, so that what is wrong with one holds up no other.
+func (s *sender) deliverApart(part []parcel) {
+	s.mu.Lock()
+	s.inFlight++
+	s.mu.Unlock()
+	s.flights.Go(func() {
+		s.deliver(part)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.inFlight--
+		s.schedule()
+	})
+}
+
+// split takes a batch apart of which something was refused: its parcels each by themselves, or the
+// messages of its only one. nil: there is nothing to take apart.
+func split(batch []parcel) (apart [][]parcel) {
+	if len(batch) > 1 {
+		for i := range batch {
+			apart = append(apart, batch[i:i+1])
+		}
+		return apart
+	}
+	if len(batch) == 0 || len(batch[0]) == 1 {
+		return nil
+	}
+	singles := make([]parcel, len(batch[0]))
+	for i := range singles {
+		singles[i] = batch[0][i : i+1]
+	}
+	for part := range slices.Chunk(singles, maxBatch) {
+		apart = append(apart, part)
+	}
+	return apart
+}
+
+// attempt sends a batch once, finishes the messages whose fate is decided, and returns what to try again,
+// and what to try again apart.
+func (s *sender) attempt(batch []parcel) (retry []parcel, apart [][]parcel) {
 	now := time.Now()
 	entries := make([]types.SendMessageBatchRequestEntry, 0, len(batch))
-	flying := make([]*outgoing, 0, len(batch))
-	var stale []*outgoing
+	flying := make([]parcel, 0, len(batch))
+	var stale parcel
 	s.mu.Lock()
-	for _, o := range batch {
-		if o.state == sendAbandoned {
+	for _, p := range batch {
+		e, live, expired := render(p, now)
+		stale = append(stale, expired...)
+		if len(live) == 0 {
 			continue
 		}
-		e, ok := o.message.entry(now)
-		if !ok {
-			stale = append(stale, o)
-			continue
+		for _, o := range live {
+			o.state = sendFlying
 		}
 		e.Id = &batchIDs[len(entries)]
-		o.state = sendFlying
 		entries = append(entries, e)
-		flying = append(flying, o)
+		flying = append(flying, live)
 	}
 	s.mu.Unlock()
 	s.finish(stale, false)
 	if len(entries) == 0 {
-		return nil, false
+		return nil, nil
 	}
 
 	out, notSent, err := s.api.send(s.ctx, s.url, entries)
 	s.learn(time.Since(now))
 	if err != nil {
-		s.landed(flying, err, notSent)
-		switch {
-		case s.ctx.Err() == nil && !isPermanent(err):
-			return flying, false
-		case s.ctx.Err() == nil && len(flying) > 1 && !isMissingQueue(err) && !isDenied(err):
-			return flying, true
-		default:
-			s.finish(flying, false)
-			return nil, false
+		for _, p := range flying {
+			s.landed(p, err, notSent)
 		}
+		if s.ctx.Err() == nil && !isPermanent(err) {
+			return flying, nil
+		}
+		if s.ctx.Err() == nil && !isMissingQueue(err) && !isDenied(err) {
+			apart = split(flying)
+		}
+		if len(apart) == 0 {
+			s.finishAll(flying, false)
+		}
+		return nil, apart
 	}
 
 	var answered [maxBatch]bool
 	for i := range out.Successful {
 		if n := entryIndex(out.Successful[i].Id, len(flying)); n >= 0 && !answered[n] {
 			answered[n] = true
-			s.finish(flying[n:n+1], true)
+			s.finish(flying[n], true)
 		}
 	}
 	for i := range out.Failed {
@@ -265,22 +333,62 @@ func (s *sender) attempt(batch []*outgoing) (retry []*outgoing, alone bool) {
 			continue
 		}
 		answered[n] = true
-		entry, code := flying[n:n+1], deref(f.Code)
-		failure := &entryError{GenericAPIError: smithy.GenericAPIError{Code: code, Message: deref(f.Message)}, senderFault: f.SenderFault}
-		s.landed(entry, failure, f.SenderFault || isThrottleCode(code))
-		if f.SenderFault && !isThrottleCode(code) {
-			s.finish(entry, false)
-			continue
+		code := deref(f.Code)
+		refused := f.SenderFault && !isThrottleCode(code)
+		s.landed(flying[n], &entryError{GenericAPIError: smithy.GenericAPIError{Code: code, Message: deref(f.Message)}, senderFault: f.SenderFault},
+			f.SenderFault || isThrottleCode(code))
+		switch {
+		case !refused:
+			retry = append(retry, flying[n])
+		case len(flying[n]) > 1:
+			apart = append(apart, split(flying[n:n+1])...)
+		default:
+			s.finish(flying[n], false)
 		}
-		retry = append(retry, entry...)
 	}
 	for n, ok := range answered[:len(flying)] {
 		if !ok {
-			s.landed(flying[n:n+1], errNoWord, false)
+			s.landed(flying[n], errNoWord, false)
 			retry = append(retry, flying[n])
 		}
 	}
-	return retry, false
+	return retry, apart
+}
+
+// render makes an entry of what is left of a parcel at now. It is called with the sender's lock held.
+func render(p parcel, now time.Time) (e types.SendMessageBatchRequestEntry, live, expired parcel) {
+	if len(p) > 1 {
+		p, expired = alive(p, now)
+	}
+	switch {
+	case len(p) == 0 || p[0].state == sendAbandoned:
+		return e, nil, expired
+	case len(p) > 1:
+		lines := make([]string, len(p))
+		for i, o := range p {
+			lines[i] = o.message.(packableMessage).line()
+		}
+		return packEntry(lines), p, expired
+	}
+	e, ok := p[0].message.entry(now)
+	if !ok {
+		return e, nil, append(expired, p...)
+	}
+	return e, p, expired
+}
+
+// alive sorts out of a pack what was abandoned, and what is no longer worth sending.
+func alive(p parcel, now time.Time) (live, expired parcel) {
+	for _, o := range p {
+		switch {
+		case o.state == sendAbandoned:
+		case o.message.(packableMessage).expired(now):
+			expired = append(expired, o)
+		default:
+			live = append(live, o)
+		}
+	}
+	return live, expired
 }
 
 // entryError is one entry's failure in a batch that SQS answered.
@@ -296,7 +404,7 @@ func (e *entryError) Error() string {
 var errNoWord = errors.New("the answer of SQS does not mention the entry")
 
 // landed ends an attempt that failed.
-func (s *sender) landed(batch []*outgoing, err error, notSent bool) {
+func (s *sender) landed(batch parcel, err error, notSent bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, o := range batch {
@@ -310,8 +418,14 @@ func (s *sender) landed(batch []*outgoing, err error, notSent bool) {
 	}
 }
 
+func (s *sender) finishAll(batch []parcel, accepted bool) {
+	for _, p := range batch {
+		s.finish(p, accepted)
+	}
+}
+
 // finish tells the messages their end, unless they were abandoned.
-func (s *sender) finish(batch []*outgoing, accepted bool) {
+func (s *sender) finish(batch parcel, accepted bool) {
 	for _, o := range batch {
 		s.mu.Lock()
 		abandoned := o.state == sendAbandoned

@@ -262,7 +262,7 @@ func (s *channelServer) send(q *request, reply replyContent, situation Situation
 	r := s.r
 	r.unsettled.Add(1)
 	r.slots.replying(1)
-	m := &replyMessage{to: q.to, content: reply, reserve: r.cfg.reserve}
+	m := &replyMessage{to: q.to, content: reply, reserve: r.cfg.reserve, pack: q.packs}
 	if q.peer == PeerNative {
 		m.deadline = q.deadline
 	}

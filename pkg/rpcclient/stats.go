@@ -37,7 +37,7 @@ func (a Action) String() string {
 type Stats struct {
 	requests, entries, failures [actionCount]atomic.Int64
 
-	calls, ok, late, foreign, putBack atomic.Int64
+	calls, ok, late, foreign, putBack, packs, packedReplies atomic.Int64
 
 	received, served, refused, expired, duplicates, left atomic.Int64
 
@@ -66,6 +66,8 @@ type StatsSnapshot struct {
 	// ForeignReplies were for no call of this process and were dropped; PutBack counts the times such a
 	// reply was left for another reader of the queue.
 	ForeignReplies, PutBack int64
+	// Packs received, and PackedReplies in them.
+	Packs, PackedReplies int64
 
 	// Received requests of a responder; Served of them by a handler; Refused before one.
 	Received, Served, Refused int64
@@ -93,6 +95,7 @@ func (s *Stats) Snapshot() StatsSnapshot {
 	}
 	out.Calls, out.OK = s.calls.Load(), s.ok.Load()
 	out.LateReplies, out.ForeignReplies, out.PutBack = s.late.Load(), s.foreign.Load(), s.putBack.Load()
+	out.Packs, out.PackedReplies = s.packs.Load(), s.packedReplies.Load()
 	out.Received, out.Served, out.Refused = s.received.Load(), s.served.Load(), s.refused.Load()
 	out.Expired, out.Duplicates, out.Left = s.expired.Load(), s.duplicates.Load(), s.left.Load()
 	s.mu.Lock()
