@@ -21,6 +21,10 @@ func TestImportClosure(t *testing.T) {
 			"github.com/replyqueue/replyqueue/pkg/rpcclient",
 			"github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go",
 		},
+		"./rpcproto": {
+			"github.com/replyqueue/replyqueue/pkg/rpcclient", "google.golang.org/protobuf",
+			"github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go",
+		},
 		"./rpcenv": {
 			"github.com/replyqueue/replyqueue/pkg/rpcclient",
 			"github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go",
