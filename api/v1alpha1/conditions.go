@@ -17,6 +17,8 @@ const (
 	ConditionQueueReady = "QueueReady"
 	// ConditionDeadLetterReady surfaces on RequestChannels that have a dead-letter queue.
 	ConditionDeadLetterReady = "DeadLetterReady"
+	// ConditionBindingReady surfaces on RequestChannels with spec.binding: True when the Secret is there as asked for.
+	ConditionBindingReady = "BindingReady"
 	// ConditionDrifted surfaces, as True, from the moment the queue was found to differ from the spec until it is
 	// corrected.
 	ConditionDrifted = "Drifted"
@@ -77,6 +79,8 @@ const (
 	ReasonProviderNotAllowed = "ProviderNotAllowed"
 	// ReasonDeadLetterNotAllowed surfaces when the dead-letter queue named may not be used from this namespace.
 	ReasonDeadLetterNotAllowed = "DeadLetterNotAllowed"
+	// ReasonSecretNotOwned surfaces when the Secret that spec.binding names exists and is not the channel's.
+	ReasonSecretNotOwned = "SecretNotOwned"
 	// ReasonAccessDenied surfaces when AWS denies a request; the message holds AWS's words.
 	ReasonAccessDenied = "AccessDenied"
 	// ReasonKMSError surfaces when AWS KMS refuses the key; the message holds AWS's words.

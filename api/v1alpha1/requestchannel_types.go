@@ -200,7 +200,9 @@ type CallDefaults struct {
 
 // Binding asks for a Secret as a Provisioned Service of servicebinding.io offers it.
 type Binding struct {
-	// secretName is the Secret to write, in this namespace. A Secret that is not ours is never overwritten.
+	// secretName is the Secret to write, in this namespace, of type servicebinding.io/sqs and with the entries type (sqs),
+	// provider (aws), uri (the queue's URL), region and arn. It holds no credentials. A Secret of that name that exists and
+	// is not this channel's stalls the channel, and is left as it is.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -208,7 +210,6 @@ type Binding struct {
 }
 
 // RequestChannelSpec says what the request queue should be.
-// +kubebuilder:validation:XValidation:rule="!has(self.binding)",message="binding is reserved and not built yet: read the queue's URL, ARN and region from status"
 // +kubebuilder:validation:XValidation:rule="has(self.fifo) == has(oldSelf.fifo)",message="fifo cannot be added or removed: SQS cannot change a queue's type. Create another RequestChannel"
 // +kubebuilder:validation:XValidation:rule="has(self.queueName) == has(oldSelf.queueName)",message="queueName cannot be added or removed: create another RequestChannel"
 // +kubebuilder:validation:XValidation:rule="has(self.providerRef) == has(oldSelf.providerRef)",message="providerRef cannot be added or removed: create another RequestChannel"
@@ -291,8 +292,9 @@ type RequestChannelSpec struct {
 	// +optional
 	Suspend *bool `json:"suspend,omitempty"` //nolint:kubeapilinter // The field is a boolean wherever GitOps users meet it.
 
-	// binding is reserved for a Secret with the queue's coordinates, as a Provisioned Service. It is refused until it is
-	// built. Unset: none.
+	// binding asks for a Secret with the queue's coordinates, for workloads that are not injected: the channel is then a
+	// Provisioned Service of servicebinding.io, and a ServiceBinding can name it. The Secret goes with the channel, and
+	// when this is unset. Unset: none.
 	// +optional
 	Binding *Binding `json:"binding,omitempty"`
 }
@@ -322,7 +324,7 @@ type BindingStatus struct {
 // RequestChannelStatus says what the request queue is.
 // +kubebuilder:validation:MinProperties=1
 type RequestChannelStatus struct {
-	// conditions are Ready, and Reconciling or Stalled while true, and QueueReady, DeadLetterReady, Drifted.
+	// conditions are Ready, and Reconciling or Stalled while true, and QueueReady, DeadLetterReady, BindingReady, Drifted.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -410,7 +412,7 @@ type RequestChannelStatus struct {
 	// +kubebuilder:validation:MaxLength=256
 	LastHandledReconcileAt string `json:"lastHandledReconcileAt,omitempty"`
 
-	// binding names the Secret with the queue's coordinates.
+	// binding names the Secret with the queue's coordinates, while there is one.
 	// +optional
 	Binding *BindingStatus `json:"binding,omitempty"`
 }

@@ -62,7 +62,6 @@ var ruleCases = []ruleCase{
 		accepted: []string{`{managementPolicy: Observe}`, `{managementPolicy: Observe, deletionPolicy: Retain}`, `{managementPolicy: Manage, deletionPolicy: Delete}`},
 		refused:  []string{`{managementPolicy: Observe, deletionPolicy: Delete}`, `{managementPolicy: Observe, deletionPolicy: DeleteIfEmpty}`},
 	},
-	{rule: rule{channel, ".spec", "binding is reserved"}, accepted: []string{`{}`}, refused: []string{`{binding: {secretName: s}}`}},
 	{
 		rule:     rule{channel, ".spec.allowedCallers", "selector is required with from: Selector"},
 		accepted: []string{`{allowedCallers: {from: Selector, selector: {}}}`, `{allowedCallers: {from: All}}`},

@@ -98,7 +98,9 @@ func (r *RequestChannelReconciler) reconcilePresent(ctx context.Context, s *scop
 			return ctrl.Result{RequeueAfter: wait}, r.finish(ctx, s)
 		}
 		s.provider = provider
-		err = r.converge(ctx, s)
+		if err = r.converge(ctx, s); err == nil {
+			err = r.bind(ctx, s)
+		}
 	}
 	p := judge(s.channel, err)
 	if p == nil || !p.passing || !r.onlyLooked(s) {
@@ -172,7 +174,7 @@ func (r *RequestChannelReconciler) save(ctx context.Context, s *scope) error {
 		return nil
 	}
 	if err := r.Client.Status().Patch(ctx, s.channel, client.MergeFrom(s.written)); err != nil {
-		return fmt.Errorf("write status: %w", err)
+		return ofCluster(fmt.Errorf("write status: %w", err))
 	}
 	s.wrote()
 	return nil

@@ -38,16 +38,15 @@ func (r *RequestChannelReconciler) reconcileDeletion(ctx context.Context, s *sco
 		r.forget(channel.UID)
 		return ctrl.Result{}, nil
 	}
-	err := r.release(ctx, s)
-	if err != nil && channel.Annotations[v1alpha1.AnnotationForceDelete] == "true" && !errors.Is(err, context.Canceled) {
+	p := judge(channel, r.release(ctx, s))
+	if p != nil && p.inTheWay() && channel.Annotations[v1alpha1.AnnotationForceDelete] == "true" {
 		r.Recorder.Eventf(channel, nil, corev1.EventTypeWarning, EventQueueAbandoned, "Delete",
-			"%s is set: the queue is left behind in SQS (%s)", v1alpha1.AnnotationForceDelete, judge(channel, err).told())
-		err = nil
+			"%s is set: the queue is left behind in SQS (%s)", v1alpha1.AnnotationForceDelete, p.message)
+		p = nil
 	}
-	if err == nil {
+	if p == nil {
 		return ctrl.Result{}, r.letGo(ctx, s)
 	}
-	p := judge(channel, err)
 	if p.reason != "" {
 		message := p.message + fmt.Sprintf(". To leave the queue behind, annotate the channel with %s=true", v1alpha1.AnnotationForceDelete)
 		if p.stalled {
@@ -62,12 +61,10 @@ func (r *RequestChannelReconciler) reconcileDeletion(ctx context.Context, s *sco
 	return p.result()
 }
 
-// told is the message, or the cause's.
-func (p *pause) told() string {
-	if p.message == "" && p.cause != nil {
-		return p.cause.Error()
-	}
-	return p.message
+// inTheWay reports whether a deletion may have to be forced past this: SQS, or the provider, stands in its way. What
+// the API server says, and being throttled, goes by.
+func (p *pause) inTheWay() bool {
+	return p.reason != "" && p.reason != v1alpha1.ReasonThrottled && p.reason != v1alpha1.ReasonProgressing
 }
 
 func (r *RequestChannelReconciler) letGo(ctx context.Context, s *scope) error {

@@ -21,7 +21,8 @@ func (r *RequestChannelReconciler) provider(ctx context.Context, channel *v1alph
 	return provider, explained(err)
 }
 
-// explained turns the errors of Providers into pauses.
+// explained turns the errors of Providers into pauses. Providers never ask SQS, so what they do not name is the API
+// server's.
 func explained(err error) error {
 	switch {
 	case errors.Is(err, queue.ErrProviderNotFound):
@@ -31,7 +32,7 @@ func explained(err error) error {
 	case errors.Is(err, queue.ErrProviderInvalid):
 		return stalled(v1alpha1.ReasonProviderInvalid, "%v", err)
 	}
-	return err
+	return ofCluster(err)
 }
 
 func providerName(channel *v1alpha1.RequestChannel) string {
@@ -69,7 +70,7 @@ func (r *RequestChannelReconciler) oldestClaim(ctx context.Context, s *scope) er
 	}
 	var claims v1alpha1.RequestChannelList
 	if err := r.Client.List(ctx, &claims, client.MatchingFields{indexClaim: claimOf(s.channel)}); err != nil {
-		return fmt.Errorf("list claims to queue %s: %w", s.channel.Spec.QueueName, err)
+		return ofCluster(fmt.Errorf("list claims to queue %s: %w", s.channel.Spec.QueueName, err))
 	}
 	for i := range claims.Items {
 		if other := &claims.Items[i]; other.UID != s.channel.UID && older(other, s.channel) {
@@ -115,7 +116,7 @@ func (r *RequestChannelReconciler) deadLetterOfChannel(ctx context.Context, s *s
 	case apierrors.IsNotFound(err):
 		return "", waiting(slowRetry, v1alpha1.ReasonWaitingForDeadLetter, "%s: there is no RequestChannel %s in this namespace yet", field, name)
 	case err != nil:
-		return "", fmt.Errorf("get RequestChannel %s: %w", name, err)
+		return "", ofCluster(fmt.Errorf("get RequestChannel %s: %w", name, err))
 	case providerName(other) != providerName(s.channel):
 		return "", stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: RequestChannel %s uses another QueueProvider; SQS wants both queues in one account and region", field, name)
 	case (other.Spec.FIFO != nil) != (s.channel.Spec.FIFO != nil):

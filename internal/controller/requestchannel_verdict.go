@@ -43,6 +43,9 @@ type pause struct {
 // Error is the message.
 func (p *pause) Error() string { return p.message }
 
+// Unwrap is the cause.
+func (p *pause) Unwrap() error { return p.cause }
+
 func (p *pause) result() (ctrl.Result, error) {
 	if p.cause != nil {
 		return ctrl.Result{}, p.cause
@@ -56,6 +59,15 @@ func stalled(reason, format string, args ...any) error {
 
 func waiting(after time.Duration, reason, format string, args ...any) error {
 	return &pause{reason: reason, message: fmt.Sprintf(format, args...), after: after}
+}
+
+// ofCluster marks an error as the API server's, or the way to it: it says nothing about the queue, and the workqueue
+// backs off.
+func ofCluster(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &pause{message: err.Error(), cause: err}
 }
 
 // notVisible waits for SQS to show a queue that was created a moment ago.

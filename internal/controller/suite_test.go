@@ -138,7 +138,8 @@ func (w *world) restart() {
 // interceptors count writes, and answer lists by our own indexes, which the API server does not know.
 func (w *world) interceptors() interceptor.Funcs {
 	write := func(verb string, o client.Object, do func() error) error {
-		kind := strings.TrimPrefix(fmt.Sprintf("%T", o), "*v1alpha1.")
+		t := fmt.Sprintf("%T", o)
+		kind := t[strings.LastIndexByte(t, '.')+1:]
 		if w.before != nil {
 			if err := w.before(verb + " " + kind); err != nil {
 				return err
@@ -160,6 +161,9 @@ func (w *world) interceptors() interceptor.Funcs {
 		},
 		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
 			return write("patch", o, func() error { return c.Patch(ctx, o, p, opts...) })
+		},
+		Apply: func(ctx context.Context, c client.WithWatch, o runtime.ApplyConfiguration, opts ...client.ApplyOption) error {
+			return write("apply", &corev1.Secret{}, func() error { return c.Apply(ctx, o, opts...) }) // Nothing else is applied.
 		},
 		Delete: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
 			return write("delete", o, func() error { return c.Delete(ctx, o, opts...) })

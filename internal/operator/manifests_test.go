@@ -2,6 +2,7 @@ package operator_test
 
 import (
 	"context"
+	"path/filepath"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -100,6 +101,25 @@ var _ = Describe("The manifests", func() {
 		}
 	})
 
+	It("include a sample of each feature, which the API server takes", func(ctx SpecContext) {
+		ns := namespace(ctx)
+		files, err := filepath.Glob("../../config/samples/features/*.yaml")
+		Expect(err).NotTo(HaveOccurred())
+		Expect(files).NotTo(BeEmpty())
+		for _, file := range files {
+			objects := read(file)
+			Expect(objects).NotTo(BeEmpty(), file)
+			for _, object := range objects {
+				if object.GetKind() != "QueueProvider" {
+					Expect(object.GetNamespace()).To(BeEmpty(), "%s: features go into a namespace of the reader's choice", file)
+					object.SetNamespace(ns)
+				}
+				Expect(admin.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), client.FieldOwner("reader"))).To(Succeed(), "%s: %s", file, object.GetName())
+				DeferCleanup(func(ctx SpecContext) { Expect(admin.Delete(ctx, object)).To(Succeed()) })
+			}
+		}
+	})
+
 	It("include a sample of each kind that people write", func(ctx SpecContext) {
 		kinds := map[string]bool{}
 		for _, dir := range []string{"v1alpha1_requestchannel.yaml", "v1alpha1_replyhost.yaml", "v1alpha1_queueprovider.yaml"} {
@@ -154,7 +174,8 @@ var _ = Describe("The permissions", func() {
 		Entry("not: channels made or removed", false, []string{"create", "delete"}, right{group: "replyqueue.dev", resource: "requestchannels", namespace: "any"}),
 		Entry("not: people's pods made or removed", false, []string{"create", "delete", "update"}, right{resource: "pods", namespace: "any"}),
 		Entry("not: exec", false, []string{"create"}, right{resource: "pods/exec", namespace: "any"}),
-		Entry("not: secrets of others", false, []string{"get", "list", "update", "create"}, right{resource: "secrets", namespace: "any"}),
+		Entry("secrets of bindings, which the policy replyqueue-bindings tells from others", true, []string{"create", "patch", "delete"}, right{resource: "secrets", namespace: "any"}),
+		Entry("not: secrets read", false, []string{"get", "list", "watch", "update", "deletecollection"}, right{resource: "secrets", namespace: "any"}),
 		Entry("not: tokens", false, []string{"create"}, right{resource: "serviceaccounts/token", namespace: "any"}),
 		Entry("not: Leases of others", false, []string{"get", "update"}, right{group: "coordination.k8s.io", resource: "leases", namespace: "kube-node-lease"}),
 		Entry("not: webhooks of others", false, []string{"update", "patch", "create", "delete"},

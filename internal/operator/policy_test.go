@@ -340,3 +340,61 @@ func plainPod(ns string) *corev1.Pod {
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "i"}}},
 	}
 }
+
+var _ = Describe("The policy on bindings", func() {
+	const sqs = corev1.SecretType("servicebinding.io/sqs")
+	controlled := func(kind, uid string) []metav1.OwnerReference {
+		version := v1alpha1.GroupVersion.String()
+		if kind == "ReplicaSet" {
+			version = "apps/v1"
+		}
+		return []metav1.OwnerReference{{APIVersion: version, Kind: kind, Name: "login", UID: types.UID(uid), Controller: ptr.To(true)}}
+	}
+	secret := func(ns string, kind corev1.SecretType, owners []metav1.OwnerReference) *corev1.Secret {
+		return &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: ns, GenerateName: "s-", OwnerReferences: owners}, Type: kind, Data: map[string][]byte{"password": []byte("x")},
+		}
+	}
+	patch := func(ctx context.Context, s *corev1.Secret, patch string) (*corev1.Secret, error) {
+		answer := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: s.Name}}
+		return answer, impersonate(theOperator).Patch(ctx, answer, client.RawPatch(types.MergePatchType, []byte(patch)))
+	}
+
+	It("lets the operator make, look at, change and remove a channel's", func(ctx SpecContext) {
+		s := secret(namespace(ctx), sqs, controlled("RequestChannel", "u-1"))
+		Expect(impersonate(theOperator).Create(ctx, s)).To(Succeed())
+		answer, err := patch(ctx, s, `{}`)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(answer.ResourceVersion).To(Equal(s.ResourceVersion), "a look stores nothing")
+		Expect(answer.Data).To(HaveKey("password"))
+		_, err = patch(ctx, s, `{"data":{"uri":"eA=="}}`)
+		Expect(err).NotTo(HaveOccurred())
+		_, err = patch(ctx, s, `{"metadata":{"ownerReferences":[{"apiVersion":"replyqueue.dev/v1alpha1","kind":"RequestChannel","name":"b","uid":"u-2","controller":true}]}}`)
+		Expect(err).To(beForbidden("does not become another's"))
+		Expect(impersonate(theOperator).Delete(ctx, s)).To(Succeed())
+	})
+
+	DescribeTable("keeps the operator from every other", func(ctx SpecContext, kind corev1.SecretType, owners []metav1.OwnerReference) {
+		s := secret(namespace(ctx), kind, owners)
+		Expect(impersonate(theOperator).Create(ctx, s.DeepCopy())).To(beForbidden("writes no Secrets but those"))
+		Expect(admin.Create(ctx, s)).To(Succeed())
+		answer, err := patch(ctx, s, `{}`)
+		Expect(err).To(beForbidden("leaves it alone"))
+		Expect(answer.Data).To(BeEmpty(), "and is not shown it")
+		_, err = patch(ctx, s, `{"metadata":{"ownerReferences":[{"apiVersion":"replyqueue.dev/v1alpha1","kind":"RequestChannel","name":"b","uid":"u-2","controller":true}]}}`)
+		Expect(err).To(beForbidden("leaves it alone"))
+		Expect(impersonate(theOperator).Delete(ctx, s)).To(beForbidden("leaves it alone"))
+		Expect(apierrors.IsForbidden(impersonate(theOperator).Get(ctx, client.ObjectKeyFromObject(s), &corev1.Secret{}))).To(BeTrue())
+	},
+		Entry("plain", corev1.SecretTypeOpaque, nil),
+		Entry("of the type, nobody's", sqs, nil),
+		Entry("of the type, another kind's", sqs, controlled("ReplicaSet", "u-1")),
+		Entry("of a channel, another type", corev1.SecretTypeOpaque, controlled("RequestChannel", "u-1")),
+	)
+
+	It("is no concern of anybody else's", func(ctx SpecContext) {
+		s := secret(namespace(ctx), corev1.SecretTypeOpaque, nil)
+		Expect(admin.Create(ctx, s)).To(Succeed())
+		Expect(admin.Delete(ctx, s)).To(Succeed())
+	})
+})
