@@ -23,7 +23,7 @@ const (
 	// AnnotationHeartbeat is "lease" or "pod"; unset: lease where a service-account token is mounted.
 	AnnotationHeartbeat = "replyqueue.dev/heartbeat"
 	// AnnotationCallerContainer names the container that reads the reply queue; unset: the container that
-	// kubectl.kubernetes.io/default-container names, else the first.
+	// kubectl.kubernetes.io/default-container names, else the first. The webhook writes down which it was.
 	AnnotationCallerContainer = "replyqueue.dev/caller-container"
 )
 

@@ -6,11 +6,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
 )
 
 // ofSet makes a pod one of the StatefulSet web.
@@ -85,5 +88,115 @@ func TestTakeoverWaitsForThePaceThatIsKnown(t *testing.T) {
 	s.pass(10 * time.Second)
 	if s.reread(successor); gated(successor) {
 		t.Errorf("still gated: %v", successor.Annotations)
+	}
+}
+
+// stableStage is a stage whose ReplyHost web has identity Stable.
+func stableStage(t *testing.T) *stage {
+	t.Helper()
+	s := newStage(t)
+	s.channel("login")
+	s.host("web", func(h *v1alpha1.ReplyHostSpec) { h.Identity = v1alpha1.IdentityStable })
+	return s
+}
+
+// member is a running pod of the StatefulSet web, heard once.
+func (s *stage) member(name string) *corev1.Pod {
+	s.Helper()
+	p := s.pod(name, caller(), ofSet)
+	s.settle()
+	s.run(p)
+	s.settle()
+	s.beat(p)
+	s.settle()
+	return p
+}
+
+// TestARestartedMemberReadsWhatWasSentMeanwhile is what identity Stable is for: the requester keeps its call IDs, and
+// Resume finds the replies under the same address, in the same queue, whoever the process is now.
+func TestARestartedMemberReadsWhatWasSentMeanwhile(t *testing.T) {
+	t.Parallel()
+	s := stableStage(t)
+	p := s.member("web-0")
+	s.reread(p)
+	url := p.Annotations[v1alpha1.AnnotationReplyQueueURL]
+	send := func(call string) {
+		t.Helper()
+		_, err := s.sqs.Client().SendMessage(s.ctx, &sqs.SendMessageInput{QueueUrl: &url, MessageBody: &call})
+		s.must(err)
+	}
+	if info, _ := s.sqs.Queue(s.queues()[0]); info.Attributes["MessageRetentionPeriod"] != "60" {
+		t.Errorf("replies are kept for %s s, want the idle retention", info.Attributes["MessageRetentionPeriod"])
+	}
+	send("before")
+	s.must(s.Delete(s.ctx, p, client.GracePeriodSeconds(30)))
+	s.settle()
+	send("while it terminates")
+	s.stop(p)
+	s.settle()
+	send("while it is gone")
+	s.restart() // and so may the operator be
+	s.settle()
+	successor := s.pod("web-0", caller(), ofSet)
+	s.pass(35 * time.Second) // a new operator does not know that the predecessor stopped
+	s.run(successor)
+	s.settle()
+	send("after")
+	if s.reread(successor); successor.Annotations[v1alpha1.AnnotationReplyQueueURL] != url || s.lease(successor).Annotations[injected.LeaseReplyQueueURL] != url {
+		t.Fatalf("told %s, and by its Lease %s; want %s", successor.Annotations[v1alpha1.AnnotationReplyQueueURL], s.lease(successor).Annotations[injected.LeaseReplyQueueURL], url)
+	}
+	out, err := s.sqs.Client().ReceiveMessage(s.ctx, &sqs.ReceiveMessageInput{QueueUrl: &url, MaxNumberOfMessages: 10})
+	s.must(err)
+	var got []string
+	for _, m := range out.Messages {
+		got = append(got, *m.Body)
+	}
+	if want := []string{"before", "while it terminates", "while it is gone", "after"}; !slices.Equal(got, want) {
+		t.Errorf("the successor reads %q, want %q", got, want)
+	}
+	if s.leaseExists(p) {
+		t.Error("the predecessor's Lease is left")
+	}
+	s.beatFor(successor, func() { s.pass(2 * time.Minute) })
+	if len(s.queues()) != 1 || len(s.recordsOf(successor)) != 1 {
+		t.Errorf("queues %v and %d records of the successor, want one each", s.queues(), len(s.recordsOf(successor)))
+	}
+}
+
+// TestAWaitingSuccessorKeepsTheQueue has a successor wait for something else for longer than the retention: the name is
+// not absent meanwhile.
+func TestAWaitingSuccessorKeepsTheQueue(t *testing.T) {
+	t.Parallel()
+	s := stableStage(t)
+	p := s.member("web-0")
+	queues := s.queues()
+	s.stop(p)
+	s.settle()
+	wants := caller()
+	wants[v1alpha1.AnnotationCalls] = "login,later"
+	successor := s.pod("web-0", wants, ofSet)
+	s.pass(4 * time.Minute)
+	if !slices.Equal(s.queues(), queues) {
+		t.Fatalf("queues %v, want %v: a pod of the name exists", s.queues(), queues)
+	}
+	s.vanish(successor)
+	s.pass(45 * time.Second)
+	if !slices.Equal(s.queues(), queues) {
+		t.Fatal("the retention was counted from before the successor went")
+	}
+	successor = s.pod("web-0", wants, ofSet)
+	s.pass(time.Minute)
+	s.channel("later")
+	s.settle()
+	if s.reread(successor); gated(successor) || !slices.Equal(s.queues(), queues) {
+		t.Errorf("gated %v, queues %v; want it to start with %v", gated(successor), s.queues(), queues)
+	}
+	// One that names another ReplyHost is no successor.
+	s.host("other", nil)
+	s.stop(successor)
+	stranger := s.pod("web-0", map[string]string{v1alpha1.AnnotationCalls: "login", v1alpha1.AnnotationReplyHost: "other"}, ofSet)
+	s.pass(3 * time.Minute)
+	if len(s.recordsOf(successor)) != 0 || len(s.recordsOf(stranger)) != 1 || len(s.queues()) != 1 {
+		t.Errorf("%d records of a name that is absent, queues %v", len(s.recordsOf(successor)), s.queues())
 	}
 }

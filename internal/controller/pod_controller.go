@@ -12,11 +12,14 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
@@ -54,6 +57,8 @@ type PodReconciler struct {
 	// Concurrency is how many pods are worked on at once; 0: 8.
 	Concurrency int
 
+	// places is held while a place among a ReplyHost's spec.maxQueues is looked for and taken.
+	places      sync.Mutex
 	notInjected sync.Map // types.NamespacedName → types.UID of the pod that was told
 }
 
@@ -63,7 +68,8 @@ func (r *PodReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Named("pod").
 		For(&corev1.Pod{}).
 		Watches(&v1alpha1.RequestChannel{}, handler.EnqueueRequestsFromMapFunc(r.podsNamingChannel)).
-		Watches(&v1alpha1.ReplyHost{}, handler.EnqueueRequestsFromMapFunc(r.podsNamingHost)).
+		Watches(&v1alpha1.ReplyHost{}, handler.EnqueueRequestsFromMapFunc(r.podsNamingHost),
+			builder.WithPredicates(predicate.Funcs{UpdateFunc: hostMatters})).
 		Watches(&v1alpha1.ReplyQueue{}, handler.EnqueueRequestsFromMapFunc(podOfRecord)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency(r.Concurrency)})
 	if r.Notices != nil {
@@ -100,7 +106,11 @@ func (r *PodReconciler) Reconcile(ctx context.Context, request reconcile.Request
 	} else if err != nil {
 		return reconcile.Result{}, err
 	}
-	if err := r.tidyLeases(ctx, request.NamespacedName, pod.UID); err != nil {
+	living := pod.UID
+	if ended(pod) {
+		living = ""
+	}
+	if err := r.tidyLeases(ctx, request.NamespacedName, living); err != nil {
 		return reconcile.Result{}, err
 	}
 	switch pod.Labels[v1alpha1.LabelInject] {
@@ -108,7 +118,7 @@ func (r *PodReconciler) Reconcile(ctx context.Context, request reconcile.Request
 	default:
 		return reconcile.Result{}, nil
 	}
-	if pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+	if pod.DeletionTimestamp != nil || ended(pod) {
 		return reconcile.Result{}, nil
 	}
 	if pod.Annotations[v1alpha1.AnnotationInjected] == "" {
@@ -273,6 +283,22 @@ func (s *podScope) summary() string {
 
 func (r *PodReconciler) podsNamingChannel(ctx context.Context, channel client.Object) []reconcile.Request {
 	return r.podsBy(ctx, client.MatchingFields{indexChannels: client.ObjectKeyFromObject(channel).String()})
+}
+
+// hostMatters says whether a ReplyHost's update can change anything for its pods: its counts alone do only where pods
+// may wait for one of its queues to go. Ten thousand pods that start need not wake each other.
+func hostMatters(e event.UpdateEvent) bool {
+	old, now := e.ObjectOld.(*v1alpha1.ReplyHost), e.ObjectNew.(*v1alpha1.ReplyHost)
+	return old.Generation != now.Generation || len(old.Finalizers) != len(now.Finalizers) ||
+		(now.Spec.MaxQueues != nil && total(now) < total(old))
+}
+
+// total is how many records the status of a ReplyHost counts.
+func total(host *v1alpha1.ReplyHost) int32 {
+	if host.Status.Queues == nil {
+		return 0
+	}
+	return ptr.Deref(host.Status.Queues.Total, 0)
 }
 
 func (r *PodReconciler) podsNamingHost(ctx context.Context, host client.Object) []reconcile.Request {

@@ -25,6 +25,9 @@ func (s *podScope) publishLease(ctx context.Context) error {
 	}
 	heard := s.Signals.Heartbeats.Hear(s.pod.UID, s.Signals.Clock.Now())
 	wanted := s.told.leaseAnnotations(s.pod, s.recordUID(), s.intervalSeconds())
+	if host := s.hostName(); host != "" {
+		wanted[heartbeat.AnnotationReplyHost] = host
+	}
 	if !heard.Lease {
 		if s.host != nil && s.told.replyQueueURL == "" {
 			return nil
@@ -69,6 +72,18 @@ func (s *podScope) needsLease() bool {
 	return started || s.Signals.Heartbeats.Hear(s.pod.UID, s.Signals.Clock.Now()).Lease
 }
 
+// hostName is the ReplyHost of the pod's record, else the one it has found; empty: none.
+func (s *podScope) hostName() string {
+	switch {
+	case s.record != nil:
+		return s.record.Spec.HostRef.Name
+	case s.host != nil:
+		return s.host.Name
+	default:
+		return ""
+	}
+}
+
 func (s *podScope) recordUID() string {
 	if s.record == nil {
 		return ""
@@ -104,8 +119,8 @@ func (s *podScope) createLease(ctx context.Context, annotations map[string]strin
 	return s.Create(ctx, lease)
 }
 
-// tidyLeases deletes the Leases of pods of that name that are gone, where no record needs them any more. living is the
-// UID of the pod that has the name now; empty: none.
+// tidyLeases deletes the Leases of pods of that name that are gone or have ended, where no record needs them any more.
+// living is the UID of the pod that has the name now; empty: none.
 func (r *PodReconciler) tidyLeases(ctx context.Context, pod types.NamespacedName, living types.UID) error {
 	for _, uid := range r.Signals.Heartbeats.Known(pod) {
 		if uid == living {
@@ -113,7 +128,7 @@ func (r *PodReconciler) tidyLeases(ctx context.Context, pod types.NamespacedName
 		}
 		current := &corev1.Pod{}
 		switch err := r.Reader.Get(ctx, pod, current); {
-		case err == nil && current.UID == uid:
+		case err == nil && current.UID == uid && !ended(current):
 			// It left the cache, not the cluster: its label was removed.
 			continue
 		case err != nil && !apierrors.IsNotFound(err):

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -42,6 +43,9 @@ func (s *podScope) resolveReplyQueue(ctx context.Context) (ready bool, err error
 		s.host = host
 	case !apierrors.IsNotFound(err):
 		return false, err
+	case s.record == nil && len(validation.IsDNS1123Label(name)) > 0:
+		s.waitFor("annotation %s: %q is no name; it names one ReplyHost, since a pod has one reply queue", v1alpha1.AnnotationReplyHost, name)
+		return false, nil
 	case s.record == nil:
 		s.waitFor("ReplyHost %s/%s does not exist", s.pod.Namespace, name)
 		return false, nil
@@ -163,6 +167,11 @@ func (s *podScope) newRecord(ctx context.Context, host *v1alpha1.ReplyHost) (rea
 		// Its own reconciler puts it there first, so that a deletion cannot overtake the record. Its update wakes us.
 		return false, nil
 	}
+	if host.Spec.MaxQueues != nil {
+		// Pods that start together must not all see the one place that is left.
+		s.places.Lock()
+		defer s.places.Unlock()
+	}
 	if full, err := s.full(ctx, host); err != nil || full {
 		return false, err
 	}
@@ -180,26 +189,36 @@ func (s *podScope) newRecord(ctx context.Context, host *v1alpha1.ReplyHost) (rea
 	return false, nil
 }
 
-// full says that the ReplyHost's guard is reached.
+// full says that the ReplyHost's guard is reached: by the cache, or else by the API server, which knows the records
+// that were written just now.
 func (s *podScope) full(ctx context.Context, host *v1alpha1.ReplyHost) (bool, error) {
 	if host.Spec.MaxQueues == nil {
 		return false, nil
 	}
-	var records v1alpha1.ReplyQueueList
-	if err := s.List(ctx, &records, client.InNamespace(host.Namespace), client.MatchingFields{indexHost: host.Name}); err != nil {
-		return false, err
-	}
-	n := int32(0)
-	for i := range records.Items {
-		if open(&records.Items[i]) {
-			n++
+	for _, list := range []func(l *v1alpha1.ReplyQueueList) error{
+		func(l *v1alpha1.ReplyQueueList) error {
+			return s.List(ctx, l, client.InNamespace(host.Namespace), client.MatchingFields{indexHost: host.Name})
+		},
+		func(l *v1alpha1.ReplyQueueList) error {
+			return s.Reader.List(ctx, l, client.InNamespace(host.Namespace), client.MatchingLabels{v1alpha1.LabelReplyHost: host.Name})
+		},
+	} {
+		var records v1alpha1.ReplyQueueList
+		if err := list(&records); err != nil {
+			return false, err
+		}
+		n := int32(0)
+		for i := range records.Items {
+			if open(&records.Items[i]) {
+				n++
+			}
+		}
+		if n >= *host.Spec.MaxQueues {
+			s.waitFor("ReplyHost %s/%s has %d reply queues, and its spec.maxQueues is %d", host.Namespace, host.Name, n, *host.Spec.MaxQueues)
+			return true, nil
 		}
 	}
-	if n < *host.Spec.MaxQueues {
-		return false, nil
-	}
-	s.waitFor("ReplyHost %s/%s has %d reply queues, and its spec.maxQueues is %d", host.Namespace, host.Name, n, *host.Spec.MaxQueues)
-	return true, nil
+	return false, nil
 }
 
 // draftRecord is the record to write; nil when the API server holds an open one that the cache does not show yet.

@@ -92,6 +92,9 @@ func (r *ReplyHostReconciler) Reconcile(ctx context.Context, request reconcile.R
 		r.Recorder.Eventf(host, nil, corev1.EventTypeWarning, EventInUse, "Delete",
 			"The deletion waits for %d reply queues to go with their pods", len(records.Items))
 	}
+	if !r.Signals.Heartbeats.Listed() {
+		return reconcile.Result{RequeueAfter: ledgerRetry}, nil
+	}
 	if *host.Status.Queues.Idle > 0 {
 		// A silent pod has no record whose end would tell of its own.
 		return reconcile.Result{RequeueAfter: idleRecount}, nil
@@ -140,7 +143,13 @@ func (r *ReplyHostReconciler) judge(ctx context.Context, host *v1alpha1.ReplyHos
 
 // count sorts the records by where they are in their lives. Idle are the pods that live without a queue.
 func (r *ReplyHostReconciler) count(host *v1alpha1.ReplyHost, records []v1alpha1.ReplyQueue) *v1alpha1.ReplyQueueCounts {
-	var active, draining, failed int32
+	var active, draining, failed, idle int32
+	switch before := host.Status.Queues; {
+	case r.Signals.Heartbeats.Listed():
+		idle = int32(r.Signals.Heartbeats.Silenced(host.Namespace, host.Name)) //nolint:gosec // A list of API objects is shorter than 2³¹.
+	case before != nil && before.Idle != nil:
+		idle = *before.Idle
+	}
 	for i := range records {
 		switch records[i].Status.State {
 		case v1alpha1.ReplyQueueActive:
@@ -156,7 +165,7 @@ func (r *ReplyHostReconciler) count(host *v1alpha1.ReplyHost, records []v1alpha1
 		Active:   &active,
 		Draining: &draining,
 		Failed:   &failed,
-		Idle:     ptr.To(int32(r.Signals.Heartbeats.Silenced(host.Namespace, host.Name))), //nolint:gosec // As above.
+		Idle:     &idle,
 	}
 }
 

@@ -203,10 +203,10 @@ func (s *recordScope) deleteQueue(ctx context.Context) error {
 	return provider.DeleteQueueByName(ctx, provider.ReplyQueueName(s.record.UID))
 }
 
-// forgetReader deletes the Lease of a reader that is gone, and what was remembered of it. A reader that lives goes on
-// heartbeating, and is heard when it wakes.
+// forgetReader deletes the Lease of a reader that is gone or has ended, and what was remembered of it. A reader that
+// lives goes on heartbeating, and is heard when it wakes.
 func (s *recordScope) forgetReader(ctx context.Context) error {
-	if pod, err := s.reader(ctx, s.Reader); err != nil || pod != nil {
+	if pod, err := s.reader(ctx, s.Reader); err != nil || (pod != nil && !ended(pod)) {
 		return err
 	}
 	reader := readerOf(s.record)

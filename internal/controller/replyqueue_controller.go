@@ -128,7 +128,9 @@ type recordScope struct {
 	// pod is the record's reader; nil when it is gone. unseen says that the cache does not show it.
 	pod    *corev1.Pod
 	unseen bool
-	again  time.Duration
+	// successor says that another pod has the reader's name and is to take a Stable queue over.
+	successor bool
+	again     time.Duration
 }
 
 func (s *recordScope) look(again time.Duration) { s.again = soonest(s.again, again) }
@@ -179,13 +181,28 @@ func (s *recordScope) reader(ctx context.Context, from client.Reader) (*corev1.P
 	pod := &corev1.Pod{}
 	switch err := from.Get(ctx, s.podKey(), pod); {
 	case apierrors.IsNotFound(err):
+		s.successor = false
 		return nil, nil
 	case err != nil:
 		return nil, err
 	case pod.UID != readerOf(s.record):
+		s.successor = s.record.Spec.Identity == v1alpha1.IdentityStable && succeeds(pod, s.record)
 		return nil, nil
 	}
+	s.successor = false
 	return pod, nil
+}
+
+// succeeds says whether a pod, which has the name of a Stable record's reader, is to read that record's queue: it was
+// injected, names the same ReplyHost, and has not ended.
+func succeeds(pod *corev1.Pod, record *v1alpha1.ReplyQueue) bool {
+	return pod.Annotations[v1alpha1.AnnotationInjected] != "" &&
+		pod.Annotations[v1alpha1.AnnotationReplyHost] == record.Spec.HostRef.Name && !ended(pod)
+}
+
+// ended says that a pod's containers will not run again.
+func ended(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
 
 func (s *recordScope) podKey() client.ObjectKey {
@@ -197,7 +214,13 @@ func (s *recordScope) observe(pod *corev1.Pod) lifecycle.Observation {
 	reader := readerOf(s.record)
 	terms := s.Signals.terms(s.record, s.host, s.now)
 	seen := s.Signals.Pods.See(reader, lifecycle.StateOf(pod), pod != nil && lifecycle.CallerRuns(pod), s.now)
-	o := lifecycle.Observation{Terms: terms, Closing: !open(s.record), Pod: seen.State, PodSince: seen.Since}
+	if s.successor {
+		s.Signals.Pods.SeeSuccessor(reader, s.now)
+	}
+	o := lifecycle.Observation{
+		Terms: terms, Closing: !open(s.record), Pod: seen.State, PodSince: seen.Since,
+		Successor: s.successor, NameSince: seen.NameSince,
+	}
 	if terms.Mode != v1alpha1.HeartbeatLease || terms.Identity != v1alpha1.IdentityPod {
 		return o
 	}

@@ -331,8 +331,10 @@ func (s *stage) round() {
 	}
 	for uid, last := range s.seenPods {
 		if seen[uid] == nil {
-			// The deletion event of a watch carries the last state.
-			s.signals.Pods.See(uid, lifecycle.LastStateOf(last), false, s.clock.Now())
+			// The deletion event of a watch carries the last state, which is noted of pods that read a queue (seeLast).
+			if len(s.recordsOf(last)) > 0 {
+				s.signals.Pods.See(uid, lifecycle.LastStateOf(last), false, s.clock.Now())
+			}
 			s.reconcile(s.pods, last.Name)
 		}
 	}

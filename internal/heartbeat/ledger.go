@@ -96,6 +96,7 @@ type entry struct {
 	closing   bool
 	woke      bool
 	pod       types.NamespacedName
+	host      string
 	expected  *Expectation
 	announced bool
 	mark      bool // seen in the list that is being taken in
@@ -172,7 +173,7 @@ func (l *Ledger) Expect(uid types.UID, x Expectation) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.entry(uid)
-	e.expected, e.pod = &x, x.Pod
+	e.expected, e.pod, e.host = &x, x.Pod, x.Host
 }
 
 // Forget ends what was expected of a pod's application. Its Lease, if it exists, stays known.
@@ -253,13 +254,14 @@ func (l *Ledger) Listed() bool {
 	return l.listed
 }
 
-// Silenced counts, for one ReplyHost, the pods whose queue was closed for idleness.
+// Silenced counts, for one ReplyHost, the pods whose queue was closed for idleness. Their Leases say so, and so a new
+// leader knows as soon as it has Listed.
 func (l *Ledger) Silenced(namespace, host string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := 0
 	for _, e := range l.entries {
-		if e.expected != nil && e.closing && e.expected.Host == host && e.expected.Pod.Namespace == namespace {
+		if e.closing && e.host == host && e.pod.Namespace == namespace {
 			n++
 		}
 	}
@@ -286,6 +288,9 @@ func (l *Ledger) apply(lease *coordinationv1.Lease, now time.Time) []Notice {
 	renewal, closing := RenewalOf(lease), lease.Annotations[injected.LeaseState] == injected.LeaseStateClosing
 	if name := lease.Annotations[AnnotationPodName]; name != "" {
 		e.pod = types.NamespacedName{Namespace: lease.Labels[v1alpha1.LabelPodNamespace], Name: name}
+	}
+	if host := lease.Annotations[AnnotationReplyHost]; host != "" {
+		e.host = host
 	}
 	isNew := !e.lease
 	renewed := isNew || renewal != e.renewal

@@ -25,6 +25,8 @@ const (
 	BeaconName = "replyqueue-operator"
 	// AnnotationPodName on a Lease is the name of the pod whose UID it bears; the namespace is a label.
 	AnnotationPodName = "replyqueue.dev/pod-name"
+	// AnnotationReplyHost on a Lease is the ReplyHost of that pod.
+	AnnotationReplyHost = v1alpha1.AnnotationReplyHost
 	// AnnotationRecord on a Lease is the UID of the ReplyQueue that its state and URL are about: a name may come again.
 	AnnotationRecord = "replyqueue.dev/reply-queue-uid"
 )
@@ -45,7 +47,8 @@ type Listener struct {
 	Notify func(ctx context.Context, n Notice)
 	// Guarded says whether the policy that guards heartbeats is in place.
 	Guarded func() bool
-	// StateChanged is told when an outage of heartbeats begins or ends, and when their policy goes or comes.
+	// StateChanged is told when an outage of heartbeats begins or ends, and when their policy goes or comes; and once after
+	// the start, since whoever asked before may have asked too early.
 	StateChanged func(ctx context.Context)
 }
 
@@ -73,7 +76,7 @@ func (l *Listener) Start(ctx context.Context) error {
 	log := ctrl.LoggerFrom(ctx).WithName("heartbeats")
 	tick := l.Clock.NewTicker(time.Second)
 	defer tick.Stop()
-	outage, guarded := false, true
+	outage, guarded, told := false, true, false
 	var next time.Time
 	for {
 		if now := l.Clock.Now(); !now.Before(next) {
@@ -88,11 +91,15 @@ func (l *Listener) Start(ctx context.Context) error {
 		case <-tick.C():
 		}
 		l.tell(ctx, l.Ledger.Tick(l.Clock.Now()))
-		if o, g := l.Ledger.Outage(), l.Guarded(); o != outage || g != guarded {
-			outage, guarded = o, g
-			log.Info("What idleness is judged by changed", "outageOfHeartbeats", outage, "policyInPlace", guarded)
-			l.StateChanged(ctx)
+		o, g := l.Ledger.Outage(), l.Guarded()
+		if o == outage && g == guarded && told {
+			continue
 		}
+		if o != outage || g != guarded {
+			log.Info("What idleness is judged by changed", "outageOfHeartbeats", o, "policyInPlace", g)
+		}
+		outage, guarded, told = o, g, true
+		l.StateChanged(ctx)
 	}
 }
 

@@ -107,6 +107,11 @@ type Observation struct {
 	// clock. A restart begins anew.
 	Pod      Pod
 	PodSince time.Time
+	// Successor says, with identity Stable, that another pod of the same name exists that is to take the queue over. It
+	// may still wait for something else.
+	Successor bool
+	// NameSince is, with identity Stable, when the operator last saw a successor that is gone now; zero: never.
+	NameSince time.Time
 	// Heartbeat is ignored with heartbeat mode Pod and with identity Stable.
 	Heartbeat Heartbeat
 }
@@ -151,12 +156,33 @@ type Decision struct {
 //	present      fresh, or cannot be counted   keep                    keep
 //	present      silent > idle retention       close (Idle)            keep: it is there to be durable
 //	terminating  any                           keep                    keep
-//	stopped      any                           drain, then close       keep for the idle retention,
-//	                                           (PodStopped)            then close (NameAbsent)
-//	gone         any                           keep for the safe time  keep for the idle retention and the
-//	                                           then close (PodGone)    safe time, then close (NameAbsent)
+//	stopped      any                           drain, then close       keep while a successor exists and
+//	                                           (PodStopped)            for the idle retention after, then
+//	                                                                   close (NameAbsent)
+//	gone         any                           keep for the safe time  the same, and for the safe time
+//	                                           then close (PodGone)    at least
 //
 // A record that is Closing is deleted, whatever else is seen: closing is irreversible.
+//
+// What becomes of a pod is one of these rows:
+//
+//	what happens                               the row, and what follows
+//	-----------------------------------------  ---------------------------------------------------------------
+//	a container restarts, or crashes in a loop present; silence is not counted while the caller does not run
+//	the pod finishes (a Job's)                 stopped: terminal, and the kubelet reported every container
+//	evicted by the kubelet                     stopped, once its containers are reported; until then gone
+//	deleted                                    terminating; then stopped, or gone where nobody reported the end
+//	force-deleted                              gone: its process may live
+//	its node is lost, and pod GC removes it    terminating or gone, never stopped: nobody reported the end
+//	never bound to a node                      stopped: it never ran
+//	its name is used by a new UID              gone, for the old UID; with identity Stable the new one succeeds it
+//	the opt-in label is removed                present: what leaves the cache is asked for in the API server
+//	the opt-in label is added late             there is no record: nothing was injected, so nothing reads a queue
+//	its ReplyHost changes                      as before, by the new times; shorter ones count when they are known
+//	its ReplyHost is deleted                   as before: host and record are held (InUse) until the pod is gone
+//	it names another ReplyHost, or none, later as before: a pod keeps the queue, and the host, that it has
+//	it names two ReplyHosts                    there is no record: a pod has one reply queue, and the webhook says so
+//	its ReplyHost is full (spec.maxQueues)     there is no record: the pod keeps its gate until another's is closed
 func Decide(o Observation, now time.Time) Decision {
 	if o.Closing {
 		return Decision{Action: Delete}
@@ -212,11 +238,19 @@ func decideAbsent(o Observation, now time.Time) Decision {
 		wait, reason = o.Terms.SafeTime(), v1alpha1.ClosePodGone
 		said = "the pod is gone and nobody reported the end of its containers"
 	}
+	since := o.PodSince
 	if o.Terms.Identity == v1alpha1.IdentityStable {
+		if o.Successor {
+			// Its end wakes nobody: it never read the queue.
+			return Decision{Action: Keep, Message: "another pod of that name is to take it over", Again: HeldRecheck}
+		}
 		wait, reason = max(wait, o.Terms.IdleRetention), v1alpha1.CloseNameAbsent
 		said = "no pod of that name exists"
+		if o.NameSince.After(since) {
+			since = o.NameSince
+		}
 	}
-	absent := now.Sub(o.PodSince)
+	absent := now.Sub(since)
 	if absent < wait {
 		return Decision{
 			Action:  Drain,

@@ -56,6 +56,11 @@ func TestDecide(t *testing.T) {
 		{name: "stopped, Stable", in: Observation{Terms: stable, Pod: PodStopped, PodSince: ago(9 * time.Minute)}, want: Drain, again: time.Minute + time.Millisecond},
 		{name: "stopped, Stable, name absent", in: Observation{Terms: stable, Pod: PodStopped, PodSince: ago(10 * time.Minute)}, want: Close, reason: v1alpha1.CloseNameAbsent},
 		{name: "gone, Stable, name absent", in: Observation{Terms: stable, Pod: PodGone, PodSince: ago(10 * time.Minute)}, want: Close, reason: v1alpha1.CloseNameAbsent},
+		{name: "stopped, Stable, a successor waits", in: Observation{Terms: stable, Pod: PodStopped, PodSince: ago(time.Hour), Successor: true}, want: Keep, again: HeldRecheck},
+		{name: "gone, Stable, a successor waits", in: Observation{Terms: stable, Pod: PodGone, PodSince: ago(time.Hour), Successor: true}, want: Keep, again: HeldRecheck},
+		{name: "gone, Stable, the successor went just now", in: Observation{Terms: stable, Pod: PodGone, PodSince: ago(time.Hour), NameSince: ago(9 * time.Minute)}, want: Drain, again: time.Minute + time.Millisecond},
+		{name: "gone, Stable, the successor went long ago", in: Observation{Terms: stable, Pod: PodGone, PodSince: ago(time.Hour), NameSince: ago(10 * time.Minute)}, want: Close, reason: v1alpha1.CloseNameAbsent},
+		{name: "gone, a new pod has its name", in: Observation{Terms: podTerms, Pod: PodGone, PodSince: ago(time.Hour), Successor: true}, want: Close, reason: v1alpha1.ClosePodGone},
 		{name: "closing, pod and heartbeat fresh", in: Observation{Terms: podTerms, Closing: true, Pod: PodPresent, Heartbeat: silent(0)}, want: Delete},
 		{name: "closing, nothing known", in: Observation{Terms: podTerms, Closing: true}, want: Delete},
 	} {
@@ -85,6 +90,9 @@ func TestDecideKeepsItsPromises(t *testing.T) {
 			Closing:  rapid.Bool().Draw(t, "closing"),
 			Pod:      rapid.SampledFrom([]Pod{PodUnknown, PodPresent, PodTerminating, PodStopped, PodGone}).Draw(t, "pod"),
 			PodSince: ago(duration("podSince")),
+			// Only a Stable queue has one.
+			Successor: rapid.Bool().Draw(t, "successor"),
+			NameSince: ago(duration("nameSince")),
 			Heartbeat: Heartbeat{
 				Continuous: rapid.Bool().Draw(t, "continuous"),
 				Counting:   rapid.Bool().Draw(t, "counting"),
@@ -118,7 +126,8 @@ func TestDecideKeepsItsPromises(t *testing.T) {
 			default:
 				t.Fatalf("closed with the pod %s", o.Pod)
 			}
-			if o.Terms.Identity == v1alpha1.IdentityStable && now.Sub(o.PodSince) < o.Terms.IdleRetention {
+			if o.Terms.Identity == v1alpha1.IdentityStable &&
+				(o.Successor || now.Sub(o.PodSince) < o.Terms.IdleRetention || now.Sub(o.NameSince) < o.Terms.IdleRetention) {
 				t.Fatalf("closed a Stable queue before its name was absent long enough: %+v", o)
 			}
 		}

@@ -151,6 +151,11 @@ func TestSightings(t *testing.T) {
 	expect(s.See(uid, PodPresent, true, at(7)), PodPresent, 7)
 	expect(s.See(uid, PodStopped, false, at(8)), PodStopped, 8)
 	expect(s.See(uid, PodGone, false, at(9)), PodStopped, 8)
+	s.SeeSuccessor(uid, at(10))
+	if got := s.See(uid, PodGone, false, at(11)); !got.NameSince.Equal(at(10)) || !got.Since.Equal(at(8)) {
+		t.Errorf("a successor was seen at %s, and the pod stopped at %s", got.NameSince.Sub(now), got.Since.Sub(now))
+	}
+	s.SeeSuccessor("nobody", at(11))
 	s.Forget(uid)
 	if s.Len() != 0 {
 		t.Error("not forgotten")

@@ -20,6 +20,7 @@ type sighting struct {
 	since   time.Time
 	running bool
 	started time.Time
+	named   time.Time
 }
 
 // Sighting is what Sightings knows of one pod.
@@ -29,6 +30,8 @@ type Sighting struct {
 	// Running says that the calling container runs, and Started since when the operator has seen it so.
 	Running bool
 	Started time.Time
+	// NameSince is when a successor of the same name was last seen; zero: never.
+	NameSince time.Time
 }
 
 // See notes one reading of a pod's state and of whether its calling container runs, and returns what is now known.
@@ -54,7 +57,16 @@ func (s *Sightings) See(uid types.UID, state Pod, running bool, now time.Time) S
 		p.started = now
 	}
 	p.running = running
-	return Sighting{State: p.state, Since: p.since, Running: p.running, Started: p.started}
+	return Sighting{State: p.state, Since: p.since, Running: p.running, Started: p.started, NameSince: p.named}
+}
+
+// SeeSuccessor notes that another pod has the name of a pod that was seen before.
+func (s *Sightings) SeeSuccessor(uid types.UID, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.pods[uid]; p != nil {
+		p.named = now
+	}
 }
 
 // Forget drops what is known of a pod.

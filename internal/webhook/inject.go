@@ -66,6 +66,10 @@ func Inject(pod *corev1.Pod) error {
 		pod.Annotations = map[string]string{}
 	}
 	pod.Annotations[v1alpha1.AnnotationInjected] = heartbeat
+	if ask.replyHost != "" || heartbeat == v1alpha1.HeartbeatAnnotationLease {
+		// Written down, since what it follows from (kubectl's annotation, the order of the containers) may still change.
+		pod.Annotations[v1alpha1.AnnotationCallerContainer] = ask.caller
+	}
 	return nil
 }
 

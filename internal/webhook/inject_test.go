@@ -146,6 +146,32 @@ func TestHeartbeatComesAfterThePodUID(t *testing.T) {
 	}
 }
 
+// Which container reads the queue is settled when the pod is injected: another default container, or another order of
+// the containers, later changes nothing, neither for a second webhook call nor for the controllers.
+func TestTheCallerIsPinned(t *testing.T) {
+	p := pod("true", v1alpha1.AnnotationCalls, "login", v1alpha1.AnnotationReplyHost, "web", lifecycle.DefaultContainerAnnotation, "side")
+	p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "side"})
+	inject(t, p)
+	if got := p.Annotations[v1alpha1.AnnotationCallerContainer]; got != "side" {
+		t.Fatalf("pinned %q, want side", got)
+	}
+	p.Annotations[lifecycle.DefaultContainerAnnotation] = "app"
+	p.Spec.Containers = slices.Insert(p.Spec.Containers, 0, corev1.Container{Name: "proxy"})
+	inject(t, p)
+	if caller, ok := lifecycle.CallerContainer(p.Annotations, &p.Spec); caller != "side" || !ok {
+		t.Errorf("the caller is %q now", caller)
+	}
+	for _, c := range p.Spec.Containers {
+		if got := slices.Contains(names(c), injected.EnvReplyQueueURL); got != (c.Name == "side") {
+			t.Errorf("container %s has the reply queue: %v", c.Name, got)
+		}
+	}
+	served := inject(t, pod("true", v1alpha1.AnnotationServes, "login"))
+	if _, pinned := served.Annotations[v1alpha1.AnnotationCallerContainer]; pinned {
+		t.Error("pinned the reader of a queue that there is not")
+	}
+}
+
 func TestCallerContainer(t *testing.T) {
 	for _, c := range []struct {
 		name, want  string
