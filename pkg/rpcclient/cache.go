@@ -25,6 +25,7 @@ type replyCache struct {
 type cacheEntry struct {
 	key     string
 	hash    uint64
+	attempt int
 	element *list.Element
 	expires time.Time
 	bytes   int
@@ -54,14 +55,21 @@ const (
 )
 
 // begin looks a call up and enters it when it is new.
-func (c *replyCache) begin(key string, hash uint64, copied messageCopy, now, expires time.Time) (*cacheEntry, verdict) {
+//
+// An error is kept for copies of the attempt that met it. A later attempt is the requester's wish to try
+// again, and runs.
+func (c *replyCache) begin(key string, hash uint64, attempt int, copied messageCopy, now, expires time.Time) (*cacheEntry, verdict) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.evict(now)
 	e, ok := c.entries[key]
+	if ok && e.hash == hash && e.finished && e.situation != Succeeded && attempt > e.attempt {
+		c.remove(e)
+		ok = false
+	}
 	switch {
 	case !ok:
-		e = &cacheEntry{key: key, hash: hash, expires: expires, bytes: entryOverhead, copies: []messageCopy{copied}}
+		e = &cacheEntry{key: key, hash: hash, attempt: attempt, expires: expires, bytes: entryOverhead, copies: []messageCopy{copied}}
 		e.element = c.order.PushBack(e)
 		c.entries[key] = e
 		c.bytes += e.bytes

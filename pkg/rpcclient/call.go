@@ -10,108 +10,98 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 )
 
-// call is one request between its registration and its end. Whoever removes it from the pending map
-// owns its end, and sends exactly one answer on done.
+// call is one attempt of a call, between its registration and its end. Whoever removes it from the
+// pending map owns its end, and sends exactly one answer on done.
 type call struct {
 	requester *Requester
 	channel   *Channel
-	queue     *replyQueue
+	queue     *replyQueue // nil: no reply is awaited
+	kind      CallKind
 	method    string
 	id        string
+	attempt   int // from 1
 	started   time.Time
 	deadline  time.Time
+	expires   time.Time // the end of the request's budget: the deadline, or later when nobody waits
+	resumed   bool
 
 	stamp   requestStamp
+	trace   string
 	replyTo string
 	body    string
 	group   string
 	bytes   int
 
-	out  outgoing
-	done chan answer // capacity 1
+	out    outgoing
+	done   chan answer // capacity 1
+	frames *frames     // of a stream; nil otherwise
 }
 
 // answer is how a call ends: with a reply as it was received, or with an error found on this side.
 type answer struct {
 	body     string
 	envelope string // absent: a Java responder's
+	trace    string
 	err      *Error
 }
 
-// callAttempt is the attempt number of every call: calls are sent once, however often SQS is tried.
-const callAttempt = 1
-
-// call makes one call. decode reads the answer's payload into the caller's value.
-func (r *Requester) call(ctx context.Context, ch *Channel, method, codec string, payload []byte, cc callConfig, decode func([]byte) error) error {
-	started := time.Now()
+// newCall is the first attempt.
+func (r *Requester) newCall(o *OutgoingCall) *call {
 	c := &call{
-		requester: r, channel: ch, method: method, id: newCallID(r.nonce), started: started,
-		done: make(chan answer, 1), group: cc.group,
+		requester: r, channel: o.channel, kind: o.Kind, method: o.Method, id: o.id, attempt: 1,
+		started: o.started, deadline: o.Deadline, expires: o.Deadline, group: o.cfg.group, resumed: o.resumed,
+		done: make(chan answer, 1),
 	}
-	c.deadline = started.Add(firstPositive(cc.timeout, ch.config.Timeout, r.cfg.timeout))
-	if d, ok := ctx.Deadline(); ok && d.Before(c.deadline) {
-		c.deadline = d
+	switch o.Kind {
+	case KindStream:
+		c.frames = newFrames()
+	case KindNotify:
+		c.expires = o.started.Add(firstPositive(o.cfg.expiry, maxBudget))
 	}
-	err := c.run(ctx, codec, payload, cc, decode)
-	r.cfg.stats.callEnded(err)
-	r.onCallEnd(c, err)
-	if err != nil {
-		return err
-	}
-	return nil
+	return c
 }
 
-func (r *Requester) onCallEnd(c *call, err *Error) {
-	if len(r.hooks.callEnd) == 0 {
-		return
+// again is the next attempt: the same message under the same identifier.
+func (c *call) again() *call {
+	next := &call{
+		requester: c.requester, channel: c.channel, kind: c.kind, method: c.method, id: c.id, attempt: c.attempt + 1,
+		started: c.started, deadline: c.deadline, expires: c.expires, group: c.group,
+		stamp: c.stamp, trace: c.trace, body: c.body, bytes: c.bytes, done: make(chan answer, 1),
 	}
-	end := CallEnd{Channel: c.channel.config.Name, Method: c.method, CallID: hashCallID(c.id), Took: time.Since(c.started)}
-	if err != nil {
-		end.Err = err
+	next.out.message = next
+	if c.frames != nil {
+		next.frames = newFrames()
 	}
-	for _, h := range r.hooks.callEnd {
-		h.OnCallEnd(end)
-	}
+	return next
 }
 
-// refused counts a call that ended before it began.
-func (r *Requester) refused(ch *Channel, method string, err *Error) error {
-	c := &call{requester: r, channel: ch, method: method, id: newCallID(r.nonce), started: time.Now()}
-	err.CallID, err.Attempt = hashCallID(c.id), callAttempt
-	r.cfg.stats.callEnded(err)
-	r.onCallEnd(c, err)
-	return err
-}
-
-func (c *call) run(ctx context.Context, codec string, payload []byte, cc callConfig, decode func([]byte) error) *Error {
-	if err := c.prepare(codec, payload, cc); err != nil {
+// run makes the attempt and hands on what it brings.
+func (c *call) run(ctx context.Context, timeout <-chan time.Time, o *OutgoingCall, receive func(reply any) error) *Error {
+	if err := c.register(ctx, timeout); err != nil {
 		return err
 	}
-	timer := time.NewTimer(time.Until(c.deadline))
-	defer timer.Stop()
-	if err := c.enter(ctx, timer.C); err != nil {
-		return err
+	if !c.resumed {
+		c.channel.sender.add(&c.out)
 	}
-	defer func() { <-c.requester.slots }()
-	if err := c.register(ctx, timer.C); err != nil {
-		return err
+	if c.frames != nil {
+		return c.stream(ctx, timeout, o, receive)
 	}
-	c.channel.sender.add(&c.out)
-
 	select {
 	case a := <-c.done:
-		return c.read(a, decode)
+		return c.end(a, o, receive)
 	case <-ctx.Done():
-	case <-timer.C:
+	case <-timeout:
 	}
 	if !c.requester.remove(c) {
-		return c.read(<-c.done, decode) // its end was on the way
+		return c.end(<-c.done, o, receive) // its end was on the way
 	}
-	notSent, sendErr := c.channel.sender.abandon(&c.out)
-	outcome := MaybeExecuted
-	if notSent {
-		outcome = NotSent
-	}
+	return c.givenUp(ctx)
+}
+
+// givenUp is the error of an attempt that was removed because its context or its time ended. What was
+// not sent by now never is.
+func (c *call) givenUp(ctx context.Context) *Error {
+	outcome, sendErr := c.abandon()
 	if ctx.Err() != nil {
 		e := endedError(ctx, outcome, "waiting for the reply")
 		e.Message += because(sendErr)
@@ -121,25 +111,76 @@ func (c *call) run(ctx context.Context, codec string, payload []byte, cc callCon
 		c.deadline.Sub(c.started).Round(time.Millisecond), because(sendErr))
 }
 
+// abandon takes the message back unless it may be on its way.
+func (c *call) abandon() (Outcome, error) {
+	if c.resumed {
+		return MaybeExecuted, nil
+	}
+	notSent, err := c.channel.sender.abandon(&c.out)
+	if notSent {
+		return NotSent, err
+	}
+	return MaybeExecuted, err
+}
+
+// end hands on the one answer of a call.
+func (c *call) end(a answer, o *OutgoingCall, receive func(reply any) error) *Error {
+	if c.kind == KindNotify {
+		return a.err
+	}
+	var received error
+	err := c.read(a, func(payload []byte, metadata Metadata) error {
+		o.addReplyMetadata(metadata)
+		reply, err := o.decode(payload)
+		if err == nil {
+			received = receive(reply)
+		}
+		return err
+	})
+	if err != nil || received == nil {
+		return err
+	}
+	return c.failure(CodeOf(received), Executed, received, "%v", received)
+}
+
+func (o *OutgoingCall) addReplyMetadata(m Metadata) {
+	for k, v := range m {
+		if o.ReplyMetadata == nil {
+			o.ReplyMetadata = Metadata{}
+		}
+		o.ReplyMetadata[k] = v
+	}
+}
+
 // prepare renders the message and checks its size.
-func (c *call) prepare(codec string, payload []byte, cc callConfig) *Error {
+func (c *call) prepare(codec string, payload []byte, metadata Metadata) *Error {
+	if !isCallID(c.id) {
+		return c.failure(InvalidArgument, NotSent, nil, "the call ID has %d bytes; it must be 16 to %d letters, digits, - or _", len(c.id), maxCallIDBytes)
+	}
 	body, encoding := encodeBody(payload)
 	metadataBytes := 0
-	for k, v := range cc.metadata {
+	for k, v := range metadata {
 		metadataBytes += len(k) + len(v)
 	}
 	if metadataBytes > maxMetadataBytes {
 		return c.failure(InvalidArgument, NotSent, nil, "metadata of %d bytes, at most %d travel", metadataBytes, maxMetadataBytes)
 	}
+	metadata, c.trace = splitTrace(metadata)
+	if c.trace != "" && !isXMLText(c.trace) {
+		return c.failure(InvalidArgument, NotSent, nil, "the trace context has characters that SQS refuses")
+	}
 	env := requestEnvelope{
 		Kind: kindRequest, Version: protocolVersion, CallID: c.id, Method: c.method,
-		Encoding: encoding, Metadata: cc.metadata,
+		Encoding: encoding, Metadata: metadata,
 	}
 	if codec != JSON.Name() {
 		env.Codec = codec
 	}
 	if c.requester.cfg.packedReplies {
-		env.Accept = acceptPacks
+		env.Accept = append(env.Accept, featurePack)
+	}
+	if c.kind == KindStream {
+		env.Accept = append(env.Accept, featureStream)
 	}
 	stamp, err := newRequestStamp(&env)
 	if err != nil {
@@ -151,6 +192,9 @@ func (c *call) prepare(codec string, payload []byte, cc callConfig) *Error {
 	const longestReplyTo = 256
 	c.bytes = messageSize(body, attributeEnvelope, dataTypeString, attributeReplyTo, dataTypeString) +
 		stamp.size() + longestReplyTo + c.requester.cfg.reserve
+	if c.trace != "" {
+		c.bytes += messageSize(TraceParent, dataTypeString, c.trace)
+	}
 	if limit := c.channel.config.MaxMessageBytes; c.bytes > limit {
 		return c.failure(ResourceExhausted, NotSent, ErrPayloadTooLarge,
 			"the request has %d bytes with its attributes and the reserve, the queue takes %d", c.bytes, limit)
@@ -201,9 +245,17 @@ func (c *call) register(ctx context.Context, timeout <-chan time.Time) *Error {
 	r := c.requester
 	for {
 		r.mu.Lock()
-		if r.closing {
+		switch _, twice := r.pending[c.id]; {
+		case r.closing:
 			r.mu.Unlock()
 			return c.failure(Canceled, NotSent, ErrClosed, "the requester is shutting down")
+		case twice:
+			r.mu.Unlock()
+			return c.failure(AlreadyExists, NotSent, nil, "a call with this ID is pending")
+		case c.kind == KindNotify:
+			r.pending[c.id] = c
+			r.mu.Unlock()
+			return nil
 		}
 		if q := r.queue; q != nil {
 			c.queue, c.replyTo = q, q.url+"#"+c.id
@@ -218,7 +270,7 @@ func (c *call) register(ctx context.Context, timeout <-chan time.Time) *Error {
 		changed, lost := r.changed, r.lostURL
 		r.mu.Unlock()
 		if _, more := r.source.Current(); more == nil {
-			return c.failure(Unavailable, NotSent, ErrReplyQueueLost, "there is no reply queue, and none will come%s", was(lost))
+			return c.failure(Unavailable, NotSent, errNoQueueWillCome, "there is no reply queue, and none will come%s", was(lost))
 		}
 		select {
 		case <-changed:
@@ -230,7 +282,10 @@ func (c *call) register(ctx context.Context, timeout <-chan time.Time) *Error {
 	}
 }
 
-var errNoReplyQueue = errors.New("there is no reply queue yet")
+var (
+	errNoReplyQueue    = errors.New("there is no reply queue yet")
+	errNoQueueWillCome = fmt.Errorf("%w, and there will be no other", ErrReplyQueueLost)
+)
 
 func was(lost string) string {
 	if lost == "" {
@@ -253,10 +308,30 @@ func (r *Requester) remove(c *call) bool {
 // forget removes a call that is in the map. It is called with the lock held.
 func (r *Requester) forget(c *call) {
 	delete(r.pending, c.id)
-	c.queue.pending.Add(-1)
+	if c.queue != nil {
+		c.queue.pending.Add(-1)
+	}
 	if r.closing {
 		r.checkDrained()
 	}
+}
+
+// delivered takes in a reply of this call. The lock of the requester is held; a call that has its one
+// answer is removed from the pending map.
+func (c *call) delivered(a answer) deliveryVerdict {
+	if c.frames != nil {
+		return c.frames.put(a, c.attempt)
+	}
+	if c.attempt > 1 && a.envelope != "" {
+		// An earlier attempt's failure, come twice, says nothing of this one. Its success does.
+		env, err := parseReplyEnvelope(a.envelope)
+		if err == nil && env.Code != OK && replyAttempt(&env) < c.attempt {
+			return deliveryStale
+		}
+	}
+	c.requester.forget(c)
+	c.done <- a
+	return deliveryTaken
 }
 
 // size implements outgoingMessage.
@@ -264,16 +339,20 @@ func (c *call) size() int { return c.bytes }
 
 // entry implements outgoingMessage.
 func (c *call) entry(now time.Time) (types.SendMessageBatchRequestEntry, bool) {
-	budget := c.deadline.Sub(now)
-	if budget <= 0 {
+	if !now.Before(c.deadline) {
 		return types.SendMessageBatchRequestEntry{}, false
 	}
 	e := types.SendMessageBatchRequestEntry{
 		MessageBody: &c.body,
 		MessageAttributes: map[string]types.MessageAttributeValue{
-			attributeEnvelope: stringAttribute(c.stamp.render(budget, now, callAttempt)),
-			attributeReplyTo:  stringAttribute(c.replyTo),
+			attributeEnvelope: stringAttribute(c.stamp.render(min(c.expires.Sub(now), maxBudget), now, c.attempt)),
 		},
+	}
+	if c.replyTo != "" {
+		e.MessageAttributes[attributeReplyTo] = stringAttribute(c.replyTo)
+	}
+	if c.trace != "" {
+		e.MessageAttributes[TraceParent] = stringAttribute(c.trace)
 	}
 	if c.channel.config.FIFO {
 		group := c.group
@@ -281,7 +360,7 @@ func (c *call) entry(now time.Time) (types.SendMessageBatchRequestEntry, bool) {
 			group = c.id
 		}
 		e.MessageGroupId = &group
-		e.MessageDeduplicationId = aws.String(fmt.Sprintf("%s-%d", c.id, callAttempt))
+		e.MessageDeduplicationId = aws.String(fmt.Sprintf("%s-%d", c.id, c.attempt))
 	} else if c.group != "" {
 		e.MessageGroupId = &c.group
 	}
@@ -290,7 +369,11 @@ func (c *call) entry(now time.Time) (types.SendMessageBatchRequestEntry, bool) {
 
 // sent implements outgoingMessage.
 func (c *call) sent(err error, notSent bool) {
-	if err == nil || !c.requester.remove(c) {
+	if err == nil && c.kind != KindNotify || !c.requester.remove(c) {
+		return
+	}
+	if err == nil {
+		c.done <- answer{}
 		return
 	}
 	outcome := MaybeExecuted
@@ -314,7 +397,7 @@ func (c *call) sent(err error, notSent bool) {
 }
 
 // read turns an answer into the call's end.
-func (c *call) read(a answer, decode func([]byte) error) *Error {
+func (c *call) read(a answer, take func(payload []byte, metadata Metadata) error) *Error {
 	if a.err != nil {
 		return a.err
 	}
@@ -329,16 +412,11 @@ func (c *call) read(a answer, decode func([]byte) error) *Error {
 		}
 	}
 	if env.Code != OK {
-		e := c.failure(env.Code, Executed, nil, "%s", env.Message)
-		if env.Rejected {
-			e.Outcome = Rejected
-		}
-		e.Details, e.RetryAfter, e.remote = env.Details, time.Duration(env.RetryAfterMS)*time.Millisecond, true
-		return e
+		return c.remoteError(&env)
 	}
 	payload, err := decodeBody(a.body, env.Encoding)
 	if err == nil {
-		err = decode(payload)
+		err = take(payload, joinTrace(env.Metadata, a.trace))
 	}
 	if err != nil {
 		return c.failure(Internal, Executed, err, "decode the reply: %v", err)
@@ -346,12 +424,22 @@ func (c *call) read(a answer, decode func([]byte) error) *Error {
 	return nil
 }
 
+// remoteError is the error that a responder sent.
+func (c *call) remoteError(env *replyEnvelope) *Error {
+	e := c.failure(env.Code, Executed, nil, "%s", env.Message)
+	if env.Rejected {
+		e.Outcome = Rejected
+	}
+	e.Details, e.RetryAfter, e.remote = env.Details, time.Duration(env.RetryAfterMS)*time.Millisecond, true
+	return e
+}
+
 func (c *call) failure(code Code, outcome Outcome, cause error, format string, args ...any) *Error {
 	return c.identify(localError(code, outcome, cause, format, args...))
 }
 
 func (c *call) identify(e *Error) *Error {
-	e.CallID, e.Attempt = hashCallID(c.id), callAttempt
+	e.CallID, e.Attempt = hashCallID(c.id), c.attempt
 	return e
 }
 

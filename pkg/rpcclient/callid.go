@@ -34,10 +34,41 @@ func newCallID(nonce string) string {
 	return string(id[:])
 }
 
+// newRun returns what tells one execution of a streaming handler from another.
+func newRun() string {
+	var b [nonceBytes]byte
+	_, _ = rand.Read(b[:])
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
 // hasNonce reports whether a call ID was made under nonce.
 func hasNonce(id, nonce string) bool {
 	return len(id) == nonceLength+tokenLength && id[:nonceLength] == nonce
 }
+
+// NewCallID returns an identifier for WithCallID. Whoever knows it can answer the call: keep it as a secret.
+func NewCallID() string { return newCallID(newNonce()) }
+
+// maxCallIDBytes leaves room for "-" and the attempt in a deduplication ID of 128 characters.
+const maxCallIDBytes = 120
+
+// isCallID reports whether an application's identifier can be used.
+func isCallID(id string) bool {
+	if len(id) < minCallIDBytes || len(id) > maxCallIDBytes {
+		return false
+	}
+	for i := range len(id) {
+		switch c := id[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// minCallIDBytes is what an identifier that cannot be guessed has at least.
+const minCallIDBytes = 16
 
 // hashCallID shortens an identifier to what logs, spans and errors may show.
 func hashCallID(id string) string {

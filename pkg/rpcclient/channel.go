@@ -16,6 +16,8 @@ type ChannelConfig struct {
 	FIFO bool
 	// Timeout of calls that name none; 0: the requester's.
 	Timeout time.Duration
+	// MaxAttempts of a call, 1 to 10; 0: the requester's.
+	MaxAttempts int
 	// VisibilityTimeout of the queue; 0: AWS's default of 30 s.
 	VisibilityTimeout time.Duration
 	// DeadLetter is true when the queue has a dead-letter queue.
@@ -42,6 +44,7 @@ type Channel struct {
 	config    ChannelConfig
 	requester *Requester
 	sender    *sender
+	retries   *retrier
 }
 
 // Name is the name under which the channel was asked for.

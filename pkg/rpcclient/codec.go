@@ -20,7 +20,7 @@ type Codec interface {
 var JSON Codec = jsonCodec{}
 
 // Raw passes []byte through, for payloads that the application encodes itself.
-var Raw Codec = rawCodec{}
+var Raw Codec = rawCodec{"raw"}
 
 type jsonCodec struct{}
 
@@ -28,9 +28,9 @@ func (jsonCodec) Name() string                       { return "json" }
 func (jsonCodec) Marshal(v any) ([]byte, error)      { return json.Marshal(v) }
 func (jsonCodec) Unmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
 
-type rawCodec struct{}
+type rawCodec struct{ name string }
 
-func (rawCodec) Name() string { return "raw" }
+func (c rawCodec) Name() string { return c.name }
 
 func (rawCodec) Marshal(v any) ([]byte, error) {
 	switch b := v.(type) {

@@ -43,17 +43,17 @@ const (
 
 // requestEnvelope is the attribute "replyqueue" of a request.
 type requestEnvelope struct {
-	Kind     string            `json:"k"`
-	Version  int               `json:"v"`
-	CallID   string            `json:"id"`
-	Method   string            `json:"m"`
-	Encoding string            `json:"e,omitempty"`
-	Codec    string            `json:"c,omitempty"`  // absent: json
-	Accept   []string          `json:"f,omitempty"`  // features the requester understands in replies
-	Metadata map[string]string `json:"md,omitempty"` // at most 4 KiB
-	BudgetMS int64             `json:"b"`            // what is left of the deadline as the message is sent
-	SentMS   int64             `json:"t"`            // sender's wall clock, a guard only
-	Attempt  int               `json:"a"`            // from 1
+	Kind     string   `json:"k"`
+	Version  int      `json:"v"`
+	CallID   string   `json:"id"`
+	Method   string   `json:"m"`
+	Encoding string   `json:"e,omitempty"`
+	Codec    string   `json:"c,omitempty"`  // absent: json
+	Accept   []string `json:"f,omitempty"`  // features the requester understands in replies
+	Metadata Metadata `json:"md,omitempty"` // at most 4 KiB
+	BudgetMS int64    `json:"b"`            // what is left of the deadline as the message is sent
+	SentMS   int64    `json:"t"`            // sender's wall clock, a guard only
+	Attempt  int      `json:"a"`            // from 1
 }
 
 // replyEnvelope is the attribute "replyqueue" of a reply.
@@ -67,6 +67,8 @@ type replyEnvelope struct {
 	RetryAfterMS int64             `json:"ra,omitempty"` // wanted pause before another attempt
 	Encoding     string            `json:"e,omitempty"`
 	Codec        string            `json:"c,omitempty"`
+	Metadata     Metadata          `json:"md,omitempty"`  // at most 4 KiB
+	Attempt      int               `json:"a,omitempty"`   // the request's attempt that this answers; absent: the first
 	Run          string            `json:"run,omitempty"` // which execution this is
 	Sequence     int               `json:"n"`             // of the frame, from 0
 	End          int               `json:"end,omitempty"` // on the last frame: how many frames there were

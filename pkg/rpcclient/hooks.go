@@ -23,15 +23,34 @@ type HookSQSRequest interface{ OnSQSRequest(SQSRequest) }
 // CallEnd is one call that has ended on the requester's side.
 type CallEnd struct {
 	Channel, Method string
+	Kind            CallKind
 	// CallID is the hash that Error.CallID shows.
 	CallID string
-	Took   time.Duration
+	// Attempts made, 0 when the call ended before the first.
+	Attempts int
+	Took     time.Duration
 	// Err is nil or an *Error.
 	Err error
 }
 
 // HookCallEnd sees every call's end.
 type HookCallEnd interface{ OnCallEnd(CallEnd) }
+
+// Retry is one attempt of a call that has failed and will be followed by another.
+type Retry struct {
+	Channel, Method string
+	// CallID is the hash that Error.CallID shows.
+	CallID string
+	// Attempt that failed, from 1.
+	Attempt int
+	// Pause before the next.
+	Pause time.Duration
+	// Err is an *Error.
+	Err error
+}
+
+// HookRetry sees every attempt that another follows.
+type HookRetry interface{ OnRetry(Retry) }
 
 // StrayReply is a message on the reply queue that no pending call waits for.
 type StrayReply struct {
@@ -51,8 +70,17 @@ type HookStrayReply interface{ OnStrayReply(StrayReply) }
 
 // Served is one request that a responder has settled.
 type Served struct {
-	QueueURL, Method string
-	CallID           string
+	// Channel is the channel's name, QueueURL its request queue.
+	Channel, QueueURL, Method string
+	// Peer is what kind of requester asked.
+	Peer   Peer
+	CallID string
+	// Attempt is the requester's, from 1; 0 when it does not say. ReceiveCount is SQS's.
+	Attempt, ReceiveCount int
+	// Age of the request when it was taken up, by SQS's clock: its time in the queue.
+	Age time.Duration
+	// Replies sent: 1, or a stream's number.
+	Replies int
 	// Situation is what became of the request.
 	Situation Situation
 	// Took is the handler's time; 0 when none ran.
@@ -71,6 +99,7 @@ type HookReplyQueue interface{ OnReplyQueue(queueURL string) }
 type hooks struct {
 	request []HookSQSRequest
 	callEnd []HookCallEnd
+	retry   []HookRetry
 	stray   []HookStrayReply
 	served  []HookServed
 	queue   []HookReplyQueue
@@ -84,6 +113,9 @@ func newHooks(all []Hook) hooks {
 		}
 		if v, ok := hook.(HookCallEnd); ok {
 			h.callEnd = append(h.callEnd, v)
+		}
+		if v, ok := hook.(HookRetry); ok {
+			h.retry = append(h.retry, v)
 		}
 		if v, ok := hook.(HookStrayReply); ok {
 			h.stray = append(h.stray, v)

@@ -3,23 +3,34 @@ package rpcclient
 import (
 	"context"
 	"fmt"
-	"time"
 )
 
 // Method is one operation that requesters call and responders handle. Both sides share the value, so
 // that name, types and codec agree. It is immutable.
+//
+// Its calls: Call waits for the one reply; Start does not; Stream receives many; Gather and GatherFirst
+// ask several channels at once; Notify awaits none; Resume awaits the reply of a call that an earlier
+// process made. Handle and HandleStream register what answers them.
 type Method[Req, Rep any] struct {
-	name  string
-	codec Codec
+	name       string
+	codec      Codec
+	idempotent bool
 }
 
 // MethodOption configures a Method.
 type MethodOption func(*methodConfig)
 
-type methodConfig struct{ codec Codec }
+type methodConfig struct {
+	codec      Codec
+	idempotent bool
+}
 
 // WithCodec sets the codec of both payloads. The default is JSON.
 func WithCodec(c Codec) MethodOption { return func(m *methodConfig) { m.codec = c } }
+
+// Idempotent says that running the method twice does what running it once does, so that requesters may
+// repeat calls of which nobody can say whether they were executed.
+func Idempotent() MethodOption { return func(m *methodConfig) { m.idempotent = true } }
 
 // NewMethod defines a method. The name is what travels: 1 to 256 bytes. It panics on any other, since
 // methods are defined in package variables.
@@ -31,39 +42,20 @@ func NewMethod[Req, Rep any](name string, opts ...MethodOption) Method[Req, Rep]
 	for _, o := range opts {
 		o(&c)
 	}
-	return Method[Req, Rep]{name: name, codec: c.codec}
+	return Method[Req, Rep]{name: name, codec: c.codec, idempotent: c.idempotent}
+}
+
+// NewRawMethod defines a method whose payloads are bytes that the application encodes itself. codec is
+// the name that travels with them; "" is Raw's. A proxy that passes JSON through names "json".
+func NewRawMethod(name, codec string, opts ...MethodOption) Method[[]byte, []byte] {
+	if codec == "" {
+		codec = Raw.Name()
+	}
+	return NewMethod[[]byte, []byte](name, append([]MethodOption{WithCodec(rawCodec{codec})}, opts...)...)
 }
 
 // Name returns the method's name.
 func (m Method[Req, Rep]) Name() string { return m.name }
-
-// CallOption configures one call.
-type CallOption func(*callConfig)
-
-type callConfig struct {
-	timeout  time.Duration
-	group    string
-	metadata map[string]string
-}
-
-// CallTimeout ends the call after d, measured from the moment of the call. An earlier deadline of the
-// context still counts.
-func CallTimeout(d time.Duration) CallOption { return func(c *callConfig) { c.timeout = d } }
-
-// CallGroup sets the message group, 1 to 128 characters: on a FIFO channel, calls of one group are
-// handled in order; on a standard one, it is the tenant of SQS's fair queues. Without it a FIFO call
-// is a group by itself.
-func CallGroup(key string) CallOption { return func(c *callConfig) { c.group = key } }
-
-// CallMetadata sends a key and value with the request, at most 4 KiB in all.
-func CallMetadata(key, value string) CallOption {
-	return func(c *callConfig) {
-		if c.metadata == nil {
-			c.metadata = map[string]string{}
-		}
-		c.metadata[key] = value
-	}
-}
 
 // Call sends req to the channel and waits for the reply. It blocks until the reply, until the earliest
 // of ctx's deadline, the call's, the channel's and the requester's timeouts, or until the call cannot
@@ -71,61 +63,38 @@ func CallMetadata(key, value string) CallOption {
 //
 // Calls are safe inside a handler: replies never wait for requests.
 func (m Method[Req, Rep]) Call(ctx context.Context, ch *Channel, req Req, opts ...CallOption) (Rep, error) {
+	o := m.newOutgoing(ctx, ch, KindCall, opts)
+	o.Request = req
+	return m.one(ctx, o)
+}
+
+// one makes a call that has one reply.
+func (m Method[Req, Rep]) one(ctx context.Context, o *OutgoingCall) (Rep, error) {
 	var rep Rep
-	var c callConfig
-	for _, o := range opts {
-		o(&c)
-	}
-	payload, err := m.codec.Marshal(req)
-	if err != nil {
-		return rep, ch.requester.refused(ch, m.name,
-			localError(InvalidArgument, NotSent, err, "encode the request: %v", err))
-	}
-	callErr := ch.requester.call(ctx, ch, m.name, m.codec.Name(), payload, c, func(data []byte) error {
-		return m.codec.Unmarshal(data, &rep)
+	got := false
+	err := o.invoke(ctx, func(reply any) error {
+		rep, got = reply.(Rep)
+		if !got && reply != nil { // a nil interface is the zero value of an interface type
+			return Errorf(Internal, "an interceptor returned a reply of type %T", reply)
+		}
+		got = true
+		return nil
 	})
-	if callErr != nil {
-		return rep, callErr
+	if err == nil && !got {
+		err = o.failure(Internal, o.outcome, nil, "an interceptor swallowed the reply")
+	}
+	if err != nil {
+		var none Rep
+		return none, err
 	}
 	return rep, nil
 }
 
-// Handle registers fn for the method. It must be called before Serve; a second registration of the same
-// name panics.
-//
-// fn's context ends at the request's deadline, and carries RequestInfo. An *Error that fn returns goes
-// to the requester as it is; any other error becomes Unknown with its text; a panic becomes Internal.
-// fn may run again for the same call when a responder dies or a reply cannot be sent.
-func (m Method[Req, Rep]) Handle(r *Responder, fn func(ctx context.Context, req Req) (Rep, error)) {
-	codec := m.codec
-	r.register(m.name, handler{
-		codec: codec.Name(),
-		run: func(ctx context.Context, payload []byte) ([]byte, error) {
-			var req Req
-			if err := codec.Unmarshal(payload, &req); err != nil {
-				return nil, &undecodable{err}
-			}
-			rep, err := fn(ctx, req)
-			if err != nil {
-				return nil, err
-			}
-			out, err := codec.Marshal(rep)
-			if err != nil {
-				return nil, Errorf(Internal, "encode the reply: %w", err)
-			}
-			return out, nil
-		},
-	})
+// Notify sends req and awaits no reply. It blocks until SQS has the request, or as Call does. nil says
+// that a responder will get the request unless NotifyExpiry passes first; not that it was handled. After
+// an error with outcome NotSent nobody will get it; after MaybeExecuted somebody may.
+func (m Method[Req, Rep]) Notify(ctx context.Context, ch *Channel, req Req, opts ...CallOption) error {
+	o := m.newOutgoing(ctx, ch, KindNotify, opts)
+	o.Request = req
+	return o.invoke(ctx, func(any) error { return nil })
 }
-
-// handler is a registered method with its types erased.
-type handler struct {
-	codec string
-	run   func(ctx context.Context, payload []byte) ([]byte, error)
-}
-
-// undecodable marks a payload that the codec refused before the handler ran.
-type undecodable struct{ err error }
-
-func (e *undecodable) Error() string { return "decode the request: " + e.err.Error() }
-func (e *undecodable) Unwrap() error { return e.err }

@@ -32,6 +32,10 @@ type config struct {
 	drainTimeout  time.Duration
 	maxPollers    int
 	packedReplies bool
+	retries       RetryPolicy
+
+	callInterceptors    []CallInterceptor
+	handlerInterceptors []HandlerInterceptor
 }
 
 // Defaults of the options.
@@ -61,6 +65,10 @@ func newConfig(opts []Option) (config, error) {
 	for _, o := range opts {
 		o(&c)
 	}
+	c.retries.setDefaults()
+	if err := c.retries.validate(); err != nil {
+		return c, err
+	}
 	seen := map[string]bool{}
 	for i := range c.channels {
 		ch := &c.channels[i]
@@ -69,6 +77,9 @@ func newConfig(opts []Option) (config, error) {
 		}
 		if ch.Name == "" || seen[ch.Name] {
 			return c, fmt.Errorf("channel name %q is empty or given twice", ch.Name)
+		}
+		if ch.MaxAttempts < 0 || ch.MaxAttempts > maxAttemptsLimit {
+			return c, fmt.Errorf("channel %q: %d attempts; at most %d are allowed", ch.Name, ch.MaxAttempts, maxAttemptsLimit)
 		}
 		seen[ch.Name] = true
 		ch.setDefaults()

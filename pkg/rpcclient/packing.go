@@ -27,8 +27,6 @@ const (
 	maxPackEntries = 512
 )
 
-var acceptPacks = []string{featurePack}
-
 // packOverhead is what a pack has besides its lines, as SQS counts it.
 const packOverhead = len(attributeEnvelope) + len(dataTypeString) + len(packEnvelope)
 

@@ -64,8 +64,8 @@ func (a *queueAPI) send(ctx context.Context, queueURL string, entries []types.Se
 // replyAttributes are what a requester asks for: only what it reads, so that agents' attributes cost
 // nothing. requestAttributes are the responder's.
 var (
-	replyAttributes   = []string{attributeEnvelope, attributeVirtualQueue}
-	requestAttributes = []string{attributeEnvelope, attributeReplyTo, attributeVirtualQueue}
+	replyAttributes   = []string{attributeEnvelope, attributeVirtualQueue, TraceParent}
+	requestAttributes = []string{attributeEnvelope, attributeReplyTo, attributeVirtualQueue, TraceParent}
 	systemAttributes  = []types.MessageSystemAttributeName{
 		types.MessageSystemAttributeNameSentTimestamp,
 		types.MessageSystemAttributeNameApproximateFirstReceiveTimestamp,

@@ -42,6 +42,7 @@ func (q *replyQueue) poll(ctx context.Context) (full bool, err error) {
 // arrived is one reply of a receive.
 type arrived struct {
 	packed
+	trace   string
 	message int // index of the message that brought it
 }
 
@@ -51,7 +52,7 @@ func (q *replyQueue) unfold(msgs []types.Message) (all []arrived, packs [maxBatc
 	for i := range msgs {
 		m := &msgs[i]
 		if !isPack(m) {
-			all = append(all, arrived{message: i, packed: packed{
+			all = append(all, arrived{message: i, trace: attribute(m, TraceParent), packed: packed{
 				id: attribute(m, attributeVirtualQueue), envelope: attribute(m, attributeEnvelope), body: deref(m.Body),
 			}})
 			continue
@@ -75,25 +76,21 @@ func (q *replyQueue) dispatch(msgs []types.Message, at, date time.Time) (replies
 	r := q.r
 	var ours [maxBatch]bool // the message brought something for this process
 	all, packs := q.unfold(msgs)
-	waiting := make([]*call, len(all))
+	waiting := make([]bool, len(all)) // the reply's call is pending
+	verdicts := make([]deliveryVerdict, len(all))
 	r.mu.Lock()
 	for i := range all {
-		if c, ok := r.pending[all[i].id]; ok && c.queue == q {
-			r.forget(c)
-			waiting[i] = c
+		a := &all[i]
+		if c, ok := r.pending[a.id]; ok && c.queue == q {
+			waiting[i] = true
+			verdicts[i] = c.delivered(answer{body: a.body, envelope: a.envelope, trace: a.trace})
+		}
+		if waiting[i] || hasNonce(a.id, r.nonce) {
+			ours[a.message] = true
 		}
 	}
 	r.mu.Unlock()
 
-	for i := range all {
-		a := &all[i]
-		if c := waiting[i]; c != nil {
-			ours[a.message] = true
-			c.done <- answer{body: a.body, envelope: a.envelope}
-		} else if hasNonce(a.id, r.nonce) {
-			ours[a.message] = true
-		}
-	}
 	var back []visibilityChange
 	var kept [maxBatch]bool
 	var deliveries [maxBatch]delivery
@@ -105,12 +102,14 @@ func (q *replyQueue) dispatch(msgs []types.Message, at, date time.Time) (replies
 		deliveries[i] = d
 	}
 	for i := range all {
-		if waiting[i] == nil {
-			n := all[i].message
-			// A pack is put back whole or not at all: not when part of it was for this process.
-			if q.stray(all[i].id, deliveries[n], !(packs[n] && ours[n])) {
-				kept[n] = true
-			}
+		n := all[i].message
+		switch {
+		case waiting[i] && verdicts[i] == deliveryTaken:
+		case waiting[i] && verdicts[i] == deliveryFull:
+			kept[n] = true // a pack's other replies are known when it comes again
+		// A pack is put back whole or not at all: not when part of it was for this process.
+		case q.stray(all[i].id, deliveries[n], waiting[i], !(packs[n] && ours[n])):
+			kept[n] = true
 		}
 	}
 	for i := range msgs {
@@ -129,11 +128,11 @@ func (q *replyQueue) dispatch(msgs []types.Message, at, date time.Time) (replies
 	return len(all)
 }
 
-// stray deals with a reply that no call waits for: one of ours is late or a copy and is dropped; one of
-// another process is left in the queue while it is young, if it may be. kept reports that.
-func (q *replyQueue) stray(id string, d delivery, mayKeep bool) (kept bool) {
+// stray deals with a reply that changes nothing: one of ours is late or a copy (stale: of a call that is
+// pending still) and is dropped; one of another process is left in the queue while it is young, if it may be. kept reports that.
+func (q *replyQueue) stray(id string, d delivery, stale, mayKeep bool) (kept bool) {
 	r := q.r
-	s := StrayReply{Late: hasNonce(id, r.nonce), Age: d.age(&r.clock, d.local)}
+	s := StrayReply{Late: stale || hasNonce(id, r.nonce), Age: d.age(&r.clock, d.local)}
 	if id != "" && len(r.hooks.stray) > 0 {
 		s.CallID = hashCallID(id)
 	}

@@ -17,6 +17,7 @@ type replyContent struct {
 	body     string
 	envelope string // empty: a Java or plain reply
 	virtual  string // empty: no QueueName attribute
+	trace    string // empty: no trace context
 }
 
 func (c replyContent) bytes() int {
@@ -26,6 +27,9 @@ func (c replyContent) bytes() int {
 	}
 	if c.virtual != "" {
 		n += messageSize(attributeVirtualQueue, dataTypeString, c.virtual)
+	}
+	if c.trace != "" {
+		n += messageSize(TraceParent, dataTypeString, c.trace)
 	}
 	return n
 }
@@ -38,11 +42,44 @@ func answerContent(q *request, payload []byte) replyContent {
 		return c
 	}
 	env := replyEnvelope{Kind: kindReply, Version: protocolVersion, Encoding: encoding, End: 1}
-	if q.handler.codec != JSON.Name() {
-		env.Codec = q.handler.codec
+	if q.info.Codec != JSON.Name() && q.run == "" {
+		env.Codec = q.info.Codec
 	}
+	c.trace = q.complete(&env)
 	c.envelope, _ = marshalEnvelope(&env) // of plain fields: cannot fail
 	return c
+}
+
+// frameContent renders one reply of a stream, which is not its end.
+func frameContent(q *request, payload []byte) replyContent {
+	body, encoding := encodeBody(payload)
+	env := replyEnvelope{Kind: kindReply, Version: protocolVersion, Encoding: encoding, Run: q.run, Sequence: q.sent}
+	if q.info.Codec != JSON.Name() {
+		env.Codec = q.info.Codec
+	}
+	c := replyContent{body: body, virtual: q.to.virtual}
+	c.trace = q.complete(&env)
+	c.envelope, _ = marshalEnvelope(&env)
+	return c
+}
+
+// complete fills in what every native reply of a request carries, and returns the trace context to send
+// beside it.
+func (q *request) complete(env *replyEnvelope) (trace string) {
+	env.Metadata = q.serving.metadata.take()
+	if !q.packs { // a line of a pack has no attributes of its own
+		env.Metadata, trace = splitTrace(env.Metadata)
+	}
+	if !isXMLText(trace) {
+		trace = ""
+	}
+	if q.info.Attempt > 1 {
+		env.Attempt = q.info.Attempt
+	}
+	if q.run != "" && env.End > 0 && !env.Rejected {
+		env.Run, env.Sequence, env.End = q.run, q.sent, q.sent+1
+	}
+	return trace
 }
 
 // errorContent renders an error. The body of a native one is empty; a Java or plain requester, which
@@ -51,7 +88,9 @@ func errorContent(q *request, err error, rejected bool) replyContent {
 	e := asError(err)
 	env := newErrorEnvelope(e, rejected)
 	c := replyContent{virtual: q.to.virtual, body: emptyBody}
-	if !q.native {
+	if q.native {
+		c.trace = q.complete(&env)
+	} else {
 		if text := cutUTF8(e.Error(), maxMessageBytes); isXMLText(text) {
 			c.body = text
 		}
@@ -102,13 +141,16 @@ func (m *replyMessage) entry(now time.Time) (types.SendMessageBatchRequestEntry,
 	}
 	e := types.SendMessageBatchRequestEntry{MessageBody: &m.content.body}
 	if m.content.envelope != "" || m.content.virtual != "" {
-		e.MessageAttributes = make(map[string]types.MessageAttributeValue, 2)
+		e.MessageAttributes = make(map[string]types.MessageAttributeValue, 3)
 	}
 	if m.content.envelope != "" {
 		e.MessageAttributes[attributeEnvelope] = stringAttribute(m.content.envelope)
 	}
 	if m.content.virtual != "" {
 		e.MessageAttributes[attributeVirtualQueue] = stringAttribute(m.content.virtual)
+	}
+	if m.content.trace != "" {
+		e.MessageAttributes[TraceParent] = stringAttribute(m.content.trace)
 	}
 	return e, true
 }

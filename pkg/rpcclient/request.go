@@ -17,12 +17,17 @@ type request struct {
 	native   bool // carries an envelope of ours
 	packs    bool // the requester takes packed replies
 	method   string
-	handler  handler
+	handler  *handler
 	payload  []byte
 	to       returnAddress
 	budget   time.Duration
 	deadline time.Time // by this machine's clock
 	info     RequestInfo
+	serving  serving // what the handler's context carries
+
+	// Of a streaming handler: the run's identifier and the frames sent so far.
+	run  string
+	sent int
 
 	// situation and refusal are set when the request is not to be handled.
 	situation Situation
@@ -36,8 +41,14 @@ type request struct {
 
 // RequestInfo is what a handler can learn of its request.
 type RequestInfo struct {
+	// Channel is the channel's name, QueueURL its request queue.
+	Channel, QueueURL string
 	// Method is the name asked for; the default method's for requests that name none.
 	Method string
+	// Codec of the payload.
+	Codec string
+	// Stream is true when the handler answers with a stream.
+	Stream bool
 	// Peer is what kind of requester asked.
 	Peer Peer
 	// CallID is the hash that the requester's errors show; empty for requests without an identifier.
@@ -50,21 +61,19 @@ type RequestInfo struct {
 	Age time.Duration
 
 	id       string
-	metadata map[string]string
+	metadata Metadata
 }
 
-// Metadata returns a copy of what the requester sent with CallMetadata.
-func (i RequestInfo) Metadata() map[string]string { return maps.Clone(i.metadata) }
-
-type requestInfoKey struct{}
+// Metadata returns a copy of what the requester sent with CallMetadata, and its trace context.
+func (i RequestInfo) Metadata() Metadata { return maps.Clone(i.metadata) }
 
 // InfoFromContext returns the request a handler's context belongs to.
 func InfoFromContext(ctx context.Context) (RequestInfo, bool) {
-	i, ok := ctx.Value(requestInfoKey{}).(*RequestInfo)
+	s, ok := ctx.Value(servingKey{}).(*serving)
 	if !ok {
 		return RequestInfo{}, false
 	}
-	info := *i
+	info := *s.info
 	if info.id != "" {
 		info.CallID = hashCallID(info.id)
 	}
@@ -76,6 +85,8 @@ var (
 	errStrayReply     = errors.New("a reply was sent to a request queue")
 	errNoMethod       = errors.New("the request names no method and there is no default")
 	errQueueAge       = errors.New("the request waited too long in the queue")
+	errWantsOne       = errors.New("the method answers with a stream, and the requester takes one reply")
+	errRequesterGone  = errors.New("the reply queue does not exist")
 	errCallIDMismatch = errors.New("the envelope's call ID is not the return address's")
 )
 
@@ -131,6 +142,8 @@ func (s *channelServer) admit(m *types.Message, d delivery, now time.Time) *requ
 		q.info.id = q.to.virtual
 		q.method, q.budget = r.cfg.defaultMethod, r.cfg.defaultBudget
 	}
+	q.info.Channel, q.info.QueueURL = s.channel.Name, s.channel.URL
+	q.info.metadata = joinTrace(q.info.metadata, attribute(m, TraceParent))
 	q.info.Method, q.info.Peer, q.info.ReceiveCount = q.method, q.peer, d.count
 	q.info.Age = d.age(&r.clock, now)
 	q.deadline = now.Add(q.budget - q.info.Age)
@@ -144,16 +157,27 @@ func (s *channelServer) admit(m *types.Message, d delivery, now time.Time) *requ
 		return refuse(Shed, &Error{Code: Unavailable, Message: errQueueAge.Error(), RetryAfter: r.cfg.maxQueueAge, cause: errQueueAge})
 	case q.native && env.Version > protocolVersion:
 		return refuse(Undecodable, Errorf(Unimplemented, "protocol version %d; this responder speaks %d", env.Version, protocolVersion))
-	case q.method == "":
-		return refuse(UnknownMethod, Errorf(Unimplemented, "%w", errNoMethod))
+	case q.peer == PeerNative && r.gone.confirmed(q.to.queueURL, now):
+		return refuse(RequesterGone, errRequesterGone)
 	}
 	h, ok := r.handlers[q.method]
 	if !ok {
+		h, ok = r.handlers[""] // the default handler
+	}
+	codec := firstNonEmpty(env.Codec, JSON.Name())
+	switch {
+	case !ok && q.method == "":
+		return refuse(UnknownMethod, Errorf(Unimplemented, "%w", errNoMethod))
+	case !ok:
 		return refuse(UnknownMethod, Errorf(Unimplemented, "no method %q here", q.method))
+	case h.stream && q.peer != PeerOneWay && !(q.native && env.understands(featureStream)):
+		return refuse(UnknownMethod, Errorf(Unimplemented, "%w", errWantsOne))
+	case !q.native:
+		codec = firstNonEmpty(h.codec, codec)
+	case !h.anyCodec && codec != h.codec:
+		return refuse(Undecodable, Errorf(InvalidArgument, "the request is in %s, method %q takes %s", codec, q.method, h.codec))
 	}
-	if q.native && firstNonEmpty(env.Codec, JSON.Name()) != h.codec {
-		return refuse(Undecodable, Errorf(InvalidArgument, "the request is in %s, method %q takes %s", firstNonEmpty(env.Codec, JSON.Name()), q.method, h.codec))
-	}
+	q.info.Codec, q.info.Stream = codec, h.stream
 	if !q.native {
 		// A request without a deadline gets the configured time from when it is taken up.
 		q.deadline = now.Add(q.budget)
@@ -162,7 +186,10 @@ func (s *channelServer) admit(m *types.Message, d delivery, now time.Time) *requ
 	if err != nil {
 		return refuse(Undecodable, Errorf(InvalidArgument, "%w", err))
 	}
-	q.handler, q.payload = h, payload
+	q.handler, q.payload, q.serving.info = h, payload, &q.info
+	if h.stream {
+		q.run = newRun()
+	}
 	if q.info.id != "" {
 		q.key = q.to.queueURL + "#" + q.info.id
 	}

@@ -21,11 +21,12 @@ type Requester struct {
 	source ReplyQueueSource
 	nonce  string
 	clock  sqsClock
+	calls  CallFunc      // perform within the interceptors
 	slots  chan struct{} // one element per pending call
 
 	ctx    context.Context // ends when Shutdown is over
 	cancel context.CancelFunc
-	wg     sync.WaitGroup // the watcher, and put-backs
+	wg     sync.WaitGroup // the watcher, put-backs, and the closing of lost queues
 
 	mu       sync.Mutex
 	channels map[string]*Channel
@@ -35,7 +36,6 @@ type Requester struct {
 	changed  chan struct{} // closed when queue or closing changes
 	closing  bool
 	drained  chan struct{} // closed when closing and nothing is pending
-	old      []*replyQueue // lost queues whose pollers may still run
 }
 
 // NewRequester returns a requester that sends through client's configuration and awaits replies where
@@ -53,10 +53,13 @@ func NewRequester(client *sqs.Client, source ReplyQueueSource, opts ...Option) (
 		changed: make(chan struct{}), drained: make(chan struct{}),
 	}
 	r.api = newQueueAPI(client, cfg.stats, r.hooks)
+	r.calls = intercepted(r.perform, cfg.callInterceptors)
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	for i := range cfg.channels {
 		c := cfg.channels[i]
-		r.channels[c.Name] = &Channel{config: c, requester: r, sender: newSender(r.ctx, r.api, c.URL)}
+		r.channels[c.Name] = &Channel{
+			config: c, requester: r, sender: newSender(r.ctx, r.api, c.URL), retries: newRetrier(cfg.retries, &c),
+		}
 	}
 	url, changed := source.Current()
 	if url != "" {
@@ -163,7 +166,7 @@ func (r *Requester) dropQueue() []*call {
 	}
 	r.queue = nil
 	q.cancel()
-	r.old = append(r.old, q)
+	r.wg.Go(q.close)
 	var lost []*call
 	for id, c := range r.pending {
 		if c.queue == q {
@@ -179,11 +182,7 @@ func (r *Requester) dropQueue() []*call {
 // fail ends calls that were removed from the pending map.
 func (r *Requester) fail(calls []*call, cause error, code Code, why string) {
 	for _, c := range calls {
-		notSent, err := c.channel.sender.abandon(&c.out)
-		outcome := MaybeExecuted
-		if notSent {
-			outcome = NotSent
-		}
+		outcome, err := c.abandon()
 		c.done <- answer{err: c.failure(code, outcome, cause, "%s%s", why, because(err))}
 	}
 }
@@ -236,12 +235,9 @@ func (r *Requester) Shutdown(ctx context.Context) error {
 	}
 
 	r.mu.Lock()
-	queues := append([]*replyQueue(nil), r.old...)
-	if r.queue != nil {
-		queues = append(queues, r.queue)
-	}
+	q := r.queue
 	r.mu.Unlock()
-	for _, q := range queues {
+	if q != nil {
 		q.close()
 	}
 	r.cancel()

@@ -22,10 +22,11 @@ type Responder struct {
 	slots *slots
 
 	replies *replySenders
+	gone    goneRequesters
 
 	work      context.Context // ends to cut off receives, handlers and sends
 	stop      context.CancelFunc
-	handlers  map[string]handler
+	handlers  map[string]*handler
 	wg        sync.WaitGroup // requests being handled
 	unsettled sync.WaitGroup // requests whose replies are on the way
 
@@ -52,7 +53,7 @@ func NewResponder(client *sqs.Client, opts ...Option) (*Responder, error) {
 		cfg: cfg, hooks: newHooks(cfg.hooks), seed: maphash.MakeSeed(),
 		cache:    newReplyCache(cfg.cacheEntries, cfg.cacheBytes),
 		slots:    newSlots(cfg.concurrency),
-		handlers: map[string]handler{}, stopping: make(chan struct{}), done: make(chan struct{}),
+		handlers: map[string]*handler{}, stopping: make(chan struct{}), done: make(chan struct{}),
 	}
 	r.api = newQueueAPI(client, cfg.stats, r.hooks)
 	r.work, r.stop = context.WithCancel(context.Background())
@@ -71,7 +72,12 @@ func NewResponder(client *sqs.Client, opts ...Option) (*Responder, error) {
 // Stats reads the counters.
 func (r *Responder) Stats() StatsSnapshot { return r.cfg.stats.Snapshot() }
 
-func (r *Responder) register(name string, h handler) {
+// register adds a handler; the name "" is the default handler's.
+func (r *Responder) register(name string, h *handler, opts []HandleOption) {
+	for _, o := range opts {
+		o(h)
+	}
+	h.serve = intercepted(h.serve, r.cfg.handlerInterceptors)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch _, twice := r.handlers[name]; {

@@ -154,7 +154,7 @@ func (s *channelServer) serve(m *types.Message, d delivery) {
 	}
 	if q.key != "" {
 		q.hash = r.hashRequest(q)
-		entry, verdict := r.cache.begin(q.key, q.hash, q.copy, now, now.Add(q.budget+s.channel.VisibilityTimeout))
+		entry, verdict := r.cache.begin(q.key, q.hash, q.info.Attempt, q.copy, now, now.Add(q.budget+s.channel.VisibilityTimeout))
 		switch verdict {
 		case runIt:
 			q.entry = entry
@@ -183,11 +183,31 @@ func (s *channelServer) run(q *request) {
 	r := s.r
 	ctx, cancel := context.WithDeadlineCause(r.work, q.deadline, errDeadline)
 	defer cancel()
-	ctx = context.WithValue(ctx, requestInfoKey{}, &q.info)
+	ctx = context.WithValue(ctx, servingKey{}, &q.serving)
 	held := s.extender.hold(func() string { return r.cache.handle(q.entry, q.copy) }, q.deadline)
+	if l := q.handler.limit; l != nil {
+		entered, retryAfter := l.enter(ctx)
+		if !entered {
+			s.extender.release(held)
+			s.turnedAway(q, retryAfter)
+			return
+		}
+	}
 	started := time.Now()
-	payload, panicked, err := protect(ctx, q.handler, q.payload)
+	var payload []byte
+	var panicked bool
+	var err error
+	var stream *frameSender
+	if q.handler.stream {
+		stream = newFrameSender(s, q)
+		panicked, err = stream.run(ctx)
+	} else {
+		payload, panicked, err = protect(func() ([]byte, error) { return q.handler.answer(ctx, &q.info, q.payload) })
+	}
 	took := time.Since(started)
+	if q.handler.limit != nil {
+		q.handler.limit.leave(took)
+	}
 	s.extender.release(held)
 
 	situation := Succeeded
@@ -211,17 +231,40 @@ func (s *channelServer) run(q *request) {
 		s.conclude(q, Expired, nil, errDeadline, took)
 		return
 	}
+	if stream != nil && situation != Undecodable {
+		if broken := stream.failure(); broken != nil {
+			// Without every frame its end must not be sent: a redelivery is another run.
+			situation, err = ReplyNotSent, broken
+			if isMissingQueue(broken) {
+				situation = RequesterGone
+			}
+		}
+	}
 	s.conclude(q, situation, payload, err, took)
 }
 
+// turnedAway settles a request whose method had no place for it: shed, or out of time.
+func (s *channelServer) turnedAway(q *request, retryAfter time.Duration) {
+	switch {
+	case retryAfter > 0:
+		s.conclude(q, Shed, nil, &Error{Code: Unavailable, Message: errMethodBusy.Error(), RetryAfter: retryAfter, cause: errMethodBusy}, 0)
+	case time.Now().Before(q.deadline): // cut off
+		s.conclude(q, ReplyNotSent, nil, ErrClosed, 0)
+	default:
+		s.conclude(q, Expired, nil, errDeadline, 0)
+	}
+}
+
+var errMethodBusy = errors.New("the method has as many requests running and waiting as it may")
+
 // protect runs a handler and turns a panic into an error.
-func protect(ctx context.Context, h handler, payload []byte) (out []byte, panicked bool, err error) {
+func protect(run func() ([]byte, error)) (out []byte, panicked bool, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			out, panicked, err = nil, true, Errorf(Internal, "%v", p)
 		}
 	}()
-	out, err = h.run(ctx, payload)
+	out, err = run()
 	return out, false, err
 }
 
@@ -281,7 +324,9 @@ func (s *channelServer) send(q *request, reply replyContent, situation Situation
 		}
 		switch {
 		case sendErr == nil:
+			r.gone.answered(q.to.queueURL)
 		case isMissingQueue(sendErr):
+			r.gone.missing(q, time.Now())
 			situation, err = RequesterGone, sendErr
 		case !m.deadline.IsZero() && time.Now().After(m.deadline):
 			situation, err = Expired, sendErr
@@ -311,7 +356,14 @@ func (s *channelServer) served(q *request, situation Situation, err error, took 
 	if len(s.r.hooks.served) == 0 {
 		return
 	}
-	e := Served{QueueURL: s.channel.URL, Method: q.method, Situation: situation, Took: took, Err: err}
+	e := Served{
+		Channel: s.channel.Name, QueueURL: s.channel.URL, Method: q.method, Peer: q.peer,
+		Attempt: q.info.Attempt, ReceiveCount: q.info.ReceiveCount, Age: q.info.Age,
+		Replies: q.sent, Situation: situation, Took: took, Err: err,
+	}
+	if q.run == "" && situation == Succeeded && q.peer != PeerOneWay {
+		e.Replies = 1
+	}
 	if q.info.id != "" {
 		e.CallID = hashCallID(q.info.id)
 	}

@@ -37,7 +37,7 @@ func (a Action) String() string {
 type Stats struct {
 	requests, entries, failures [actionCount]atomic.Int64
 
-	calls, ok, late, foreign, putBack, packs, packedReplies atomic.Int64
+	calls, ok, retries, late, foreign, putBack, packs, packedReplies atomic.Int64
 
 	received, served, refused, expired, duplicates, left atomic.Int64
 
@@ -61,6 +61,8 @@ type StatsSnapshot struct {
 	// Calls ended, and OK of them; Failed has the others.
 	Calls, OK int64
 	Failed    map[FailureKind]int64
+	// Retries are attempts beyond the first.
+	Retries int64
 	// LateReplies came after their call had ended, duplicates included.
 	LateReplies int64
 	// ForeignReplies were for no call of this process and were dropped; PutBack counts the times such a
@@ -93,7 +95,7 @@ func (s *Stats) Snapshot() StatsSnapshot {
 		out.Entries[a] = s.entries[a].Load()
 		out.RequestFailures[a] = s.failures[a].Load()
 	}
-	out.Calls, out.OK = s.calls.Load(), s.ok.Load()
+	out.Calls, out.OK, out.Retries = s.calls.Load(), s.ok.Load(), s.retries.Load()
 	out.LateReplies, out.ForeignReplies, out.PutBack = s.late.Load(), s.foreign.Load(), s.putBack.Load()
 	out.Packs, out.PackedReplies = s.packs.Load(), s.packedReplies.Load()
 	out.Received, out.Served, out.Refused = s.received.Load(), s.served.Load(), s.refused.Load()

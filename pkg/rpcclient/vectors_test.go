@@ -136,7 +136,7 @@ func TestReplyVectors(t *testing.T) {
 			c := &call{id: newCallID(newNonce())}
 			m := v.message()
 			var payload []byte
-			err := c.read(answer{body: *m.Body, envelope: attribute(m, attributeEnvelope)}, func(b []byte) error {
+			err := c.read(answer{body: *m.Body, envelope: attribute(m, attributeEnvelope)}, func(b []byte, _ Metadata) error {
 				payload = b
 				return nil
 			})
@@ -282,25 +282,25 @@ func TestRequestOnTheWire(t *testing.T) {
 	for _, tc := range []struct{ channel, group, wantGroup, wantDedup string }{
 		{"login", "", "", ""},
 		{"login", "tenant", "tenant", ""},
-		{"fifo", "", "CALLID", "CALLID-1"},
-		{"fifo", "order-7", "order-7", "CALLID-1"},
+		{"fifo", "", "CALL-ID-0123456789", "CALL-ID-0123456789-1"},
+		{"fifo", "order-7", "order-7", "CALL-ID-0123456789-1"},
 	} {
 		ch, err := r.Channel(tc.channel)
 		if err != nil {
 			t.Fatal(err)
 		}
 		c := &call{
-			requester: r, channel: ch, method: "calculate_sum", id: "CALLID", group: tc.group,
-			replyTo: "https://sqs.eu-west-1.amazonaws.com/111122223333/rq_c_r_7f3a#CALLID", deadline: vectorTime.Add(30 * time.Second),
+			requester: r, channel: ch, method: "calculate_sum", attempt: 1, id: "CALL-ID-0123456789", group: tc.group,
+			replyTo: "https://sqs.eu-west-1.amazonaws.com/111122223333/rq_c_r_7f3a#CALL-ID-0123456789", deadline: vectorTime.Add(30 * time.Second), expires: vectorTime.Add(30 * time.Second),
 		}
-		if err := c.prepare("json", []byte(`{"Numbers":[1,2]}`), callConfig{metadata: map[string]string{"k": "v"}}); err != nil {
+		if err := c.prepare("json", []byte(`{"Numbers":[1,2]}`), Metadata{"k": "v"}); err != nil {
 			t.Fatal(err)
 		}
 		e, ok := c.entry(vectorTime)
 		if !ok || len(e.MessageAttributes) != 2 || aws.ToString(e.MessageGroupId) != tc.wantGroup || aws.ToString(e.MessageDeduplicationId) != tc.wantDedup {
 			t.Fatalf("%+v: entry %+v", tc, e)
 		}
-		const want = `{"k":"q","v":1,"id":"CALLID","m":"calculate_sum","e":"t","md":{"k":"v"},"b":30000,"t":1700000000000,"a":1}`
+		const want = `{"k":"q","v":1,"id":"CALL-ID-0123456789","m":"calculate_sum","e":"t","md":{"k":"v"},"b":30000,"t":1700000000000,"a":1}`
 		if got := *e.MessageAttributes[attributeEnvelope].StringValue; got != want {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}

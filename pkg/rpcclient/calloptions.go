@@ -1,0 +1,58 @@
+package rpcclient
+
+import "time"
+
+// CallOption configures one call.
+type CallOption func(*callConfig)
+
+type callConfig struct {
+	timeout       time.Duration
+	group         string
+	metadata      Metadata
+	replyMetadata *Metadata
+	callID        string
+	maxAttempts   int
+	idempotent    bool // the method's
+	expiry        time.Duration
+}
+
+// CallTimeout ends the call after d, measured from the moment of the call. An earlier deadline of the
+// context still counts.
+func CallTimeout(d time.Duration) CallOption { return func(c *callConfig) { c.timeout = d } }
+
+// CallGroup sets the message group, 1 to 128 characters: on a FIFO channel, calls of one group are
+// handled in order; on a standard one, it is the tenant of SQS's fair queues. Without it a FIFO call
+// is a group by itself.
+func CallGroup(key string) CallOption { return func(c *callConfig) { c.group = key } }
+
+// CallMetadata sends a key and value with the request, at most 4 KiB in all.
+func CallMetadata(key, value string) CallOption {
+	return func(c *callConfig) {
+		if c.metadata == nil {
+			c.metadata = Metadata{}
+		}
+		c.metadata[key] = value
+	}
+}
+
+// CallReplyMetadata stores in md what the handler sent with SetReplyMetadata, when the call has ended;
+// nil if that is nothing.
+func CallReplyMetadata(md *Metadata) CallOption { return func(c *callConfig) { c.replyMetadata = md } }
+
+// CallMaxAttempts bounds the attempts of the call, 1 (never repeat) to 10, in place of the channel's and
+// the requester's.
+func CallMaxAttempts(n int) CallOption {
+	return func(c *callConfig) { c.maxAttempts = min(max(1, n), maxAttemptsLimit) }
+}
+
+// WithCallID sets the call's identifier, so that a later process can Resume the call: store what
+// NewCallID returns before calling. 16 to 120 letters, digits, "-" or "_"; it must not be guessable. A
+// second call with the same identifier, method and body is answered with the first one's reply for as
+// long as the responder keeps it.
+func WithCallID(id string) CallOption { return func(c *callConfig) { c.callID = id } }
+
+// NotifyExpiry drops the request of a Notify when it was not taken up within d. Without it the request
+// is valid as long as SQS keeps it, 14 days at most.
+func NotifyExpiry(d time.Duration) CallOption {
+	return func(c *callConfig) { c.expiry = min(d, maxBudget) }
+}

@@ -1,0 +1,129 @@
+package rpcclient
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+const (
+	// frameWindow and frameWindowBytes bound the frames of one stream that SQS has not accepted yet.
+	frameWindow      = 32
+	frameWindowBytes = 1 << 20
+)
+
+// frameSender sends the frames of one execution of a streaming handler.
+type frameSender struct {
+	server *channelServer
+	q      *request
+	cancel context.CancelCauseFunc // of the handler's context
+
+	mu       sync.Mutex
+	out      int // frames that SQS has not accepted yet
+	bytes    int
+	err      error         // the first that was not accepted
+	accepted chan struct{} // capacity 1: something changed
+}
+
+func newFrameSender(s *channelServer, q *request) *frameSender {
+	return &frameSender{server: s, q: q, accepted: make(chan struct{}, 1)}
+}
+
+// run calls the handler, and returns when SQS has accepted every frame or refused one.
+func (f *frameSender) run(ctx context.Context) (panicked bool, err error) {
+	ctx, f.cancel = context.WithCancelCause(ctx)
+	defer f.cancel(nil)
+	h := f.q.handler
+	_, panicked, err = protect(func() ([]byte, error) {
+		req, err := h.decode(f.q.payload)
+		if err != nil {
+			return nil, &undecodable{err}
+		}
+		return nil, h.serve(ctx, &IncomingCall{Info: &f.q.info, Request: req}, func(reply any) error {
+			payload, err := h.encode(reply)
+			if err != nil {
+				return Errorf(Internal, "encode the reply: %w", err)
+			}
+			return f.send(ctx, payload)
+		})
+	})
+	f.wait()
+	return panicked, err
+}
+
+// send queues one frame, once there is room.
+func (f *frameSender) send(ctx context.Context, payload []byte) error {
+	q, r := f.q, f.server.r
+	content := frameContent(q, payload)
+	size := content.bytes()
+	if size+r.cfg.reserve > maxSQSBytes {
+		return &Error{Code: ResourceExhausted, Message: "the reply is over the limit of a message", cause: ErrPayloadTooLarge}
+	}
+	for {
+		f.mu.Lock()
+		if f.err == nil && ctx.Err() == nil && (f.out == 0 || f.out < frameWindow && f.bytes+size <= frameWindowBytes) {
+			break
+		}
+		err := f.err
+		f.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-f.accepted:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	q.sent++
+	f.out++
+	f.bytes += size
+	f.mu.Unlock()
+	if q.peer == PeerOneWay {
+		f.done(size, nil)
+		return nil
+	}
+	m := &replyMessage{to: q.to, content: content, reserve: r.cfg.reserve, deadline: q.deadline, pack: q.packs}
+	m.done = func(err error) { f.done(size, err) }
+	m.out.message = m
+	r.replies.to(q.to.queueURL).add(&m.out)
+	return nil
+}
+
+func (f *frameSender) done(size int, err error) {
+	f.mu.Lock()
+	f.out--
+	f.bytes -= size
+	if err != nil && f.err == nil {
+		f.err = err
+		if isMissingQueue(err) {
+			f.server.r.gone.missing(f.q, time.Now())
+		}
+		f.cancel(err)
+	}
+	f.mu.Unlock()
+	select {
+	case f.accepted <- struct{}{}:
+	default:
+	}
+}
+
+// wait blocks until no frame is on its way. A sender gives up by itself after some seconds.
+func (f *frameSender) wait() {
+	for {
+		f.mu.Lock()
+		out := f.out
+		f.mu.Unlock()
+		if out == 0 {
+			return
+		}
+		<-f.accepted
+	}
+}
+
+// failure is why a frame was not accepted; nil if all were.
+func (f *frameSender) failure() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}

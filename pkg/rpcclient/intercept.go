@@ -1,0 +1,198 @@
+package rpcclient
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Interceptors wrap what happens between the application and the wire, on either side. One shape serves
+// every kind of call: a call receives no reply (Notify), one (Call, Start, Gather, Resume) or many
+// (Stream), and so does a handler send them.
+//
+// They see values rather than bytes. To compress, encrypt or sign payloads, wrap a Codec.
+
+// Metadata are keys and values that travel beside a payload: at most 4 KiB with a request and as much
+// with a reply. The key "traceparent" travels as a message attribute of that name, where tracers of
+// other languages look for it; all others are inside the envelope.
+type Metadata map[string]string
+
+// TraceParent is the metadata key of the W3C trace context.
+const TraceParent = "traceparent"
+
+// CallKind says how many replies a call has.
+type CallKind uint8
+
+// The kinds of call.
+const (
+	// KindCall: one reply, or an error.
+	KindCall CallKind = iota
+	// KindStream: any number of replies and an end.
+	KindStream
+	// KindNotify: none; the call ends when SQS has the request.
+	KindNotify
+)
+
+// String returns call, stream or notify.
+func (k CallKind) String() string {
+	switch k {
+	case KindStream:
+		return "stream"
+	case KindNotify:
+		return "notify"
+	default:
+		return "call"
+	}
+}
+
+// OutgoingCall is one call as a requester's interceptors see it.
+type OutgoingCall struct {
+	// Channel is the channel's name, QueueURL its request queue.
+	Channel, QueueURL string
+	Method            string
+	Kind              CallKind
+	// CallID is the hash that errors and hooks show.
+	CallID string
+	// Deadline ends the call.
+	Deadline time.Time
+	// Request is the request's value. An interceptor may replace it with another of the same type.
+	Request any
+	// Metadata to send. An interceptor may add to it; it is this call's own map, never nil.
+	Metadata Metadata
+	// ReplyMetadata is what came with the replies so far; nil before the first.
+	ReplyMetadata Metadata
+	// Attempts made so far.
+	Attempts int
+
+	channel  *Channel
+	codec    Codec
+	decode   func(payload []byte) (any, error)
+	cfg      callConfig
+	id       string
+	started  time.Time
+	outcome  Outcome // of what happened so far
+	begun    bool    // the call got past its interceptors
+	received bool    // a frame of a stream came
+	resumed  bool    // nothing is sent: an earlier process did
+}
+
+// CallFunc makes a call. It blocks until the call has ended, and calls receive for each reply, one after
+// the other, with a value of the method's reply type; an error that receive returns ends the call.
+type CallFunc func(ctx context.Context, c *OutgoingCall, receive func(reply any) error) error
+
+// CallInterceptor wraps calls of a requester. It must call next at most once.
+type CallInterceptor func(next CallFunc) CallFunc
+
+// WithCallInterceptors wraps every call, for requesters. The first given is the outermost: it sees the
+// call first and its end last. All attempts of a call happen inside; HookRetry sees them.
+func WithCallInterceptors(all ...CallInterceptor) Option {
+	return func(c *config) { c.callInterceptors = append(c.callInterceptors, all...) }
+}
+
+// IncomingCall is one execution of a handler as a responder's interceptors see it.
+type IncomingCall struct {
+	// Info says what is known of the request. Interceptors must not change it.
+	Info *RequestInfo
+	// Request is the decoded request. An interceptor may replace it with another of the same type.
+	Request any
+}
+
+// HandlerFunc handles a request. It calls send for each reply, with a value of the method's reply type:
+// exactly once before it returns nil, or any number of times in a streaming method. send is not safe for
+// concurrent use. In a streaming method it blocks while too many frames wait for SQS, and its error says
+// that no more can be sent.
+type HandlerFunc func(ctx context.Context, c *IncomingCall, send func(reply any) error) error
+
+// HandlerInterceptor wraps the handlers of a responder. It must call next at most once.
+type HandlerInterceptor func(next HandlerFunc) HandlerFunc
+
+// WithHandlerInterceptors wraps every handler, for responders. The first given is the outermost. They run
+// once for each execution: after the request was decoded and found to be no duplicate, with the
+// handler's context, within its limit of concurrency; their panics are contained as a handler's.
+func WithHandlerInterceptors(all ...HandlerInterceptor) Option {
+	return func(c *config) { c.handlerInterceptors = append(c.handlerInterceptors, all...) }
+}
+
+// intercepted wraps base so that the first interceptor is the outermost.
+func intercepted[F any, I ~func(F) F](base F, all []I) F {
+	for _, i := range slices.Backward(all) {
+		base = i(base)
+	}
+	return base
+}
+
+// SetReplyMetadata sends a key and value with the reply of the request to which a handler's context
+// belongs: with a stream's next frame. Together at most 4 KiB travel; what is more is left out. It
+// reports whether ctx is a handler's and there is room.
+func SetReplyMetadata(ctx context.Context, key, value string) bool {
+	s, ok := ctx.Value(servingKey{}).(*serving)
+	return ok && s.metadata.set(key, value)
+}
+
+// serving is what a handler's context carries.
+type serving struct {
+	info     *RequestInfo
+	metadata replyMetadata
+}
+
+type servingKey struct{}
+
+// replyMetadata gathers what a handler sends beside its reply.
+type replyMetadata struct {
+	mu     sync.Mutex
+	bytes  int
+	values Metadata
+}
+
+func (m *replyMetadata) set(key, value string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	old, had := m.values[key]
+	n := m.bytes + len(key) + len(value)
+	if had {
+		n -= len(key) + len(old)
+	}
+	if n > maxMetadataBytes {
+		return false
+	}
+	if m.values == nil {
+		m.values = Metadata{}
+	}
+	m.values[key], m.bytes = value, n
+	return true
+}
+
+// take returns what was set since the last take; nil when that is nothing.
+func (m *replyMetadata) take() Metadata {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := m.values
+	m.values, m.bytes = nil, 0
+	return out
+}
+
+// splitTrace parts what travels as a message attribute from what travels in the envelope, without
+// changing m.
+func splitTrace(m Metadata) (rest Metadata, trace string) {
+	trace, ok := m[TraceParent]
+	if !ok {
+		return m, ""
+	}
+	rest = maps.Clone(m)
+	delete(rest, TraceParent)
+	return rest, trace
+}
+
+// joinTrace undoes splitTrace.
+func joinTrace(m Metadata, trace string) Metadata {
+	if trace == "" {
+		return m
+	}
+	if m == nil {
+		m = Metadata{}
+	}
+	m[TraceParent] = trace
+	return m
+}

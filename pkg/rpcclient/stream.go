@@ -1,0 +1,133 @@
+package rpcclient
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"time"
+)
+
+// gapGrace is how long the missing frames of a stream are awaited once its end has come and nothing else
+// does: three times what a receive whose answer was lost keeps its messages hidden.
+const gapGrace = 3 * replyVisibility
+
+// Stream sends req and ranges over the replies of the method, which HandleStream answers, in the order
+// in which they were sent. A method with one reply is a stream of one.
+//
+// The call begins with the range, and blocks in it as Call does; all replies share its deadline. An
+// error, an *Error, is the last thing it yields. When it ended with less than everything, because frames
+// were lost or the responder was, its chain has an *Incomplete: what was yielded until then is in order
+// and without a gap. Leaving the loop ends the call; the responder goes on until its context ends.
+//
+// Up to 256 frames and 4 MiB wait for a slow loop in memory, and the rest in the reply queue.
+func (m Method[Req, Rep]) Stream(ctx context.Context, ch *Channel, req Req, opts ...CallOption) iter.Seq2[Rep, error] {
+	return func(yield func(Rep, error) bool) {
+		o := m.newOutgoing(ctx, ch, KindStream, opts)
+		o.Request = req
+		stopped := false
+		err := o.invoke(ctx, func(reply any) error {
+			rep, ok := reply.(Rep)
+			if !ok && reply != nil {
+				return Errorf(Internal, "an interceptor returned a reply of type %T", reply)
+			}
+			if stopped = !yield(rep, nil); stopped {
+				return errStopped
+			}
+			return nil
+		})
+		if err != nil && !stopped {
+			var none Rep
+			yield(none, err)
+		}
+	}
+}
+
+// stream hands on the frames of an attempt as they come, and ends with their end.
+func (c *call) stream(ctx context.Context, timeout <-chan time.Time, o *OutgoingCall, receive func(reply any) error) *Error {
+	received := 0
+	// incomplete says how far the stream got, in the chain of what ended it.
+	incomplete := func(e *Error) *Error {
+		if received == 0 && !o.received {
+			return e
+		}
+		e.Outcome = Executed // some of it, at least
+		e.cause = errors.Join(e.cause, &Incomplete{Received: received, Expected: c.frames.expected()})
+		return e
+	}
+	var gap *time.Timer
+	var gapOver <-chan time.Time
+	defer func() {
+		if gap != nil {
+			gap.Stop()
+		}
+	}()
+	for {
+		f, ok, missing, broken := c.frames.take()
+		if ok {
+			gapOver = nil
+			o.received = true
+			over, e := c.frame(&f, o, receive, &received)
+			if over || e != nil {
+				c.requester.remove(c)
+				return e
+			}
+			continue
+		}
+		if broken != nil {
+			c.requester.remove(c)
+			o.received = true
+			e := c.failure(broken.code, MaybeExecuted, broken.cause, "the stream broke off after %d replies: %v", received, broken.cause)
+			return incomplete(e)
+		}
+		if missing && gapOver == nil {
+			if gap != nil {
+				gap.Stop()
+			}
+			gap = time.NewTimer(gapGrace)
+			gapOver = gap.C
+		}
+		select {
+		case <-c.frames.wake:
+			continue
+		case a := <-c.done: // nobody else removes a stream's call for good
+			return incomplete(a.err)
+		case <-gapOver:
+			c.requester.remove(c)
+			return incomplete(c.failure(DataLoss, Executed, errFramesLost, "%d replies came: %v", received, errFramesLost))
+		case <-ctx.Done():
+		case <-timeout:
+		}
+		if !c.requester.remove(c) {
+			return incomplete((<-c.done).err)
+		}
+		return incomplete(c.givenUp(ctx))
+	}
+}
+
+// frame hands on one frame in its turn. over: it was the last.
+func (c *call) frame(f *frame, o *OutgoingCall, receive func(reply any) error, received *int) (over bool, e *Error) {
+	o.addReplyMetadata(joinTrace(f.env.Metadata, f.trace))
+	if f.env.Code != OK {
+		e := c.remoteError(&f.env)
+		if *received > 0 || f.env.Run != "" {
+			e.Outcome = Executed
+		}
+		return true, e
+	}
+	if f.env.End > 0 && f.env.Run != "" {
+		return true, nil
+	}
+	payload, err := decodeBody(f.body, f.env.Encoding)
+	var reply any
+	if err == nil {
+		reply, err = o.decode(payload)
+	}
+	if err != nil {
+		return true, c.failure(Internal, Executed, err, "decode reply %d: %v", *received, err)
+	}
+	*received++
+	if err := receive(reply); err != nil {
+		return true, c.failure(CodeOf(err), Executed, err, "%v", err)
+	}
+	return f.env.End > 0, nil
+}
