@@ -68,7 +68,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	region := flags.String("region", sqstest.DefaultRegion, "region of requests whose signature names none")
 	account := flags.String("account", sqstest.DefaultAccount, "account that owns the queues, 12 digits")
 	data := flags.String("data", "", "`file` to keep queues and messages in; none by default")
-	every := flags.Duration("save-every", 2*time.Second, "how often to write --data, when there were requests")
+	every := flags.Duration("save-every", 2*time.Second, "how often to write --data, when something changed")
 	faults := flags.String("faults", "", "fault `plan`: JSON as sqstest.ParsePlan reads it, @FILE with such, or aws-like")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {

@@ -16,9 +16,10 @@ import (
 
 // store keeps a server's queues and messages in a file. Without a file it does nothing.
 type store struct {
-	server *sqstest.Server
-	file   string
-	saved  int // requests that the file has seen the effects of
+	server  *sqstest.Server
+	file    string
+	written bool   // whether this process has written the file, or read it
+	saved   uint64 // the revision that is in the file
 }
 
 // load reads the file. That there is none yet is no error.
@@ -28,8 +29,7 @@ func (s *store) load() error {
 	}
 	f, err := os.Open(s.file)
 	if errors.Is(err, fs.ErrNotExist) {
-		s.saved = -1 // so that a file which cannot be written is noticed now
-		return s.save()
+		return s.save() // so that a file which cannot be written is noticed now
 	}
 	if err != nil {
 		return err
@@ -38,6 +38,7 @@ func (s *store) load() error {
 	if err := s.server.Load(f); err != nil {
 		return fmt.Errorf("%s: %w", s.file, err)
 	}
+	s.written, s.saved = true, s.server.Revision()
 	return nil
 }
 
@@ -57,16 +58,16 @@ func (s *store) keep(ctx context.Context, every time.Duration, stderr io.Writer)
 	}
 }
 
-// save replaces the file, if there were requests since the last time.
+// save replaces the file, if anything changed since the last time.
 func (s *store) save() error {
-	requests := s.server.Requests() // before the picture: a request is counted after its effect
-	if s.file == "" || requests == s.saved {
+	revision := s.server.Revision() // before the picture, which may show more
+	if s.file == "" || s.written && revision == s.saved {
 		return nil
 	}
 	if err := replace(s.file, s.server.Save); err != nil {
 		return err
 	}
-	s.saved = requests
+	s.written, s.saved = true, revision
 	return nil
 }
 

@@ -206,3 +206,59 @@ func TestAFailedSaveLeavesTheFile(t *testing.T) {
 		t.Errorf("the file is %q, %v", b, err)
 	}
 }
+
+// What changes without a request is saved too: a message move task goes on by itself.
+func TestSavesWhatNoRequestChanged(t *testing.T) {
+	clock := sqstest.NewManualClock(time.Now())
+	server := sqstest.New(sqstest.WithClock(clock))
+	defer server.Close()
+	client := server.Client()
+	kept := store{server: server, file: filepath.Join(t.TempDir(), "queues")}
+	if err := kept.load(); err != nil {
+		t.Fatal(err)
+	}
+	const dead, other = "arn:aws:sqs:us-east-1:000000000000:dead", "arn:aws:sqs:us-east-1:000000000000:other"
+	for _, q := range []struct{ name, policy string }{{"dead", ""}, {"other", ""}, {"q", `{"deadLetterTargetArn":"` + dead + `","maxReceiveCount":1}`}} {
+		if _, err := client.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: &q.name, Attributes: map[string]string{"RedrivePolicy": q.policy}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 5 {
+		if _, err := client.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: aws.String("http://h/000000000000/dead"), MessageBody: aws.String("x")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := client.StartMessageMoveTask(t.Context(), &sqs.StartMessageMoveTaskInput{SourceArn: aws.String(dead), DestinationArn: aws.String(other), MaxNumberOfMessagesPerSecond: aws.Int32(1)}); err != nil {
+		t.Fatal(err)
+	}
+	saved := func() string {
+		if err := kept.save(); err != nil {
+			t.Fatal(err)
+		}
+		again := store{server: sqstest.New(), file: kept.file}
+		if err := again.load(); err != nil {
+			t.Fatal(err)
+		}
+		from, _ := again.server.Queue("dead")
+		to, _ := again.server.Queue("other")
+		return fmt.Sprint(from.Visible, to.Visible)
+	}
+	seen := []string{saved()}
+	for range 2 {
+		clock.Advance(2 * time.Second)
+		seen = append(seen, saved())
+	}
+	if want := []string{"5 0", "3 2", "1 4"}; !slices.Equal(seen, want) {
+		t.Errorf("saved %q, want %q", seen, want)
+	}
+	before, err := os.Stat(kept.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := kept.save(); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := os.Stat(kept.file); err != nil || !os.SameFile(before, after) {
+		t.Errorf("nothing changed, and it was written again (%v)", err)
+	}
+}

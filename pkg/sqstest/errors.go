@@ -106,9 +106,8 @@ func errPurgeInProgress(queue string) *apiError {
 		"Only one PurgeQueue operation on %s is allowed every 60 seconds.", queue)
 }
 
-func errOverLimit(queue string) *apiError {
-	return senderError("OverLimit", "OverLimit", http.StatusForbidden,
-		"Too many messages in flight on queue %s: the limit is %d.", queue, maxInFlight)
+func errOverLimit(format string, args ...any) *apiError {
+	return senderError("OverLimit", "OverLimit", http.StatusForbidden, format, args...)
 }
 
 func errReceiptHandle(handle string) *apiError {
@@ -148,6 +147,12 @@ func errBatch(shape, format string, args ...any) *apiError {
 func errAccessDenied(accessKey, action, resource string) *apiError {
 	return senderError("AccessDeniedException", "AccessDenied", http.StatusForbidden,
 		"User: %s is not authorized to perform: sqs:%s on resource: %s", accessKey, action, resource)
+}
+
+// errTooLarge is what a request gets that is larger than any of SQS's can be ("common errors", API reference).
+func errTooLarge() *apiError {
+	return senderError("RequestEntityTooLargeException", "RequestEntityTooLargeException", http.StatusRequestEntityTooLarge,
+		"The request is longer than %d bytes.", maxRequestBytes)
 }
 
 // errSerialization is what a request that is no JSON of the right shape gets.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log"
 	"net/http/httptest"
+	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -115,6 +116,49 @@ func ExampleAWSLike() {
 	// Output:
 	// true
 	// {"seed":1,"rules":[{"fault":"Delay","spread":0.4,"duration":"5ms"},{"fault":"DelayAfter","spread":0.4,"duration":"5ms"},{"fault":"Sharded","probability":0.9},{"fault":"LoneWakeUp"}]}
+}
+
+// What something costs: SQS bills each request, whatever is in it.
+func ExampleServer_Requests() {
+	ctx := context.Background()
+	server := sqstest.New()
+	client := server.Client()
+	queue, err := client.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: aws.String("orders")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	batch := []types.SendMessageBatchRequestEntry{
+		{Id: aws.String("1"), MessageBody: aws.String("two teas")},
+		{Id: aws.String("2"), MessageBody: aws.String("a cake")},
+	}
+	for range 3 {
+		if _, err := client.SendMessageBatch(ctx, &sqs.SendMessageBatchInput{QueueUrl: queue.QueueUrl, Entries: batch}); err != nil {
+			log.Fatal(err)
+		}
+	}
+	sends := sqstest.Action("SendMessage", "SendMessageBatch")
+	fmt.Println(server.Requests(sends, sqstest.OnQueue("orders")), "requests for", server.Entries(sends), "messages")
+	fmt.Println(server.Requests(sqstest.Failed()), "failures")
+	fmt.Println(server.RequestsByAction())
+	// Output:
+	// 3 requests for 6 messages
+	// 0 failures
+	// map[CreateQueue:1 SendMessageBatch:3]
+}
+
+// That something costs exactly so much.
+func ExampleServer_AssertRequests() {
+	t := &testing.T{} // the test's own
+	server := sqstest.New()
+	client := server.Client()
+	server.AssertRequests(t, map[string]int{"ListQueues": 1}, func() {
+		if _, err := client.ListQueues(context.Background(), &sqs.ListQueuesInput{}); err != nil {
+			log.Fatal(err)
+		}
+	})
+	fmt.Println("failed:", t.Failed())
+	// Output:
+	// failed: false
 }
 
 // A Server is an http.Handler: it can stand behind any listener, TLS for one.

@@ -105,16 +105,21 @@ func (f *fairState) remove(m *message) {
 	f.change(m.tenant, func(ready *indexed[*message]) { ready.remove(m) })
 }
 
-// exchange lets a ready message change places with another of those it waits among: its tenant's, or those without one.
-// which, a number of any size, chooses the other.
-func (f *fairState) exchange(m *message, which uint64) {
-	peers := &f.alone
+// peers are those that a ready message waits among: its tenant's, or those without one.
+func (f *fairState) peers(m *message) *indexed[*message] {
 	if m.tenant != nil {
-		peers = &m.tenant.ready
+		return &m.tenant.ready
 	}
-	other := peers.items[which%uint64(peers.len())]
+	return &f.alone
+}
+
+// exchange lets a ready message change places with another of its peers, of which there must be one. which, a number of any
+// size, chooses the other.
+func (f *fairState) exchange(m *message, which uint64) {
+	peers := f.peers(m)
+	other := peers.items[which%uint64(peers.len()-1)]
 	if other == m {
-		return
+		other = peers.items[peers.len()-1]
 	}
 	m.order, other.order = other.order, m.order
 	peers.swap(int(m.placeReady), int(other.placeReady)) // each order stays where it was: the heap is as good as before

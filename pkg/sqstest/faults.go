@@ -20,6 +20,8 @@ type effects struct {
 	cut       bool
 	slow      time.Duration
 	deleteIn  time.Duration // negative: not at all
+	// What DeleteUnderPoll deletes.
+	deleteQueue *queue
 }
 
 // before asks the plan about a request.
@@ -39,6 +41,7 @@ func (f *faults) before(c *call, h http.Header) effects {
 		return 0
 	}
 	e.wait = spread(Delay)
+	skewed := f.skewed(c, h)
 	switch {
 	case strikes(BlackHole) != nil:
 		e.wait = -1
@@ -55,7 +58,7 @@ func (f *faults) before(c *call, h http.Header) effects {
 	case strikes(AccessDenied) != nil:
 		e.err = f.server.access.denied(c)
 	default:
-		e.err = f.skewed(c, h)
+		e.err = skewed
 	}
 	if e.wait < 0 || e.drop || e.page != nil || e.err != nil {
 		return e
@@ -66,7 +69,8 @@ func (f *faults) before(c *call, h http.Header) effects {
 	e.cut = strikes(CutBody) != nil
 	e.slow = spread(SlowBody)
 	if c.action == "ReceiveMessage" {
-		if r := strikes(DeleteUnderPoll); r != nil {
+		e.deleteQueue = f.server.registry.get(queueKey{c.region, c.owner, c.queue})
+		if r, _ := f.strikeIf(DeleteUnderPoll, c.action, c.queue, func(*Rule) bool { return e.deleteQueue != nil }); r != nil {
 			e.deleteIn = r.Duration
 		}
 	}
@@ -81,15 +85,8 @@ func (e *effects) prepare(c *call) {
 	if e.deleteIn < 0 {
 		return
 	}
-	q := c.s.registry.get(queueKey{c.region, c.account, c.queue})
-	if q == nil {
-		return
-	}
-	c.s.clock.AfterFunc(e.deleteIn, func() {
-		if !c.s.closed.Load() {
-			_ = c.s.deleteQueue(q) // it may be gone already
-		}
-	})
+	s, q := c.s, e.deleteQueue
+	s.after(e.deleteIn, func() { _ = s.deleteQueue(q) }) // it may be gone already
 }
 
 // maxSkew is how far a signature's time may be from the server's ("signature expired": AWS general reference).
@@ -101,6 +98,7 @@ func (f *faults) skewed(c *call, h http.Header) *apiError {
 	if r == nil {
 		return nil
 	}
+	c.skew = r.Duration
 	now := f.server.clock.Now().Add(r.Duration)
 	const form = "20060102T150405Z"
 	// A request without a date is not signed, and so not refused: its time is zero.
@@ -112,37 +110,28 @@ func (f *faults) skewed(c *call, h http.Header) *apiError {
 		"Signature expired: %s is now too far from %s", signed.Format(form), now.UTC().Format(form))
 }
 
-// serverTime is the time that the answer's Date header shows. It asks for no occasion of its own.
-func (f *faults) serverTime(c *call) time.Time {
-	now := f.server.clock.Now()
-	st := f.state.Load()
-	if st == nil {
-		return now
-	}
-	for _, r := range st.plan.Rules {
-		if r.Fault == ClockSkew && matches(r.Action, c.action) && matches(r.Queue, c.queue) {
-			return now.Add(r.Duration)
-		}
-	}
-	return now
-}
-
 // keepsAbandoned reports whether messages stay in flight that were chosen for a poll whose client had gone.
 func (f *faults) keepsAbandoned() bool {
 	st := f.state.Load()
 	return st != nil && !st.plan.PutBack
 }
 
-// duplicate reports whether a message is to be received once more.
-func (f *faults) duplicate(queue string) bool {
-	r, _ := f.strike(Duplicate, "ReceiveMessage", queue)
-	return r != nil
+// duplicate is a copy of a message that is about to be received, for another receive to find, and how many milliseconds
+// later; or nil.
+func (f *faults) duplicate(queue string, m *message) (again *message, delay int64) {
+	r, _ := f.strikeIf(Duplicate, "ReceiveMessage", queue, func(*Rule) bool { return !m.copy })
+	if r == nil {
+		return nil, 0
+	}
+	c := *m
+	c.copy, c.tenant, c.next, c.prev = true, nil, nil, nil
+	return &c, r.Duration.Milliseconds()
 }
 
 // reorder lets a message that was just added change places with another. The queue must be locked.
 func (f *faults) reorder(q *queue, m *message) {
-	r, n := f.strike(Reorder, "SendMessage", q.key.name)
-	if r != nil && q.fifo == nil && m.placeReady >= 0 {
+	could := func(*Rule) bool { return m.placeReady >= 0 && q.fair.peers(m).len() > 1 }
+	if r, n := f.strikeIf(Reorder, "SendMessage", q.key.name, could); r != nil {
 		q.fair.exchange(m, n)
 	}
 }
@@ -190,40 +179,55 @@ func (f *faults) notInFlight(c *call) *apiError {
 
 // shard is how many messages a receive may find of those it asks for.
 func (f *faults) shard(c *call, limit int) int {
-	r, n := f.strike(Sharded, c.action, c.queue)
+	r, n := f.strikeIf(Sharded, c.action, c.queue, func(*Rule) bool { return limit > 1 })
 	if r == nil {
 		return limit
 	}
 	return min(limit, 1+int(n%9))
 }
 
-// stale reports whether a read does not see yet what happened at the given time.
-func (f *faults) stale(c *call, changed, now int64) bool {
-	if f.state.Load() == nil {
-		return false
-	}
+// stale is how long, in milliseconds, a read is behind the times; 0 for not, or when it makes no difference, which
+// matters tells of a lag.
+func (f *faults) stale(c *call, matters func(lag int64) bool) int64 {
 	switch c.action {
 	case "GetQueueAttributes", "GetQueueUrl", "ListQueueTags":
-	default:
-		return false
+		return f.lagging(StaleReads, c, matters)
 	}
-	r, _ := f.strike(StaleReads, c.action, c.queue)
-	return r != nil && now < changed+r.Duration.Milliseconds()
+	return 0
 }
 
 // unborn reports whether a queue of that age cannot be used yet.
 func (f *faults) unborn(c *call, created, now int64) bool {
-	r, _ := f.strike(SlowCreate, c.action, c.queue)
-	return r != nil && now < created+r.Duration.Milliseconds()
+	return f.lagging(SlowCreate, c, func(lag int64) bool { return now < created+lag }) > 0
 }
 
-// listLag is how long ListQueues lags, 0 for not.
-func (f *faults) listLag(c *call) int64 {
-	r, _ := f.strike(ListLag, c.action, c.queue)
-	if r == nil {
+// listLag is how long, in milliseconds, ListQueues lags; 0 for not, or when it makes no difference.
+func (f *faults) listLag(c *call, matters func(lag int64) bool) int64 {
+	return f.lagging(ListLag, c, matters)
+}
+
+// lagging is the Duration, in milliseconds, of a fault that is an occasion only while its Duration matters.
+func (f *faults) lagging(fault Fault, c *call, matters func(lag int64) bool) int64 {
+	could := func(r *Rule) bool { return matters(r.Duration.Milliseconds()) }
+	if r, _ := f.strikeIf(fault, c.action, c.queue, could); r != nil {
+		return r.Duration.Milliseconds()
+	}
+	return 0
+}
+
+// remembered is for how long, in milliseconds, a queue has to remember its counts for reads that lag.
+func (f *faults) remembered(queue string) int64 {
+	st := f.state.Load()
+	if st == nil {
 		return 0
 	}
-	return r.Duration.Milliseconds()
+	var longest time.Duration
+	for i := range st.plan.Rules {
+		if r := &st.plan.Rules[i]; r.Fault == StaleReads && matches(r.Queue, queue) {
+			longest = max(longest, r.Duration)
+		}
+	}
+	return longest.Milliseconds()
 }
 
 // swallows reports whether a send to a deleted queue is answered with success and lost.
@@ -239,8 +243,8 @@ func (f *faults) swallows(c *call, url string) bool {
 	if !ok {
 		return false
 	}
-	r, _ := f.strike(LostSends, c.action, c.queue)
-	return r != nil && f.server.millis() < gone.at+min(r.Duration.Milliseconds(), nameLock)
+	now := f.server.millis()
+	return f.lagging(LostSends, c, func(lag int64) bool { return now < gone.at+min(lag, nameLock) }) > 0
 }
 
 // faultyBody is an answer's body that comes slowly, or breaks off after its first half.

@@ -6,8 +6,10 @@ import (
 	"encoding/hex"
 	"hash"
 	"io"
+	"maps"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -98,7 +100,8 @@ func (a attributes) check() *apiError {
 	if len(a) > maxAttributes {
 		return errInvalidParameter("Number of message attributes [%d] exceeds the allowed maximum [%d].", len(a), maxAttributes)
 	}
-	for name, v := range a {
+	for _, name := range slices.Sorted(maps.Keys(a)) { // in order, so that of several errors always the same one is reported
+		v := a[name]
 		if err := checkAttributeName(name); err != nil {
 			return err
 		}
@@ -112,15 +115,16 @@ func (a attributes) check() *apiError {
 func checkAttributeName(name string) *apiError {
 	lower := strings.ToLower(name)
 	switch {
-	case name == "" || len(name) > maxAttributeName:
+	case name == "" || utf8.RuneCountInString(name) > maxAttributeName:
 		return errInvalidParameter("Message (user) attribute name must be 1 to %d characters long.", maxAttributeName)
 	case strings.HasPrefix(lower, "aws.") || strings.HasPrefix(lower, "amazon."):
 		return errInvalidParameter("Message (user) attribute name '%s' must not start with a reserved prefix (AWS. or Amazon.).", name)
 	case name[0] == '.' || name[len(name)-1] == '.' || strings.Contains(name, ".."):
 		return errInvalidParameter("Message (user) attribute name '%s' must not start or end with a period, nor have two in succession.", name)
 	}
-	for i := range len(name) {
-		if c := name[i]; !isAlphanumeric(c) && c != '_' && c != '-' && c != '.' {
+	for _, c := range name {
+		// Letters of any script: recorded, LocalStack's test_send_message_with_invalid_string_attributes.
+		if !unicode.IsLetter(c) && !unicode.IsDigit(c) && c != '_' && c != '-' && c != '.' {
 			return errInvalidParameter("Message (user) attribute name '%s' can contain only alphanumeric characters, hyphens, underscores and periods.", name)
 		}
 	}
@@ -146,7 +150,8 @@ func (v attributeValue) check(what string) *apiError {
 	case kind == "Number" && !isNumber(*v.StringValue):
 		return errInvalidParameter("Can't cast the value of %s to a number.", strings.ToLower(what[:1])+what[1:])
 	case kind != attributeTypeBinary && !validText(*v.StringValue):
-		return errContents()
+		// Recorded: LocalStack's test_invalid_string_attributes_cause_invalid_parameter_value_error.
+		return errInvalidParameter("%s has a value with invalid characters.", what)
 	}
 	return nil
 }
@@ -250,6 +255,7 @@ type message struct {
 	failures      int   // receives since it came into this queue, which is what a redrive policy counts
 	receipt       uint64
 	source        string // DeadLetterQueueSourceArn
+	copy          bool   // a duplicate, by the fault of that name
 
 	state   messageState
 	order   uint64 // among the ready: lowest first

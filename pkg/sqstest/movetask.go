@@ -15,6 +15,9 @@ const (
 	taskFailed     = "FAILED"
 	maxMoveRate    = 500 // messages a second (StartMessageMoveTask, API reference)
 	maxListedTasks = 10
+	// noMessageSource is why a task ends that finds a message which was sent to the dead-letter queue directly, and has no
+	// other destination ("troubleshooting DLQ redrive", developer guide).
+	noMessageSource = "CouldNotDetermineMessageSource"
 	// moveChunk is how many messages a task without a rate moves at a time, every moveEvery.
 	moveChunk = 1000
 	moveEvery = time.Millisecond
@@ -104,8 +107,13 @@ func (c *call) queueOfARN(parameter, arn string) (*queue, *apiError) {
 	if !ok {
 		return nil, errInvalidParameter("Value for parameter %s is invalid.", parameter)
 	}
+	// "Cross-account permissions don't apply" to message move tasks (custom policies, developer guide), and a region knows
+	// its own queues only.
+	if key.account != c.account {
+		return nil, errAccessDenied(c.accessKey, c.action, arn)
+	}
 	q := c.s.registry.get(key)
-	if q == nil {
+	if q == nil || key.region != c.region {
 		return nil, errResource("The resource that you specified for the %s parameter doesn't exist.", parameter)
 	}
 	return q, nil
@@ -114,6 +122,12 @@ func (c *call) queueOfARN(parameter, arn string) (*queue, *apiError) {
 func (ts *moveTasks) start(t *moveTask) *apiError {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
+	if ts.closed {
+		return errAborted()
+	}
+	if ts.server.registry.get(t.source.key) != t.source {
+		return errResource("The resource that you specified for the SourceArn parameter doesn't exist.") // deleted this moment
+	}
 	for _, other := range ts.of[t.source] {
 		if other.status == taskRunning {
 			return errInvalidParameter("There is already a task running. Only one active task is allowed for a source queue arn at a given time.")
@@ -130,11 +144,21 @@ func (ts *moveTasks) start(t *moveTask) *apiError {
 	return nil
 }
 
-// schedule arms the task's next step. ts must be locked.
-func (ts *moveTasks) schedule(t *moveTask) {
-	if ts.closed {
-		return
+// forget drops a deleted queue's tasks.
+func (ts *moveTasks) forget(source *queue) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	for _, t := range ts.of[source] {
+		if t.status == taskRunning {
+			t.status, t.failure = taskFailed, errNoQueue().query
+			t.timer.Stop()
+		}
 	}
+	delete(ts.of, source)
+}
+
+// schedule arms the task's next step. ts must be locked, and not closed.
+func (ts *moveTasks) schedule(t *moveTask) {
 	every := moveEvery
 	if t.rate > 0 {
 		every = time.Second / time.Duration(t.rate)
@@ -196,9 +220,13 @@ func (s *Server) moveOne(t *moveTask) (done bool, failure string) {
 		return true, ""
 	}
 	to := t.to
-	if to == nil {
+	switch {
+	case to == nil && m.source == "":
+		t.source.unlock()
+		return false, noMessageSource
+	case to == nil:
 		to = s.registry.byARN(m.source)
-	} else if s.registry.get(to.key) != to {
+	case s.registry.get(to.key) != to:
 		to = nil
 	}
 	if to == nil {
@@ -312,9 +340,9 @@ func cancelMessageMoveTask(c *call, in cancelMessageMoveTaskIn) (any, *apiError)
 	if !ok {
 		return nil, errInvalidParameter("Value for parameter TaskHandle is invalid.")
 	}
-	source := c.s.registry.byARN(arn)
-	if source == nil {
-		return nil, errResource("The resource that you specified for the SourceArn parameter doesn't exist.")
+	source, err := c.queueOfARN("SourceArn", arn)
+	if err != nil {
+		return nil, err
 	}
 	ts := &c.s.tasks
 	ts.mu.Lock()

@@ -73,3 +73,79 @@ func TestCancelledMoveTaskStops(t *testing.T) {
 		}
 	})
 }
+
+// A task that has to find out where messages came from fails on one that was sent to the dead-letter queue directly.
+func TestMoveTaskOfAMessageFromNowhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c, dead, _ := deadLetters(t, 1)
+		if _, err := c.StartMessageMoveTask(t.Context(), &sqs.StartMessageMoveTaskInput{SourceArn: dead}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		list, err := c.ListMessageMoveTasks(t.Context(), &sqs.ListMessageMoveTasksInput{SourceArn: dead})
+		if err != nil || len(list.Results) != 1 || *list.Results[0].Status != "FAILED" || *list.Results[0].FailureReason != "CouldNotDetermineMessageSource" {
+			t.Errorf("%+v, %v", list, err)
+		}
+		if q, _ := s.Queue("dead"); q.Visible != 1 {
+			t.Errorf("%d messages stayed", q.Visible)
+		}
+	})
+}
+
+// Message move tasks are their account's and region's own.
+func TestMoveTasksOfOthers(t *testing.T) {
+	s, c, dead, other := deadLetters(t, 1)
+	started, err := c.StartMessageMoveTask(t.Context(), &sqs.StartMessageMoveTaskInput{SourceArn: dead, DestinationArn: other, MaxNumberOfMessagesPerSecond: aws.Int32(1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	stranger := sqstest.WithAccessKey("THEIRS", "222222222222")
+	stranger(s)
+	elsewhere := s.Client(noRetries, func(o *sqs.Options) { o.Region = "eu-central-1" })
+	theirs := s.Client(noRetries, func(o *sqs.Options) { o.Credentials = keyed("THEIRS") })
+	theirDead := create(t, theirs, "theirs", nil)
+	create(t, theirs, "source", map[string]string{"RedrivePolicy": `{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:222222222222:theirs","maxReceiveCount":1}`})
+	send(t, theirs, theirDead, "x")
+	for who, want := range map[*sqs.Client]string{theirs: "AccessDenied", elsewhere: "ResourceNotFoundException"} {
+		_, start := who.StartMessageMoveTask(t.Context(), &sqs.StartMessageMoveTaskInput{SourceArn: dead, DestinationArn: other})
+		_, list := who.ListMessageMoveTasks(t.Context(), &sqs.ListMessageMoveTasksInput{SourceArn: dead})
+		_, cancel := who.CancelMessageMoveTask(t.Context(), &sqs.CancelMessageMoveTaskInput{TaskHandle: started.TaskHandle})
+		for what, err := range map[string]error{"start": start, "list": list, "cancel": cancel} {
+			if errorCode(err) != want {
+				t.Errorf("%s: %v, want %s", what, err, want)
+			}
+		}
+	}
+	_, err = theirs.StartMessageMoveTask(t.Context(), &sqs.StartMessageMoveTaskInput{SourceArn: aws.String("arn:aws:sqs:us-east-1:222222222222:theirs"), DestinationArn: other})
+	if errorCode(err) != "AccessDenied" {
+		t.Errorf("to another account's queue: %v", err)
+	}
+}
+
+// A queue that is deleted takes its tasks with it, running ones and what was kept of those before.
+func TestMoveTasksEndWithTheirQueue(t *testing.T) {
+	clock := sqstest.NewManualClock(time.Now())
+	s := sqstest.New(sqstest.WithClock(clock))
+	c := s.Client(noRetries)
+	dead := create(t, c, "dead", nil)
+	create(t, c, "q", map[string]string{"RedrivePolicy": `{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:dead","maxReceiveCount":1}`})
+	create(t, c, "other", nil)
+	send(t, c, dead, "a", "b")
+	arn := aws.String("arn:aws:sqs:us-east-1:000000000000:dead")
+	if _, err := c.StartMessageMoveTask(t.Context(), &sqs.StartMessageMoveTaskInput{SourceArn: arn, DestinationArn: aws.String("arn:aws:sqs:us-east-1:000000000000:other"), MaxNumberOfMessagesPerSecond: aws.Int32(1)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.DeleteQueue(t.Context(), &sqs.DeleteQueueInput{QueueUrl: &dead}); err != nil {
+		t.Fatal(err)
+	}
+	if n := clock.Pending(); n != 0 {
+		t.Errorf("%d timers are left", n)
+	}
+	clock.Advance(61 * time.Second)
+	create(t, c, "dead", nil)
+	list, err := c.ListMessageMoveTasks(t.Context(), &sqs.ListMessageMoveTasksInput{SourceArn: arn})
+	if err != nil || len(list.Results) != 0 {
+		t.Errorf("the next queue of the name has tasks: %+v, %v", list, err)
+	}
+}

@@ -8,7 +8,14 @@ import (
 // AddPermission and RemovePermission edit the statements of the queue's policy document. The document is kept and shown;
 // who may do what is decided by Server.SetAccess alone.
 
-const maxLabel = 80
+const (
+	maxLabel = 80
+	// "An Amazon SQS policy can have a maximum of seven actions per statement" (AddPermission, API reference).
+	maxStatementActions = 7
+	// "AddPermission returns this error if the maximum number of permissions for the queue is reached" (OverLimit, API
+	// reference), which is 20 statements (policy quotas, developer guide).
+	maxStatements = 20
+)
 
 // sharable are the actions that AddPermission can grant ("you can't grant cross-account access to the others": AddPermission, API reference).
 var sharable = []string{
@@ -18,9 +25,20 @@ var sharable = []string{
 
 // policyDocument is as much of a policy as has to be understood to edit it.
 type policyDocument struct {
-	Version   string            `json:"Version"`
-	ID        string            `json:"Id,omitempty"`
-	Statement []json.RawMessage `json:"Statement"`
+	Version   string     `json:"Version"`
+	ID        string     `json:"Id,omitempty"`
+	Statement statements `json:"Statement"`
+}
+
+// statements are a list, or just one.
+type statements []json.RawMessage
+
+func (s *statements) UnmarshalJSON(b []byte) error {
+	if len(b) > 0 && b[0] == '{' {
+		*s = statements{slices.Clone(b)}
+		return nil
+	}
+	return json.Unmarshal(b, (*[]json.RawMessage)(s))
 }
 
 type statement struct {
@@ -48,6 +66,8 @@ func addPermission(c *call, in addPermissionIn) (any, *apiError) {
 		return nil, errMissing("AWSAccountIds")
 	case len(in.Actions) == 0:
 		return nil, errMissing("Actions")
+	case len(in.Actions) > maxStatementActions:
+		return nil, errOverLimit("%d Actions were found, maximum allowed is %d.", len(in.Actions), maxStatementActions)
 	}
 	s := statement{Sid: in.Label, Effect: "Allow"}
 	for _, a := range in.Actions {
@@ -65,6 +85,9 @@ func addPermission(c *call, in addPermissionIn) (any, *apiError) {
 	return c.editPolicy(in.QueueURL, func(q *queue, p *policyDocument) *apiError {
 		if i := p.index(in.Label); i >= 0 {
 			return errParameter("Label", in.Label, "Already exists.")
+		}
+		if len(p.Statement) >= maxStatements {
+			return errOverLimit("%d Statements were found, maximum allowed is %d.", len(p.Statement)+1, maxStatements)
 		}
 		s.Resource = q.arn
 		b, err := json.Marshal(s)

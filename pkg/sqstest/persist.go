@@ -70,6 +70,7 @@ type savedMessage struct {
 	Failures      int    `json:",omitempty"`
 	Receipt       uint64 `json:",omitempty"`
 	Source        string `json:",omitempty"`
+	Copy          bool   `json:",omitempty"`
 	State         messageState
 	Order         uint64
 	Visible       int64 `json:",omitempty"`
@@ -195,7 +196,7 @@ func saveMessage(m *message) *savedMessage {
 		Serial: m.serial, ID: m.id, Body: m.body, Attributes: m.attrs, Trace: m.trace, Group: m.group, Deduplication: m.dedup,
 		Sender: m.sender, Sequence: m.sequence, Sent: m.sent, Enqueued: m.enqueued, FirstReceived: m.firstReceived,
 		Received: m.received, Receives: m.receives, Failures: m.failures, Receipt: m.receipt, Source: m.source,
-		State: m.state, Order: m.order,
+		Copy: m.copy, State: m.state, Order: m.order,
 	}
 	if m.state != stateReady {
 		out.Visible = m.visible
@@ -309,7 +310,7 @@ func (q *queue) restore(in *savedMessage) error {
 		serial: in.Serial, id: in.ID, body: in.Body, bodyMD5: md5Hex(in.Body), trace: in.Trace, group: in.Group,
 		dedup: in.Deduplication, sender: in.Sender, sequence: in.Sequence, sent: in.Sent, enqueued: in.Enqueued,
 		firstReceived: in.FirstReceived, received: in.Received, receives: in.Receives, failures: in.Failures,
-		receipt: in.Receipt, source: in.Source, order: in.Order,
+		receipt: in.Receipt, source: in.Source, copy: in.Copy, order: in.Order,
 		placeHidden: -1, placeReady: -1, placeAge: -1,
 	}
 	if len(in.Attributes) > 0 {

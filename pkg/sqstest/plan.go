@@ -55,7 +55,10 @@ const (
 
 // Faults of messages, entries and reads.
 const (
-	// Duplicate leaves a message that a receive got in the queue, for another receive to get too. Standard queues.
+	// Duplicate leaves a copy of a message that a receive gets in the queue, with the same MessageId, for another receive to
+	// get too, Duration later (0: at once). As with SQS, "on rare occasions", the copy knows nothing of the receive, nor of
+	// the deletion of the original: it comes although the original was deleted in time, and has to be deleted itself.
+	// A copy is not copied again. Standard queues.
 	Duplicate Fault = "Duplicate"
 	// Reorder lets a sent message change places with another that waits. Standard queues.
 	Reorder Fault = "Reorder"
@@ -75,7 +78,8 @@ const (
 	// wait at least one second after the queue is created" (CreateQueue, API reference).
 	SlowCreate Fault = "SlowCreate"
 	// StaleReads lets GetQueueAttributes, GetQueueUrl and ListQueueTags answer as before the last change for Duration
-	// after it: with the old settings and tags, as if a new queue were not there, or a deleted one still were.
+	// after it: with the old settings and tags, as if a new queue were not there, or a deleted one still were. The
+	// ApproximateNumberOf… attributes are those of Duration ago.
 	StaleReads Fault = "StaleReads"
 	// ListLag lets ListQueues miss a queue for Duration after its creation, and list it for Duration after its deletion.
 	ListLag Fault = "ListLag"

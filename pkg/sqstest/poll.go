@@ -95,9 +95,14 @@ func (q *queue) receive(ctx context.Context, limit int, visibility, wait int64, 
 		full := q.fifo == nil && q.inFlight >= maxInFlight
 		q.unlock()
 		if full && len(found) == 0 {
-			return nil, errOverLimit(q.key.name)
+			return nil, errOverLimit("Too many messages in flight on queue %s: the limit is %d.", q.key.name, maxInFlight)
 		}
 		return found, nil
+	}
+	if q.server.closed.Load() {
+		// Close has set this before it looked at this queue's polls, or will find the one below.
+		q.unlock()
+		return nil, errAborted()
 	}
 	limit = q.server.faults.wakeUp(q.key.name, limit)
 	w := &waiter{ctx: ctx, limit: limit, visibility: visibility, attempt: attempt, answers: make(chan polled, 1)}

@@ -40,9 +40,11 @@ type call struct {
 	accessKey string
 	account   string
 	region    string
-	base      string // what URLs of queues begin with
-	queue     string // the name of the queue it is about, "" for none
-	entries   int    // messages or handles in the request
+	base      string        // what URLs of queues begin with
+	queue     string        // the name of the queue it is about, "" for none
+	owner     string        // the account of that queue
+	entries   int           // messages or handles in the request
+	skew      time.Duration // of the clock that this client sees
 }
 
 // input is a decoded request.
@@ -65,7 +67,7 @@ func bind[In input](f func(c *call, in In) (any, *apiError)) action {
 		decode: func(body []byte) (input, *apiError) {
 			var in In
 			if len(body) > 0 {
-				if err := json.Unmarshal(body, &in); err != nil {
+				if err := json.Unmarshal(markBadText(body), &in); err != nil {
 					return in, errSerialization("%s", strings.TrimPrefix(err.Error(), "json: "))
 				}
 			}
@@ -108,7 +110,7 @@ func init() {
 }
 
 // answer serves a request and writes it down.
-func (s *Server) answer(ctx context.Context, h http.Header, base string, body []byte) answer {
+func (s *Server) answer(ctx context.Context, h http.Header, base string, body requestBody) answer {
 	c := &call{s: s, ctx: ctx, base: base}
 	c.accessKey, c.account, c.region = s.caller(h)
 	start := s.clock.Now()
@@ -120,7 +122,7 @@ func (s *Server) answer(ctx context.Context, h http.Header, base string, body []
 		id := newMessageID()
 		a.header["X-Amzn-Requestid"] = []string{id}
 		if a.header["Date"] == nil {
-			a.header["Date"] = []string{s.faults.serverTime(c).UTC().Format(http.TimeFormat)}
+			a.header["Date"] = []string{s.clock.Now().Add(c.skew).UTC().Format(http.TimeFormat)}
 		}
 	}
 	s.log.add(Request{
@@ -131,7 +133,7 @@ func (s *Server) answer(ctx context.Context, h http.Header, base string, body []
 }
 
 // serve runs the steps of a request: what it is, what is to go wrong, who may, and then the thing itself.
-func (s *Server) serve(c *call, h http.Header, body []byte) (answer, string) {
+func (s *Server) serve(c *call, h http.Header, body requestBody) (answer, string) {
 	target := h.Get("X-Amz-Target")
 	name, ok := strings.CutPrefix(target, targetPrefix)
 	act, known := actions[name]
@@ -139,12 +141,15 @@ func (s *Server) serve(c *call, h http.Header, body []byte) (answer, string) {
 		return failure(errUnknownAction(target))
 	}
 	c.action = name
-	in, err := act.decode(body)
+	if body.tooLarge {
+		return failure(errTooLarge())
+	}
+	in, err := act.decode(body.bytes)
 	if err != nil {
 		return failure(err)
 	}
 	c.entries = in.size()
-	c.queue = subjectName(in.subject())
+	c.queue, c.owner = subjectName(in.subject()), c.ownerOf(in)
 
 	f := s.faults.before(c, h)
 	if f.wait != 0 && !s.wait(c.ctx, f.wait) || f.drop {
@@ -225,6 +230,20 @@ func subjectName(ref string) string {
 	return ref[strings.LastIndexByte(ref, '/')+1:]
 }
 
+// ownerOf is the account of the queue that a request is about.
+func (c *call) ownerOf(in input) string {
+	if named, ok := in.(interface{ owner() string }); ok && named.owner() != "" {
+		return named.owner()
+	}
+	if key, ok := parseARN(in.subject()); ok {
+		return key.account
+	}
+	if account, _, ok := parseQueueURL(in.subject()); ok {
+		return account
+	}
+	return c.account
+}
+
 // find is the queue of a URL.
 func (c *call) find(url string) (*queue, *apiError) {
 	if url == "" {
@@ -245,18 +264,20 @@ func (c *call) find(url string) (*queue, *apiError) {
 var ownAccountOnly = map[string]bool{
 	"AddPermission": true, "DeleteQueue": true, "ListQueueTags": true, "RemovePermission": true,
 	"SetQueueAttributes": true, "TagQueue": true, "UntagQueue": true,
+	// And those of message move tasks, which name queues by ARN: see queueOfARN.
 }
 
 func (c *call) findKey(key queueKey) (*queue, *apiError) {
 	now := c.s.millis()
 	q := c.s.registry.get(key)
 	if q == nil {
-		if g, ok := c.s.registry.lately(key); ok && g.q != nil && c.s.faults.stale(c, g.at, now) {
+		g, ok := c.s.registry.lately(key)
+		if c.s.faults.stale(c, func(lag int64) bool { return ok && g.q != nil && now < g.at+lag }) > 0 {
 			return g.q, nil
 		}
 		return nil, errNoQueue()
 	}
-	if c.s.faults.unborn(c, q.created, now) || c.s.faults.stale(c, q.created, now) {
+	if c.s.faults.unborn(c, q.created, now) || c.s.faults.stale(c, func(lag int64) bool { return now < q.created+lag }) > 0 {
 		return nil, errNoQueue()
 	}
 	return q, nil

@@ -49,6 +49,8 @@ type queue struct {
 	fifo     *fifoState // nil for a standard queue
 	looked   int64      // when settle was last called
 
+	seen counted // for reads that lag
+
 	waiters waiterList
 	wake    Timer // fires at wakeAt, while somebody waits
 	wakeAt  int64
@@ -101,6 +103,7 @@ func (q *queue) unlock() {
 	moves := q.moves
 	q.moves = nil
 	q.arm()
+	q.note(q.looked)
 	q.mu.Unlock()
 	for _, mv := range moves {
 		mv.to.takeIn(mv.m)
@@ -109,6 +112,7 @@ func (q *queue) unlock() {
 
 // settle makes visible what is due, forgets what is older than the retention period, and serves those who wait.
 func (q *queue) settle(now int64) {
+	q.noteFirst()
 	q.looked = now
 	for q.hidden.len() > 0 && q.hidden.first().visible <= now {
 		q.show(q.hidden.first())
@@ -125,6 +129,7 @@ func (q *queue) settle(now int64) {
 
 // show makes a hidden message ready.
 func (q *queue) show(m *message) {
+	q.touch()
 	q.hidden.remove(m)
 	q.uncount(m)
 	q.processed(m)
@@ -148,6 +153,7 @@ func (q *queue) enterReady(m *message) {
 
 // hide takes a message out of the ready ones until the given time.
 func (q *queue) hide(m *message, state messageState, until int64) {
+	q.touch()
 	if m.state != stateReady {
 		q.hidden.remove(m)
 		q.uncount(m)
@@ -191,6 +197,7 @@ func (q *queue) processed(m *message) {
 
 // add puts a message in, hidden for delay milliseconds. The message's order is set here; q must be locked.
 func (q *queue) add(m *message, now, delay int64) {
+	q.touch()
 	q.serial++
 	q.orders++
 	m.serial, m.order = q.serial, q.orders
@@ -214,6 +221,7 @@ func (q *queue) add(m *message, now, delay int64) {
 
 // remove forgets a message wherever it is.
 func (q *queue) remove(m *message) {
+	q.touch()
 	delete(q.messages, m.serial)
 	q.age.remove(m)
 	if q.hidden.has(m) {
@@ -240,6 +248,11 @@ func (q *queue) take(limit int, visibility, now int64) []delivery {
 	}
 	var out []delivery
 	var again []*message // chosen, and still to be had by the next receive
+	type late struct {
+		m     *message
+		delay int64
+	}
+	var copies []late
 	for len(out) < limit {
 		m := q.fair.next(q.inFlight, now)
 		if m == nil {
@@ -249,13 +262,19 @@ func (q *queue) take(limit int, visibility, now int64) []delivery {
 			q.expel(m, to, now)
 			continue
 		}
+		if c, delay := q.server.faults.duplicate(q.key.name, m); c != nil {
+			copies = append(copies, late{c, delay})
+		}
 		out = append(out, q.deliver(m, visibility, now))
-		if visibility == 0 || q.server.faults.duplicate(q.key.name) {
+		if visibility == 0 {
 			again = append(again, m)
 		}
 	}
 	for _, m := range again {
 		q.show(m)
+	}
+	for _, c := range copies {
+		q.add(c.m, now, c.delay)
 	}
 	return out
 }
@@ -341,6 +360,7 @@ func (q *queue) takeIn(m *message) {
 func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.noteFirst()
 	q.deleted = true
 	for w := q.waiters.pop(); w != nil; w = q.waiters.pop() {
 		w.answer(polled{err: errNoQueue()})
@@ -375,6 +395,9 @@ func (q *queue) clear() {
 
 func (q *queue) visibleCount() int { return len(q.messages) - q.delayed - q.inFlight }
 
+// touch notes that the queue changes: see Server.Revision.
+func (q *queue) touch() { q.server.revision.Add(1) }
+
 // newMessageID is a random UUID, as SQS's are.
 func newMessageID() string {
 	var b [16]byte
@@ -399,11 +422,20 @@ func (q *queue) handle(m *message) string {
 	return encodeHandle(q.incarnation, m.serial, m.receipt)
 }
 
-// arm sets the timer for the next message that becomes visible while somebody waits for one, and stops it otherwise.
+// next is when time will change what can be received: a message becomes visible, or one grows too old, which unlocks its
+// FIFO group, or makes room in flight. It is 0 for never.
+func (q *queue) next() int64 {
+	if q.hidden.len() == 0 {
+		return 0
+	}
+	return min(q.hidden.first().visible, q.age.first().enqueued+int64(q.settings.retention)*1000)
+}
+
+// arm sets the timer for what time brings while somebody waits for a message, and stops it otherwise.
 func (q *queue) arm() {
 	var at int64
-	if q.waiters.len > 0 && !q.deleted && q.hidden.len() > 0 {
-		at = q.hidden.first().visible
+	if q.waiters.len > 0 && !q.deleted {
+		at = q.next()
 	}
 	if at == q.wakeAt && (q.wake != nil) == (at != 0) {
 		return

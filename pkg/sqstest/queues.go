@@ -101,6 +101,7 @@ type getQueueURLIn struct {
 }
 
 func (in getQueueURLIn) subject() string { return deref(in.QueueName) }
+func (in getQueueURLIn) owner() string   { return in.Owner }
 func (getQueueURLIn) size() int          { return 1 }
 
 func getQueueURL(c *call, in getQueueURLIn) (any, *apiError) {
@@ -137,7 +138,7 @@ func listQueues(c *call, in listQueuesIn) (any, *apiError) {
 		return nil, err
 	}
 	var out listQueuesOut
-	names, more := c.s.registry.page(queueKey{c.region, c.account, in.Prefix}, after, limit, c.s.millis(), c.s.faults.listLag(c))
+	names, more := c.page(queueKey{c.region, c.account, in.Prefix}, after, limit)
 	for _, name := range names {
 		out.QueueURLs = append(out.QueueURLs, queueURL(c.base, queueKey{c.region, c.account, name}))
 	}
@@ -146,6 +147,20 @@ func listQueues(c *call, in listQueuesIn) (any, *apiError) {
 		out.NextToken = pageToken(names[len(names)-1])
 	}
 	return out, nil
+}
+
+// page is one page of names, behind the times where the fault plan wants that.
+func (c *call) page(from queueKey, after string, limit int) (names []string, more bool) {
+	now, r := c.s.millis(), &c.s.registry
+	names, more = r.page(from, after, limit, now, 0)
+	lag := c.s.faults.listLag(c, func(lag int64) bool {
+		behind, _ := r.page(from, after, limit, now, lag)
+		return !slices.Equal(behind, names)
+	})
+	if lag > 0 {
+		return r.page(from, after, limit, now, lag)
+	}
+	return names, more
 }
 
 // page is the two parameters that lists of queues are paged by.
@@ -182,6 +197,7 @@ func (s *Server) deleteQueue(q *queue) *apiError {
 		return errNoQueue()
 	}
 	q.close()
+	s.tasks.forget(q)
 	return nil
 }
 
@@ -209,11 +225,15 @@ func getQueueAttributes(c *call, in getQueueAttributesIn) (any, *apiError) {
 		return nil, err
 	}
 	defer q.unlock()
-	set := q.settings
-	if q.modified != q.created && c.s.faults.stale(c, q.modified, now) {
-		set = q.previous
+	set, seen := q.settings, q.counts()
+	changed := func(lag int64) bool { return q.modified != q.created && now < q.modified+lag }
+	if lag := c.s.faults.stale(c, func(lag int64) bool { return changed(lag) || q.countsAt(now-lag) != seen }); lag > 0 {
+		if changed(lag) {
+			set = q.previous
+		}
+		seen = q.countsAt(now - lag)
 	}
-	all := q.allAttributes(set)
+	all := q.allAttributes(set, seen)
 	if slices.Contains(in.Names, "All") {
 		return attributesOut{all}, nil
 	}
@@ -227,12 +247,12 @@ func getQueueAttributes(c *call, in getQueueAttributesIn) (any, *apiError) {
 }
 
 // allAttributes is everything GetQueueAttributes can say. The queue must be locked.
-func (q *queue) allAttributes(set settings) map[string]string {
+func (q *queue) allAttributes(set settings, seen counts) map[string]string {
 	all := map[string]string{
 		attrArn:        q.arn,
-		attrVisible:    strconv.Itoa(q.visibleCount()),
-		attrNotVisible: strconv.Itoa(q.inFlight),
-		attrDelayed:    strconv.Itoa(q.delayed),
+		attrVisible:    strconv.Itoa(seen.visible),
+		attrNotVisible: strconv.Itoa(seen.inFlight),
+		attrDelayed:    strconv.Itoa(seen.delayed),
 		attrCreated:    strconv.FormatInt(q.created/1000, 10),
 		attrModified:   strconv.FormatInt(q.modified/1000, 10),
 	}
@@ -257,8 +277,7 @@ func setQueueAttributes(c *call, in setQueueAttributesIn) (any, *apiError) {
 	if len(in.Attributes) == 0 {
 		return nil, errMissing("Attribute.Name")
 	}
-	now, err := q.lock()
-	if err != nil {
+	if _, err := q.lock(); err != nil {
 		return nil, err
 	}
 	wanted, err := q.settings.apply(in.Attributes)
@@ -269,7 +288,8 @@ func setQueueAttributes(c *call, in setQueueAttributesIn) (any, *apiError) {
 	if err := c.s.checkRedrive(q.key, &wanted, in.Attributes); err != nil {
 		return nil, err
 	}
-	if _, err := q.lock(); err != nil {
+	now, err := q.lock()
+	if err != nil {
 		return nil, err
 	}
 	defer q.unlock()
@@ -286,6 +306,7 @@ func setQueueAttributes(c *call, in setQueueAttributesIn) (any, *apiError) {
 func (q *queue) change(set settings, now int64) {
 	q.previous, q.modified = q.settings, now
 	q.settings = set
+	q.touch()
 	if q.fifo != nil && q.previous.delay != set.delay {
 		// "For FIFO queues the per-queue delay setting is retroactive" (delay queues, developer guide).
 		q.redelay(int64(set.delay)*1000, now)
@@ -325,6 +346,7 @@ func purgeQueue(c *call, in purgeQueueIn) (any, *apiError) {
 	}
 	q.purged = now
 	q.clear()
+	q.touch()
 	return nil, nil
 }
 
@@ -335,7 +357,8 @@ const (
 )
 
 func checkTags(tags map[string]string) *apiError {
-	for k, v := range tags {
+	for _, k := range slices.Sorted(maps.Keys(tags)) { // in order, so that of several errors always the same one is reported
+		v := tags[k]
 		switch {
 		case k == "" || len([]rune(k)) > maxTagKey:
 			return errInvalidParameter("Tag keys must be between 1 and %d characters in length.", maxTagKey)
@@ -395,6 +418,7 @@ func (c *call) withTags(url string, change func(map[string]string)) (any, *apiEr
 	change(tags)
 	q.previousTags, q.tagged = q.tags, now
 	q.tags = tags
+	q.touch()
 	return nil, nil
 }
 
@@ -411,7 +435,7 @@ func listQueueTags(c *call, in listQueueTagsIn) (any, *apiError) {
 	}
 	defer q.unlock()
 	tags := q.tags
-	if q.tagged != 0 && c.s.faults.stale(c, q.tagged, now) {
+	if c.s.faults.stale(c, func(lag int64) bool { return q.tagged != 0 && now < q.tagged+lag }) > 0 {
 		tags = q.previousTags
 	}
 	return struct {

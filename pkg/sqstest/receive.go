@@ -34,6 +34,9 @@ type receiveMessageOut struct {
 }
 
 func receiveMessage(c *call, in receiveMessageIn) (any, *apiError) {
+	if err := in.checkNames(); err != nil {
+		return nil, err
+	}
 	limit := 1
 	if in.Max != nil {
 		if limit = *in.Max; limit < 1 || limit > 10 {
@@ -71,6 +74,28 @@ func receiveMessage(c *call, in receiveMessageIn) (any, *apiError) {
 		out.Messages = append(out.Messages, render(&found[i], system, in.Attributes))
 	}
 	return out, nil
+}
+
+// messageSystemAttributes are the names that MessageSystemAttributeNames can have (ReceiveMessage, API reference).
+var messageSystemAttributes = []string{
+	"All", "ApproximateFirstReceiveTimestamp", "ApproximateReceiveCount", "AWSTraceHeader", "SenderId", "SentTimestamp",
+	"SequenceNumber", "MessageDeduplicationId", "MessageGroupId", "DeadLetterQueueSourceArn",
+}
+
+// checkNames refuses names of system attributes that there are none of. AttributeNames, the older list, is of the type that
+// names queue attributes: those are taken, and mean nothing.
+func (in *receiveMessageIn) checkNames() *apiError {
+	for _, name := range in.SystemAttributes {
+		if !isOneOf(name, messageSystemAttributes) {
+			return errAttributeName("Unknown Attribute %s.", name)
+		}
+	}
+	for _, name := range in.AttributeNames {
+		if !isOneOf(name, messageSystemAttributes) && !isOneOf(name, settableAttributes) && !isOneOf(name, readOnlyAttributes) {
+			return errAttributeName("Unknown Attribute %s.", name)
+		}
+	}
+	return nil
 }
 
 // optionalSeconds is a parameter of 0 to high seconds in milliseconds, and -1 when it was not given.

@@ -71,6 +71,7 @@ func (r *registry) create(s *Server, key queueKey, set settings, tags map[string
 	q := newQueue(s, key, r.incarnations, set, tags, now)
 	r.queues[key] = q
 	r.sorted = nil
+	q.touch()
 	return q, true, nil
 }
 
@@ -83,6 +84,7 @@ func (r *registry) delete(q *queue, now int64) bool {
 	}
 	delete(r.queues, q.key)
 	r.sorted = nil
+	q.touch()
 	r.gone[q.key] = goneQueue{now, q}
 	// Now and then, so that many deletions are not quadratic.
 	if r.deletions++; r.deletions%1024 == 0 {

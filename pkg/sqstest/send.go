@@ -1,6 +1,10 @@
 package sqstest
 
-import "strings"
+import (
+	"maps"
+	"slices"
+	"strings"
+)
 
 // sendEntry is a message to send, alone or in a batch.
 type sendEntry struct {
@@ -131,16 +135,19 @@ func checkToken(name, value string) *apiError {
 
 // traceOf is the one system attribute that a sender can set.
 func traceOf(system attributes) (string, *apiError) {
-	for name, v := range system {
+	for _, name := range slices.Sorted(maps.Keys(system)) { // in order, so that the error is always the same
 		if name != traceHeader {
 			return "", errInvalidParameter("Message system attribute name '%s' is invalid.", name)
 		}
-		if v.DataType != "String" || deref(v.StringValue) == "" {
-			return "", errInvalidParameter("Message system attribute '%s' must contain a non-empty value of type 'String'.", name)
-		}
-		return *v.StringValue, nil
 	}
-	return "", nil
+	v, ok := system[traceHeader]
+	if !ok {
+		return "", nil
+	}
+	if v.DataType != "String" || deref(v.StringValue) == "" {
+		return "", errInvalidParameter("Message system attribute '%s' must contain a non-empty value of type 'String'.", traceHeader)
+	}
+	return *v.StringValue, nil
 }
 
 // send puts the message in, or recognises it as a duplicate and answers as the first time.

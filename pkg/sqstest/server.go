@@ -52,12 +52,15 @@ type Server struct {
 	moving   inTransit
 	tasks    moveTasks
 
-	closed   atomic.Bool
-	stallsMu sync.Mutex
+	revision atomic.Uint64 // see Revision
+
+	closed   atomic.Bool // set under endingMu
+	endingMu sync.Mutex
 	stalls   map[chan struct{}]struct{} // requests that wait for something other than a queue
+	later    map[*scheduled]struct{}    // what is to happen without a request
+	requests sync.WaitGroup
 	http     *http.Server
 	serving  chan struct{} // closed when the listener's loop has returned
-	handlers sync.WaitGroup
 }
 
 // Option configures a Server.
@@ -87,7 +90,7 @@ func WithFaults(p Plan) Option { return func(s *Server) { s.SetFaults(p) } }
 func New(opts ...Option) *Server {
 	s := &Server{
 		clock: systemClock{}, region: DefaultRegion, account: DefaultAccount, keys: map[string]string{},
-		stalls: map[chan struct{}]struct{}{},
+		stalls: map[chan struct{}]struct{}{}, later: map[*scheduled]struct{}{},
 	}
 	s.registry.queues = map[queueKey]*queue{}
 	s.registry.gone = map[queueKey]goneQueue{}
@@ -149,17 +152,22 @@ func isLoopback(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// Close ends every request under way (long polls included) with a dropped connection, the listener if there is one, and
-// every timer. It returns when they have ended. Closing twice is harmless.
+// Close ends every request under way (long polls included, and by RoundTrip too) with a dropped connection, the listener if
+// there is one, and every timer. It returns when they have ended: nothing changes the queues after it. Closing twice is
+// harmless.
 func (s *Server) Close() {
+	s.endingMu.Lock()
 	s.closed.Store(true)
-	s.tasks.close()
-	s.stallsMu.Lock()
 	for c := range s.stalls {
 		close(c)
 	}
 	clear(s.stalls)
-	s.stallsMu.Unlock()
+	for l := range s.later {
+		l.timer.Stop()
+	}
+	clear(s.later)
+	s.endingMu.Unlock()
+	s.tasks.close()
 	for _, q := range s.registry.all() {
 		q.mu.Lock()
 		for w := q.waiters.pop(); w != nil; w = q.waiters.pop() {
@@ -172,8 +180,49 @@ func (s *Server) Close() {
 		_ = s.http.Close()
 		<-s.serving
 	}
-	s.handlers.Wait()
+	s.requests.Wait()
 }
+
+// enter counts a request in, for Close to await until leave. It is false on a closed server.
+func (s *Server) enter() bool {
+	s.endingMu.Lock()
+	defer s.endingMu.Unlock()
+	if s.closed.Load() {
+		return false
+	}
+	s.requests.Add(1)
+	return true
+}
+
+func (s *Server) leave() { s.requests.Done() }
+
+// scheduled is something that happens later, without a request, unless the server is closed before.
+type scheduled struct{ timer Timer }
+
+// after calls f when d has passed.
+func (s *Server) after(d time.Duration, f func()) {
+	s.endingMu.Lock()
+	defer s.endingMu.Unlock()
+	if s.closed.Load() {
+		return
+	}
+	l := &scheduled{}
+	s.later[l] = struct{}{}
+	l.timer = s.clock.AfterFunc(d, func() {
+		if !s.enter() {
+			return
+		}
+		defer s.leave()
+		s.endingMu.Lock()
+		delete(s.later, l)
+		s.endingMu.Unlock()
+		f()
+	})
+}
+
+// Revision is a number that rises with every change of what Save would write, whether a request made it or not (a message
+// move task, say, or time): an equal one means that nothing needs saving.
+func (s *Server) Revision() uint64 { return s.revision.Load() }
 
 // Client returns an SDK client that calls the server through RoundTrip, without a socket. It has the SDK's defaults
 // otherwise, its retries included: pass an option to change them.
@@ -203,7 +252,7 @@ func millis(n int64) time.Duration { return time.Duration(n) * time.Millisecond 
 // RoundTrip answers an SDK's request in the calling goroutine. It returns an error where a network would break, as the
 // fault plan says, when the request's context ends, and ErrServerClosed after Close.
 func (s *Server) RoundTrip(r *http.Request) (*http.Response, error) {
-	var body []byte
+	var body requestBody
 	if r.Body != nil {
 		var err error
 		body, err = readBody(r)
@@ -215,9 +264,10 @@ func (s *Server) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := r.Context().Err(); err != nil {
 		return nil, err
 	}
-	if s.closed.Load() {
+	if !s.enter() {
 		return nil, ErrServerClosed
 	}
+	defer s.leave()
 	if r.Method != http.MethodPost {
 		return nil, fmt.Errorf("sqstest: %s %s by RoundTrip: only the SQS API is", r.Method, r.URL)
 	}
@@ -244,11 +294,10 @@ func (s *Server) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // ServeHTTP answers requests of the SQS API (POST), and the status page (GET).
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.handlers.Add(1)
-	defer s.handlers.Done()
-	if s.closed.Load() {
+	if !s.enter() {
 		panic(http.ErrAbortHandler)
 	}
+	defer s.leave()
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		s.serveStatus(w, r)
 		return
@@ -274,17 +323,28 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.write(r.Context(), w, a)
 }
 
-func readBody(r *http.Request) ([]byte, error) {
+// requestBody is a request's body, or the news that it is larger than any can be.
+type requestBody struct {
+	bytes    []byte
+	tooLarge bool
+}
+
+// maxDrainBytes is how much of a body that is too large is read nevertheless: a client that is still sending when the
+// connection closes may not see the answer.
+const maxDrainBytes = 256 << 20
+
+func readBody(r *http.Request) (requestBody, error) {
 	if r.ContentLength > 0 && r.ContentLength <= maxRequestBytes {
 		b := make([]byte, r.ContentLength)
 		_, err := io.ReadFull(r.Body, b)
-		return b, err
+		return requestBody{bytes: b}, err
 	}
 	b, err := io.ReadAll(io.LimitReader(r.Body, maxRequestBytes+1))
 	if err == nil && len(b) > maxRequestBytes {
-		err = errors.New("too large")
+		_, err = io.Copy(io.Discard, io.LimitReader(r.Body, maxDrainBytes))
+		return requestBody{tooLarge: true}, err
 	}
-	return b, err
+	return requestBody{bytes: b}, err
 }
 
 func (s *Server) write(ctx context.Context, w http.ResponseWriter, a answer) {
@@ -352,17 +412,17 @@ func credentialScope(authorization string) (accessKey, region string, ok bool) {
 // wait blocks for d, or until ctx ends or the server is closed, and reports whether all of d passed. A negative d is for ever.
 func (s *Server) wait(ctx context.Context, d time.Duration) bool {
 	done := make(chan struct{}) // closed by Close
-	s.stallsMu.Lock()
+	s.endingMu.Lock()
 	if s.closed.Load() {
-		s.stallsMu.Unlock()
+		s.endingMu.Unlock()
 		return false
 	}
 	s.stalls[done] = struct{}{}
-	s.stallsMu.Unlock()
+	s.endingMu.Unlock()
 	defer func() {
-		s.stallsMu.Lock()
+		s.endingMu.Lock()
 		delete(s.stalls, done)
-		s.stallsMu.Unlock()
+		s.endingMu.Unlock()
 	}()
 	passed := make(chan struct{}, 1)
 	if d >= 0 {

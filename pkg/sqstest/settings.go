@@ -3,7 +3,9 @@ package sqstest
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -94,7 +96,7 @@ func (s settings) apply(given map[string]string) (settings, *apiError) {
 		}
 	}
 	if known < len(given) {
-		for name := range given {
+		for _, name := range slices.Sorted(maps.Keys(given)) {
 			if !isOneOf(name, settableAttributes) {
 				return s, errAttributeName("Unknown Attribute %s.", name)
 			}
@@ -235,7 +237,7 @@ func (s *settings) setPolicy(value string) *apiError {
 		return nil
 	}
 	var document map[string]any
-	if json.Unmarshal([]byte(value), &document) != nil {
+	if json.Unmarshal([]byte(value), &document) != nil || document == nil { // null is no document
 		return errAttributeValue(attrPolicy, "")
 	}
 	s.policy = compactJSON(value)

@@ -74,7 +74,7 @@ func (q *queue) info(base string) (QueueInfo, bool) {
 	defer q.unlock()
 	info := QueueInfo{
 		Name: q.key.name, URL: queueURL(base, q.key), ARN: q.arn, Account: q.key.account, Region: q.key.region,
-		Attributes: q.allAttributes(q.settings), Tags: map[string]string{},
+		Attributes: q.allAttributes(q.settings, q.counts()), Tags: map[string]string{},
 		Visible: q.visibleCount(), InFlight: q.inFlight, Delayed: q.delayed, Pollers: q.waiters.len,
 		Created: time.UnixMilli(q.created).UTC(),
 	}

@@ -173,14 +173,23 @@ func messageChecks() []check {
 			_, err := k.trySend(k.queue(nil), "x", attribute("a", "Number", "one"))
 			k.refused(err, badParameter, bad)
 		}},
-		{"attributes/names", "guide message metadata (attribute names)", 0, func(k *kit) {
+		{"attributes/names", "API ReceiveMessage, MessageAttributeNames; recorded test_send_message_with_invalid_string_attributes", 0, func(k *kit) {
 			u := k.queue(nil)
 			k.send(u, "x", attribute("aZ0_.-"+strings.Repeat("x", 250), "String", "v"))
-			for _, n := range []string{"AWS.x", "aws.x", "Amazon.x", ".a", "a.", "a..b", "a b", "ä", strings.Repeat("x", 257)} {
+			for _, n := range []string{"AWS.x", "aWs.x", "AMAZON.x", ".a", "a.", "a!b", "a?b", strings.Repeat("x", 257)} {
 				if _, err := k.trySend(u, "x", attribute(n, "String", "v")); err == nil {
 					k.failf("the name %q was taken", n)
 				}
 			}
+		}},
+		{"attributes/names-in-other-letters", "recorded test_send_message_with_invalid_string_attributes", 0, func(k *kit) {
+			u := k.queue(nil)
+			k.send(u, "test", attribute("attr.1øßä", "String", "Valida"))
+			equal(k, "value", str(k.one(u).MessageAttributes["attr.1øßä"].StringValue), "Valida")
+		}},
+		{"attributes/forbidden-characters", "recorded test_invalid_string_attributes_cause_invalid_parameter_value_error", 0, func(k *kit) {
+			_, err := k.trySend(k.queue(nil), "test", attribute("attr1", "String", "Invalid-\b,\v"))
+			code(k, err, badParameter)
 		}},
 		{"attributes/trace-header", "recorded test_aws_trace_header_propagation", 0, func(k *kit) {
 			u := k.queue(nil)
