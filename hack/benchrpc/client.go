@@ -35,8 +35,8 @@ func newClient(endpoint string, m *meter) *sqs.Client {
 type wholeAnswers struct{ transport http.RoundTripper }
 
 func (d wholeAnswers) Do(r *http.Request) (*http.Response, error) {
-	if r.Body != nil && r.Body != http.NoBody {
-		r = r.Clone(r.Context())
+	if _, ok := r.Body.(io.WriterTo); ok {
+		r = r.WithContext(r.Context()) // a copy
 		r.Body = struct{ io.ReadCloser }{r.Body}
 	}
 	return d.transport.RoundTrip(r)

@@ -114,7 +114,7 @@ func parse(args []string) (settings, error) {
 	f.DurationVar(&s.duration, "duration", 2*time.Second, "time of one run")
 	f.DurationVar(&s.warmUp, "warmup", 500*time.Millisecond, "time of calls before a run, not counted")
 	f.StringVar(&s.bin, "bin", filepath.Join("bin", "benchrpc"), "`folder` for the server's program")
-	f.StringVar(&s.profile, "profile", "", "`folder` for CPU profiles of both sides, one file for each run")
+	f.StringVar(&s.profile, "profile", "", "`folder` for profiles of CPU and allocations of both sides, two files for each run")
 	quick := f.Bool("quick", false, "only 1x1, plain, handler 0, at 1 and 256: what the last line tells")
 	if err := f.Parse(args); err != nil {
 		return s, err

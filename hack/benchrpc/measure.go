@@ -20,6 +20,7 @@ import (
 type sample struct {
 	throughput float64 // calls per second
 	p50, p99   time.Duration
+	most       time.Duration // the slowest call
 	requests   float64 // per call, to the drained end
 	units      float64 // of 64 KB, per call
 	cpu        time.Duration
@@ -64,7 +65,7 @@ func (s *settings) runOnce(ctx context.Context, c cell, row string) (sample, err
 	ended := false
 	defer func() {
 		if !ended {
-			srv.end()
+			srv.end(false)
 		}
 	}()
 	queues := c.requesters
@@ -78,12 +79,12 @@ func (s *settings) runOnce(ctx context.Context, c cell, row string) (sample, err
 	if err != nil {
 		return sample{}, err
 	}
-	defer responders.end()
+	defer responders.end(false)
 	requesters, err := s.startSide(ctx, c, row, "requesters", srv.url)
 	if err != nil {
 		return sample{}, err
 	}
-	defer requesters.end()
+	defer requesters.end(false)
 
 	var first, warm, run answer
 	if err := requesters.ask(command{Op: "run", Duration: s.warmUp}, &warm); err != nil {
@@ -137,7 +138,7 @@ func (s *settings) runOnce(ctx context.Context, c cell, row string) (sample, err
 	}
 	calls := float64(run.Calls)
 	one := sample{
-		throughput: calls / run.Elapsed.Seconds(), p50: run.P50, p99: run.P99, first: first.P50, failed: run.Failed,
+		throughput: calls / run.Elapsed.Seconds(), p50: run.P50, p99: run.P99, most: run.Max, first: first.P50, failed: run.Failed,
 		requests: float64(after.started-before.started) / calls,
 		// Polls that are open are billed as one unit each when they end empty.
 		units:  float64(usedAfter.Units-used.Units+int64(after.open-before.open)) / calls,
@@ -150,10 +151,10 @@ func (s *settings) runOnce(ctx context.Context, c cell, row string) (sample, err
 			return one, fmt.Errorf("the clients count %d requests and the server %d", counted, seen)
 		}
 	}
-	requesters.end()
-	responders.end()
+	requesters.end(s.profile != "")
+	responders.end(s.profile != "")
 	total := warm.Calls + run.Calls + 1
-	one.serverCPU = srv.end() / time.Duration(total)
+	one.serverCPU = srv.end(false) / time.Duration(total)
 	ended = true
 	return one, nil
 }
@@ -176,7 +177,7 @@ func (s *settings) startSide(ctx context.Context, c cell, row, role, url string)
 	}
 	var ready answer
 	if err := p.ask(nil, &ready); err != nil {
-		p.end()
+		p.end(false)
 		return nil, err
 	}
 	return p, nil
@@ -208,7 +209,7 @@ func column[T cmp.Ordered](runs []sample, of func(*sample) T) (median, least, mo
 func (r *result) print(out io.Writer) {
 	fmt.Fprintf(out, "\n%s\n", r.cell)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "row\tcalls/s\tp50\tp99\trequests/call\tunits/call\tCPU/call\tserver CPU/call\tallocs/call\tfirst call\tfailed")
+	fmt.Fprintln(w, "row\tcalls/s\tp50\tp99\tslowest\trequests/call\tunits/call\tCPU/call\tserver CPU/call\tallocs/call\tfirst call\tfailed")
 	for _, row := range r.rows {
 		runs := r.runs[row]
 		cells := []string{
@@ -216,6 +217,7 @@ func (r *result) print(out io.Writer) {
 			spreadOf(runs, func(s *sample) float64 { return s.throughput }, "%.0f"),
 			times(runs, func(s *sample) time.Duration { return s.p50 }),
 			times(runs, func(s *sample) time.Duration { return s.p99 }),
+			times(runs, func(s *sample) time.Duration { return s.most }),
 			spreadOf(runs, func(s *sample) float64 { return s.requests }, "%.3f"),
 			spreadOf(runs, func(s *sample) float64 { return s.units }, "%.3f"),
 			times(runs, func(s *sample) time.Duration { return s.cpu }),

@@ -39,9 +39,14 @@ func start(ctx context.Context, path string, args ...string) (*process, error) {
 	return p, p.cmd.Start()
 }
 
-// end kills the child and returns the CPU time that it has had. What it was measured for is over.
-func (p *process) end() time.Duration {
-	_ = p.cmd.Process.Kill()
+// end ends the child and returns the CPU time that it has had. What it was measured for is over, so it is
+// killed, unless it still has to write its profile.
+func (p *process) end(profiled bool) time.Duration {
+	if profiled {
+		_ = p.in.Close()
+	} else {
+		_ = p.cmd.Process.Kill()
+	}
 	_ = p.cmd.Wait()
 	return p.cmd.ProcessState.SystemTime() + p.cmd.ProcessState.UserTime()
 }
@@ -85,7 +90,7 @@ func (s *settings) startServer(ctx context.Context, kind string) (*server, error
 	line, err := p.out.ReadString('\n')
 	fields := strings.Fields(line)
 	if err != nil || len(fields) < 4 {
-		p.end()
+		p.end(false)
 		return nil, fmt.Errorf("the server said %q: %w", line, err)
 	}
 	return &server{process: p, url: fields[3]}, nil

@@ -113,7 +113,7 @@ func pollRaw(ctx context.Context, client *sqs.Client, url string, wanted func() 
 	deletes := deleteFrom(client, url)
 	for range rawPollers {
 		go func() { // ends with the process
-			for wanted() {
+			for wanted() && ctx.Err() == nil {
 				out, err := client.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
 					QueueUrl: &url, MaxNumberOfMessages: 10, WaitTimeSeconds: 20,
 				})

@@ -451,8 +451,10 @@ func because(err error) string {
 }
 
 func stringAttribute(v string) types.MessageAttributeValue {
-	return types.MessageAttributeValue{DataType: aws.String(dataTypeString), StringValue: &v}
+	return types.MessageAttributeValue{DataType: &stringType, StringValue: &v}
 }
+
+var stringType = dataTypeString // for its address
 
 func firstPositive(ds ...time.Duration) time.Duration {
 	for _, d := range ds {

@@ -98,9 +98,36 @@ func parseRequestEnvelope(text string) (requestEnvelope, error) {
 	return e, nil
 }
 
+// plainReplies are the envelopes of answers without anything remarkable, and their texts: what most
+// replies are, and what need not be put together and taken apart each time.
+var plainReplies, plainReplyTexts = func() (map[string]replyEnvelope, map[[2]string]string) {
+	parsed, texts := map[string]replyEnvelope{}, map[[2]string]string{}
+	for _, encoding := range []string{encodingText, encodingEmpty, encodingBase64} {
+		for _, codec := range []string{"", Raw.Name()} {
+			e := replyEnvelope{Kind: kindReply, Version: protocolVersion, Encoding: encoding, Codec: codec, End: 1}
+			text, _ := marshalEnvelope(&e)
+			e.Code = OK
+			parsed[text], texts[[2]string{encoding, codec}] = e, text
+		}
+	}
+	return parsed, texts
+}()
+
+// plainReplyText is the envelope's text, if it is one of plainReplies.
+func plainReplyText(e *replyEnvelope) (text string, ok bool) {
+	if e.Code != "" || e.Metadata != nil || e.Attempt != 0 || e.Run != "" || e.Sequence != 0 || e.End != 1 {
+		return "", false
+	}
+	text, ok = plainReplyTexts[[2]string{e.Encoding, e.Codec}]
+	return text, ok
+}
+
 // parseReplyEnvelope reads the attribute of a reply. errNotOurs: a Java responder's reply, whose body
 // is the whole answer.
 func parseReplyEnvelope(text string) (replyEnvelope, error) {
+	if e, ok := plainReplies[text]; ok {
+		return e, nil
+	}
 	var e replyEnvelope
 	if err := json.Unmarshal([]byte(text), &e); err != nil || e.Kind != kindReply {
 		return replyEnvelope{}, errNotOurs

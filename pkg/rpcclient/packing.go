@@ -33,15 +33,15 @@ const packOverhead = len(attributeEnvelope) + len(dataTypeString) + len(packEnve
 // packed is one reply of a pack.
 type packed struct{ id, envelope, body string }
 
-// packLine renders a reply as a line of a pack, the end of the line included.
-func packLine(id, envelope, body string) string {
-	b := make([]byte, 0, len(id)+len(envelope)+len(body)+len(body)/8+16)
+// line renders a reply as a line of a pack, the end of the line included.
+func (p packed) line() string {
+	b := make([]byte, 0, len(p.id)+len(p.envelope)+len(p.body)+len(p.body)/8+16)
 	b = append(b, '[')
-	b = appendJSONString(b, id)
+	b = appendJSONString(b, p.id)
 	b = append(b, ',')
-	b = append(b, envelope...)
+	b = append(b, p.envelope...)
 	b = append(b, ',')
-	b = appendJSONString(b, body)
+	b = appendJSONString(b, p.body)
 	b = append(b, ']', '\n')
 	return string(b)
 }

@@ -71,6 +71,11 @@ var (
 		types.MessageSystemAttributeNameApproximateFirstReceiveTimestamp,
 		types.MessageSystemAttributeNameApproximateReceiveCount,
 	}
+	// replySystemAttributes leave out what only a request's deadline needs: strays are dated by the second.
+	replySystemAttributes = []types.MessageSystemAttributeName{
+		types.MessageSystemAttributeNameSentTimestamp,
+		types.MessageSystemAttributeNameApproximateReceiveCount,
+	}
 	fifoSystemAttributes = append(systemAttributes[:len(systemAttributes):len(systemAttributes)],
 		types.MessageSystemAttributeNameMessageGroupId)
 )

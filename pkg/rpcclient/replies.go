@@ -23,7 +23,7 @@ const (
 func (q *replyQueue) poll(ctx context.Context) (full bool, err error) {
 	r := q.r
 	msgs, at, date, err := r.api.receive(ctx, longPoll{
-		queueURL: q.url, attributes: replyAttributes, system: systemAttributes,
+		queueURL: q.url, attributes: replyAttributes, system: replySystemAttributes,
 		max: maxBatch, wait: r.cfg.receiveWait, visibility: replyVisibility,
 	})
 	if err != nil {
@@ -95,11 +95,7 @@ func (q *replyQueue) dispatch(msgs []types.Message, at, date time.Time) (replies
 	var kept [maxBatch]bool
 	var deliveries [maxBatch]delivery
 	for i := range msgs {
-		d := newDelivery(&msgs[i], at, date)
-		if d.count == 1 && !d.firstReceive.IsZero() {
-			r.clock.observe(d.firstReceive, at)
-		}
-		deliveries[i] = d
+		deliveries[i] = newDelivery(&msgs[i], at, date)
 	}
 	for i := range all {
 		n := all[i].message

@@ -46,6 +46,10 @@ func answerContent(q *request, payload []byte) replyContent {
 		env.Codec = q.info.Codec
 	}
 	c.trace = q.complete(&env)
+	if text, ok := plainReplyText(&env); ok {
+		c.envelope = text
+		return c
+	}
 	c.envelope, _ = marshalEnvelope(&env) // of plain fields: cannot fail
 	return c
 }
@@ -170,7 +174,7 @@ func (m *replyMessage) packKey() string {
 
 func (m *replyMessage) line() string {
 	if m.packed == "" {
-		m.packed = packLine(m.content.virtual, m.content.envelope, m.content.body)
+		m.packed = packed{id: m.content.virtual, envelope: m.content.envelope, body: m.content.body}.line()
 	}
 	return m.packed
 }
