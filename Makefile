@@ -109,6 +109,14 @@ test: controlplane ## Run all tests, with the race detector where there is a C c
 fuzz: ## Run every Fuzz function for FUZZTIME=20s, all together at most FUZZTOTAL (0: no bound).
 	$(GO) run ./hack/fuzz -each $(FUZZTIME) -total $(FUZZTOTAL)
 
+KILLS ?= 50
+PODS  ?= 200
+
+.PHONY: failover
+failover: controlplane ## Kill the leader KILLS=50 times while PODS=200 pods come and go (20 minutes), and check every promise.
+	$(GO) build -o $(BIN)/failover/failover ./hack/failover
+	$(BIN)/failover/failover -kills $(KILLS) -pods $(PODS)
+
 SERVERS ?= sqstest,moto,local-aws-sqs
 
 .PHONY: conformance

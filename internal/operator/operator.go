@@ -26,6 +26,16 @@ import (
 // leaderLease is the name of the Lease that the leader holds, in the operator's namespace.
 const leaderLease = "replyqueue-leader"
 
+// When leadership changes hands. A leader that cannot renew its lease stops at the latest retryPeriod + renewDeadline
+// after it last did, and a request to SQS that it sent just before ends queue.RequestTimeout later: together less than
+// leaseDuration, before which nobody else may lead. One that stops in order gives the lease back, and the next leader
+// begins within retryPeriod.
+const (
+	leaseDuration = 15 * time.Second
+	renewDeadline = 8 * time.Second
+	retryPeriod   = 2 * time.Second
+)
+
 // eventSource is who events say they come from.
 const eventSource = "replyqueue"
 
@@ -126,6 +136,9 @@ func newManager(cfg Config) (ctrl.Manager, *certificate, error) {
 		LeaderElectionNamespace: cfg.Namespace,
 		// Safe because Run returns, and with it the process ends, as soon as the manager has stopped.
 		LeaderElectionReleaseOnCancel: true,
+		LeaseDuration:                 ptr.To(leaseDuration),
+		RenewDeadline:                 ptr.To(renewDeadline),
+		RetryPeriod:                   ptr.To(retryPeriod),
 		GracefulShutdownTimeout:       ptr.To(20 * time.Second),
 		// Names label metrics; that they repeat when Run is called twice in a process harms nobody.
 		Controller: config.Controller{SkipNameValidation: ptr.To(true)},

@@ -17,7 +17,15 @@ import (
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/lifecycle"
+	"github.com/replyqueue/replyqueue/internal/queue"
 )
+
+// What a leader sent to SQS has ended before another can lead.
+func TestNothingOfALeaderOutlivesItsLease(t *testing.T) {
+	if last := retryPeriod + renewDeadline + queue.RequestTimeout; last >= leaseDuration {
+		t.Errorf("a request may end %s after the lease was last renewed, and the lease changes hands after %s", last, leaseDuration)
+	}
+}
 
 func TestIdentity(t *testing.T) {
 	const uid = "0a1b2c3d-1111-2222-3333-444455556666"

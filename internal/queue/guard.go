@@ -8,9 +8,9 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// requestTimeout ends a request that gets no answer. A request queue's name is used again, so a late delete must
-// not outlive the leader that sent it: this is well below the leader's lease of 15 s.
-const requestTimeout = 8 * time.Second
+// RequestTimeout ends a request that gets no answer. A request queue's name is used again, so a late delete must not
+// outlive the leader that sent it: internal/operator has leaders step down so much before their lease can change hands.
+const RequestTimeout = 4 * time.Second
 
 // guard limits and measures what passes to an API.
 type guard struct {
@@ -35,7 +35,7 @@ func guarded[I, O any](ctx context.Context, g *guard, op operation, action strin
 		g.metrics.limited.WithLabelValues(g.provider, action).Inc()
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
 	defer cancel()
 	start := g.clock.Now()
 	out, err := send(ctx, in, options...)
