@@ -115,6 +115,16 @@ func WithHandlerInterceptors(all ...HandlerInterceptor) Option {
 	return func(c *config) { c.handlerInterceptors = append(c.handlerInterceptors, all...) }
 }
 
+// withCallID shows interceptors the call's ID, which is hashed for them alone.
+func withCallID(next HandlerFunc) HandlerFunc {
+	return func(ctx context.Context, c *IncomingCall, send func(reply any) error) error {
+		if c.Info.id != "" {
+			c.Info.CallID = hashCallID(c.Info.id)
+		}
+		return next(ctx, c, send)
+	}
+}
+
 // intercepted wraps base so that the first interceptor is the outermost.
 func intercepted[F any, I ~func(F) F](base F, all []I) F {
 	for _, i := range slices.Backward(all) {

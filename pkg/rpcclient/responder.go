@@ -77,7 +77,9 @@ func (r *Responder) register(name string, h *handler, opts []HandleOption) {
 	for _, o := range opts {
 		o(h)
 	}
-	h.serve = intercepted(h.serve, r.cfg.handlerInterceptors)
+	if len(r.cfg.handlerInterceptors) > 0 {
+		h.serve = withCallID(intercepted(h.serve, r.cfg.handlerInterceptors))
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch _, twice := r.handlers[name]; {
