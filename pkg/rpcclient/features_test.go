@@ -268,7 +268,7 @@ func TestSameCallIDWithAnotherBodyIsRefused(t *testing.T) {
 func TestCopiesJoinTheRunningHandler(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := newPair(t)
-		p.fault(sqstest.Rule{Fault: sqstest.Duplicate, Queue: requestQueue, Count: 3})
+		p.fault(sqstest.Rule{Fault: sqstest.Duplicate, Queue: requestQueue, Count: 1})
 		p.serve(t, func(ctx context.Context, r sumRequest) (sumReply, error) {
 			time.Sleep(5 * time.Second)
 			return addUp(ctx, r)
