@@ -2,7 +2,11 @@ package rpcclient_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -148,27 +152,71 @@ func TestJavaRequester(t *testing.T) {
 	})
 }
 
-// Java's second queue, for when the first is lost.
-func TestJavaFailover(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		p := newPair(t)
-		failover := p.queue(t, "__RequesterClientQueues__1f2e-0-Failover")
-		p.serve(t, addUp, rpcclient.WithDefaultMethod("calculate_sum", 10*time.Second),
-			rpcclient.WithReturnAddresses(rpcclient.ReturnAddressPolicy{Prefixes: []string{"__RequesterClientQueues__"}}))
-		if _, err := p.client.SendMessage(t.Context(), &sqs.SendMessageInput{
-			QueueUrl: &p.url, MessageBody: aws.String(`{"Numbers":[1,2]}`),
-			MessageAttributes: attributes("ResponseQueueUrl", strings.TrimSuffix(failover, "-Failover")+"#v"),
-		}); err != nil {
-			t.Fatal(err)
+// Java's second queue, for when the first is lost (docs/protocol/vectors/failover.json).
+func TestFailoverVectors(t *testing.T) {
+	data, err := os.ReadFile("../../docs/protocol/vectors/failover.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cases []struct {
+		Name, Address string
+		Queues        []string
+		Native        bool
+		Want          struct {
+			To, Virtual string
+			Gone        bool
 		}
-		if m := p.receive(t, failover); *m.Body != `{"Sum":3}` {
-			t.Errorf("got %q", *m.Body)
-		}
-		time.Sleep(5 * time.Second)
-		if n := p.messages(t, requestQueue); n != 0 {
-			t.Error("the request was not deleted")
-		}
-	})
+	}
+	if err := json.Unmarshal(data, &cases); err != nil || len(cases) == 0 {
+		t.Fatalf("%d cases, %v", len(cases), err)
+	}
+	for _, tc := range cases {
+		t.Run(tc.Name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				p := newPair(t)
+				_, virtual, _ := strings.Cut(tc.Address, "#")
+				for _, name := range tc.Queues {
+					p.queue(t, name)
+				}
+				p.serve(t, addUp, rpcclient.WithDefaultMethod("calculate_sum", 10*time.Second),
+					rpcclient.WithReturnAddresses(rpcclient.ReturnAddressPolicy{Prefixes: []string{"__RequesterClientQueues__", "rq_c_r_"}}))
+				sent := attributes("ResponseQueueUrl", strings.TrimSuffix(p.url, requestQueue)+tc.Address)
+				if tc.Native {
+					maps.Copy(sent, attributes("replyqueue", fmt.Sprintf(
+						`{"k":"q","v":1,"id":%q,"m":"calculate_sum","b":30000,"t":%d,"a":1}`, virtual, time.Now().UnixMilli())))
+				}
+				if _, err := p.client.SendMessage(t.Context(), &sqs.SendMessageInput{
+					QueueUrl: &p.url, MessageBody: aws.String(`{"Numbers":[1,2]}`), MessageAttributes: sent,
+				}); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(5 * time.Second)
+				if n := p.messages(t, requestQueue); n != 0 {
+					t.Error("the request was not deleted")
+				}
+				for _, name := range tc.Queues {
+					want := 0
+					if name == tc.Want.To {
+						want = 1
+					}
+					if n := p.messages(t, name); n != want {
+						t.Errorf("%s has %d replies, want %d", name, n, want)
+					}
+				}
+				if tc.Want.Gone {
+					return
+				}
+				m := p.receive(t, strings.TrimSuffix(p.url, requestQueue)+tc.Want.To)
+				got := ""
+				if v, ok := m.MessageAttributes["__AmazonSQSVirtualQueuesClient.QueueName"]; ok {
+					got = *v.StringValue
+				}
+				if *m.Body != `{"Sum":3}` || got != tc.Want.Virtual {
+					t.Errorf("got %q for %q", *m.Body, got)
+				}
+			})
+		})
+	}
 }
 
 // A Java responder: it answers with its own message, to the host queue, under the virtual queue's name,
