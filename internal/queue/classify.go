@@ -227,5 +227,9 @@ func RetryAfter(err error) (after time.Duration, ok bool) {
 	if errors.As(err, &slow) {
 		return slow.RetryAfter, true
 	}
+	var refused *throttled
+	if errors.As(err, &refused) {
+		return refused.after, true
+	}
 	return 0, false
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"k8s.io/utils/clock"
 )
@@ -28,10 +29,12 @@ func Guard(api API, provider string, limits Limits, metrics *Metrics, clk clock.
 	return &guard{api: api, provider: provider, limiter: newLimiter(provider, limits, clk), metrics: metrics, clock: clk}
 }
 
-func guarded[I, O any](ctx context.Context, g *guard, op operation, action string,
+// guarded sends one request. about is the name or the URL of the queue that it is about.
+func guarded[I, O any](ctx context.Context, g *guard, op operation, action string, about *string,
 	send func(context.Context, *I, ...func(*sqs.Options)) (*O, error), in *I, options []func(*sqs.Options),
 ) (*O, error) {
-	if err := g.limiter.wait(ctx, op, action); err != nil {
+	turn, err := g.limiter.wait(ctx, op, action, action+" "+aws.ToString(about))
+	if err != nil {
 		g.metrics.limited.WithLabelValues(g.provider, action).Inc()
 		return nil, err
 	}
@@ -47,41 +50,52 @@ func guarded[I, O any](ctx context.Context, g *guard, op operation, action strin
 	}
 	g.metrics.requests.WithLabelValues(g.provider, action, outcome).Inc()
 	g.metrics.duration.WithLabelValues(g.provider, action).Observe(g.clock.Since(start).Seconds())
+	if class == Throttled {
+		err = &throttled{error: err, after: g.limiter.again(op, turn)}
+	}
 	return out, err
 }
 
+// throttled is SQS's refusal with the time after which our own limiter has a turn for the request again.
+type throttled struct {
+	error
+	after time.Duration
+}
+
+func (e *throttled) Unwrap() error { return e.error }
+
 func (g *guard) CreateQueue(ctx context.Context, in *sqs.CreateQueueInput, o ...func(*sqs.Options)) (*sqs.CreateQueueOutput, error) {
-	return guarded(ctx, g, write, "CreateQueue", g.api.CreateQueue, in, o)
+	return guarded(ctx, g, write, "CreateQueue", in.QueueName, g.api.CreateQueue, in, o)
 }
 
 func (g *guard) DeleteQueue(ctx context.Context, in *sqs.DeleteQueueInput, o ...func(*sqs.Options)) (*sqs.DeleteQueueOutput, error) {
-	return guarded(ctx, g, write, "DeleteQueue", g.api.DeleteQueue, in, o)
+	return guarded(ctx, g, write, "DeleteQueue", in.QueueUrl, g.api.DeleteQueue, in, o)
 }
 
 func (g *guard) GetQueueUrl(ctx context.Context, in *sqs.GetQueueUrlInput, o ...func(*sqs.Options)) (*sqs.GetQueueUrlOutput, error) {
-	return guarded(ctx, g, read, "GetQueueUrl", g.api.GetQueueUrl, in, o)
+	return guarded(ctx, g, read, "GetQueueUrl", in.QueueName, g.api.GetQueueUrl, in, o)
 }
 
 func (g *guard) GetQueueAttributes(ctx context.Context, in *sqs.GetQueueAttributesInput, o ...func(*sqs.Options)) (*sqs.GetQueueAttributesOutput, error) {
-	return guarded(ctx, g, read, "GetQueueAttributes", g.api.GetQueueAttributes, in, o)
+	return guarded(ctx, g, read, "GetQueueAttributes", in.QueueUrl, g.api.GetQueueAttributes, in, o)
 }
 
 func (g *guard) SetQueueAttributes(ctx context.Context, in *sqs.SetQueueAttributesInput, o ...func(*sqs.Options)) (*sqs.SetQueueAttributesOutput, error) {
-	return guarded(ctx, g, write, "SetQueueAttributes", g.api.SetQueueAttributes, in, o)
+	return guarded(ctx, g, write, "SetQueueAttributes", in.QueueUrl, g.api.SetQueueAttributes, in, o)
 }
 
 func (g *guard) ListQueueTags(ctx context.Context, in *sqs.ListQueueTagsInput, o ...func(*sqs.Options)) (*sqs.ListQueueTagsOutput, error) {
-	return guarded(ctx, g, tag, "ListQueueTags", g.api.ListQueueTags, in, o)
+	return guarded(ctx, g, tag, "ListQueueTags", in.QueueUrl, g.api.ListQueueTags, in, o)
 }
 
 func (g *guard) TagQueue(ctx context.Context, in *sqs.TagQueueInput, o ...func(*sqs.Options)) (*sqs.TagQueueOutput, error) {
-	return guarded(ctx, g, tag, "TagQueue", g.api.TagQueue, in, o)
+	return guarded(ctx, g, tag, "TagQueue", in.QueueUrl, g.api.TagQueue, in, o)
 }
 
 func (g *guard) UntagQueue(ctx context.Context, in *sqs.UntagQueueInput, o ...func(*sqs.Options)) (*sqs.UntagQueueOutput, error) {
-	return guarded(ctx, g, tag, "UntagQueue", g.api.UntagQueue, in, o)
+	return guarded(ctx, g, tag, "UntagQueue", in.QueueUrl, g.api.UntagQueue, in, o)
 }
 
 func (g *guard) ListQueues(ctx context.Context, in *sqs.ListQueuesInput, o ...func(*sqs.Options)) (*sqs.ListQueuesOutput, error) {
-	return guarded(ctx, g, read, "ListQueues", g.api.ListQueues, in, o)
+	return guarded(ctx, g, read, "ListQueues", in.NextToken, g.api.ListQueues, in, o)
 }

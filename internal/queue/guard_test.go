@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	testingclock "k8s.io/utils/clock/testing"
+	"k8s.io/utils/ptr"
 )
 
 // scripted answers CreateQueue with what the test says; every other method is a nil call and panics.
@@ -45,8 +46,8 @@ func TestGuardPostponesWhatAWorkerShouldNotWaitFor(t *testing.T) {
 		}
 	}
 	var turns []time.Duration
-	for range 3 {
-		_, err := guarded.CreateQueue(ctx, &sqs.CreateQueueInput{})
+	for _, name := range []string{"a", "b", "c"} {
+		_, err := guarded.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: &name})
 		after, ok := RetryAfter(err)
 		if !ok || Classify(err) != Throttled {
 			t.Fatalf("beyond the burst: %v", err)
@@ -65,8 +66,98 @@ func TestGuardPostponesWhatAWorkerShouldNotWaitFor(t *testing.T) {
 		t.Errorf("%v postponed, want 3", got)
 	}
 	clk.Step(turns[0])
-	if _, err := guarded.CreateQueue(ctx, &sqs.CreateQueueInput{}); err != nil {
+	if _, err := guarded.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: ptr.To("a")}); err != nil {
 		t.Errorf("at its turn: %v", err)
+	}
+}
+
+// line is a limiter for two writes a second that has nothing saved up, with somebody to stand in its line.
+func line(t *testing.T) (*limiter, *testingclock.FakeClock, func(key string) (turn, time.Duration)) {
+	t.Helper()
+	clk := testingclock.NewFakeClock(time.Unix(0, 0))
+	l := newLimiter("p", Limits{Read: 2, Write: 2, Tag: 2}, clk)
+	ask := func(key string) (turn, time.Duration) {
+		t.Helper()
+		got, err := l.wait(t.Context(), write, "CreateQueue", key)
+		after, _ := RetryAfter(err)
+		return got, after
+	}
+	for _, key := range []string{"early", "earlier"} {
+		if _, after := ask(key); after != 0 {
+			t.Fatalf("within the burst: %s", after)
+		}
+	}
+	return l, clk, ask
+}
+
+func TestFirstComeFirstServed(t *testing.T) {
+	_, clk, ask := line(t)
+	for _, key := range []string{"a", "b", "c"} {
+		ask(key)
+	}
+	_, again := ask("c") // woken by something else
+	if again != 1501*time.Millisecond {
+		t.Errorf("c, who is the third in the line, waits for %s", again)
+	}
+	clk.Step(again)
+	if _, after := ask("late"); after == 0 {
+		t.Error("who came last went first, past three who waited")
+	}
+	for _, key := range []string{"a", "b"} {
+		if _, after := ask(key); after != 0 {
+			t.Errorf("%s waits for %s", key, after)
+		}
+	}
+	_, c := ask("c") // no more than a second's turns are saved up
+	if _, late := ask("late"); c == 0 || late <= c {
+		t.Errorf("c waits for %s, and who came after it for %s", c, late)
+	}
+}
+
+func TestWhoIsThrottledKeepsItsPlace(t *testing.T) {
+	l, clk, ask := line(t)
+	ask("a")
+	ask("b")
+	clk.Step(510 * time.Millisecond)
+	first, after := ask("a")
+	if after != 0 {
+		t.Fatalf("a waits for %s", after)
+	}
+	l.answered(write, Throttled)
+	if after = l.again(write, first); after < 950*time.Millisecond || after > 1100*time.Millisecond {
+		t.Errorf("a is to come back after %s, want a second: the rate was halved", after)
+	}
+	if _, behind := ask("b"); behind <= after {
+		t.Errorf("b, after %s, overtakes a, after %s", behind, after)
+	}
+	clk.Step(after)
+	if _, after := ask("a"); after != 0 {
+		t.Errorf("a waits for %s", after)
+	}
+}
+
+func TestWhoNeverComesBackHoldsNobodyUp(t *testing.T) {
+	_, clk, ask := line(t)
+	for _, key := range []string{"gone", "gone too", "gone as well"} {
+		ask(key)
+	}
+	clk.Step(time.Second + missed + time.Second)
+	for _, key := range []string{"x", "y"} {
+		if _, after := ask(key); after != 0 {
+			t.Errorf("%s waits for %s", key, after)
+		}
+	}
+}
+
+func TestNothingSavedUpIsSpentOnAThrottlingService(t *testing.T) {
+	clk := testingclock.NewFakeClock(time.Unix(0, 0))
+	l := newLimiter("p", Limits{Read: 8, Write: 8, Tag: 8}, clk)
+	if _, err := l.wait(t.Context(), write, "CreateQueue", "a"); err != nil {
+		t.Fatal(err)
+	}
+	l.answered(write, Throttled)
+	if _, err := l.wait(t.Context(), write, "CreateQueue", "b"); err == nil {
+		t.Error("the seven turns that were saved up are still to be had")
 	}
 }
 

@@ -1,7 +1,10 @@
 package queue
 
 import (
+	"cmp"
 	"context"
+	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -51,61 +54,135 @@ type limiter struct {
 	lanes    [operations]lane
 }
 
-// lane holds one class's turns: those taken at once, and those given to requests that were told to come back.
+// lane holds one class's turns. Requests that cannot be sent yet stand in a line, so that who comes first is served
+// first: whoever comes later, and whoever comes back too early, is sent to its place.
 type lane struct {
-	full  rate.Limit
-	now   *rate.Limiter
-	later *rate.Limiter
+	full rate.Limit
+	now  *rate.Limiter
+
+	mu   sync.Mutex
+	line []place // by number
+	next uint64
 }
+
+// place is one request's in the line.
+type place struct {
+	// number is the order in which requests came.
+	number uint64
+	// key is what the request is about.
+	key string
+	// back is when it was told to come back.
+	back time.Time
+}
+
+// turn is what a request was sent with: its number, by which it gets its place back where SQS throttles it.
+type turn struct {
+	number uint64
+	key    string
+}
+
+// missed is how much later than told a request may come back and still find its place. What never comes back (its object
+// was deleted) must not hold the others up.
+const missed = 15 * time.Second
 
 func newLimiter(provider string, limits Limits, clk clock.Clock) *limiter {
 	l := &limiter{provider: provider, clock: clk}
 	for op, full := range [operations]rate.Limit{read: limits.Read, write: limits.Write, tag: limits.Tag} {
-		burst := max(1, int(full))
-		l.lanes[op] = lane{full: full, now: rate.NewLimiter(full, burst), later: rate.NewLimiter(full, 1)}
+		lane := &l.lanes[op]
+		lane.full, lane.now = full, rate.NewLimiter(full, max(1, int(full)))
 	}
 	return l
 }
 
 // wait returns when the request may be sent. It returns *SlowDown at once when that is too far off, and the
-// context's cause when the context ends first.
-func (l *limiter) wait(ctx context.Context, op operation, action string) error {
+// context's cause when the context ends first. key is what the request is about; a request that comes back has the key
+// that it had.
+func (l *limiter) wait(ctx context.Context, op operation, action, key string) (turn, error) {
 	lane := &l.lanes[op]
 	now := l.clock.Now()
-	turn := lane.now.ReserveN(now, 1)
-	delay := turn.DelayFrom(now)
-	if delay == 0 {
-		return nil
+	mine, reserved, after := lane.take(key, now)
+	if reserved == nil {
+		return mine, &SlowDown{Provider: l.provider, Action: action, RetryAfter: after}
 	}
-	if delay > longestWait {
-		turn.CancelAt(now)
-		later := lane.later.ReserveN(now, 1).DelayFrom(now)
-		return &SlowDown{Provider: l.provider, Action: action, RetryAfter: delay + later}
+	delay := reserved.DelayFrom(now)
+	if delay == 0 {
+		return mine, nil
 	}
 	timer := l.clock.NewTimer(delay)
 	defer timer.Stop()
 	select {
 	case <-timer.C():
-		return nil
+		return mine, nil
 	case <-ctx.Done():
-		turn.CancelAt(l.clock.Now())
-		return context.Cause(ctx)
+		reserved.CancelAt(l.clock.Now())
+		return mine, context.Cause(ctx)
 	}
 }
 
-// answered adapts the rate of a class to an answer's class.
+// take gives the request its turn, which may be a moment off, or a place in the line and the time to come back in.
+func (l *lane) take(key string, now time.Time) (mine turn, reserved *rate.Reservation, after time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.line = slices.DeleteFunc(l.line, func(p place) bool { return now.Sub(p.back) > missed })
+	at := slices.IndexFunc(l.line, func(p place) bool { return p.key == key })
+	if at < 0 {
+		at = len(l.line)
+		l.next++
+		mine = turn{l.next, key}
+	} else {
+		mine = turn{l.line[at].number, key}
+	}
+	// Those before it in the line have their turns first.
+	after = l.in(at, now)
+	if after == 0 || (at == 0 && after <= longestWait) {
+		if at < len(l.line) {
+			l.line = slices.Delete(l.line, at, at+1)
+		}
+		return mine, l.now.ReserveN(now, 1), 0
+	}
+	if at == len(l.line) {
+		l.line = append(l.line, place{number: mine.number, key: key})
+	}
+	l.line[at].back = now.Add(after)
+	return mine, nil, after
+}
+
+// in is how long it takes until there is a turn for the place at that index; 0: there is one.
+func (l *lane) in(at int, now time.Time) time.Duration {
+	missing := float64(at+1) - l.now.TokensAt(now)
+	if missing <= 0 {
+		return 0
+	}
+	// A little more, so that nobody comes back a nanosecond early.
+	return time.Duration(missing/float64(l.now.Limit())*float64(time.Second)) + time.Millisecond
+}
+
+// again gives a request that SQS throttled its place in the line back, and says when to come back.
+func (l *limiter) again(op operation, was turn) time.Duration {
+	lane := &l.lanes[op]
+	now := l.clock.Now()
+	lane.mu.Lock()
+	defer lane.mu.Unlock()
+	at, _ := slices.BinarySearchFunc(lane.line, was.number, func(p place, n uint64) int { return cmp.Compare(p.number, n) })
+	lane.line = slices.Insert(lane.line, at, place{number: was.number, key: was.key})
+	after := lane.in(at, now)
+	lane.line[at].back = now.Add(after)
+	return after
+}
+
+// answered adapts the rate of a class to an answer's class. What was saved up while nothing was sent is not spent on a
+// service that throttles.
 func (l *limiter) answered(op operation, class Class) {
 	lane := &l.lanes[op]
 	current := lane.now.Limit()
-	next := current
-	if class == Throttled {
-		next = max(slowestRate, current/2)
-	} else if current < lane.full {
-		next = min(lane.full, current+lane.full/recovery)
-	}
-	if next != current {
-		now := l.clock.Now()
-		lane.now.SetLimitAt(now, next)
-		lane.later.SetLimitAt(now, next)
+	now := l.clock.Now()
+	switch {
+	case class == Throttled:
+		if saved := int(lane.now.TokensAt(now)); saved > 0 {
+			lane.now.AllowN(now, saved)
+		}
+		lane.now.SetLimitAt(now, max(slowestRate, current/2))
+	case current < lane.full:
+		lane.now.SetLimitAt(now, min(lane.full, current+lane.full/recovery))
 	}
 }
