@@ -143,6 +143,12 @@ bench-sqstest: ## Measure pkg/sqstest: beside a constant server, by depth, and t
 bench-rpc: ## Measure pkg/rpcclient beside a hand-written pipeline and a naive loop (BENCH=-quick: minutes; all: an hour and more).
 	$(GO) run ./hack/benchrpc $(BENCH)
 
+N ?= 2000
+
+.PHONY: bench-channels
+bench-channels: controlplane ## Apply N=2000 RequestChannels at once, and restart the operator: time, requests, writes (minutes).
+	$(GO) run ./hack/benchchannels -n $(N) -controlplane $(K8S)
+
 .PHONY: controlplane
 controlplane: ## Get etcd, kube-apiserver, kubectl, ... into bin/k8s (cold: minutes; then nothing).
 	@$(GO) run ./hack/controlplane -dir $(K8S)
