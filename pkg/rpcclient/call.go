@@ -42,6 +42,7 @@ type answer struct {
 	body     string
 	envelope string // absent: a Java responder's
 	trace    string
+	packed   bool // it came with others
 	err      *Error
 }
 
@@ -154,9 +155,6 @@ func (o *OutgoingCall) addReplyMetadata(m Metadata) {
 
 // prepare renders the message and checks its size.
 func (c *call) prepare(codec string, payload []byte, metadata Metadata) *Error {
-	if !isCallID(c.id) {
-		return c.failure(InvalidArgument, NotSent, nil, "the call ID has %d bytes; it must be 16 to %d letters, digits, - or _", len(c.id), maxCallIDBytes)
-	}
 	body, encoding := encodeBody(payload)
 	metadataBytes := 0
 	for k, v := range metadata {
@@ -257,6 +255,16 @@ func (c *call) register(ctx context.Context, timeout <-chan time.Time) *Error {
 			r.mu.Unlock()
 			return nil
 		}
+		if c.resumed {
+			if held, ok := r.held.take(c.id, time.Now()); ok {
+				r.mu.Unlock()
+				if held.handle != "" {
+					held.queue.settler.delete(held.handle)
+				}
+				c.done <- held.answer
+				return nil
+			}
+		}
 		if q := r.queue; q != nil {
 			c.queue, c.replyTo = q, q.url+"#"+c.id
 			r.pending[c.id] = c
@@ -330,6 +338,9 @@ func (c *call) delivered(a answer) deliveryVerdict {
 		}
 	}
 	c.requester.forget(c)
+	if !hasNonce(c.id, c.requester.nonce) {
+		c.requester.held.note(c.id, time.Now())
+	}
 	c.done <- a
 	return deliveryTaken
 }
@@ -413,6 +424,9 @@ func (c *call) read(a answer, take func(payload []byte, metadata Metadata) error
 	}
 	if env.Code != OK {
 		return c.remoteError(&env)
+	}
+	if env.Run != "" {
+		return c.failure(Internal, Executed, nil, "the method answers with a stream")
 	}
 	payload, err := decodeBody(a.body, env.Encoding)
 	if err == nil {

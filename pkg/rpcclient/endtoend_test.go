@@ -75,12 +75,18 @@ func (p *pair) newRequester(t testing.TB, source rpcclient.ReplyQueueSource) (*r
 // serve starts a responder, which ends with the test or when stop is called.
 func (p *pair) serve(t testing.TB, handle func(context.Context, sumRequest) (sumReply, error), opts ...rpcclient.Option) (stop func()) {
 	t.Helper()
-	r, err := rpcclient.NewResponder(p.client, append(p.options, opts...)...)
+	return p.respond(t, func(r *rpcclient.Responder) { sum.Handle(r, handle) }, opts...)
+}
+
+// respond is serve for any handlers.
+func (p *pair) respond(t testing.TB, register func(*rpcclient.Responder), opts ...rpcclient.Option) (stop func()) {
+	t.Helper()
+	r, err := rpcclient.NewResponder(p.client, append(p.options[:len(p.options):len(p.options)], opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.responder = r
-	sum.Handle(r, handle)
+	register(r)
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- r.Serve(ctx) }()

@@ -11,7 +11,8 @@ import (
 const featureStream = "stream"
 
 const (
-	// maxFrames and maxFrameBytes bound the frames of one stream that have come and were not taken.
+	// maxFrames and maxFrameBytes bound the frames of one stream that have come and were not taken; the
+	// pack that reaches maxFrames is taken whole.
 	maxFrames     = 256
 	maxFrameBytes = 4 << 20
 )
@@ -34,38 +35,41 @@ func (e *Incomplete) Error() string {
 }
 
 var (
-	errAnotherRun    = errors.New("another execution of the request answered too: its responder was lost, or the message came twice")
-	errFramesMissing = errors.New("replies are missing, and too many came after them")
-	errFramesLost    = errors.New("replies are missing at the end")
+	errAnotherRun = errors.New("another execution of the request answered too: its responder was lost, or the message came twice")
+	errFramesLost = errors.New("a reply is missing, and what comes after it has come")
 )
 
-// verdict is what becomes of a message that was delivered to its call.
+// deliveryVerdict is what becomes of a reply.
 type deliveryVerdict uint8
 
 const (
-	deliveryTaken deliveryVerdict = iota // the call has it: delete the message
-	deliveryStale                        // it changes nothing: a copy, or an older attempt's
-	deliveryFull                         // there is no room now: let it come again
+	deliveryTaken   deliveryVerdict = iota // the call has it: delete the message
+	deliveryStale                          // it changes nothing: a copy, or an older attempt's
+	deliveryFull                           // there is no room now: let it come again
+	deliveryUnknown                        // no call waits for it
+	deliveryHeld                           // no call waits for it, but Resume may ask
 )
 
 // frames puts the replies of one stream in order. Pollers put them in, the consumer takes them out.
 type frames struct {
-	mu     sync.Mutex
-	pinned bool
-	run    string // of the first frame that came; others are of another execution
-	next   int    // number of the frame the consumer wants
-	early  map[int]frame
-	bytes  int
-	total  int           // frames, the end included; 0: not known yet
-	wake   chan struct{} // capacity 1
-	broken *brokenStream
+	mu         sync.Mutex
+	pinned     bool
+	run        string // of the first frame that came; others are of another execution
+	next       int    // number of the frame the consumer wants
+	early      map[int]frame
+	bytes      int
+	total      int           // frames, the end included; 0: not known yet
+	overflowed bool          // frames had to be put back since the last was taken
+	wake       chan struct{} // capacity 1
+	broken     *brokenStream
 }
 
 // frame is one reply, as it was received.
 type frame struct {
-	body  string
-	env   replyEnvelope
-	trace string
+	body   string
+	env    replyEnvelope
+	trace  string
+	packed bool
 }
 
 func (f *frame) bytes() int { return len(f.body) + len(f.trace) + 64 }
@@ -96,8 +100,8 @@ func (f *frames) put(a answer, attempt int) deliveryVerdict {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	verdict := f.insert(frame{body: a.body, env: env, trace: a.trace}, attempt)
-	if verdict == deliveryTaken {
+	verdict := f.insert(frame{body: a.body, env: env, trace: a.trace, packed: a.packed}, attempt)
+	if verdict != deliveryStale {
 		f.signal()
 	}
 	return verdict
@@ -121,11 +125,14 @@ func (f *frames) insert(n frame, attempt int) deliveryVerdict {
 	case number-f.next >= 1<<20 || (n.env.End > 0 && n.env.End != number+1) || (f.total > 0 && number >= f.total):
 		return f.breakOff(Internal, fmt.Errorf("frame %d of %d is out of place", number, max(n.env.End, f.total)))
 	}
-	if number != f.next && (len(f.early) >= maxFrames || f.bytes+n.bytes() > maxFrameBytes) {
-		if _, flowing := f.early[f.next]; flowing {
-			return deliveryFull // nothing is missing: the consumer is slow
-		}
-		return f.breakOff(DataLoss, errFramesMissing)
+	room := maxFrames
+	if n.packed {
+		room += maxPackEntries // a pack is taken whole
+	}
+	if number != f.next && (len(f.early) >= room || f.bytes+n.bytes() > maxFrameBytes) {
+		// The consumer is slow, or a frame is missing: the message comes again, and take says which.
+		f.overflowed = true
+		return deliveryFull
 	}
 	f.pinned, f.run = true, n.env.Run
 	f.early[number] = n
@@ -152,17 +159,19 @@ func (f *frames) signal() {
 	}
 }
 
-// take returns the next frame; ok is false when it has not come. gap: the end has come and is not next.
+// take returns the next frame; ok is false when it has not come. gap: later ones have, up to the end or
+// as many as there is room for, so that it should not be long.
 func (f *frames) take() (n frame, ok, gap bool, broken *brokenStream) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n, ok = f.early[f.next]
 	if !ok {
-		return frame{}, false, f.total > 0, f.broken
+		return frame{}, false, f.total > 0 || f.overflowed, f.broken
 	}
 	delete(f.early, f.next)
 	f.bytes -= n.bytes()
 	f.next++
+	f.overflowed = false
 	return n, true, false, nil
 }
 

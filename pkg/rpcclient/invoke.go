@@ -123,6 +123,9 @@ func (r *Requester) perform(ctx context.Context, o *OutgoingCall, receive func(r
 // attempts makes the call, again where that is safe, until its deadline.
 func (r *Requester) attempts(ctx context.Context, o *OutgoingCall, receive func(reply any) error) *Error {
 	c := r.newCall(o)
+	if !isCallID(c.id) {
+		return c.failure(InvalidArgument, NotSent, nil, "the call ID has %d bytes; it must be %d to %d letters, digits, - or _", len(c.id), minCallIDBytes, maxCallIDBytes)
+	}
 	if !o.resumed {
 		payload, err := o.codec.Marshal(o.Request)
 		if err != nil {

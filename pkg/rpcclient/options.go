@@ -33,6 +33,8 @@ type config struct {
 	maxPollers    int
 	packedReplies bool
 	retries       RetryPolicy
+	heldGrace     time.Duration
+	replyStore    ReplyStore
 
 	callInterceptors    []CallInterceptor
 	handlerInterceptors []HandlerInterceptor

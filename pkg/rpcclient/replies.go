@@ -76,16 +76,12 @@ func (q *replyQueue) dispatch(msgs []types.Message, at, date time.Time) (replies
 	r := q.r
 	var ours [maxBatch]bool // the message brought something for this process
 	all, packs := q.unfold(msgs)
-	waiting := make([]bool, len(all)) // the reply's call is pending
 	verdicts := make([]deliveryVerdict, len(all))
 	r.mu.Lock()
 	for i := range all {
 		a := &all[i]
-		if c, ok := r.pending[a.id]; ok && c.queue == q {
-			waiting[i] = true
-			verdicts[i] = c.delivered(answer{body: a.body, envelope: a.envelope, trace: a.trace})
-		}
-		if waiting[i] || hasNonce(a.id, r.nonce) {
+		verdicts[i] = q.deliver(a, msgs, packs[a.message])
+		if verdicts[i] != deliveryUnknown && verdicts[i] != deliveryHeld || hasNonce(a.id, r.nonce) {
 			ours[a.message] = true
 		}
 	}
@@ -99,13 +95,15 @@ func (q *replyQueue) dispatch(msgs []types.Message, at, date time.Time) (replies
 	}
 	for i := range all {
 		n := all[i].message
-		switch {
-		case waiting[i] && verdicts[i] == deliveryTaken:
-		case waiting[i] && verdicts[i] == deliveryFull:
+		switch verdicts[i] {
+		case deliveryTaken:
+		case deliveryFull, deliveryHeld:
 			kept[n] = true // a pack's other replies are known when it comes again
-		// A pack is put back whole or not at all: not when part of it was for this process.
-		case q.stray(all[i].id, deliveries[n], waiting[i], !(packs[n] && ours[n])):
-			kept[n] = true
+		default:
+			// A pack is put back whole or not at all: not when part of it was for this process.
+			if q.stray(all[i].id, deliveries[n], verdicts[i] == deliveryStale, !(packs[n] && ours[n])) {
+				kept[n] = true
+			}
 		}
 	}
 	for i := range msgs {
@@ -122,6 +120,29 @@ func (q *replyQueue) dispatch(msgs []types.Message, at, date time.Time) (replies
 		r.wg.Go(func() { q.settler.changeVisibility(back) })
 	}
 	return len(all)
+}
+
+// deliver gives a reply to the call that waits for it. It is called with the lock held.
+func (q *replyQueue) deliver(a *arrived, msgs []types.Message, inPack bool) deliveryVerdict {
+	r := q.r
+	n := answer{body: a.body, envelope: a.envelope, trace: a.trace, packed: inPack}
+	if c, ok := r.pending[a.id]; ok && c.queue == q {
+		return c.delivered(n)
+	}
+	switch {
+	case r.held.wasAnswered(a.id):
+		return deliveryStale
+	case r.cfg.heldGrace <= 0 || a.id == "" || hasNonce(a.id, r.nonce):
+		return deliveryUnknown
+	}
+	handle := ""
+	if !inPack {
+		handle = deref(msgs[a.message].ReceiptHandle)
+	}
+	if r.held.hold(a.id, n, q, handle, r.cfg.heldGrace, time.Now()) {
+		return deliveryHeld
+	}
+	return deliveryUnknown
 }
 
 // stray deals with a reply that changes nothing: one of ours is late or a copy (stale: of a call that is

@@ -37,6 +37,8 @@ type request struct {
 	key   string // identifies the call for the reply cache; empty: duplicates cannot be told
 	hash  uint64
 	entry *cacheEntry
+	// claimed is what the reply store granted; nil: it was not asked.
+	claimed *StoreKey
 }
 
 // RequestInfo is what a handler can learn of its request.
@@ -86,6 +88,7 @@ var (
 	errNoMethod       = errors.New("the request names no method and there is no default")
 	errQueueAge       = errors.New("the request waited too long in the queue")
 	errWantsOne       = errors.New("the method answers with a stream, and the requester takes one reply")
+	errOtherContent   = errors.New("the call ID came before with another method or body")
 	errRequesterGone  = errors.New("the reply queue does not exist")
 	errCallIDMismatch = errors.New("the envelope's call ID is not the return address's")
 )

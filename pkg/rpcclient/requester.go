@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 )
@@ -27,6 +28,8 @@ type Requester struct {
 	ctx    context.Context // ends when Shutdown is over
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // the watcher, put-backs, and the closing of lost queues
+	// started counts the calls of Start.
+	started sync.WaitGroup
 
 	mu       sync.Mutex
 	channels map[string]*Channel
@@ -36,6 +39,7 @@ type Requester struct {
 	changed  chan struct{} // closed when queue or closing changes
 	closing  bool
 	drained  chan struct{} // closed when closing and nothing is pending
+	held     heldReplies
 }
 
 // NewRequester returns a requester that sends through client's configuration and awaits replies where
@@ -234,6 +238,9 @@ func (r *Requester) Shutdown(ctx context.Context) error {
 		r.fail(calls, ErrClosed, Canceled, "the requester was shut down")
 	}
 
+	if !r.awaitStarted(ctx) && cut == nil {
+		cut = fmt.Errorf("calls of Start have not returned from their interceptors: %w", context.Cause(ctx))
+	}
 	r.mu.Lock()
 	q := r.queue
 	r.mu.Unlock()
@@ -251,6 +258,29 @@ func (r *Requester) Shutdown(ctx context.Context) error {
 		}
 	}
 	return cut
+}
+
+// awaitStarted waits for the goroutines of Start, whose calls have ended by now. An interceptor may keep
+// one.
+func (r *Requester) awaitStarted(ctx context.Context) bool {
+	returned := make(chan struct{})
+	go func() { // ends when the last interceptor returns
+		defer close(returned)
+		r.started.Wait()
+	}()
+	select {
+	case <-returned:
+		return true
+	case <-ctx.Done():
+	}
+	grace := time.NewTimer(cutOffGrace)
+	defer grace.Stop()
+	select {
+	case <-returned:
+		return true
+	case <-grace.C:
+		return false
+	}
 }
 
 // replyQueue is one reply queue, from its first call to its loss.

@@ -158,6 +158,9 @@ func (s *channelServer) serve(m *types.Message, d delivery) {
 		switch verdict {
 		case runIt:
 			q.entry = entry
+			if r.cfg.replyStore != nil && !s.claim(q) {
+				return
+			}
 		case joined:
 			r.cfg.stats.duplicates.Add(1)
 			return // answered, and deleted, with the one that runs
@@ -171,7 +174,7 @@ func (s *channelServer) serve(m *types.Message, d delivery) {
 			return
 		case conflicting:
 			q.key = ""
-			s.conclude(q, Undecodable, nil, Errorf(InvalidArgument, "the call ID came before with another method or body"), 0)
+			s.conclude(q, Undecodable, nil, Errorf(InvalidArgument, "%w", errOtherContent), 0)
 			return
 		}
 	}
@@ -286,6 +289,7 @@ func (s *channelServer) conclude(q *request, situation Situation, payload []byte
 		r.cfg.stats.expired.Add(1)
 	}
 	if !st.reply {
+		s.remember(q, situation == Succeeded, reply, situation)
 		copies := r.cache.settleWithoutReply(q.entry, q.copy, situation)
 		s.settleCopies(copies, st.delete)
 		s.served(q, situation, err, took)
@@ -294,6 +298,7 @@ func (s *channelServer) conclude(q *request, situation Situation, payload []byte
 	if situation != Succeeded {
 		reply = errorContent(q, err, st.rejected)
 	}
+	s.remember(q, !st.rejected, reply, situation)
 	if q.entry != nil {
 		r.cache.finish(q.entry, reply, situation)
 	}

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// gapGrace is how long the missing frames of a stream are awaited once its end has come and nothing else
-// does: three times what a receive whose answer was lost keeps its messages hidden.
+// gapGrace is how long the missing frame of a stream is awaited once its end has come, or as many later
+// ones as there is room for: three times what a receive whose answer was lost keeps its messages hidden.
 const gapGrace = 3 * replyVisibility
 
 // Stream sends req and ranges over the replies of the method, which HandleStream answers, in the order
@@ -93,7 +93,8 @@ func (c *call) stream(ctx context.Context, timeout <-chan time.Time, o *Outgoing
 			return incomplete(a.err)
 		case <-gapOver:
 			c.requester.remove(c)
-			return incomplete(c.failure(DataLoss, Executed, errFramesLost, "%d replies came: %v", received, errFramesLost))
+			o.received = true
+			return incomplete(c.failure(DataLoss, Executed, errFramesLost, "the stream broke off after %d replies: %v", received, errFramesLost))
 		case <-ctx.Done():
 		case <-timeout:
 		}

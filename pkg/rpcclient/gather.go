@@ -1,0 +1,100 @@
+package rpcclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// Gathered is what one channel made of a Gather.
+type Gathered[Rep any] struct {
+	Channel *Channel
+	Reply   Rep
+	// ReplyMetadata is what came with the reply.
+	ReplyMetadata Metadata
+	// Err is nil when Reply is the channel's answer, and an *Error otherwise. errors.Is finds ErrNotNeeded
+	// when GatherFirst had enough before this channel answered.
+	Err error
+}
+
+// ErrNotNeeded is the cause with which GatherFirst ends the calls that it needs no more.
+var ErrNotNeeded = errors.New("enough others have answered")
+
+// Gather sends req to all targets at once and waits until each has answered or failed, as Call does. The
+// results are in the order of the targets, and are all there whatever the error. The error is nil when
+// every target has answered; otherwise it is an *Error with an *Incomplete and each target's error in
+// its chain: partial results are never taken for complete ones by mistake.
+//
+// It must not be given WithCallID or CallReplyMetadata, since there are several calls.
+func (m Method[Req, Rep]) Gather(ctx context.Context, targets []*Channel, req Req, opts ...CallOption) ([]Gathered[Rep], error) {
+	return m.gather(ctx, len(targets), targets, req, opts)
+}
+
+// GatherFirst is Gather that has enough after n answers: it ends the calls that remain then, which their
+// responders may execute all the same. The error is nil when n targets have answered.
+func (m Method[Req, Rep]) GatherFirst(ctx context.Context, n int, targets []*Channel, req Req, opts ...CallOption) ([]Gathered[Rep], error) {
+	if n < 1 || n > len(targets) {
+		return nil, localError(InvalidArgument, NotSent, nil, "the first %d of %d targets are wanted", n, len(targets))
+	}
+	return m.gather(ctx, n, targets, req, opts)
+}
+
+func (m Method[Req, Rep]) gather(ctx context.Context, wanted int, targets []*Channel, req Req, opts []CallOption) ([]Gathered[Rep], error) {
+	var c callConfig
+	for _, o := range opts {
+		o(&c)
+	}
+	if c.callID != "" || c.replyMetadata != nil {
+		return nil, localError(InvalidArgument, NotSent, nil, "Gather makes several calls: it takes neither WithCallID nor CallReplyMetadata")
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	results := make([]Gathered[Rep], len(targets))
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	answered := 0
+	for i, target := range targets {
+		wg.Go(func() {
+			g := &results[i]
+			g.Channel = target
+			o := m.newOutgoing(ctx, target, KindCall, opts)
+			o.Request = req
+			g.Reply, g.Err = m.one(ctx, o)
+			g.ReplyMetadata = o.ReplyMetadata
+			mu.Lock()
+			defer mu.Unlock()
+			if g.Err == nil {
+				if answered++; answered == wanted && wanted < len(targets) {
+					cancel(ErrNotNeeded)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if answered >= wanted {
+		return results, nil
+	}
+	return results, gatherError(results, answered, wanted)
+}
+
+// gatherError sums up what was not answered: the first failure's code, and the outcome that says most
+// about what was executed.
+func gatherError[Rep any](results []Gathered[Rep], answered, wanted int) *Error {
+	causes := []error{&Incomplete{Received: answered, Expected: wanted}}
+	var sum *Error
+	for i := range results {
+		var e *Error
+		if !errors.As(results[i].Err, &e) {
+			continue
+		}
+		causes = append(causes, fmt.Errorf("%s: %w", results[i].Channel.Name(), results[i].Err))
+		if sum == nil {
+			sum = &Error{Code: e.Code, Outcome: e.Outcome, CallID: e.CallID, Attempt: e.Attempt, RetryAfter: e.RetryAfter}
+		}
+		sum.Outcome = worseOutcome(sum.Outcome, e.Outcome)
+	}
+	sum.Message = fmt.Sprintf("%d of %d targets answered; the first that failed: %v", answered, wanted, causes[1])
+	sum.cause = errors.Join(causes...)
+	return sum
+}

@@ -1,0 +1,75 @@
+package rpcclient
+
+import "context"
+
+// Pending is a call under way. It is safe for concurrent use.
+type Pending[Rep any] struct {
+	id     string
+	cancel context.CancelCauseFunc
+	done   chan struct{}
+	reply  Rep   // written before done is closed
+	err    error // likewise
+}
+
+// Start sends req without waiting for the reply. The call ends as one made with Call does, ctx's end
+// included, whether or not anybody waits. Shutdown waits for it.
+func (m Method[Req, Rep]) Start(ctx context.Context, ch *Channel, req Req, opts ...CallOption) *Pending[Rep] {
+	o := m.newOutgoing(ctx, ch, KindCall, opts)
+	o.Request = req
+	ctx, cancel := context.WithCancelCause(ctx)
+	p := &Pending[Rep]{id: o.id, cancel: cancel, done: make(chan struct{})}
+	ch.requester.background(func() {
+		defer cancel(nil)
+		defer close(p.done)
+		p.reply, p.err = m.one(ctx, o)
+	})
+	return p
+}
+
+// Wait blocks until the call has ended, and returns how, as Call does. It may be called any number of
+// times. When ctx ends first, the error says so and the call goes on.
+func (p *Pending[Rep]) Wait(ctx context.Context) (Rep, error) {
+	select {
+	case <-p.done:
+		return p.reply, p.err
+	default:
+	}
+	select {
+	case <-p.done:
+		return p.reply, p.err
+	case <-ctx.Done():
+		var none Rep
+		e := endedError(ctx, MaybeExecuted, "waiting for a call that goes on")
+		e.CallID = hashCallID(p.id)
+		return none, e
+	}
+}
+
+// Done is closed when the call has ended.
+func (p *Pending[Rep]) Done() <-chan struct{} { return p.done }
+
+// Cancel ends the call, unless it has ended. What was not sent by now never is: its outcome is NotSent.
+// A responder that has the request is not told.
+func (p *Pending[Rep]) Cancel() { p.cancel(context.Canceled) }
+
+// CallID is the call's identifier, with which a later process can Resume it if this one was given it
+// WithCallID. Whoever knows it can answer the call: keep it as a secret.
+func (p *Pending[Rep]) CallID() string { return p.id }
+
+// background runs a call on a goroutine that Shutdown awaits.
+func (r *Requester) background(run func()) {
+	r.mu.Lock()
+	closing := r.closing
+	if !closing {
+		r.started.Add(1)
+	}
+	r.mu.Unlock()
+	if closing {
+		run() // it fails at once
+		return
+	}
+	go func() {
+		defer r.started.Done()
+		run()
+	}()
+}

@@ -1,0 +1,209 @@
+package rpcclient
+
+import (
+	"container/list"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"sync"
+	"time"
+)
+
+// ReplyStore remembers which requests were taken up and how they were answered, across responder
+// processes and their restarts: a table with conditional writes, a Redis. Without one each process
+// remembers its own (WithReplyCache), which recognises the copies that reach the same process.
+//
+// It is asked once per request that this process does not know, and told once how the request ended.
+// Methods may block until ctx ends. An error of Claim leaves the request in the queue; one of Complete
+// is logged, and the reply is sent.
+type ReplyStore interface {
+	// Claim looks key up, in one atomic step. When there is no entry, or one whose lease is over, or one
+	// that Complete marked failed and whose Attempt is below key's, it makes one for key until lease and
+	// returns ClaimGranted. When the entry's Content is not key's it returns ClaimConflict; when the entry
+	// is another's and not complete, ClaimBusy; otherwise ClaimAnswered and what Complete was given.
+	Claim(ctx context.Context, key StoreKey, lease time.Time) (reply []byte, state ClaimState, err error)
+	// Complete ends a claim with the reply to give to copies until expires, at least. failed: the reply is
+	// an error. Replies are opaque and at most 1.4 MB.
+	Complete(ctx context.Context, key StoreKey, reply []byte, failed bool, expires time.Time) error
+	// Release gives a claim up: nothing was answered.
+	Release(ctx context.Context, key StoreKey) error
+}
+
+// StoreKey identifies a request for a ReplyStore.
+type StoreKey struct {
+	// ID is a hash of return address and call ID: 64 hexadecimal digits.
+	ID string
+	// Content is a hash of method and payload, likewise.
+	Content string
+	// Attempt of the requester, from 1.
+	Attempt int
+}
+
+// ClaimState is the answer of ReplyStore.Claim.
+type ClaimState uint8
+
+// The answers.
+const (
+	// ClaimGranted: handle the request, then Complete or Release.
+	ClaimGranted ClaimState = iota
+	// ClaimAnswered: give the stored reply.
+	ClaimAnswered
+	// ClaimBusy: another process is handling the request.
+	ClaimBusy
+	// ClaimConflict: the call ID came before with other content.
+	ClaimConflict
+)
+
+// WithReplyStore sets a store that responders share, for responders.
+func WithReplyStore(s ReplyStore) Option { return func(c *config) { c.replyStore = s } }
+
+// storeTimeout bounds one question to the store: the request is hidden for 10 s at first.
+const storeTimeout = 3 * time.Second
+
+// storedReply is what the store keeps.
+type storedReply struct {
+	Body      string    `json:"body"`
+	Envelope  string    `json:"envelope,omitempty"`
+	Virtual   string    `json:"virtual,omitempty"`
+	Trace     string    `json:"trace,omitempty"`
+	Situation Situation `json:"situation"`
+}
+
+func storeKey(q *request) StoreKey {
+	id := sha256.Sum256([]byte(q.key))
+	content := sha256.New()
+	_, _ = content.Write([]byte(q.method + "\x00"))
+	_, _ = content.Write(q.payload)
+	return StoreKey{ID: hex.EncodeToString(id[:]), Content: hex.EncodeToString(content.Sum(nil)), Attempt: max(1, q.info.Attempt)}
+}
+
+// claim asks the store about a request that this process does not know. It reports whether to run it;
+// otherwise it has settled it.
+func (s *channelServer) claim(q *request) bool {
+	r := s.r
+	ctx, cancel := context.WithTimeout(r.work, storeTimeout)
+	defer cancel()
+	key := storeKey(q)
+	raw, state, err := r.cfg.replyStore.Claim(ctx, key, q.deadline.Add(s.channel.VisibilityTimeout))
+	var stored storedReply
+	if err == nil && state == ClaimAnswered {
+		err = json.Unmarshal(raw, &stored)
+	}
+	switch {
+	case err != nil:
+		r.cfg.log.Warn("the reply store does not answer; the request is left in the queue", "channel", s.channel.Name, "callID", hashCallID(q.info.id), "error", err)
+		s.settleCopies(r.cache.settleWithoutReply(q.entry, q.copy, ReplyNotSent), false)
+		return false
+	case state == ClaimGranted:
+		q.claimed = &key
+		return true
+	case state == ClaimBusy:
+		s.settleCopies(r.cache.settleWithoutReply(q.entry, q.copy, ReplyNotSent), false)
+		return false
+	case state == ClaimConflict:
+		s.conclude(q, Undecodable, nil, Errorf(InvalidArgument, "%w", errOtherContent), 0)
+		return false
+	}
+	r.cfg.stats.duplicates.Add(1)
+	if q.peer == PeerOneWay {
+		s.settleCopies(r.cache.settleWithoutReply(q.entry, q.copy, Succeeded), true)
+		return false
+	}
+	reply := replyContent{body: stored.Body, envelope: stored.Envelope, virtual: stored.Virtual, trace: stored.Trace}
+	r.cache.finish(q.entry, reply, stored.Situation)
+	s.send(q, reply, stored.Situation, nil, 0)
+	return false
+}
+
+// remember tells the store how a claimed request ended. kept: reply is what copies get.
+func (s *channelServer) remember(q *request, kept bool, reply replyContent, situation Situation) {
+	if q.claimed == nil {
+		return
+	}
+	r := s.r
+	ctx, cancel := context.WithTimeout(r.work, storeTimeout)
+	defer cancel()
+	var err error
+	if kept {
+		raw, _ := json.Marshal(storedReply{reply.body, reply.envelope, reply.virtual, reply.trace, situation})
+		err = r.cfg.replyStore.Complete(ctx, *q.claimed, raw, situation != Succeeded, q.deadline.Add(s.channel.VisibilityTimeout))
+	} else {
+		err = r.cfg.replyStore.Release(ctx, *q.claimed)
+	}
+	if err != nil {
+		r.cfg.log.Warn("the reply store was not told", "channel", s.channel.Name, "callID", hashCallID(q.info.id), "error", err)
+	}
+}
+
+// MemoryReplyStore is a ReplyStore in memory, for responders of one process and for tests. It shows what
+// a store for many has to do.
+type MemoryReplyStore struct {
+	max int
+
+	mu      sync.Mutex
+	entries map[string]*list.Element // of *memoryEntry, by StoreKey.ID
+	order   list.List                // oldest first
+}
+
+type memoryEntry struct {
+	key              StoreKey
+	until            time.Time
+	reply            []byte
+	complete, failed bool
+}
+
+// NewMemoryReplyStore returns a store of at most entries requests; the oldest go first.
+func NewMemoryReplyStore(entries int) *MemoryReplyStore {
+	return &MemoryReplyStore{max: max(1, entries), entries: map[string]*list.Element{}}
+}
+
+// Claim implements ReplyStore.
+func (m *MemoryReplyStore) Claim(_ context.Context, key StoreKey, lease time.Time) ([]byte, ClaimState, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if at, ok := m.entries[key.ID]; ok {
+		e := at.Value.(*memoryEntry)
+		switch {
+		case !time.Now().Before(e.until), e.failed && e.key.Attempt < key.Attempt && e.key.Content == key.Content:
+			m.remove(at)
+		case e.key.Content != key.Content:
+			return nil, ClaimConflict, nil
+		case !e.complete:
+			return nil, ClaimBusy, nil
+		default:
+			return e.reply, ClaimAnswered, nil
+		}
+	}
+	if len(m.entries) >= m.max {
+		m.remove(m.order.Front())
+	}
+	m.entries[key.ID] = m.order.PushBack(&memoryEntry{key: key, until: lease})
+	return nil, ClaimGranted, nil
+}
+
+// Complete implements ReplyStore.
+func (m *MemoryReplyStore) Complete(_ context.Context, key StoreKey, reply []byte, failed bool, expires time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if at, ok := m.entries[key.ID]; ok {
+		e := at.Value.(*memoryEntry)
+		e.reply, e.complete, e.failed, e.until = reply, true, failed, expires
+	}
+	return nil
+}
+
+// Release implements ReplyStore.
+func (m *MemoryReplyStore) Release(_ context.Context, key StoreKey) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if at, ok := m.entries[key.ID]; ok && !at.Value.(*memoryEntry).complete {
+		m.remove(at)
+	}
+	return nil
+}
+
+func (m *MemoryReplyStore) remove(at *list.Element) {
+	delete(m.entries, at.Value.(*memoryEntry).key.ID)
+	m.order.Remove(at)
+}
