@@ -122,8 +122,9 @@ SERVERS ?= sqstest,moto,local-aws-sqs
 .PHONY: conformance
 conformance: ## Check what SQS does against SERVERS: ours, moto and local-aws-sqs where they can be had (minutes).
 	@mkdir -p $(BIN)
-	$(GO) test ./test/conformance -count=1 -timeout=20m -run Servers -servers=$(SERVERS) -report=$(CURDIR)/$(BIN)/conformance.txt
-	@cat $(BIN)/conformance.txt
+	@rm -f $(BIN)/conformance.txt
+	$(GO) test ./test/conformance -count=1 -timeout=20m -run Servers -servers=$(SERVERS) -report=$(CURDIR)/$(BIN)/conformance.txt; \
+		status=$$?; cat $(BIN)/conformance.txt; exit $$status
 
 # Those that must have crash points, in the order in which they are told.
 CRASHPOINTS ?= channel,lifecycle

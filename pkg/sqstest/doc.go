@@ -35,7 +35,8 @@
 // encrypted and no policy evaluated (SetAccess stands in for IAM); queue policies are kept and shown. There is no
 // throughput quota, no throttling without a fault, and no query (XML) protocol.
 //
-// AWSLike is the plan for benchmarks: latency, shards and wake-ups as SQS has them, and no failures.
+// AWSLike is the plan for benchmarks: latency, shards and wake-ups as SQS has them, and no failures. For other processes,
+// the same is cmd/sqstest --faults aws-like.
 //
 // # Size and speed
 //

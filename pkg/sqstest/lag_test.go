@@ -26,7 +26,7 @@ func TestHitsAreDifferences(t *testing.T) {
 			sqstest.Rule{Fault: sqstest.LostSends, Duration: time.Second},
 			sqstest.Rule{Fault: sqstest.Reorder},
 			sqstest.Rule{Fault: sqstest.Sharded},
-			sqstest.Rule{Fault: sqstest.DeleteUnderPoll},
+			sqstest.Rule{Fault: sqstest.DeleteUnderPoll, Duration: time.Minute},
 		))
 		send(t, c, url, "alone")
 		mustPoll(t, c, url, 1, 0)
@@ -39,7 +39,7 @@ func TestHitsAreDifferences(t *testing.T) {
 		if hits := s.FaultHits(); !slices.Equal(hits[:6], make([]int, 6)) || hits[6] != 1 {
 			t.Errorf("hits %v, of which only the last rule could make a difference", hits)
 		}
-		synctest.Wait()
+		s.Close()
 	})
 }
 

@@ -322,6 +322,8 @@ func (q *queue) deadLetterFor(m *message) *queue {
 	}
 	to := q.server.registry.byARN(r.target)
 	if to == q {
+		// AWS takes a queue as its own dead-letter queue (recorded: LocalStack's test_set_empty_redrive_policy). The message
+		// goes from here to here: it stays.
 		return nil
 	}
 	return to

@@ -39,14 +39,14 @@ var badIDs = []string{"", "invalid:id", strings.Repeat("x", 81)}
 
 func batchChecks() []check {
 	return []check{
-		{"batch/send/ten", "API SendMessageBatch", 0, func(k *kit) {
+		{"batch/send/ten", "API SendMessageBatch, Description", 0, func(k *kit) {
 			u := k.queue(nil)
 			out := k.sendBatch(u, numbered(10)...)
 			equal(k, "successful", len(out.Successful), 10)
 			equal(k, "failed", len(out.Failed), 0)
 			k.receiveAll(u, 10)
 		}},
-		{"batch/send/answers-by-id", "API SendMessageBatchResultEntry", 0, func(k *kit) {
+		{"batch/send/answers-by-id", "API SendMessageBatchResultEntry, Id", 0, func(k *kit) {
 			for _, e := range k.sendBatch(k.queue(nil), numbered(3)...).Successful {
 				if !strings.HasPrefix(str(e.Id), "id-") || str(e.MessageId) == "" || len(str(e.MD5OfMessageBody)) != 32 {
 					k.failf("%v %v %v", str(e.Id), str(e.MessageId), str(e.MD5OfMessageBody))
@@ -81,7 +81,7 @@ func batchChecks() []check {
 			k.refused(err, batchError+"BatchEntryIdsNotDistinct", bad)
 			typed[*types.BatchEntryIdsNotDistinct](k, err)
 		}},
-		{"batch/send/one-mebibyte-in-all", "API SendMessageBatch", 0, func(k *kit) {
+		{"batch/send/one-mebibyte-in-all", "API SendMessageBatch, Description", 0, func(k *kit) {
 			half := strings.Repeat("x", 1<<19)
 			equal(k, "successful", len(k.sendBatch(k.queue(nil), entry("a", half), entry("b", half)).Successful), 2)
 		}},
@@ -130,7 +130,7 @@ func batchChecks() []check {
 			_, err := k.trySendBatch(k.queue(attrs{"FifoQueue": "true"}), e)
 			k.refused(err, badParameter, bad)
 		}},
-		{"batch/delete/ten", "API DeleteMessageBatch", 0, func(k *kit) {
+		{"batch/delete/ten", "API DeleteMessageBatch, Description", 0, func(k *kit) {
 			u := k.queue(nil)
 			k.sendBatch(u, numbered(10)...)
 			var entries []types.DeleteMessageBatchRequestEntry
@@ -174,7 +174,7 @@ func batchChecks() []check {
 				k.refused(err, batchError+"InvalidBatchEntryId", bad)
 			}
 		}},
-		{"batch/visibility/return-all", "API ChangeMessageVisibilityBatch", 0, func(k *kit) {
+		{"batch/visibility/return-all", "API ChangeMessageVisibilityBatch, Description", 0, func(k *kit) {
 			u := k.queue(nil)
 			k.sendBatch(u, numbered(3)...)
 			var entries []types.ChangeMessageVisibilityBatchRequestEntry

@@ -10,6 +10,7 @@ import (
 
 func checks() []check {
 	all := queueChecks()
+	all = append(all, missingQueueChecks()...)
 	all = append(all, messageChecks()...)
 	all = append(all, batchChecks()...)
 	all = append(all, fifoChecks()...)
@@ -23,7 +24,7 @@ func TestSqstest(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				if err := onSqstest(t.Context(), c); err != nil {
-					t.Errorf("%v\nsource: %s", err, c.source)
+					t.Errorf("%v\nsource: %s", err, links(c.source))
 				}
 			})
 		})

@@ -83,7 +83,7 @@ func deadLetterChecks() []check {
 			k.kill(source, "x")
 			equal(k, "count", k.one(dead).Attributes["ApproximateReceiveCount"], "2")
 		}},
-		{"dead-letter/wakes-its-poll", "guide dead-letter queues, long polling", 4 * time.Second, func(k *kit) {
+		{"dead-letter/wakes-its-poll", "guide dead-letter queues; guide short and long polling", 4 * time.Second, func(k *kit) {
 			source, dead := k.withDeadLetter(1)
 			k.send(source, "x")
 			k.one(source)
@@ -135,6 +135,13 @@ func deadLetterChecks() []check {
 			k.refused(k.trySet(k.queue(nil), attrs{"RedrivePolicy": redrive(k.arn(k.fifo(nil)), 3)}), badParameter, bad)
 			k.refused(k.trySet(k.fifo(nil), attrs{"RedrivePolicy": redrive(k.arn(k.queue(nil)), 3)}), badParameter, bad)
 		}},
+		{"redrive-policy/own-queue", "recorded test_set_empty_redrive_policy", 0, func(k *kit) {
+			u := k.queue(nil)
+			k.set(u, attrs{"RedrivePolicy": `{"deadLetterTargetArn":"` + k.arn(u) + `","maxReceiveCount":"42"}`})
+			if got := k.attributes(u)["RedrivePolicy"]; !strings.Contains(got, k.arn(u)) {
+				k.failf("RedrivePolicy is %s", got)
+			}
+		}},
 		{"redrive-policy/cleared", "recorded test_set_empty_redrive_policy", 0, func(k *kit) {
 			source, _ := k.withDeadLetter(1)
 			k.set(source, attrs{"RedrivePolicy": ""})
@@ -160,7 +167,7 @@ func deadLetterChecks() []check {
 				}
 			}
 		}},
-		{"sources/listed", "API ListDeadLetterSourceQueues", 0, func(k *kit) {
+		{"sources/listed", "API ListDeadLetterSourceQueues, QueueUrls", 0, func(k *kit) {
 			source, dead := k.withDeadLetter(1)
 			other := k.queue(attrs{"RedrivePolicy": redrive(k.arn(dead), 1)})
 			out, err := k.c.ListDeadLetterSourceQueues(k.ctx, &sqs.ListDeadLetterSourceQueuesInput{QueueUrl: &dead})
@@ -170,7 +177,7 @@ func deadLetterChecks() []check {
 				k.failf("%s", all)
 			}
 		}},
-		{"sources/none", "API ListDeadLetterSourceQueues", 0, func(k *kit) {
+		{"sources/none", "API ListDeadLetterSourceQueues, QueueUrls", 0, func(k *kit) {
 			u := k.queue(nil)
 			out, err := k.c.ListDeadLetterSourceQueues(k.ctx, &sqs.ListDeadLetterSourceQueuesInput{QueueUrl: &u})
 			k.ok("ListDeadLetterSourceQueues", err)
@@ -290,6 +297,15 @@ func deadLetterChecks() []check {
 			t := k.awaitMove(k.arn(dead))
 			equal(k, "Status", str(t.Status), "FAILED")
 			equal(k, "FailureReason", str(t.FailureReason), noQueue)
+		}},
+		{"move/message-from-nowhere", "API ListMessageMoveTasks, FailureReason; guide troubleshooting dead-letter queue redrive", 8 * time.Second, func(k *kit) {
+			_, dead := k.withDeadLetter(1)
+			k.send(dead, "sent to the dead-letter queue directly")
+			_, err := k.startMove(k.arn(dead), "", nil)
+			k.ok("StartMessageMoveTask", err)
+			t := k.awaitMove(k.arn(dead))
+			equal(k, "Status", str(t.Status), "FAILED")
+			equal(k, "FailureReason", str(t.FailureReason), "CouldNotDetermineMessageSource")
 		}},
 		{"move/new-messages", "guide dead-letter queue redrive (new ID and enqueue time)", 5 * time.Second, func(k *kit) {
 			source, dead := k.withDeadLetter(1)

@@ -11,8 +11,11 @@
 //
 //	CONFORMANCE OK checks=<n> sqstest=<passed> unexpected=0
 //
-// moto_server must be on the PATH (pip install 'moto[server]'), and npm be able to install local-aws-sqs; a server that
-// cannot be had is left out, and said so. What a server is known to do differently is listed in known/<server>.txt, with the
+// moto_server must be on the PATH (pip install 'moto[server]'), and npm be able to install local-aws-sqs; when one of them
+// cannot be had, the run fails: the table says what to install, and the last line is CONFORMANCE INCOMPLETE with the
+// servers that are absent. A run that was asked for less (SERVERS=sqstest,moto make conformance, or
+// CONFORMANCE_PATIENCE) succeeds with CONFORMANCE PARTIAL and what is missing, and one with anything unexpected fails with
+// CONFORMANCE FAILED. What a server is known to do differently is listed in known/<server>.txt, with the
 // reason; a check that fails and is not listed, or is listed and passes, makes the run fail. So does a check that ours alone
 // passes, unless citations_test.go has the evidence for it. A run takes about five minutes, since the rules about
 // minutes take minutes on servers with a clock of their own; CONFORMANCE_PATIENCE=10s leaves out what waits for longer.

@@ -153,7 +153,7 @@ func fifoChecks() []check {
 			k.delete(u, k.one(u))
 			equal(k, "second", str(k.one(u).Body), "a2")
 		}},
-		{"fifo/delete-wakes-a-poll", "guide FIFO delivery logic, long polling", 3 * time.Second, func(k *kit) {
+		{"fifo/delete-wakes-a-poll", "guide FIFO delivery logic; guide short and long polling", 3 * time.Second, func(k *kit) {
 			u := k.fifo(nil)
 			k.send(u, "a1", group("a"))
 			k.send(u, "a2", group("a"))
@@ -226,7 +226,7 @@ func fifoChecks() []check {
 			k.purge(u)
 			k.none(u)
 		}},
-		{"fifo/groups-in-a-batch", "API SendMessageBatch", 0, func(k *kit) {
+		{"fifo/groups-in-a-batch", "API SendMessageBatchRequestEntry, MessageGroupId", 0, func(k *kit) {
 			u := k.fifo(nil)
 			var entries []types.SendMessageBatchRequestEntry
 			for i := range 4 {

@@ -18,10 +18,10 @@ import (
 // check is one thing that SQS does.
 type check struct {
 	name string
-	// source is where it is written, or who recorded it. "API <action>" is the API reference and "guide <page>" the
-	// developer guide. "recorded <test>" is a test of LocalStack's that was validated against AWS, with the answer in its
-	// public snapshots; "recorded <owner>/<repository>#<number>" a public thread that shows what AWS answered. A check that
-	// no stranger passes has its evidence in citations_test.go besides.
+	// source is where it is written, or who recorded it, in the forms that sources_test.go explains and checks: "API <page>,
+	// <section>" is the API reference and "guide <page>" the developer guide; "recorded <test>" is a test of LocalStack's
+	// that was validated against AWS, and "recorded <owner>/<repository>#<number>" a public thread that shows what AWS
+	// answered; several are separated by "; ". A check that no stranger passes has its evidence in citations_test.go besides.
 	source string
 	// wait is how long the check waits for time to pass, at most.
 	wait time.Duration

@@ -14,7 +14,7 @@ import (
 
 func messageChecks() []check {
 	return []check{
-		{"send/receive/delete", "API SendMessage, ReceiveMessage, DeleteMessage", 3 * time.Second, func(k *kit) {
+		{"send/receive/delete", "API SendMessage, Description; API ReceiveMessage, Description; API DeleteMessage, Description", 3 * time.Second, func(k *kit) {
 			u := k.queue(attrs{"VisibilityTimeout": "1"})
 			sent := k.send(u, "body")
 			m := k.one(u)
@@ -133,7 +133,7 @@ func messageChecks() []check {
 				k.refused(err, badParameter, bad)
 			}
 		}},
-		{"attributes/round-trip", "API MessageAttributeValue", 0, func(k *kit) {
+		{"attributes/round-trip", "API MessageAttributeValue, DataType", 0, func(k *kit) {
 			u := k.queue(nil)
 			k.send(u, "x", attribute("s", "String", "ü"), attribute("n", "Number.int", "-1.5e3"), attribute("b", "Binary.png", "\x00\xff"))
 			a := k.one(u).MessageAttributes
@@ -242,7 +242,7 @@ func messageChecks() []check {
 			k.one(u, visibility(1))
 			k.one(u)
 		}},
-		{"receive/handles-differ", "guide receipt handles", 3 * time.Second, func(k *kit) {
+		{"receive/handles-differ", "guide queue and message identifiers (receipt handles)", 3 * time.Second, func(k *kit) {
 			u := k.queue(nil)
 			k.send(u, "x")
 			first, second := k.one(u, visibility(1)), k.one(u)
@@ -360,7 +360,7 @@ func messageChecks() []check {
 			k.pass(65 * time.Second)
 			k.none(u)
 		}},
-		{"delete/twice", "API DeleteMessage", 0, func(k *kit) {
+		{"delete/twice", "API DeleteMessage, Description", 0, func(k *kit) {
 			u := k.queue(nil)
 			k.send(u, "x")
 			m := k.one(u)
@@ -402,7 +402,7 @@ func messageChecks() []check {
 			_, err := k.c.DeleteMessage(k.ctx, &sqs.DeleteMessageInput{QueueUrl: &other, ReceiptHandle: m.ReceiptHandle})
 			typed[*types.ReceiptHandleIsInvalid](k, err)
 		}},
-		{"visibility/extend", "API ChangeMessageVisibility", 4 * time.Second, func(k *kit) {
+		{"visibility/extend", "API ChangeMessageVisibility, Description", 4 * time.Second, func(k *kit) {
 			u := k.queue(attrs{"VisibilityTimeout": "1"})
 			k.send(u, "x")
 			k.ok("ChangeMessageVisibility", k.change(u, k.one(u), 3))
@@ -411,13 +411,13 @@ func messageChecks() []check {
 			}
 			k.one(u)
 		}},
-		{"visibility/zero-returns", "API ChangeMessageVisibility", 0, func(k *kit) {
+		{"visibility/zero-returns", "API ChangeMessageVisibility, Description", 0, func(k *kit) {
 			u := k.queue(nil)
 			k.send(u, "x")
 			k.ok("ChangeMessageVisibility", k.change(u, k.one(u), 0))
 			equal(k, "count", k.one(u).Attributes["ApproximateReceiveCount"], "2")
 		}},
-		{"visibility/zero-wakes-a-poll", "API ChangeMessageVisibility; guide long polling", 3 * time.Second, func(k *kit) {
+		{"visibility/zero-wakes-a-poll", "API ChangeMessageVisibility, Description; guide short and long polling", 3 * time.Second, func(k *kit) {
 			u := k.queue(nil)
 			k.send(u, "x")
 			m := k.one(u)
@@ -425,7 +425,7 @@ func messageChecks() []check {
 			defer stop.Stop()
 			k.one(u)
 		}},
-		{"visibility/not-for-the-next-receive", "API ChangeMessageVisibility (reverts to the original)", 0, func(k *kit) {
+		{"visibility/not-for-the-next-receive", "API ChangeMessageVisibility, Description (reverts to the original)", 0, func(k *kit) {
 			u := k.queue(nil)
 			k.send(u, "x")
 			k.ok("ChangeMessageVisibility", k.change(u, k.one(u), 0))

@@ -74,7 +74,7 @@ func queueChecks() []check {
 			equal(k, "name in "+u, parts[len(parts)-1], n)
 			equal(k, "length of the account in "+u, len(parts[len(parts)-2]), 12)
 		}},
-		{"create/defaults", "API CreateQueue; recorded test_set_queue_attributes_default_values", 0, func(k *kit) {
+		{"create/defaults", "API CreateQueue, Attributes; recorded test_set_queue_attributes_default_values", 0, func(k *kit) {
 			a := k.attributes(k.queue(nil))
 			for n, v := range (attrs{
 				"DelaySeconds": "0", "MaximumMessageSize": "1048576", "MessageRetentionPeriod": "345600",
@@ -94,17 +94,17 @@ func queueChecks() []check {
 				equal(k, n, a[n], v)
 			}
 		}},
-		{"create/again-without-attributes", "API CreateQueue", 0, func(k *kit) {
+		{"create/again-without-attributes", "API CreateQueue, Description", 0, func(k *kit) {
 			n := name(false)
 			u := k.named(n, attrs{"DelaySeconds": "7"})
 			equal(k, "URL", k.named(n, nil), u)
 		}},
-		{"create/again-with-some-of-the-attributes", "API CreateQueue", 0, func(k *kit) {
+		{"create/again-with-some-of-the-attributes", "API CreateQueue, Description", 0, func(k *kit) {
 			n := name(false)
 			u := k.named(n, attrs{"DelaySeconds": "7", "VisibilityTimeout": "9"})
 			equal(k, "URL", k.named(n, attrs{"VisibilityTimeout": "9"}), u)
 		}},
-		{"create/again-with-a-default-spelt-out", "API CreateQueue", 0, func(k *kit) {
+		{"create/again-with-a-default-spelt-out", "API CreateQueue, Description", 0, func(k *kit) {
 			n := name(false)
 			u := k.named(n, nil)
 			equal(k, "URL", k.named(n, attrs{"DelaySeconds": "0"}), u)
@@ -124,7 +124,7 @@ func queueChecks() []check {
 			k.refused(err, "QueueAlreadyExists", bad)
 			k.contains(err, "ContentBasedDeduplication")
 		}},
-		{"create/sees-attributes-set-since", "API CreateQueue", 0, func(k *kit) {
+		{"create/sees-attributes-set-since", "API CreateQueue, Description", 0, func(k *kit) {
 			n := name(false)
 			u := k.named(n, attrs{"DelaySeconds": "7"})
 			k.set(u, attrs{"DelaySeconds": "8"})
@@ -180,7 +180,7 @@ func queueChecks() []check {
 			t := k.tags(*out.QueueUrl)
 			equal(k, fmt.Sprint(t), fmt.Sprint(t), fmt.Sprint(map[string]string{"a": "1", "b": ""}))
 		}},
-		{"create/timestamps", "API GetQueueAttributes", 3 * time.Second, func(k *kit) {
+		{"create/timestamps", "API GetQueueAttributes, CreatedTimestamp and LastModifiedTimestamp", 3 * time.Second, func(k *kit) {
 			u := k.queue(nil)
 			before := k.attributes(u)
 			equal(k, "LastModifiedTimestamp", before["LastModifiedTimestamp"], before["CreatedTimestamp"])
@@ -197,7 +197,7 @@ func queueChecks() []check {
 				k.failf("LastModifiedTimestamp stays at %s", after["LastModifiedTimestamp"])
 			}
 		}},
-		{"url/found", "API GetQueueUrl", 0, func(k *kit) {
+		{"url/found", "API GetQueueUrl, Description", 0, func(k *kit) {
 			n := name(false)
 			u := k.named(n, nil)
 			out, err := k.c.GetQueueUrl(k.ctx, &sqs.GetQueueUrlInput{QueueName: &n})
@@ -208,19 +208,6 @@ func queueChecks() []check {
 			_, err := k.c.GetQueueUrl(k.ctx, &sqs.GetQueueUrlInput{QueueName: aws.String(name(false))})
 			k.refused(err, noQueue, bad)
 			typed[*types.QueueDoesNotExist](k, err)
-		}},
-		{"missing-queue/every-action", "API, Errors of each action; recorded test_non_existent_queue", 0, func(k *kit) {
-			u := k.queue(nil) + "-not"
-			_, send := k.trySend(u, "x")
-			_, receive := k.c.ReceiveMessage(k.ctx, &sqs.ReceiveMessageInput{QueueUrl: &u})
-			_, get := k.c.GetQueueAttributes(k.ctx, &sqs.GetQueueAttributesInput{QueueUrl: &u, AttributeNames: []types.QueueAttributeName{"All"}})
-			_, drop := k.c.DeleteQueue(k.ctx, &sqs.DeleteQueueInput{QueueUrl: &u})
-			_, tags := k.c.ListQueueTags(k.ctx, &sqs.ListQueueTagsInput{QueueUrl: &u})
-			_, purge := k.c.PurgeQueue(k.ctx, &sqs.PurgeQueueInput{QueueUrl: &u})
-			for _, err := range []error{send, receive, get, drop, tags, purge, k.trySet(u, attrs{"DelaySeconds": "1"})} {
-				k.refused(err, noQueue, bad)
-				typed[*types.QueueDoesNotExist](k, err)
-			}
 		}},
 		{"list/prefix", "API ListQueues, QueueNamePrefix", 0, func(k *kit) {
 			n := name(false)
@@ -260,7 +247,7 @@ func queueChecks() []check {
 			_, err := k.c.ListQueues(k.ctx, &sqs.ListQueuesInput{MaxResults: aws.Int32(1), NextToken: aws.String("nonsense")})
 			k.refused(err, badParameter, bad)
 		}},
-		{"delete/then-gone", "API DeleteQueue", 0, func(k *kit) {
+		{"delete/then-gone", "API DeleteQueue, Description", 0, func(k *kit) {
 			n := name(false)
 			u := k.named(n, nil)
 			k.drop(u)
@@ -283,7 +270,7 @@ func queueChecks() []check {
 			k.pass(2 * time.Second)
 			k.named(n, nil)
 		}},
-		{"delete/with-messages", "API DeleteQueue", 62 * time.Second, func(k *kit) {
+		{"delete/with-messages", "API DeleteQueue, Description", 62 * time.Second, func(k *kit) {
 			n := name(false)
 			u := k.named(n, nil)
 			k.send(u, "x")
@@ -307,7 +294,7 @@ func queueChecks() []check {
 			k.refused(err, badName, bad)
 			typed[*types.InvalidAttributeName](k, err)
 		}},
-		{"attributes/fifo-names-on-standard", "API GetQueueAttributes", 0, func(k *kit) {
+		{"attributes/fifo-names-on-standard", "API GetQueueAttributes, FifoQueue", 0, func(k *kit) {
 			a := k.attributes(k.queue(nil), "FifoQueue", "DelaySeconds")
 			if _, ok := a["FifoQueue"]; ok {
 				k.failf("a standard queue has FifoQueue")
@@ -323,7 +310,7 @@ func queueChecks() []check {
 		{"set/unknown", "API SetQueueAttributes, Errors", 0, func(k *kit) {
 			k.refused(k.trySet(k.queue(nil), attrs{"Nonsense": "1"}), badName, bad)
 		}},
-		{"set/read-only", "API SetQueueAttributes", 0, func(k *kit) {
+		{"set/read-only", "API SetQueueAttributes, Attributes", 0, func(k *kit) {
 			k.refused(k.trySet(k.queue(nil), attrs{"QueueArn": "x"}), badName, bad)
 		}},
 		{"set/out-of-range-changes-nothing", "API SetQueueAttributes, Errors", 0, func(k *kit) {
@@ -332,7 +319,7 @@ func queueChecks() []check {
 			k.refused(err, badValue, bad)
 			equal(k, "DelaySeconds", k.attributes(u)["DelaySeconds"], "0")
 		}},
-		{"set/keeps-the-others", "API SetQueueAttributes", 0, func(k *kit) {
+		{"set/keeps-the-others", "API SetQueueAttributes, Description", 0, func(k *kit) {
 			u := k.queue(attrs{"DelaySeconds": "5"})
 			k.set(u, attrs{"VisibilityTimeout": "9"})
 			equal(k, "DelaySeconds", k.attributes(u)["DelaySeconds"], "5")
@@ -395,16 +382,16 @@ func queueChecks() []check {
 			equal(k, "tags", fmt.Sprint(k.tags(u)), "map[tag2:value2]")
 		}},
 		{"tags/none", "recorded test_tag_untag_queue", 0, func(k *kit) { equal(k, "tags", len(k.tags(k.queue(nil))), 0) }},
-		{"tags/case-sensitive", "API TagQueue", 0, func(k *kit) {
+		{"tags/case-sensitive", "API TagQueue, Description", 0, func(k *kit) {
 			u := k.queue(nil)
 			k.ok("TagQueue", k.tag(u, map[string]string{"a": "1", "A": "2"}))
 			equal(k, "number of tags", len(k.tags(u)), 2)
 		}},
-		{"tags/key-too-long", "AWS general reference, tag restrictions", 0, func(k *kit) {
+		{"tags/key-too-long", "guide tag restrictions", 0, func(k *kit) {
 			err := k.tag(k.queue(nil), map[string]string{strings.Repeat("k", 129): "v"})
 			k.refused(err, badParameter, bad)
 		}},
-		{"purge/empties", "API PurgeQueue; recorded test_purge_queue", 0, func(k *kit) {
+		{"purge/empties", "API PurgeQueue, Description; recorded test_purge_queue", 0, func(k *kit) {
 			u := k.queue(nil)
 			k.send(u, "a")
 			k.send(u, "b", delay(1))
@@ -421,7 +408,7 @@ func queueChecks() []check {
 			k.refused(err, "AWS.SimpleQueueService.PurgeQueueInProgress", http.StatusForbidden)
 			typed[*types.PurgeQueueInProgress](k, err)
 		}},
-		{"purge/again-after-a-minute", "API PurgeQueue", 62 * time.Second, func(k *kit) {
+		{"purge/again-after-a-minute", "API PurgeQueue, Description", 62 * time.Second, func(k *kit) {
 			u := k.queue(nil)
 			k.purge(u)
 			k.pass(61 * time.Second)
@@ -439,6 +426,14 @@ func queueChecks() []check {
 			_, err := k.c.RemovePermission(k.ctx, &sqs.RemovePermissionInput{QueueUrl: &u, Label: aws.String("label")})
 			k.ok("RemovePermission", err)
 			equal(k, "Policy", k.attributes(u)["Policy"], "")
+		}},
+		{"permission/seven-actions-at-most", "API AddPermission, Description; API AddPermission, Errors (OverLimit)", 0, func(k *kit) {
+			u := k.queue(nil)
+			_, err := k.c.AddPermission(k.ctx, &sqs.AddPermissionInput{QueueUrl: &u, Label: aws.String("label"), AWSAccountIds: []string{"111111111111"}, Actions: []string{
+				"SendMessage", "ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility", "GetQueueAttributes", "GetQueueUrl", "PurgeQueue", "ListDeadLetterSourceQueues",
+			}})
+			k.refused(err, "OverLimit", http.StatusForbidden)
+			typed[*types.OverLimit](k, err)
 		}},
 		{"permission/label-twice", "recorded test_sqs_permission_lifecycle", 0, func(k *kit) {
 			u := k.queue(nil)
