@@ -28,6 +28,12 @@ const (
 	// ConditionHeartbeatOutage surfaces, as True, on ReplyHosts while so many heartbeats are missing at once that
 	// it looks like an outage of heartbeats rather than of pods. Nothing is closed for idleness meanwhile.
 	ConditionHeartbeatOutage = "HeartbeatOutage"
+	// ConditionIdentityConflict surfaces, as True, on QueueProviders whose queues may be another cluster's: this one is a
+	// copy of it, or was restored from a backup. Nothing is deleted there until a human confirms whose they are.
+	ConditionIdentityConflict = "IdentityConflict"
+	// ConditionSweepHeld surfaces, as True, on QueueProviders where so many reply queues have no record at once that
+	// they are not swept until a human allows it.
+	ConditionSweepHeld = "SweepHeld"
 	// ConditionHeartbeatsUnguarded surfaces, as True, on ReplyHosts while the admission policy is missing which stops one
 	// pod from renewing another's Lease. Nothing is closed for idleness meanwhile.
 	ConditionHeartbeatsUnguarded = "HeartbeatsUnguarded"
@@ -61,6 +67,11 @@ const (
 	ReasonQueueNotEmpty = "QueueNotEmpty"
 	// ReasonDeleting surfaces while an object and its queues are being deleted.
 	ReasonDeleting = "Deleting"
+	// ReasonIdentityConflict surfaces while a deletion waits because the queues may be another cluster's; also on the
+	// condition IdentityConflict.
+	ReasonIdentityConflict = "IdentityConflict"
+	// ReasonIdentityUnproven surfaces while a deletion waits for the proof that the queues are this cluster's.
+	ReasonIdentityUnproven = "IdentityUnproven"
 	// ReasonDraining surfaces on ReplyQueues whose pod is gone, until the drain is over.
 	ReasonDraining = "Draining"
 )
@@ -103,6 +114,8 @@ const (
 	ReasonMassSilence = "MassSilence"
 	// ReasonPolicyMissing surfaces on HeartbeatsUnguarded.
 	ReasonPolicyMissing = "PolicyMissing"
+	// ReasonTooManyOrphans surfaces on SweepHeld.
+	ReasonTooManyOrphans = "TooManyOrphans"
 	// ReasonDeletedOutOfBand surfaces on Drifted: the queue was deleted by someone else, and is created again.
 	ReasonDeletedOutOfBand = "DeletedOutOfBand"
 	// ReasonAttributesDiffer surfaces on Drifted: attributes or tags were changed by someone else.

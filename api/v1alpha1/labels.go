@@ -69,6 +69,22 @@ const (
 	AnnotationForceDelete = "replyqueue.dev/force-delete"
 )
 
+// What cluster administrators write on the ConfigMap that pins the operator's identity, in the operator's namespace.
+const (
+	// AnnotationConfirmIdentity says that this cluster, and no copy of it, owns the queues whose marker bears the nonce
+	// given (several: comma-separated). The operator removes it when it has claimed the marker.
+	AnnotationConfirmIdentity = "replyqueue.dev/confirm-identity"
+	// AnnotationAllowSweep lets one sweep delete more reply queues than its brake lets it: "<provider>=<number>",
+	// several comma-separated. It is used up by the next sweep that it lets through.
+	AnnotationAllowSweep = "replyqueue.dev/allow-sweep"
+	// AnnotationAdoptFrom is the UID of the kube-system namespace of a cluster whose request queues and dead-letter
+	// queues this one takes over. Its operator, should it still run, deletes nothing from then on.
+	AnnotationAdoptFrom = "replyqueue.dev/adopt-from"
+	// AnnotationSweepFrom is the UID of the kube-system namespace of a cluster that is gone with all its pods, so that
+	// its reply queues are orphans and swept.
+	AnnotationSweepFrom = "replyqueue.dev/sweep-from"
+)
+
 // Labels that the operator writes.
 const (
 	// LabelPodUID on a ReplyQueue and a heartbeat Lease is the UID of the pod they belong to.
@@ -99,13 +115,16 @@ const (
 const (
 	// TagCluster is the UID of the kube-system namespace of the cluster that owns the queue.
 	TagCluster = "replyqueue.dev/cluster"
-	// TagKind is one of TagKindRequest, TagKindDeadLetter, TagKindReply.
+	// TagKind is one of TagKindRequest, TagKindDeadLetter, TagKindReply, TagKindIdentity.
 	TagKind = "replyqueue.dev/kind"
 	// TagNamespace and TagName identify the RequestChannel or ReplyQueue that owns the queue.
 	TagNamespace = "replyqueue.dev/namespace"
 	TagName      = "replyqueue.dev/name"
 	// TagAdoptableBy, written by a human in AWS, lets "<cluster>/<namespace>" adopt or observe the queue.
 	TagAdoptableBy = "replyqueue.dev/adoptable-by"
+
+	// TagNoncePrefix precedes a provider's name in the tag of the marker queue that holds its nonce (internal/fence).
+	TagNoncePrefix = "nonce.replyqueue.dev/"
 
 	// TagPodNamespace, TagPodName and TagPodUID on reply queues match the session tags of EKS Pod Identity,
 	// so that one IAM role confines each pod to its own queue.
@@ -119,6 +138,7 @@ const (
 	TagKindRequest    = "request"
 	TagKindDeadLetter = "dead-letter"
 	TagKindReply      = "reply"
+	TagKindIdentity   = "identity"
 )
 
 const (

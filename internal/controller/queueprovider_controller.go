@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/controller/conditions"
@@ -35,6 +36,11 @@ type QueueProviderReconciler struct {
 	Client   client.Client
 	Clients  Clients
 	Recorder events.EventRecorder
+	// Trouble says what keeps queues of a provider from being deleted or swept (v1alpha1.ConditionIdentityConflict,
+	// v1alpha1.ConditionSweepHeld); empty: nothing. nil: nothing ever does. Troubled wakes the reconciler when that
+	// changed, by the provider's name.
+	Trouble  func(provider, condition string) string
+	Troubled <-chan event.TypedGenericEvent[string]
 }
 
 // +kubebuilder:rbac:groups=replyqueue.dev,resources=queueproviders,verbs=get;list;watch;patch
@@ -50,11 +56,17 @@ func (r *QueueProviderReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		UpdateFunc:  func(event.UpdateEvent) bool { return false },
 		GenericFunc: func(event.GenericEvent) bool { return false },
 	})
-	return ctrl.NewControllerManagedBy(mgr).
+	b := ctrl.NewControllerManagedBy(mgr).
 		For(&v1alpha1.QueueProvider{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&v1alpha1.RequestChannel{}, handler.EnqueueRequestsFromMapFunc(providerNamed), comings).
-		Watches(&v1alpha1.ReplyHost{}, handler.EnqueueRequestsFromMapFunc(providerNamed), comings).
-		Complete(r)
+		Watches(&v1alpha1.ReplyHost{}, handler.EnqueueRequestsFromMapFunc(providerNamed), comings)
+	if r.Troubled != nil {
+		b = b.WatchesRawSource(source.TypedChannel(r.Troubled, handler.TypedEnqueueRequestsFromMapFunc(
+			func(_ context.Context, name string) []reconcile.Request {
+				return []reconcile.Request{{NamespacedName: client.ObjectKey{Name: name}}}
+			})))
+	}
+	return b.Complete(r)
 }
 
 // providerNamed is the QueueProvider that a channel or a host names.
@@ -137,6 +149,7 @@ func (r *QueueProviderReconciler) hold(ctx context.Context, provider *v1alpha1.Q
 
 func (r *QueueProviderReconciler) judge(ctx context.Context, provider *v1alpha1.QueueProvider, users int32) {
 	provider.Status.Users = &users
+	r.showTrouble(provider)
 	if !provider.DeletionTimestamp.IsZero() {
 		message := fmt.Sprintf("%d RequestChannels and ReplyHosts still name it; it goes when they are gone", users)
 		conditions.Set(provider, v1alpha1.ConditionInUse, metav1.ConditionTrue, v1alpha1.ReasonObjectsUseIt, message)
@@ -155,6 +168,23 @@ func (r *QueueProviderReconciler) judge(ctx context.Context, provider *v1alpha1.
 	}
 	provider.Status.Region = built.Region
 	conditions.Ready(provider, v1alpha1.ReasonAvailable, "Queues can be made here")
+}
+
+// showTrouble shows what the fence and the sweeper found. Queues can be made all the same, so Ready stays.
+func (r *QueueProviderReconciler) showTrouble(provider *v1alpha1.QueueProvider) {
+	if r.Trouble == nil {
+		return
+	}
+	for condition, reason := range map[string]string{
+		v1alpha1.ConditionIdentityConflict: v1alpha1.ReasonIdentityConflict,
+		v1alpha1.ConditionSweepHeld:        v1alpha1.ReasonTooManyOrphans,
+	} {
+		if message := r.Trouble(provider.Name, condition); message != "" {
+			conditions.Set(provider, condition, metav1.ConditionTrue, reason, message)
+		} else {
+			conditions.Remove(provider, condition)
+		}
+	}
 }
 
 func (r *QueueProviderReconciler) writeStatus(ctx context.Context, before, provider *v1alpha1.QueueProvider) error {

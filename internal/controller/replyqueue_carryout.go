@@ -91,6 +91,12 @@ func (s *recordScope) sqsFailed(ctx context.Context, err error, creating bool) e
 	case queue.DeletedRecently:
 		conditions.Reconciling(s.record, v1alpha1.ReasonQueueDeletedRecently, said)
 		s.look(time.Minute)
+	case queue.Fenced:
+		stall(v1alpha1.ReasonIdentityConflict)
+	case queue.Unproven:
+		after, _ := queue.RetryAfter(err)
+		conditions.Reconciling(s.record, v1alpha1.ReasonIdentityUnproven, said)
+		s.look(after)
 	case queue.Denied:
 		stall(v1alpha1.ReasonAccessDenied)
 	case queue.KMS:
@@ -172,7 +178,7 @@ func (s *recordScope) finish(ctx context.Context) error {
 	if err := s.deleteQueue(ctx); err != nil {
 		_, noProvider := explainProvider(err)
 		switch {
-		case s.record.Annotations[v1alpha1.AnnotationForceDelete] == "true" && queue.Classify(err) != queue.Throttled:
+		case s.record.Annotations[v1alpha1.AnnotationForceDelete] == "true" && !passing(err):
 			s.Recorder.Eventf(s.record, nil, corev1.EventTypeWarning, EventQueueAbandoned, "Delete",
 				"Given up by the annotation %s; the queue may be left in SQS: %s", v1alpha1.AnnotationForceDelete, queue.Explain(err))
 		case noProvider:
@@ -192,6 +198,12 @@ func (s *recordScope) finish(ctx context.Context) error {
 		return nil
 	}
 	return client.IgnoreNotFound(s.Delete(ctx, s.record, client.Preconditions{UID: &s.record.UID}))
+}
+
+// passing says that a queue cannot be deleted now, but can in a moment.
+func passing(err error) bool {
+	class := queue.Classify(err)
+	return class == queue.Throttled || class == queue.Unproven
 }
 
 // deleteQueue deletes the record's queue in SQS. That it is not there is success.

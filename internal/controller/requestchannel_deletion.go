@@ -64,7 +64,8 @@ func (r *RequestChannelReconciler) reconcileDeletion(ctx context.Context, s *sco
 // inTheWay reports whether a deletion may have to be forced past this: SQS, or the provider, stands in its way. What
 // the API server says, and being throttled, goes by.
 func (p *pause) inTheWay() bool {
-	return p.reason != "" && p.reason != v1alpha1.ReasonThrottled && p.reason != v1alpha1.ReasonProgressing
+	return p.reason != "" && p.reason != v1alpha1.ReasonThrottled && p.reason != v1alpha1.ReasonProgressing &&
+		p.reason != v1alpha1.ReasonIdentityUnproven
 }
 
 func (r *RequestChannelReconciler) letGo(ctx context.Context, s *scope) error {
@@ -100,6 +101,10 @@ func (r *RequestChannelReconciler) release(ctx context.Context, s *scope) error 
 	s.provider = provider
 	if r.permitted(s) != nil && channel.Status.QueueURL == "" {
 		return nil // Nothing was ever made under a name that is not allowed.
+	}
+	// Giving a queue up takes its ownership tags away, which would be as bad for the cluster that owns it.
+	if err := provider.MayDelete(); err != nil {
+		return err
 	}
 	endings, err := r.endings(ctx, s)
 	if err != nil {

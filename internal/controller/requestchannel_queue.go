@@ -129,7 +129,7 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 func (r *RequestChannelReconciler) claim(ctx context.Context, s *scope, desired queue.Desired, observed queue.Observed) error {
 	owner := queue.OwnerIn(observed.Tags)
 	consents := s.provider.Consents(observed.Tags, s.channel.Namespace)
-	if owner != desired.Owner {
+	if owner != desired.Owner && !s.provider.Inherits(desired, observed.Tags) {
 		if !consents || s.channel.Spec.AdoptionPolicy != v1alpha1.AdoptionPolicyIfConsented || owner.Cluster == desired.Owner.Cluster {
 			return notOwned(s, desired.Name, observed.Tags)
 		}
@@ -167,7 +167,7 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 			return "", err
 		}
 	}
-	plan := queue.MakePlan(desired, remembered, observed, queue.Terms{})
+	plan := queue.MakePlan(desired, remembered, observed, queue.Terms{Adopt: s.provider.Inherits(desired, observed.Tags)})
 	if plan.Create {
 		if channel.Status.DeadLetterQueueURL != "" {
 			r.noteMissing(s, desired.Name)
@@ -175,7 +175,7 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 		if observed, err = s.provider.CreateBeside(ctx, sourceARN, desired.Name, plan); err != nil {
 			return "", err
 		}
-		plan = queue.MakePlan(desired, remembered, observed, queue.Terms{})
+		plan = queue.MakePlan(desired, remembered, observed, queue.Terms{Adopt: s.provider.Inherits(desired, observed.Tags)})
 	}
 	if plan.Refused {
 		return "", notOwned(s, desired.Name, observed.Tags)
@@ -193,7 +193,8 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, observed queue.Observed, deadLetterARN string) error {
 	channel := s.channel
 	desired := s.provider.RequestQueue(channel, deadLetterARN)
-	plan := queue.MakePlan(desired, s.remembered(), observed, queue.Terms{Adopt: isTrue(channel.Status.Adopted)})
+	inherits := s.provider.Inherits(desired, observed.Tags)
+	plan := queue.MakePlan(desired, s.remembered(), observed, queue.Terms{Adopt: isTrue(channel.Status.Adopted) || inherits})
 	if plan.Refused {
 		return notOwned(s, desired.Name, observed.Tags)
 	}
@@ -212,7 +213,11 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 	if drifted {
 		r.Recorder.Eventf(channel, nil, corev1.EventTypeWarning, EventDriftCorrected, "SetQueueAttributes", "%s", driftMessage(desired.Name, plan))
 	}
-	if adopting {
+	switch {
+	case inherits:
+		r.Recorder.Eventf(channel, nil, corev1.EventTypeNormal, EventQueueAdopted, "TagQueue", "Queue %s was taken over from the cluster with the UID %s, as a human said (%s)",
+			desired.Name, queue.OwnerIn(observed.Tags).Cluster, v1alpha1.AnnotationAdoptFrom)
+	case adopting:
 		r.Recorder.Eventf(channel, nil, corev1.EventTypeNormal, EventQueueAdopted, "TagQueue", "Queue %s existed, its owner consented, and it was taken over", desired.Name)
 	}
 	channel.Status.AppliedAttributes = sortedKeys(desired.Attributes)

@@ -134,6 +134,11 @@ func judgeSQS(channel *v1alpha1.RequestChannel, err error) *pause {
 		}
 		after := time.Duration(float64(throttledRetry) * (0.5 + fraction(channel.UID)))
 		return &pause{reason: v1alpha1.ReasonThrottled, message: "SQS asks for fewer requests; the queue waits for its turn", after: after, passing: true}
+	case queue.Fenced:
+		return &pause{stalled: true, reason: v1alpha1.ReasonIdentityConflict, message: words, after: slowRetry}
+	case queue.Unproven:
+		after, _ := queue.RetryAfter(err)
+		return &pause{reason: v1alpha1.ReasonIdentityUnproven, message: words, after: after, passing: true}
 	case queue.Denied:
 		return &pause{stalled: true, reason: v1alpha1.ReasonAccessDenied, message: "AWS denies the operator: " + words, after: slowRetry}
 	case queue.KMS:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"time"
 
 	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
@@ -71,6 +72,10 @@ type Config struct {
 	// CertDir holds tls.crt and tls.key with CertsMounted. With CertsSelfSigned a temporary folder for the
 	// public certificate is made in it; empty: in os.TempDir.
 	CertDir string
+
+	// FenceInterval is how often the operator proves that its queues are its cluster's (see internal/fence); 0:
+	// fence.DefaultInterval. It has to be shorter than the leader's lease of 15 s.
+	FenceInterval time.Duration
 
 	// Connect, if set, replaces the AWS SDK's client for SQS: tests return one that talks to a server in
 	// their process.

@@ -6,19 +6,20 @@ import (
 	"sync"
 
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	controllers "github.com/replyqueue/replyqueue/internal/controller"
+	"github.com/replyqueue/replyqueue/internal/fence"
 	"github.com/replyqueue/replyqueue/internal/queue"
 )
 
 // dependencies are what the controllers share.
 type dependencies struct {
+	Config   Config
 	Identity Identity
 	// PolicyInPlace reports whether heartbeats are protected; without, nothing is closed as idle.
 	PolicyInPlace func() bool
-	// Connect is Config.Connect.
-	Connect Connect
 }
 
 // controller is anything that registers itself with a manager.
@@ -37,13 +38,17 @@ func setupControllers(ctx context.Context, mgr ctrl.Manager, shared dependencies
 		Cluster:    shared.Identity.ClusterName,
 		ClusterUID: shared.Identity.ClusterUID,
 		Metrics:    sqsMetrics(),
-		Connect:    shared.Connect,
+		Connect:    shared.Config.Connect,
+	}
+	guard, troubled := newFence(mgr, shared, providers)
+	if err := mgr.Add(guard); err != nil {
+		return err
 	}
 	all, err := lifecycleControllers(ctx, mgr, shared, providers)
 	if err != nil {
 		return err
 	}
-	for _, c := range append(all, channelControllers(mgr, providers)...) {
+	for _, c := range append(all, channelControllers(mgr, providers, guard, troubled)...) {
 		if err := c.SetupWithManager(mgr); err != nil {
 			return fmt.Errorf("set up %T: %w", c, err)
 		}
@@ -52,10 +57,10 @@ func setupControllers(ctx context.Context, mgr ctrl.Manager, shared dependencies
 }
 
 // channelControllers are the controllers of RequestChannels and QueueProviders.
-func channelControllers(mgr ctrl.Manager, providers *queue.Registry) []controller {
+func channelControllers(mgr ctrl.Manager, providers *queue.Registry, guard *fence.Fence, troubled <-chan event.TypedGenericEvent[string]) []controller {
 	recorder := mgr.GetEventRecorder(eventSource)
 	return []controller{
 		&controllers.RequestChannelReconciler{Client: mgr.GetClient(), Providers: providers, Recorder: recorder},
-		&controllers.QueueProviderReconciler{Client: mgr.GetClient(), Clients: providers, Recorder: recorder},
+		&controllers.QueueProviderReconciler{Client: mgr.GetClient(), Clients: providers, Recorder: recorder, Trouble: guard.Trouble, Troubled: troubled},
 	}
 }

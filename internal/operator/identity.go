@@ -35,7 +35,7 @@ type Identity struct {
 
 // +kubebuilder:rbac:groups="",resources=namespaces,resourceNames=kube-system,verbs=get
 // +kubebuilder:rbac:groups="",namespace=replyqueue-system,resources=configmaps,verbs=create
-// +kubebuilder:rbac:groups="",namespace=replyqueue-system,resources=configmaps,resourceNames=replyqueue-identity,verbs=get
+// +kubebuilder:rbac:groups="",namespace=replyqueue-system,resources=configmaps,resourceNames=replyqueue-identity,verbs=get;update
 
 // pinIdentity reads the identity from its ConfigMap, or pins it there from the configuration, and refuses
 // a configuration that differs from what is pinned. c must read uncached.

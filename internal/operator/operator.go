@@ -97,7 +97,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := (webhook.PodInjector{}).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the pod webhook: %w", err)
 	}
-	if err := setupControllers(ctx, mgr, dependencies{Identity: identity, PolicyInPlace: policy.inPlace, Connect: cfg.Connect}); err != nil {
+	if err := setupControllers(ctx, mgr, dependencies{Config: cfg, Identity: identity, PolicyInPlace: policy.inPlace}); err != nil {
 		return err
 	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {

@@ -135,8 +135,12 @@ func (p *Provider) Untag(ctx context.Context, url string, keys []string) error {
 	return nil
 }
 
-// Delete deletes the queue at url with its messages. A queue that is not there is success.
+// Delete deletes the queue at url with its messages. A queue that is not there is success. It fails with *Held when
+// queues may not be deleted.
 func (p *Provider) Delete(ctx context.Context, url string) error {
+	if err := p.MayDelete(); err != nil {
+		return err
+	}
 	if _, err := p.API.DeleteQueue(ctx, &sqs.DeleteQueueInput{QueueUrl: &url}); err != nil && Classify(err) != NotFound {
 		return fmt.Errorf("delete queue %s: %w", nameOf(url), err)
 	}

@@ -34,6 +34,10 @@ const (
 	KMS Class = "KMS"
 	// Invalid: SQS refuses what was asked for, and will until something changes.
 	Invalid Class = "Invalid"
+	// Fenced: the queue may be another cluster's, and only a human can say whose (see Fence).
+	Fenced Class = "Fenced"
+	// Unproven: that the queue is this cluster's has not been proven yet, or not lately. It will be in a moment.
+	Unproven Class = "Unproven"
 	// Transient: anything else; trying again with a backoff may help.
 	Transient Class = "Transient"
 )
@@ -114,6 +118,12 @@ func Classify(err error) Class {
 	var slow *SlowDown
 	if errors.As(err, &slow) {
 		return Throttled
+	}
+	if held, ok := heldBy(err); ok {
+		if held.Conflict {
+			return Fenced
+		}
+		return Unproven
 	}
 	if class := classifyTyped(err); class != None {
 		return class
@@ -230,6 +240,9 @@ func RetryAfter(err error) (after time.Duration, ok bool) {
 	var refused *throttled
 	if errors.As(err, &refused) {
 		return refused.after, true
+	}
+	if held, ok := heldBy(err); ok {
+		return held.RetryAfter, true
 	}
 	return 0, false
 }

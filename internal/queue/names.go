@@ -3,6 +3,7 @@ package queue
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"regexp"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -29,6 +30,24 @@ func (p *Provider) ReplyQueueName(recordUID types.UID) string {
 func (p *Provider) ReplyQueuePrefix() string {
 	return p.Prefix + "_" + p.Cluster + "_" + replySegment + "_"
 }
+
+// IdentityQueueName is the name of the marker queue that says which cluster the queues of this place are of:
+// <prefix>_<cluster>_identity. With one part fewer than every other name it is no other queue's.
+func (p *Provider) IdentityQueueName() string {
+	return fit(p.Prefix+"_"+p.Cluster+"_identity", "")
+}
+
+// OwnPrefix is what the names of all queues start with that the operator names itself.
+func (p *Provider) OwnPrefix() string { return p.Prefix + "_" + p.Cluster + "_" }
+
+// IsReplyQueueName reports whether name has the form that ReplyQueueName gives, and nothing else has.
+func (p *Provider) IsReplyQueueName(name string) bool {
+	rest, found := strings.CutPrefix(name, p.ReplyQueuePrefix())
+	return found && replyNameRest.MatchString(rest)
+}
+
+// replyNameRest is a UID, or what fit leaves of one with its hash.
+var replyNameRest = regexp.MustCompile(`^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f-]*__[0-9a-f]{16})$`)
 
 // RequestQueueName is the name of a RequestChannel's queue where its spec names none:
 // <prefix>_<cluster>_<namespace>_<name>, with ".fifo" for a FIFO queue. No Kubernetes name contains an

@@ -51,6 +51,8 @@ type Provider struct {
 	AllowPolicies bool
 	// API answers for this provider, limited and measured.
 	API API
+	// Fence says whether queues may be deleted; nil: always.
+	Fence Fence
 
 	// base is the URL of this account's queues up to the name, as SQS itself wrote it last.
 	base atomic.Pointer[string]
@@ -126,8 +128,11 @@ func (p *Provider) WithDefaultTags(tags map[string]string) map[string]string {
 
 // DeleteQueueByName deletes the queue called name, with its messages, without looking at its tags: it is for
 // names that only the operator can have made. A queue that is not there is success. It costs one request, two
-// until the provider has seen the URL of any queue of its own.
+// until the provider has seen the URL of any queue of its own. It fails with *Held when queues may not be deleted.
 func (p *Provider) DeleteQueueByName(ctx context.Context, name string) error {
+	if err := p.MayDelete(); err != nil {
+		return err
+	}
 	url, err := p.QueueURL(ctx, name)
 	if err == nil {
 		_, err = p.API.DeleteQueue(ctx, &sqs.DeleteQueueInput{QueueUrl: &url})

@@ -57,6 +57,8 @@ type Registry struct {
 	Metrics *Metrics
 	// Clock is what limits and durations are measured with; nil: the real one.
 	Clock clock.Clock
+	// Fence says whether queues may be deleted; nil: always.
+	Fence Fence
 	// Wrap, if set, stands between every provider's client and its guard, for tests that stop or fail requests.
 	Wrap func(API) API
 	// Connect, if set, replaces the AWS SDK's client: tests return one that talks to a server in process.
@@ -198,6 +200,7 @@ func (r *Registry) connect(ctx context.Context, object *v1alpha1.QueueProvider) 
 		DefaultTags:       spec.DefaultTags,
 		AllowedQueueNames: spec.AllowedQueueNames,
 		AllowPolicies:     spec.AllowPolicies != nil && *spec.AllowPolicies,
+		Fence:             r.Fence,
 		API:               Guard(api, object.Name, limits, r.Metrics, clk),
 	}, nil
 }

@@ -1,0 +1,583 @@
+package fence
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/queue"
+)
+
+// DefaultInterval is how often the nonces are compared and changed. It is shorter than the leader's lease (15 s), which
+// a copy's operator has to wait out before it looks: by then the nonce of the original has changed since the copy was
+// taken.
+const DefaultInterval = 10 * time.Second
+
+// provenFor is for how many intervals a comparison counts.
+const provenFor = 6
+
+// Reasons of events on the identity ConfigMap and on QueueProviders.
+const (
+	// EventIdentityConflict surfaces when another cluster is found to claim the marker queue.
+	EventIdentityConflict = "IdentityConflict"
+	// EventIdentityClaimed surfaces when the marker was claimed after a human's word.
+	EventIdentityClaimed = "IdentityClaimed"
+	// EventMarkerLost surfaces when the marker queue, or its tag, was removed by someone else.
+	EventMarkerLost = "MarkerLost"
+)
+
+// What can be wrong with a provider (Trouble).
+const (
+	// TroubleConflict is v1alpha1.ConditionIdentityConflict.
+	TroubleConflict = v1alpha1.ConditionIdentityConflict
+	// TroubleSweep is v1alpha1.ConditionSweepHeld.
+	TroubleSweep = v1alpha1.ConditionSweepHeld
+)
+
+// Fence compares and changes the nonces of every provider in use, and says where queues may be deleted. It runs on the
+// leader alone. The exported fields are set before it starts.
+type Fence struct {
+	// Client reads ConfigMaps from the API server, and writes.
+	Client client.Client
+	// Identity is the ConfigMap that pins the identity.
+	Identity client.ObjectKey
+	// ClusterUID is the UID of the kube-system namespace.
+	ClusterUID string
+	// Providers finds providers.
+	Providers queue.Providers
+	// InUse names the providers that objects of the cluster name.
+	InUse    func(ctx context.Context) ([]string, error)
+	Recorder events.EventRecorder
+	Clock    clock.WithTicker
+	// Interval between two comparisons; 0: DefaultInterval.
+	Interval time.Duration
+	// Patience is how long to wait before the first, where no leader's lease has been waited out.
+	Patience time.Duration
+	// Metrics counts what is found.
+	Metrics *Metrics
+	// Changed, if set, is told of each provider whose troubles changed. It must not block.
+	Changed func(provider string)
+
+	once  sync.Once
+	store *store
+	wake  chan struct{}
+	// checking lets one comparison happen at a time.
+	checking sync.Mutex
+
+	mu     sync.Mutex
+	states map[string]*state
+	asked  map[string]bool
+}
+
+// state is what is known of one provider's marker.
+type state struct {
+	// proven is when the nonces last agreed; zero: not yet.
+	proven time.Time
+	// conflict says what is wrong; empty: nothing.
+	conflict string
+	// foreign is another cluster's nonce, and steady how many comparisons in a row have found it.
+	foreign string
+	steady  int
+	// failed is why the last comparison could not be made.
+	failed error
+	// adoptFrom is v1alpha1.AnnotationAdoptFrom, and sweepFrom v1alpha1.AnnotationSweepFrom, at the last comparison.
+	adoptFrom, sweepFrom string
+}
+
+var _ queue.Fence = (*Fence)(nil)
+
+func (f *Fence) init() {
+	f.once.Do(func() {
+		f.store = &store{client: f.Client, key: f.Identity}
+		f.wake = make(chan struct{}, 1)
+		f.states, f.asked = map[string]*state{}, map[string]bool{}
+		if f.Interval <= 0 {
+			f.Interval = DefaultInterval
+		}
+	})
+}
+
+// NeedLeaderElection makes the manager run it on the leader alone.
+func (f *Fence) NeedLeaderElection() bool { return true }
+
+// Start compares at once, then every interval, and when a deletion waits, until ctx ends.
+func (f *Fence) Start(ctx context.Context) error {
+	f.init()
+	if f.Patience > 0 {
+		if known, err := f.store.read(ctx); err == nil && len(known.entries) > 0 {
+			if !f.sleep(ctx, f.Patience) {
+				return nil
+			}
+		}
+	}
+	for {
+		f.Round(ctx)
+		timer := f.Clock.NewTimer(f.Interval)
+		select {
+		case <-ctx.Done():
+		case <-timer.C():
+		case <-f.wake:
+			// A deletion waits; but when comparing fails, deletions that ask again and again must not set the pace.
+			f.sleep(ctx, f.Interval/20)
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+func (f *Fence) sleep(ctx context.Context, d time.Duration) bool {
+	timer := f.Clock.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C():
+		return true
+	}
+}
+
+// Round compares the nonces of every provider in use, and removes the markers of those that are no longer.
+func (f *Fence) Round(ctx context.Context) {
+	f.init()
+	log := ctrl.LoggerFrom(ctx).WithName("fence")
+	inUse, err := f.inUse(ctx)
+	if err != nil {
+		log.Error(err, "Could not find out which providers are in use")
+		return
+	}
+	known, err := f.store.read(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			log.Error(err, "Could not compare the nonces of markers; queues are not deleted when this goes on")
+		}
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(inUse)) {
+		provider, err := f.Providers.ForDeletion(ctx, name)
+		if err == nil {
+			err = f.Check(ctx, provider)
+		}
+		// A provider that there is not, or that cannot be reached, says so on the objects that name it.
+		if err != nil && ctx.Err() == nil && queue.Classify(err) == queue.Transient && !errors.Is(err, queue.ErrProviderNotFound) && !errors.Is(err, queue.ErrProviderInvalid) {
+			log.Info("Could not compare the nonce of a marker", "provider", name, "why", err.Error())
+		}
+	}
+	for name := range known.entries {
+		if inUse[name] {
+			continue
+		}
+		if err := f.retire(ctx, name); err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) {
+			log.Info("Could not remove a marker that is not used any more", "provider", name, "why", err.Error())
+		}
+	}
+}
+
+// inUse are the providers that objects name, and those where a deletion waits.
+func (f *Fence) inUse(ctx context.Context) (map[string]bool, error) {
+	names, err := f.InUse(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := f.asked
+	f.asked = map[string]bool{}
+	for _, name := range names {
+		all[name] = true
+	}
+	return all, nil
+}
+
+// Check compares a provider's nonces, and changes them. It fails with *queue.Held on a conflict, and with SQS's or the
+// API server's error when the comparison cannot be made. It costs two SQS requests, and one write to the ConfigMap.
+//
+// The new nonce is noted before it is written on the marker: a process that stops in between leaves a marker with a
+// nonce that the cluster knows.
+func (f *Fence) Check(ctx context.Context, provider *queue.Provider) error {
+	f.init()
+	f.checking.Lock()
+	defer f.checking.Unlock()
+	err := f.check(ctx, provider)
+	f.mu.Lock()
+	f.state(provider.Name).failed = err
+	f.mu.Unlock()
+	return err
+}
+
+func (f *Fence) check(ctx context.Context, provider *queue.Provider) error {
+	asked := f.Clock.Now()
+	known, err := f.store.read(ctx)
+	if err != nil {
+		return err
+	}
+	tags, exists, err := provider.IdentityTags(ctx)
+	if err != nil {
+		return err
+	}
+	nonceTag := nonceTag(provider.Name)
+	marker := Marker{Exists: exists, Cluster: tags[v1alpha1.TagCluster], Nonce: tags[nonceTag]}
+	mine := known.entries[provider.Name]
+	verdict := Judge(Pinned{
+		Cluster: f.ClusterUID, Nonces: mine.Nonces,
+		Confirmed: append(known.annotated(v1alpha1.AnnotationConfirmIdentity), mine.Confirmed...),
+		AdoptFrom: known.object.Annotations[v1alpha1.AnnotationAdoptFrom],
+	}, marker)
+	f.Metrics.found(provider.Name, verdict)
+	f.learn(provider.Name, known, verdict, asked)
+	if verdict == Conflict {
+		return f.conflict(ctx, provider, known, marker)
+	}
+	if f.store.trouble(provider.Name, TroubleConflict, "") {
+		f.changed(provider.Name)
+	}
+	f.say(ctx, provider, known, verdict, marker)
+
+	if verdict != Behind && (verdict != Lost || len(mine.Nonces) == 0) {
+		mine.Nonces = Next(mine.Nonces, newNonce())
+	}
+	if verdict == Given && marker.Nonce != "" {
+		mine.Confirmed = Next(mine.Confirmed, marker.Nonce)
+		known.use(v1alpha1.AnnotationConfirmIdentity, marker.Nonce)
+	}
+	known.entries[provider.Name] = mine
+	if err := f.store.write(ctx, known); err != nil {
+		return err
+	}
+	if verdict == Given {
+		if err := f.clear(ctx, provider, tags); err != nil {
+			return err
+		}
+	}
+	err = provider.MarkIdentity(ctx, exists, map[string]string{
+		v1alpha1.TagCluster: f.ClusterUID, v1alpha1.TagKind: v1alpha1.TagKindIdentity, nonceTag: mine.Nonces[0],
+	})
+	if err != nil || verdict != Unclaimed {
+		return err
+	}
+	// Nobody else can have claimed it but at this moment: then one of the two reads the other's nonce.
+	if tags, _, err = provider.IdentityTags(ctx); err == nil && tags[nonceTag] == mine.Nonces[0] && tags[v1alpha1.TagCluster] == f.ClusterUID {
+		f.learn(provider.Name, known, Held, asked)
+	}
+	return nil // Not shown yet, or another's: the next comparison says which.
+}
+
+// clear removes the nonces of other providers from a marker that was given to this cluster.
+func (f *Fence) clear(ctx context.Context, provider *queue.Provider, tags map[string]string) error {
+	if tags[v1alpha1.TagCluster] == f.ClusterUID {
+		return nil
+	}
+	if foreign := nonceTags(tags, nonceTag(provider.Name)); len(foreign) > 0 {
+		url, err := provider.QueueURL(ctx, provider.IdentityQueueName())
+		if err != nil {
+			return err
+		}
+		return provider.Untag(ctx, url, foreign)
+	}
+	return nil
+}
+
+// nonceTags are the nonce tags among tags, but one.
+func nonceTags(tags map[string]string, but string) []string {
+	var found []string
+	for key := range tags {
+		if strings.HasPrefix(key, v1alpha1.TagNoncePrefix) && key != but {
+			found = append(found, key)
+		}
+	}
+	return found
+}
+
+// learn takes in a comparison that was begun at the given time.
+func (f *Fence) learn(provider string, known *identity, verdict Verdict, asked time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.state(provider)
+	s.adoptFrom, s.sweepFrom = "", known.object.Annotations[v1alpha1.AnnotationSweepFrom]
+	switch {
+	case verdict.MayDelete():
+		s.proven, s.conflict, s.foreign = asked, "", ""
+		s.adoptFrom = known.object.Annotations[v1alpha1.AnnotationAdoptFrom]
+	default:
+		s.proven = time.Time{}
+		if verdict != Conflict {
+			s.conflict, s.foreign = "", ""
+		}
+	}
+}
+
+// conflict says that another cluster claims the marker, on everything that can say it.
+func (f *Fence) conflict(ctx context.Context, provider *queue.Provider, known *identity, marker Marker) error {
+	f.mu.Lock()
+	s := f.state(provider.Name)
+	if s.foreign != marker.Nonce {
+		s.foreign, s.steady = marker.Nonce, 0
+	}
+	s.steady++
+	quiet := s.steady > comparisonsOfAStopped
+	f.mu.Unlock()
+	message := fmt.Sprintf("queue %s bears a nonce that this cluster did not write: this cluster is a copy of another or was restored from a backup, or it is the original of a copy that took over. Nothing is deleted here. ", provider.IdentityQueueName())
+	switch marker.Cluster {
+	case f.ClusterUID:
+		if quiet {
+			message += fmt.Sprintf("If this cluster, and no other, is to own the queues named %s*, annotate ConfigMap %s with %s=%s",
+				provider.OwnPrefix(), f.Identity, v1alpha1.AnnotationConfirmIdentity, marker.Nonce)
+		} else {
+			// Whatever is confirmed now would be void in ten seconds if the other runs, and so be no decision.
+			message += "The operator of the other cluster runs, or did a moment ago: stop it first if this cluster is to own the queues"
+		}
+	case "":
+		message = fmt.Sprintf("queue %s exists and has no owner that its tags name. It is left alone, and nothing is deleted here until it is gone", provider.IdentityQueueName())
+	default:
+		message = fmt.Sprintf("the queues named %s* are the cluster's with the UID %s (tag %s of queue %s). Nothing is deleted here. If this cluster is to take them over, annotate ConfigMap %s with %s=%s",
+			provider.OwnPrefix(), marker.Cluster, v1alpha1.TagCluster, provider.IdentityQueueName(), f.Identity, v1alpha1.AnnotationAdoptFrom, marker.Cluster)
+	}
+	f.mu.Lock()
+	news := s.conflict != message
+	s.conflict = message
+	f.mu.Unlock()
+	if f.store.trouble(provider.Name, TroubleConflict, message) {
+		f.changed(provider.Name)
+	}
+	if news {
+		ctrl.LoggerFrom(ctx).WithName("fence").Info("Another cluster claims the queues; nothing is deleted", "provider", provider.Name, "why", message)
+		f.event(provider.Name, known.object, corev1.EventTypeWarning, EventIdentityConflict, message)
+	}
+	if err := f.store.write(ctx, known); err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) {
+		return err
+	}
+	return f.MayDelete(provider.Name)
+}
+
+// comparisonsOfAStopped is after how many comparisons with the same nonce the other cluster's operator counts as stopped:
+// while it runs, its nonce changes once in a comparison.
+const comparisonsOfAStopped = 3
+
+// say says what is out of the ordinary, once.
+func (f *Fence) say(ctx context.Context, provider *queue.Provider, known *identity, verdict Verdict, marker Marker) {
+	log := ctrl.LoggerFrom(ctx).WithName("fence").WithValues("provider", provider.Name, "queue", provider.IdentityQueueName())
+	switch verdict {
+	case Lost:
+		f.mu.Lock()
+		failing := f.state(provider.Name).failed != nil
+		f.mu.Unlock()
+		if !failing {
+			log.Info("The marker was removed by someone else, and is made again; queues are not deleted until it is seen")
+			f.event(provider.Name, known.object, corev1.EventTypeWarning, EventMarkerLost,
+				fmt.Sprintf("Queue %s, or its tag, was removed by someone else, and is made again. Queues are not deleted until it is seen", provider.IdentityQueueName()))
+		}
+	case Given:
+		log.Info("The marker is claimed from another cluster, as a human said", "cluster", marker.Cluster, "nonce", marker.Nonce)
+		f.event(provider.Name, known.object, corev1.EventTypeNormal, EventIdentityClaimed,
+			fmt.Sprintf("Queue %s was claimed from the cluster with the UID %s and the nonce %s", provider.IdentityQueueName(), marker.Cluster, marker.Nonce))
+	}
+}
+
+func (f *Fence) changed(provider string) {
+	if f.Changed != nil {
+		f.Changed(provider)
+	}
+}
+
+// event is on the ConfigMap, and on the QueueProvider where there is one.
+func (f *Fence) event(provider string, identity *corev1.ConfigMap, kind, reason, message string) {
+	const longest = 1000 // The API server takes 1024 bytes.
+	message = message[:min(len(message), longest)]
+	f.Recorder.Eventf(identity, nil, kind, reason, "Compare", "Provider %s: %s", provider, message[:min(len(message), longest-len(provider)-16)])
+	if provider != v1alpha1.DefaultProviderName {
+		object := &v1alpha1.QueueProvider{}
+		object.Name = provider
+		f.Recorder.Eventf(object, nil, kind, reason, "Compare", "%s", message)
+	}
+}
+
+// retire removes the marker of a provider that nothing names any more, if it stands for no other queue, and then what
+// is pinned of it. A process that stops in between finds no marker, and forgets it.
+func (f *Fence) retire(ctx context.Context, name string) error {
+	f.checking.Lock()
+	defer f.checking.Unlock()
+	provider, err := f.Providers.ForDeletion(ctx, name)
+	if errors.Is(err, queue.ErrProviderNotFound) {
+		return nil // Should it come back, its marker is still known.
+	}
+	if err != nil {
+		return err
+	}
+	known, err := f.store.read(ctx)
+	if err != nil {
+		return err
+	}
+	tags, exists, err := provider.IdentityTags(ctx)
+	if err != nil {
+		return err
+	}
+	if exists {
+		marker := Marker{Exists: true, Cluster: tags[v1alpha1.TagCluster], Nonce: tags[nonceTag(name)]}
+		if !Judge(Pinned{Cluster: f.ClusterUID, Nonces: known.entries[name].Nonces}, marker).MayDelete() {
+			return nil
+		}
+		names, _, err := provider.ListPage(ctx, provider.OwnPrefix(), "")
+		if err != nil || slices.ContainsFunc(names, func(n string) bool { return n != provider.IdentityQueueName() }) {
+			return err
+		}
+		url, err := provider.QueueURL(ctx, provider.IdentityQueueName())
+		if err != nil {
+			return err
+		}
+		f.learn(name, known, Held, f.Clock.Now())
+		if len(nonceTags(tags, nonceTag(name))) > 0 {
+			err = provider.Untag(ctx, url, []string{nonceTag(name)})
+		} else {
+			err = provider.Delete(ctx, url)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	delete(known.entries, name)
+	f.mu.Lock()
+	delete(f.states, name)
+	f.mu.Unlock()
+	f.store.trouble(name, TroubleConflict, "")
+	f.store.trouble(name, TroubleSweep, "")
+	return f.store.write(ctx, known)
+}
+
+func (f *Fence) state(provider string) *state {
+	s := f.states[provider]
+	if s == nil {
+		s = &state{}
+		f.states[provider] = s
+	}
+	return s
+}
+
+// MayDelete implements queue.Fence: it is nil while the last comparison is fresh and said so.
+func (f *Fence) MayDelete(provider string) error {
+	f.init()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.state(provider)
+	switch {
+	case s.conflict != "":
+		return &queue.Held{Provider: provider, Conflict: true, Message: s.conflict, RetryAfter: time.Minute}
+	case !s.proven.IsZero() && f.Clock.Since(s.proven) <= provenFor*f.Interval:
+		return nil
+	}
+	f.asked[provider] = true
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+	message := "whether its queues are this cluster's is being found out"
+	if s.failed != nil {
+		message = "whether its queues are this cluster's cannot be found out: " + queue.Explain(s.failed)
+	}
+	return &queue.Held{Provider: provider, Message: message, RetryAfter: unprovenRetry}
+}
+
+// unprovenRetry is when to ask again: a comparison takes a few requests.
+const unprovenRetry = time.Second
+
+// AdoptsFrom implements queue.Fence. Queues are given only while the marker is held: an operator of the other cluster
+// that still runs has then stopped deleting, or will within its own interval.
+func (f *Fence) AdoptsFrom(provider string) string {
+	f.init()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.state(provider).adoptFrom
+}
+
+// SweepsFrom is the UID of the cluster that is gone and whose reply queues are swept; empty: none.
+func (f *Fence) SweepsFrom(provider string) string {
+	f.init()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.state(provider).sweepFrom
+}
+
+// Trouble says what is wrong with a provider: TroubleConflict or TroubleSweep; empty: nothing.
+func (f *Fence) Trouble(provider, what string) string {
+	f.init()
+	return f.store.troubleOf(provider, what)
+}
+
+// Report notes what is wrong with a provider (empty: nothing any more) where people look for it, and reports whether
+// that is news.
+func (f *Fence) Report(ctx context.Context, provider, what, message string) (news bool, err error) {
+	f.init()
+	if !f.store.trouble(provider, what, message) {
+		return false, nil
+	}
+	f.changed(provider)
+	f.checking.Lock()
+	defer f.checking.Unlock()
+	known, err := f.store.read(ctx)
+	if err != nil {
+		return true, err
+	}
+	if message != "" {
+		f.event(provider, known.object, corev1.EventTypeWarning, what, message)
+	}
+	return true, f.store.write(ctx, known)
+}
+
+// Allowance is how many queues a human has allowed the next sweep of a provider to delete; 0: none.
+func (f *Fence) Allowance(ctx context.Context, provider string) (int, error) {
+	f.init()
+	known, err := f.store.read(ctx)
+	if err != nil {
+		return 0, err
+	}
+	n, _ := known.allowance(provider)
+	return n, nil
+}
+
+// UseAllowance takes the allowance away, before it is used: a process that stops in between has used it up.
+func (f *Fence) UseAllowance(ctx context.Context, provider string) error {
+	f.init()
+	f.checking.Lock()
+	defer f.checking.Unlock()
+	known, err := f.store.read(ctx)
+	if err != nil {
+		return err
+	}
+	if _, value := known.allowance(provider); value != "" {
+		known.use(v1alpha1.AnnotationAllowSweep, value)
+	}
+	return f.store.write(ctx, known)
+}
+
+// nonceTag is the tag that holds a provider's nonce. A tag's key has at most 128 characters.
+func nonceTag(provider string) string {
+	const most = 128 - len(v1alpha1.TagNoncePrefix)
+	if len(provider) > most {
+		sum := sha256.Sum256([]byte(provider))
+		provider = provider[:most-17] + "-" + hex.EncodeToString(sum[:8])
+	}
+	return v1alpha1.TagNoncePrefix + provider
+}
+
+// newNonce is 64 random bits: nobody has to guess it for anything, it must only not come twice.
+func newNonce() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // It never fails (crypto/rand).
+	return hex.EncodeToString(b[:])
+}

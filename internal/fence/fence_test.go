@@ -1,0 +1,416 @@
+package fence_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/events"
+	testingclock "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/fence"
+	"github.com/replyqueue/replyqueue/internal/queue"
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
+)
+
+const uid = "0a1b2c3d-0000-0000-0000-000000000000"
+
+var key = client.ObjectKey{Namespace: "replyqueue-system", Name: "replyqueue-identity"}
+
+// cluster is one cluster's API server, as far as the fence knows it, and the fence of its leader.
+type cluster struct {
+	*testing.T
+	*fence.Fence
+	ctx      context.Context
+	kube     client.WithWatch
+	sqs      *sqstest.Server
+	provider *queue.Provider
+	clock    *testingclock.FakeClock
+	recorder *events.FakeRecorder
+	inUse    []string
+	// afterWrite is called when a write to either side has had its effect.
+	afterWrite func()
+}
+
+func newCluster(t *testing.T, server *sqstest.Server, uid string, data map[string]string) *cluster {
+	t.Helper()
+	identity := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}, Data: data}
+	c := &cluster{T: t, ctx: t.Context(), sqs: server, clock: testingclock.NewFakeClock(time.Now()), inUse: []string{"default"}}
+	c.kube = interceptor.NewClient(fake.NewClientBuilder().WithScheme(scheme.Scheme).WithObjects(identity).Build(), interceptor.Funcs{
+		Update: func(ctx context.Context, k client.WithWatch, o client.Object, opts ...client.UpdateOption) error {
+			err := k.Update(ctx, o, opts...)
+			c.wrote(err)
+			return err
+		},
+	})
+	c.provider = &queue.Provider{Name: "default", Prefix: "rq", Cluster: "c", ClusterUID: uid, API: writing{server.Client(), c}}
+	c.lead(uid)
+	return c
+}
+
+// lead makes a new leader: nothing is remembered.
+func (c *cluster) lead(uid string) {
+	c.recorder = events.NewFakeRecorder(100)
+	c.Fence = &fence.Fence{
+		Client: c.kube, Identity: key, ClusterUID: uid, Providers: c, Recorder: c.recorder, Clock: c.clock,
+		InUse: func(context.Context) ([]string, error) { return c.inUse, nil },
+	}
+	c.provider.Fence = c.Fence
+}
+
+func (c *cluster) Get(context.Context, string, string) (*queue.Provider, error) {
+	return c.provider, nil
+}
+
+func (c *cluster) ForDeletion(context.Context, string) (*queue.Provider, error) {
+	return c.provider, nil
+}
+
+func (c *cluster) wrote(err error) {
+	if err == nil && c.afterWrite != nil {
+		c.afterWrite()
+	}
+}
+
+type writing struct {
+	queue.API
+	c *cluster
+}
+
+func (w writing) CreateQueue(ctx context.Context, in *sqs.CreateQueueInput, o ...func(*sqs.Options)) (*sqs.CreateQueueOutput, error) {
+	out, err := w.API.CreateQueue(ctx, in, o...)
+	w.c.wrote(err)
+	return out, err
+}
+
+func (w writing) TagQueue(ctx context.Context, in *sqs.TagQueueInput, o ...func(*sqs.Options)) (*sqs.TagQueueOutput, error) {
+	out, err := w.API.TagQueue(ctx, in, o...)
+	w.c.wrote(err)
+	return out, err
+}
+
+func (w writing) UntagQueue(ctx context.Context, in *sqs.UntagQueueInput, o ...func(*sqs.Options)) (*sqs.UntagQueueOutput, error) {
+	out, err := w.API.UntagQueue(ctx, in, o...)
+	w.c.wrote(err)
+	return out, err
+}
+
+func (w writing) DeleteQueue(ctx context.Context, in *sqs.DeleteQueueInput, o ...func(*sqs.Options)) (*sqs.DeleteQueueOutput, error) {
+	out, err := w.API.DeleteQueue(ctx, in, o...)
+	w.c.wrote(err)
+	return out, err
+}
+
+func (c *cluster) identity() *corev1.ConfigMap {
+	c.Helper()
+	i := &corev1.ConfigMap{}
+	if err := c.kube.Get(c.ctx, key, i); err != nil {
+		c.Fatal(err)
+	}
+	return i
+}
+
+func (c *cluster) annotate(annotation, value string) {
+	c.Helper()
+	i := c.identity()
+	metav1.SetMetaDataAnnotation(&i.ObjectMeta, annotation, value)
+	if err := c.kube.Update(c.ctx, i); err != nil {
+		c.Fatal(err)
+	}
+}
+
+// snapshot is what a backup of the cluster holds.
+func (c *cluster) snapshot() map[string]string { return c.identity().Data }
+
+// round compares, an interval after the last time.
+func (c *cluster) round() {
+	c.clock.Step(fence.DefaultInterval)
+	c.Round(c.ctx)
+}
+
+func (c *cluster) expectOpen(when string) {
+	c.Helper()
+	if err := c.MayDelete("default"); err != nil {
+		c.Errorf("%s: %v", when, err)
+	}
+}
+
+func (c *cluster) expectHeld(when string, conflict bool) {
+	c.Helper()
+	var held *queue.Held
+	if err := c.MayDelete("default"); !errors.As(err, &held) || held.Conflict != conflict {
+		c.Errorf("%s: queues may be deleted, or for another reason than wanted (conflict %v): %v", when, conflict, err)
+	}
+	before := len(c.sqs.Queues())
+	if err := c.provider.DeleteQueueByName(c.ctx, c.provider.IdentityQueueName()); err == nil || len(c.sqs.Queues()) != before {
+		c.Errorf("%s: a queue was deleted", when)
+	}
+}
+
+func (c *cluster) heard(part string) (n int) {
+	for {
+		select {
+		case e := <-c.recorder.Events:
+			if strings.Contains(e, part) {
+				n++
+			}
+		default:
+			return n
+		}
+	}
+}
+
+func TestTheFirstStartClaims(t *testing.T) {
+	c := newCluster(t, sqstest.NewServer(t), uid, nil)
+	c.expectHeld("before anything was compared", false)
+	c.Round(c.ctx)
+	c.expectOpen("after the first comparison")
+	q, _ := c.sqs.Queue("rq_c_identity")
+	if q.Tags[v1alpha1.TagCluster] != uid || q.Tags[v1alpha1.TagKind] != v1alpha1.TagKindIdentity || q.Tags["nonce.replyqueue.dev/default"] == "" {
+		t.Errorf("the marker has the tags %v", q.Tags)
+	}
+	c.round()
+	if after, _ := c.sqs.Queue("rq_c_identity"); after.Tags["nonce.replyqueue.dev/default"] == q.Tags["nonce.replyqueue.dev/default"] {
+		t.Error("the nonce stays the same")
+	}
+	c.lead(uid)
+	c.expectHeld("a new leader, before it compared", false)
+	c.Round(c.ctx)
+	c.expectOpen("a new leader")
+}
+
+func TestAProofGrowsOld(t *testing.T) {
+	c := newCluster(t, sqstest.NewServer(t), uid, nil)
+	c.Round(c.ctx)
+	c.sqs.SetAccess(sqstest.AccessRule{Action: "ListQueueTags", Deny: true})
+	for range 6 {
+		c.expectOpen("while the proof is fresh")
+		c.round()
+	}
+	c.round()
+	c.expectHeld("when nothing could be compared for a minute", false)
+	c.sqs.SetAccess()
+	c.round()
+	c.expectOpen("when it can be compared again")
+}
+
+func TestACloneBesideItsOriginalIsHeld(t *testing.T) {
+	server := sqstest.NewServer(t)
+	original := newCluster(t, server, uid, nil)
+	original.Round(original.ctx)
+	clone := newCluster(t, server, uid, original.snapshot())
+	original.round() // within the lease that the clone's operator waits out
+	for range 5 {
+		clone.round()
+		clone.expectHeld("the clone", true)
+		original.round()
+		original.expectOpen("the original")
+	}
+	if n := clone.heard("IdentityConflict"); n != 1 {
+		t.Errorf("%d events of the conflict, want 1", n)
+	}
+	status := clone.identity().Data["status"]
+	if !strings.Contains(status, "stop it first") || strings.Contains(status, v1alpha1.AnnotationConfirmIdentity) {
+		t.Errorf("the clone, whose original runs, says %q", status)
+	}
+	if original.identity().Data["status"] != "" {
+		t.Error("the original complains")
+	}
+}
+
+// TestARestoredClusterAsks is a cluster that was set back by an hour in its place.
+func TestARestoredClusterAsks(t *testing.T) {
+	server := sqstest.NewServer(t)
+	before := newCluster(t, server, uid, nil)
+	before.Round(before.ctx)
+	hourAgo := before.snapshot()
+	for range 360 {
+		before.round()
+	}
+	c := newCluster(t, server, uid, hourAgo)
+	for range 4 {
+		c.round()
+		c.expectHeld("restored", true)
+	}
+	q, _ := server.Queue("rq_c_identity")
+	nonce := q.Tags["nonce.replyqueue.dev/default"]
+	if status := c.identity().Data["status"]; !strings.Contains(status, v1alpha1.AnnotationConfirmIdentity+"="+nonce) {
+		t.Errorf("it does not say what to do: %q", status)
+	}
+	c.annotate(v1alpha1.AnnotationConfirmIdentity, "another")
+	c.round()
+	c.expectHeld("with another nonce confirmed", true)
+	c.annotate(v1alpha1.AnnotationConfirmIdentity, "another, "+nonce)
+	c.round()
+	c.expectHeld("until the claim is seen", false)
+	c.round()
+	c.expectOpen("when confirmed")
+	if i := c.identity(); i.Annotations[v1alpha1.AnnotationConfirmIdentity] != "another" || i.Data["status"] != "" {
+		t.Errorf("the confirmation stays open: %v %q", i.Annotations, i.Data["status"])
+	}
+	before.round()
+	before.expectHeld("who was there before", true)
+}
+
+func TestALostMarkerIsMadeAgain(t *testing.T) {
+	c := newCluster(t, sqstest.NewServer(t), uid, nil)
+	c.Round(c.ctx)
+	url, _ := c.provider.QueueURL(c.ctx, "rq_c_identity")
+	if _, err := c.sqs.Client().DeleteQueue(c.ctx, &sqs.DeleteQueueInput{QueueUrl: &url}); err != nil {
+		t.Fatal(err)
+	}
+	c.round()
+	c.round()
+	c.expectHeld("while SQS refuses the name", false)
+	if n := c.heard("MarkerLost"); n != 1 {
+		t.Errorf("%d events, want 1", n)
+	}
+	fresh := newCluster(t, sqstest.NewServer(t), uid, c.snapshot())
+	fresh.round()
+	fresh.expectHeld("until it is seen", false)
+	fresh.round()
+	fresh.expectOpen("when it is seen")
+
+	q, _ := fresh.sqs.Queue("rq_c_identity")
+	if _, err := fresh.sqs.Client().UntagQueue(fresh.ctx, &sqs.UntagQueueInput{QueueUrl: &q.URL, TagKeys: []string{"nonce.replyqueue.dev/default"}}); err != nil {
+		t.Fatal(err)
+	}
+	fresh.round()
+	fresh.expectHeld("without its tag", false)
+	fresh.round()
+	fresh.expectOpen("with its tag again")
+}
+
+func TestAQueueOfThatNameIsNotTouched(t *testing.T) {
+	server := sqstest.NewServer(t)
+	name := "rq_c_identity"
+	if _, err := server.Client().CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: &name, Tags: map[string]string{"team": "a"}}); err != nil {
+		t.Fatal(err)
+	}
+	c := newCluster(t, server, uid, nil)
+	c.round()
+	c.round()
+	c.expectHeld("with another's queue of that name", true)
+	if q, _ := server.Queue(name); len(q.Tags) != 1 {
+		t.Errorf("it was tagged: %v", q.Tags)
+	}
+}
+
+func TestAMigrationTakesTheMarker(t *testing.T) {
+	server := sqstest.NewServer(t)
+	old := newCluster(t, server, "old", nil)
+	old.Round(old.ctx)
+	c := newCluster(t, server, uid, nil)
+	c.round()
+	c.expectHeld("without a word", true)
+	if status := c.identity().Data["status"]; !strings.Contains(status, v1alpha1.AnnotationAdoptFrom+"=old") {
+		t.Errorf("it does not say what to do: %q", status)
+	}
+	c.annotate(v1alpha1.AnnotationAdoptFrom, "old")
+	c.round()
+	if from := c.AdoptsFrom("default"); from != "" {
+		t.Error("queues are taken before the old cluster is fenced off")
+	}
+	old.round()
+	old.expectHeld("the old cluster", true)
+	c.round()
+	c.expectOpen("the new cluster")
+	if from := c.AdoptsFrom("default"); from != "old" {
+		t.Errorf("it adopts from %q", from)
+	}
+}
+
+func TestAMarkerThatNobodyNeedsGoes(t *testing.T) {
+	c := newCluster(t, sqstest.NewServer(t), uid, nil)
+	c.Round(c.ctx)
+	if _, err := c.provider.Create(c.ctx, "rq_c_shop_login", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	c.inUse = nil
+	c.round()
+	if len(c.sqs.Queues()) != 2 {
+		t.Fatal("the marker went while a queue is left")
+	}
+	c.expectOpen("while a queue is left")
+	if err := c.provider.DeleteQueueByName(c.ctx, "rq_c_shop_login"); err != nil {
+		t.Fatal(err)
+	}
+	c.inUse = nil
+	c.round()
+	c.inUse = nil
+	c.round()
+	if n := len(c.sqs.Queues()); n != 0 {
+		t.Errorf("%d queues are left", n)
+	}
+	if known := c.snapshot()["fence"]; known != "" {
+		t.Errorf("%s is left", known)
+	}
+}
+
+// TestFenceCrashPoints stops the operator after each write of claiming, changing, confirming and removing in turn: the
+// next leader comes to the same end, and never takes its own cluster for a copy.
+func TestFenceCrashPoints(t *testing.T) {
+	live := func(t *testing.T, point int) (writes int) {
+		c := newCluster(t, sqstest.NewServer(t), uid, nil)
+		alive := true
+		round := func() {
+			t.Helper()
+			c.afterWrite = func() {
+				writes++
+				if alive && writes == point {
+					panic(errCrash)
+				}
+			}
+			func() {
+				defer func() {
+					c.afterWrite = nil
+					if r := recover(); r != nil {
+						if err, ok := r.(error); !ok || !errors.Is(err, errCrash) {
+							panic(r)
+						}
+						alive = false
+						c.lead(uid)
+					}
+				}()
+				c.round()
+			}()
+			if c.Trouble("default", fence.TroubleConflict) != "" {
+				t.Fatal("it takes itself for a copy")
+			}
+		}
+		for range 5 {
+			round()
+		}
+		c.afterWrite = nil
+		c.round()
+		c.expectOpen("in the end")
+		c.inUse = nil
+		for range 3 {
+			round()
+		}
+		if n := len(c.sqs.Queues()); n != 0 || c.snapshot()["fence"] != "" {
+			t.Errorf("%d queues and %s are left", n, c.snapshot()["fence"])
+		}
+		return writes
+	}
+	points := live(t, 0)
+	if points < 8 {
+		t.Errorf("only %d writes", points)
+	}
+	for point := 1; point <= points; point++ {
+		t.Run(fmt.Sprint(point), func(t *testing.T) { live(t, point) })
+	}
+}
+
+var errCrash = errors.New("the process was stopped here")

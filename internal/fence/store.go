@@ -1,0 +1,163 @@
+package fence
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+)
+
+// Keys of the identity ConfigMap's data that are written here.
+const (
+	// keyFence holds the nonces, as JSON: {"<provider>": {"nonces": [...], "confirmed": [...]}}.
+	keyFence = "fence"
+	// keyStatus holds, for people, what would be conditions if a ConfigMap had any: a line for each trouble there is.
+	keyStatus = "status"
+)
+
+// entry is what is pinned of one provider.
+type entry struct {
+	// Nonces as in Pinned, newest first.
+	Nonces []string `json:"nonces,omitempty"`
+	// Confirmed are nonces of others that a human declared void, newest first.
+	Confirmed []string `json:"confirmed,omitempty"`
+}
+
+// store is the identity ConfigMap. Every write is over the version that was read: two leaders at once, and a leader
+// and an administrator, never overwrite each other.
+type store struct {
+	client client.Client
+	key    client.ObjectKey
+
+	mu sync.Mutex
+	// troubles is what is wrong now, by "<provider> <what>".
+	troubles map[string]string
+}
+
+// identity is the ConfigMap as read.
+type identity struct {
+	object  *corev1.ConfigMap
+	entries map[string]entry
+}
+
+func (s *store) read(ctx context.Context) (*identity, error) {
+	i := &identity{object: &corev1.ConfigMap{}}
+	if err := s.client.Get(ctx, s.key, i.object); err != nil {
+		return nil, fmt.Errorf("read the identity: %w", err)
+	}
+	if text := i.object.Data[keyFence]; text != "" {
+		if err := json.Unmarshal([]byte(text), &i.entries); err != nil {
+			return nil, fmt.Errorf("ConfigMap %s: data.%s: %w", s.key, keyFence, err)
+		}
+	}
+	if i.entries == nil {
+		i.entries = map[string]entry{}
+	}
+	return i, nil
+}
+
+// write writes what changed, and nothing if nothing did.
+func (s *store) write(ctx context.Context, i *identity) error {
+	before := i.object.DeepCopy()
+	text, err := json.Marshal(i.entries)
+	if err != nil {
+		return err
+	}
+	if i.object.Data == nil {
+		i.object.Data = map[string]string{}
+	}
+	if len(i.entries) > 0 {
+		i.object.Data[keyFence] = string(text)
+	} else {
+		delete(i.object.Data, keyFence)
+	}
+	if status := s.status(); status != "" {
+		i.object.Data[keyStatus] = status
+	} else {
+		delete(i.object.Data, keyStatus)
+	}
+	if maps.Equal(before.Data, i.object.Data) && maps.Equal(before.Annotations, i.object.Annotations) {
+		return nil
+	}
+	if err := s.client.Update(ctx, i.object); err != nil {
+		return fmt.Errorf("write the identity: %w", err)
+	}
+	return nil
+}
+
+func (s *store) status() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var lines []string
+	for _, key := range slices.Sorted(maps.Keys(s.troubles)) {
+		provider, what, _ := strings.Cut(key, " ")
+		lines = append(lines, fmt.Sprintf("%s, provider %s: %s", what, provider, s.troubles[key]))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// trouble notes what is wrong with a provider (empty: nothing any more), and reports whether that is news.
+func (s *store) trouble(provider, what, message string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := provider + " " + what
+	if s.troubles[key] == message {
+		return false
+	}
+	if s.troubles == nil {
+		s.troubles = map[string]string{}
+	}
+	if message == "" {
+		delete(s.troubles, key)
+	} else {
+		s.troubles[key] = message
+	}
+	return true
+}
+
+func (s *store) troubleOf(provider, what string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.troubles[provider+" "+what]
+}
+
+// annotated are the comma-separated values of an annotation.
+func (i *identity) annotated(annotation string) []string {
+	var values []string
+	for value := range strings.SplitSeq(i.object.Annotations[annotation], ",") {
+		if value = strings.TrimSpace(value); value != "" {
+			values = append(values, value)
+		}
+	}
+	return values
+}
+
+// use takes one value out of an annotation.
+func (i *identity) use(annotation, value string) {
+	values := slices.DeleteFunc(i.annotated(annotation), func(v string) bool { return v == value })
+	if len(values) == 0 {
+		delete(i.object.Annotations, annotation)
+	} else {
+		i.object.Annotations[annotation] = strings.Join(values, ",")
+	}
+}
+
+// allowance is what a human allowed a sweep of the provider, and the value that says so.
+func (i *identity) allowance(provider string) (n int, value string) {
+	for _, value := range i.annotated(v1alpha1.AnnotationAllowSweep) {
+		name, number, _ := strings.Cut(value, "=")
+		if n, err := strconv.Atoi(number); err == nil && name == provider {
+			return n, value
+		}
+	}
+	return 0, ""
+}

@@ -1,0 +1,61 @@
+package queue
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Fence says whether this operator may delete queues: whether they are its cluster's, and not those of the original of
+// which the cluster is a copy.
+type Fence interface {
+	// MayDelete is nil while queues of the provider may be deleted or given up, else a *Held. It does not block.
+	MayDelete(provider string) error
+	// AdoptsFrom is the UID of the cluster whose queues at this provider a human has given to this one; empty: none.
+	AdoptsFrom(provider string) string
+}
+
+// Held is why no queue of a provider is deleted.
+type Held struct {
+	Provider string
+	// Conflict says that the queues may be another cluster's, and that only a human can say whose. Otherwise the proof
+	// is merely not there yet, or no longer fresh.
+	Conflict bool
+	// Message says why, and what can be done.
+	Message string
+	// RetryAfter is when to try again.
+	RetryAfter time.Duration
+}
+
+// Error is the message.
+func (h *Held) Error() string { return fmt.Sprintf("provider %s: %s", h.Provider, h.Message) }
+
+// MayDelete is nil while queues of this provider may be deleted or given up, else a *Held (see Fence). Delete and
+// DeleteQueueByName ask it by themselves.
+func (p *Provider) MayDelete() error {
+	if p.Fence == nil {
+		return nil
+	}
+	return p.Fence.MayDelete(p.Name)
+}
+
+// adopts says whether the queues of the cluster with that UID have been given to this one.
+func (p *Provider) adopts(clusterUID string) bool {
+	return p.Fence != nil && clusterUID != "" && p.Fence.AdoptsFrom(p.Name) == clusterUID
+}
+
+// Inherits reports whether a queue is to be taken over because it was the same object's in a cluster whose queues a
+// human has given to this one.
+func (p *Provider) Inherits(desired Desired, tags map[string]string) bool {
+	owner := OwnerIn(tags)
+	if owner.Cluster == desired.Owner.Cluster || !p.adopts(owner.Cluster) {
+		return false
+	}
+	owner.Cluster = desired.Owner.Cluster
+	return owner == desired.Owner
+}
+
+func heldBy(err error) (held *Held, ok bool) {
+	ok = errors.As(err, &held)
+	return held, ok
+}
