@@ -235,7 +235,7 @@ func TestARestoredClusterAsks(t *testing.T) {
 	before := newCluster(t, server, uid, nil)
 	before.Round(before.ctx)
 	hourAgo := before.snapshot()
-	for range 360 {
+	for range 30 {
 		before.round()
 	}
 	c := newCluster(t, server, uid, hourAgo)
