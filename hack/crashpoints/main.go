@@ -51,7 +51,7 @@ func run(ctx context.Context, out io.Writer, want []string) error {
 	found := &tally{out: out}
 	for _, args := range [][]string{
 		append([]string{"-run=CrashPoints"}, "./internal/..."),
-		append(append([]string{"-run=^TestControllers$"}, ginkgoPackages...), "-ginkgo.focus=Crash points"),
+		append(append([]string{"-run=^TestControllers$"}, ginkgoPackages...), "-ginkgo.focus=Crash points", "-every-loss"),
 	} {
 		if err := found.test(ctx, args); err != nil {
 			return err

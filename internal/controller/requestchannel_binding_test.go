@@ -2,7 +2,6 @@ package controller_test
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -145,13 +144,14 @@ var _ = ginkgo.Describe("A channel's binding", func() {
 	ginkgo.It("is removed although the process stopped between writing it and noting so", func() {
 		c := channelNamed("login", bindingTo("login-queue"))
 		w.apply(c)
-		w.afterWrite = func() {
-			if slices.Contains(w.writes, "apply Secret") {
+		w.around = func(write string, do func() error) error {
+			if write == "apply Secret" {
 				w.before = func(string) error { return errStopped }
 			}
+			return do()
 		}
 		w.stopped(c)
-		w.before, w.afterWrite = nil, nil
+		w.before, w.around = nil, nil
 		w.restart()
 		secret("login-queue")
 		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Binding = nil })

@@ -2,99 +2,202 @@ package controller_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
-	"maps"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/onsi/ginkgo/v2"
 	"github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
-	"github.com/replyqueue/replyqueue/internal/queue"
+	"github.com/replyqueue/replyqueue/internal/controller/conditions"
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
 
-// stop is what the process panics with at a crash point.
-type stop struct{}
+var everyLoss = flag.Bool("every-loss", false, "lose each external call and each answer in turn, beside stopping at each")
 
-// crashPoints count external calls, and stop the process after one of them.
-type crashPoints struct {
-	// at is the call after which to stop, from 1; 0: none.
-	at, calls int
-}
+var _ = ginkgo.Describe("Crash points of a channel", func() {
+	ginkgo.It("lead to the same end wherever the process stops, or loses a call or its answer", func(ctx context.Context) {
+		ctx = context.WithoutCancel(ctx)
+		want := life(ctx, &crashPoints{})
+		gomega.Expect(want.states).To(gomega.HaveLen(6))
+		queues := func(lines []string) []string {
+			return slices.DeleteFunc(slices.Clone(lines), func(line string) bool { return !strings.HasPrefix(line, "queue ") || strings.Count(line, " ") > 1 })
+		}
+		gomega.Expect(queues(want.states[0])).To(gomega.HaveLen(3), "the channel's two, and the bystander")
+		gomega.Expect(queues(want.states[5])).To(gomega.HaveLen(1), "the bystander")
 
-func (p *crashPoints) passed() {
-	p.calls++
-	if p.calls == p.at {
-		panic(stop{})
+		points := make(chan crashPoints)
+		var runners sync.WaitGroup
+		for range 4 {
+			runners.Go(func() {
+				for p := range points {
+					try(ctx, &p, want)
+				}
+			})
+		}
+		for at := 1; at <= want.calls; at++ {
+			points <- crashPoints{at: at, what: stops}
+			// The process that lives on has a memory, which may be wrong then.
+			if *everyLoss || at%6 == 0 {
+				points <- crashPoints{at: at, what: losesCall}
+			}
+			if *everyLoss || at%6 == 3 {
+				points <- crashPoints{at: at, what: losesAnswer}
+			}
+		}
+		close(points)
+		runners.Wait()
+		// hack/crashpoints reads this line, if the test has not failed.
+		fmt.Printf("\nCRASHPOINTS channel=%d\n", want.calls)
+	})
+})
+
+// try lives a life in which one call is interrupted, and expects what one without gave.
+func try(ctx context.Context, p *crashPoints, want lived) {
+	defer ginkgo.GinkgoRecover()
+	where := func() string { return fmt.Sprintf("call %d of %d, %s, %s", p.at, want.calls, p.call, p.what) }
+	got := life(ctx, p)
+	gomega.Expect(p.calls).To(gomega.BeNumerically(">=", p.at), "the point was never reached")
+	for i := range want.states {
+		gomega.Expect(got.states[i]).To(gomega.ConsistOf(want.states[i]), "after step %d: %s", i+1, where())
 	}
 }
 
-// stoppable tells crash points of every request to SQS once it has had its effect.
-type stoppable struct {
-	queue.API
-	points *crashPoints
+// life is the life of one channel with all that can be around it: created, changed in everything, drifted and its queue deleted by someone else, its
+// dead-letter queue given up, deleted. In all of it, one external call is interrupted.
+func life(ctx context.Context, points *crashPoints) (l lived) {
+	ginkgo.GinkgoHelper()
+	w := newWorld(ctx)
+	_, err := w.sqs.Client().CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: ptr.To("bystander")})
+	gomega.Expect(err).NotTo(gomega.HaveOccurred())
+	w.interrupted(points)
+	w.restart()
+	c := channelNamed("login", withDeadLetter, func(spec *v1alpha1.RequestChannelSpec) {
+		spec.Queue = &v1alpha1.QueueAttributes{VisibilityTimeoutSeconds: ptr.To[int32](45), DelaySeconds: ptr.To[int32](5)}
+		spec.Tags = v1alpha1.Tags{"team": "identity", "cost": "1"}
+		spec.Binding = &v1alpha1.Binding{SecretName: "login"}
+	})
+	step := func() {
+		ginkgo.GinkgoHelper()
+		w.settle(c)
+		w.pass(time.Minute) // until delayed messages are visible
+		l.states = append(l.states, w.state(c))
+		l.calls = points.calls
+		w.pass(20 * time.Minute)
+	}
+	request, dead := "rq_"+clusterName+"_"+w.namespace+"_login", "rq_"+clusterName+"_"+w.namespace+"_login_dlq"
+	w.apply(c)
+	step()
+	// A queue that is deleted and created again in between would lose these.
+	for _, name := range []string{request, dead} {
+		w.sendTo(name)
+	}
+	change(w, c, func(c *v1alpha1.RequestChannel) {
+		c.Spec.Queue = &v1alpha1.QueueAttributes{VisibilityTimeoutSeconds: ptr.To[int32](60), ReceiveWaitSeconds: ptr.To[int32](20)}
+		c.Spec.Encryption = &v1alpha1.Encryption{Type: v1alpha1.EncryptionKMS, KMSKeyID: "alias/a"}
+		c.Spec.Tags = v1alpha1.Tags{"team": "Identity"}
+		c.Spec.DeadLetter.MaxReceiveCount = 7
+		c.Spec.Binding.SecretName = "login-queue"
+	})
+	step()
+	w.tamper(request)
+	w.tamper(dead)
+	change(w, c, func(c *v1alpha1.RequestChannel) {
+		c.Annotations = map[string]string{v1alpha1.AnnotationReconcileAt: "1"}
+	})
+	step()
+	gomega.Expect(w.sqs.Requests(sqstest.Action("DeleteQueue"))).To(gomega.BeZero(), "nothing has asked for a deletion yet")
+	w.deleteQueue(request)
+	change(w, c, func(c *v1alpha1.RequestChannel) { c.Annotations[v1alpha1.AnnotationReconcileAt] = "2" })
+	step()
+	change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.DeadLetter, c.Spec.Binding = nil, nil })
+	step()
+	w.remove(c)
+	step()
+	gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+	for _, r := range w.sqs.RequestLog(sqstest.Action("DeleteQueue")) {
+		gomega.Expect(r.Queue).To(gomega.BeElementOf(request, dead))
+	}
+	return l
 }
 
-func after[I, O any](p *crashPoints, do func(context.Context, *I, ...func(*sqs.Options)) (*O, error), ctx context.Context, in *I) (*O, error) { //nolint:revive // The context goes with the call.
-	out, err := do(ctx, in)
-	p.passed()
-	return out, err
+// lived is what a life came to: what was there after each step, and how many external calls it took.
+type lived struct {
+	states [][]string
+	calls  int
 }
 
-func (s stoppable) CreateQueue(ctx context.Context, in *sqs.CreateQueueInput, _ ...func(*sqs.Options)) (*sqs.CreateQueueOutput, error) {
-	return after(s.points, s.API.CreateQueue, ctx, in)
+// state is what there is in SQS and what the channel says of it, a line each, without what differs between two runs.
+func (w *world) state(c *v1alpha1.RequestChannel) (lines []string) {
+	ginkgo.GinkgoHelper()
+	rename := strings.NewReplacer(w.namespace, "namespace")
+	add := func(what ...any) { lines = append(lines, rename.Replace(fmt.Sprintln(what...))) }
+	for _, q := range w.sqs.Queues() {
+		add("queue", q.Name)
+		for name, value := range q.Attributes {
+			if name != "CreatedTimestamp" && name != "LastModifiedTimestamp" {
+				add("queue", q.Name, name, value)
+			}
+		}
+		for key, value := range q.Tags {
+			add("queue", q.Name, "tag", key, value)
+		}
+	}
+	var secrets corev1.SecretList
+	gomega.Expect(direct.List(w.ctx, &secrets, client.InNamespace(w.namespace))).To(gomega.Succeed())
+	for _, secret := range secrets.Items {
+		for key, value := range secret.Data {
+			add("secret", secret.Name, key, string(value))
+		}
+	}
+	if !w.exists(c) {
+		return lines
+	}
+	status := c.Status
+	for _, condition := range status.Conditions {
+		add("condition", condition.Type, condition.Status, condition.Reason)
+	}
+	add("observed", conditions.ObservedGeneration(c) == c.Generation, "finalizers", c.Finalizers)
+	add("url", status.QueueURL, "arn", status.QueueARN, "account", status.AccountID, "region", status.Region)
+	add("dead letters", status.DeadLetterQueueURL, status.DeadLetterQueueARN)
+	add("attributes", status.AppliedAttributes, "tags", status.AppliedTags, "adopted", status.Adopted != nil)
+	add("binding", status.Binding != nil, "handled", status.LastHandledReconcileAt)
+	return lines
 }
 
-func (s stoppable) DeleteQueue(ctx context.Context, in *sqs.DeleteQueueInput, _ ...func(*sqs.Options)) (*sqs.DeleteQueueOutput, error) {
-	return after(s.points, s.API.DeleteQueue, ctx, in)
-}
-
-func (s stoppable) GetQueueUrl(ctx context.Context, in *sqs.GetQueueUrlInput, _ ...func(*sqs.Options)) (*sqs.GetQueueUrlOutput, error) {
-	return after(s.points, s.API.GetQueueUrl, ctx, in)
-}
-
-func (s stoppable) GetQueueAttributes(ctx context.Context, in *sqs.GetQueueAttributesInput, _ ...func(*sqs.Options)) (*sqs.GetQueueAttributesOutput, error) {
-	return after(s.points, s.API.GetQueueAttributes, ctx, in)
-}
-
-func (s stoppable) SetQueueAttributes(ctx context.Context, in *sqs.SetQueueAttributesInput, _ ...func(*sqs.Options)) (*sqs.SetQueueAttributesOutput, error) {
-	return after(s.points, s.API.SetQueueAttributes, ctx, in)
-}
-
-func (s stoppable) ListQueueTags(ctx context.Context, in *sqs.ListQueueTagsInput, _ ...func(*sqs.Options)) (*sqs.ListQueueTagsOutput, error) {
-	return after(s.points, s.API.ListQueueTags, ctx, in)
-}
-
-func (s stoppable) TagQueue(ctx context.Context, in *sqs.TagQueueInput, _ ...func(*sqs.Options)) (*sqs.TagQueueOutput, error) {
-	return after(s.points, s.API.TagQueue, ctx, in)
-}
-
-func (s stoppable) UntagQueue(ctx context.Context, in *sqs.UntagQueueInput, _ ...func(*sqs.Options)) (*sqs.UntagQueueOutput, error) {
-	return after(s.points, s.API.UntagQueue, ctx, in)
-}
-
-// settle reconciles a channel, again after every stop, until it is Ready and wants nothing sooner than a look for
-// drift, or is gone.
+// settle reconciles a channel, in a new process after every stop and again after every error, until it is Ready and
+// wants nothing sooner than a look for drift, or is gone.
 func (w *world) settle(c *v1alpha1.RequestChannel) {
 	ginkgo.GinkgoHelper()
-	for range 20 {
-		if w.survives(c) {
-			if !w.exists(c) || (w.result.RequeueAfter > 30*time.Minute && c.DeletionTimestamp == nil) {
-				return
-			}
-			w.pass(w.result.RequeueAfter)
-		} else {
+	for range 40 {
+		alive, err := w.survives(c)
+		switch {
+		case !alive:
 			w.restart()
+		case err != nil:
+			w.pass(time.Second)
+		case !w.exists(c):
+			return
+		case w.result.RequeueAfter > 30*time.Minute && c.DeletionTimestamp == nil:
+			w.checkStatus(c)
+			return
+		default:
+			w.pass(w.result.RequeueAfter)
 		}
 	}
 	ginkgo.Fail(fmt.Sprintf("%s does not settle: %v, again in %s", c.Name, c.Status.Conditions, w.result.RequeueAfter))
 }
 
 // survives reconciles once, and reports whether the process did not stop.
-func (w *world) survives(c *v1alpha1.RequestChannel) (alive bool) {
+func (w *world) survives(c *v1alpha1.RequestChannel) (alive bool, err error) {
 	ginkgo.GinkgoHelper()
 	defer func() {
 		if r := recover(); r != nil {
@@ -104,89 +207,37 @@ func (w *world) survives(c *v1alpha1.RequestChannel) (alive bool) {
 			alive = false
 		}
 	}()
-	w.reconciled(c)
-	return true
+	w.result, err = w.channels.Reconcile(w.ctx, requestFor(c))
+	return true, err
 }
 
-// live is the life of one channel: created, changed in everything, deleted. It returns what its queues were after
-// each step.
-func (w *world) live(points *crashPoints) []map[string]map[string]string {
+// tamper changes a queue as somebody else might.
+func (w *world) tamper(name string) {
 	ginkgo.GinkgoHelper()
-	w.wrap = func(api queue.API) queue.API { return stoppable{api, points} }
-	w.afterWrite = points.passed
-	w.restart()
-	c := channelNamed("login", withDeadLetter, func(spec *v1alpha1.RequestChannelSpec) {
-		spec.Queue = &v1alpha1.QueueAttributes{VisibilityTimeoutSeconds: ptr.To[int32](45), DelaySeconds: ptr.To[int32](5)}
-		spec.Tags = v1alpha1.Tags{"team": "identity", "cost": "1"}
-	})
-	w.apply(c)
-	w.settle(c)
-	states := []map[string]map[string]string{w.state()}
-	w.pass(20 * time.Minute)
-	change(w, c, func(c *v1alpha1.RequestChannel) {
-		c.Spec.Queue = &v1alpha1.QueueAttributes{VisibilityTimeoutSeconds: ptr.To[int32](60), ReceiveWaitSeconds: ptr.To[int32](20)}
-		c.Spec.Encryption = &v1alpha1.Encryption{Type: v1alpha1.EncryptionKMS, KMSKeyID: "alias/a"}
-		c.Spec.Tags = v1alpha1.Tags{"team": "Identity"}
-		c.Spec.DeadLetter.MaxReceiveCount = 7
-	})
-	w.settle(c)
-	states = append(states, w.state())
-	w.pass(20 * time.Minute)
-	w.remove(c)
-	w.settle(c)
-	gomega.Expect(w.exists(c)).To(gomega.BeFalse())
-	return append(states, w.state())
+	q, there := w.sqs.Queue(name)
+	gomega.Expect(there).To(gomega.BeTrue())
+	_, err := w.sqs.Client().SetQueueAttributes(w.ctx, &sqs.SetQueueAttributesInput{QueueUrl: &q.URL, Attributes: map[string]string{
+		"VisibilityTimeout": "77", "MessageRetentionPeriod": "777", "RedriveAllowPolicy": `{"redrivePermission":"allowAll"}`, "RedrivePolicy": "",
+	}})
+	gomega.Expect(err).NotTo(gomega.HaveOccurred())
+	_, err = w.sqs.Client().TagQueue(w.ctx, &sqs.TagQueueInput{QueueUrl: &q.URL, Tags: map[string]string{"team": "theirs", "foreign": "stays"}})
+	gomega.Expect(err).NotTo(gomega.HaveOccurred())
 }
 
-// state is every queue's attributes and tags, by queue, without what differs between two runs.
-func (w *world) state() map[string]map[string]string {
-	all := map[string]map[string]string{}
-	for _, q := range w.sqs.Queues() {
-		what := maps.Clone(q.Attributes)
-		delete(what, "CreatedTimestamp")
-		delete(what, "LastModifiedTimestamp")
-		for key, value := range q.Tags {
-			what["tag "+key] = value
-		}
-		all[q.Name] = what
-	}
-	return all
+// deleteQueue deletes a queue as somebody else might, and forgets that request: the operator made none.
+func (w *world) deleteQueue(name string) {
+	ginkgo.GinkgoHelper()
+	q, there := w.sqs.Queue(name)
+	gomega.Expect(there).To(gomega.BeTrue())
+	_, err := w.sqs.Client().DeleteQueue(w.ctx, &sqs.DeleteQueueInput{QueueUrl: &q.URL})
+	gomega.Expect(err).NotTo(gomega.HaveOccurred())
+	w.sqs.ResetRequests()
 }
 
-var _ = ginkgo.Describe("Crash points of a channel", func() {
-	ginkgo.It("lead to the same queues wherever the process stops, with none leaked and none wrongly deleted", func(ctx context.Context) {
-		ctx = context.WithoutCancel(ctx)
-		run := func(at int) ([]map[string]map[string]string, int) {
-			ginkgo.GinkgoHelper()
-			w := newWorld(ctx)
-			_, err := w.sqs.Client().CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: ptr.To("bystander")})
-			gomega.Expect(err).NotTo(gomega.HaveOccurred())
-			points := &crashPoints{at: at}
-			states := w.live(points)
-			for _, state := range states {
-				rename(state, w.namespace)
-			}
-			return states, points.calls
-		}
-		want, calls := run(0)
-		gomega.Expect(want[0]).To(gomega.HaveLen(3))
-		gomega.Expect(want[2]).To(gomega.HaveLen(1))
-		for at := 1; at <= calls; at++ {
-			got, _ := run(at)
-			gomega.Expect(got).To(gomega.Equal(want), "stopped after call %d of %d", at, calls)
-		}
-		// hack/crashpoints reads this line.
-		fmt.Printf("\nCRASHPOINTS channel=%d\n", calls)
-	})
-})
-
-// rename takes the world's own namespace out of a state, so that two worlds' can be compared.
-func rename(state map[string]map[string]string, namespace string) {
-	for name, what := range maps.Clone(state) {
-		for key, value := range what {
-			what[key] = strings.ReplaceAll(value, namespace, "namespace")
-		}
-		delete(state, name)
-		state[strings.ReplaceAll(name, namespace, "namespace")] = what
-	}
+func (w *world) sendTo(name string) {
+	ginkgo.GinkgoHelper()
+	q, there := w.sqs.Queue(name)
+	gomega.Expect(there).To(gomega.BeTrue())
+	_, err := w.sqs.Client().SendMessage(w.ctx, &sqs.SendMessageInput{QueueUrl: &q.URL, MessageBody: ptr.To("x")})
+	gomega.Expect(err).NotTo(gomega.HaveOccurred())
 }

@@ -87,10 +87,10 @@ type world struct {
 	recorder  *events.FakeRecorder
 	channels  *controller.RequestChannelReconciler
 	providers *controller.QueueProviderReconciler
-	// writes are the API server's, as "verb Kind". before, if set, may fail a write; afterWrite hears of each.
-	writes     []string
-	before     func(write string) error
-	afterWrite func()
+	// writes are the API server's, as "verb Kind". before, if set, may fail a write; around, if set, makes it.
+	writes []string
+	before func(write string) error
+	around func(write string, do func() error) error
 	// wrap, if set, stands before SQS.
 	wrap func(queue.API) queue.API
 	// result of the last reconcile.
@@ -146,11 +146,10 @@ func (w *world) interceptors() interceptor.Funcs {
 			}
 		}
 		w.writes = append(w.writes, verb+" "+kind)
-		err := do()
-		if err == nil && w.afterWrite != nil {
-			w.afterWrite()
+		if w.around != nil {
+			return w.around(verb+" "+kind, do)
 		}
-		return err
+		return do()
 	}
 	return interceptor.Funcs{
 		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
