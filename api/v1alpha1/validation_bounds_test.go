@@ -86,6 +86,7 @@ func ended(start string, n int) string {
 // malformed are what patterns refuse.
 var malformed = map[string]any{
 	".spec.queueName": "a.b", ".spec.namePrefix": "a_b", ".spec.region": "EU", ".spec.allowedQueueNames[*]": "a b",
+	".spec.deadLetter.channelRef.name": "../a", ".spec.providerRef.name": "a/b",
 	".spec.roleARN": "arn:aws:iam::111122223333:user/a", ".spec.deadLetter.arn": "arn:aws:sns:eu-west-1:123456789012:x",
 }
 
