@@ -112,6 +112,15 @@ fuzz: ## Run every Fuzz function for FUZZTIME=20s, all together at most FUZZTOTA
 KILLS ?= 50
 PODS  ?= 200
 
+STEPS ?= 200000
+SEED  ?= 1
+
+.PHONY: model
+model: ## Put the lifecycle to STEPS=200000 random actions from SEED=1, and to deliberate mistakes that it must notice (minutes).
+	@mkdir -p $(BIN)
+	$(GO) test ./test/model -count=1 -timeout=60m -run 'TestModel$$' -steps=$(STEPS) -seed=$(SEED) -mutants -report=$(CURDIR)/$(BIN)/model.txt
+	@cat $(BIN)/model.txt
+
 .PHONY: failover
 failover: controlplane ## Kill the leader KILLS=50 times while PODS=200 pods come and go (20 minutes), and check every promise.
 	$(GO) build -o $(BIN)/failover/failover ./hack/failover

@@ -130,7 +130,7 @@ func (s *recordScope) confirm(ctx context.Context) error {
 	}
 	s.again = 0
 	s.now = s.Signals.Clock.Now()
-	decision := lifecycle.Decide(s.observe(pod), s.now)
+	decision := s.Signals.decide(s.observe(pod), s.now)
 	if decision.Action != lifecycle.Close {
 		s.look(decision.Again)
 		s.pod = pod

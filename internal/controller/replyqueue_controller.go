@@ -146,7 +146,7 @@ func (s *recordScope) run(ctx context.Context) error {
 	if heard := s.Signals.Heartbeats.Hear(reader, s.now); closedByLease(s.record, heard) {
 		return s.close(ctx, lifecycle.Decision{Reason: v1alpha1.CloseIdle, Message: "its Lease says that it is closed"}, nil)
 	}
-	decision := lifecycle.Decide(s.observe(s.pod), s.now)
+	decision := s.Signals.decide(s.observe(s.pod), s.now)
 	s.look(decision.Again)
 	switch decision.Action {
 	case lifecycle.Close:

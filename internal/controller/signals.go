@@ -25,6 +25,16 @@ type Signals struct {
 	Guarded func() bool
 	// Clock is the operator's own.
 	Clock clock.PassiveClock
+	// Decide says what becomes of a reply queue; nil: lifecycle.Decide. The model test puts mistakes in its place, and
+	// expects to see them noticed.
+	Decide func(lifecycle.Observation, time.Time) lifecycle.Decision
+}
+
+func (s *Signals) decide(o lifecycle.Observation, now time.Time) lifecycle.Decision {
+	if s.Decide != nil {
+		return s.Decide(o, now)
+	}
+	return lifecycle.Decide(o, now)
 }
 
 // Indexes of the manager's cache.

@@ -1,0 +1,276 @@
+package model
+
+import (
+	"fmt"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/heartbeat"
+	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
+)
+
+// violation is a promise that was broken.
+type violation struct {
+	promise, message string
+	step             int
+}
+
+func (v *violation) String() string {
+	return fmt.Sprintf("%s at step %d: %s", v.promise, v.step, v.message)
+}
+
+// violate notes the first promise that is broken.
+func (w *world) violate(promise, format string, args ...any) {
+	if w.violation == nil {
+		w.violation = &violation{promise, fmt.Sprintf(format, args...), w.step}
+	}
+}
+
+// noticed looks at every change of the API server.
+func (w *world) noticed(k kind, ch change, by *call) {
+	switch o := ch.object.(type) {
+	case *corev1.Pod:
+		w.podChanged(o, ch.gone)
+	case *coordinationv1.Lease:
+		if by != nil && !ch.gone && o.Annotations[injected.LeaseState] == injected.LeaseStateClosing {
+			w.closing(o.Annotations[heartbeat.AnnotationRecord], by)
+		}
+	case *v1alpha1.ReplyQueue:
+		if was, ok := ch.before.(*v1alpha1.ReplyQueue); ok && !ch.gone && readerOf(was) != readerOf(o) {
+			w.happened["taken over by a successor"]++
+		}
+		if by != nil && o.Status.Closing != nil {
+			w.closing(string(o.UID), by)
+		}
+	}
+}
+
+// closing is the moment from which on a reply queue is lost to its reader, whatever comes: its first irreversible write.
+// It is here that P2 is judged.
+func (w *world) closing(record string, by *call) {
+	for _, q := range w.queues {
+		if q.record == record && q.closed < 0 {
+			w.judge(q, by)
+			q.closed = w.now
+			w.happened["closed "+w.reasonWhy(q)]++
+		}
+	}
+}
+
+// deleting is a DeleteQueue that arrives at SQS.
+func (w *world) deleting(name string, by *call) {
+	if owner, foreign := w.foreign[name]; foreign {
+		w.violate("P1", "DeleteQueue of %s, which is %s", name, owner)
+		return
+	}
+	q := w.queues[name]
+	if q == nil {
+		return
+	}
+	if q.closed < 0 {
+		w.judge(q, by)
+		return
+	}
+	// It was closed. Whoever heartbeats learned of it since.
+	p := w.byUID[q.pod]
+	if p != nil && p.gone < 0 && p.process != nil && p.process.alive && p.process.using == q.url && p.heard > q.closed {
+		w.violate("P2", "DeleteQueue of %s: pod %s heartbeats, and was not told that it is closed", name, p)
+	}
+}
+
+// judge is P2: "A reply queue is never deleted while its pod exists and (with Lease heartbeats) heartbeats arrive, nor
+// before the pod's containers are known to have stopped or a safe time has passed."
+func (w *world) judge(q *reply, by *call) {
+	if by.op.cluster != w.cluster {
+		w.violate("P2", "the clone's operator closes %s", q.name)
+		return
+	}
+	p := w.byUID[q.pod]
+	if q.stable {
+		w.judgeStable(q, by)
+		return
+	}
+	if p == nil {
+		w.violate("P2", "%s has no pod", q.name)
+		return
+	}
+	switch {
+	case p.exists():
+		w.judgePresent(q, p)
+	case p.stopped >= 0:
+		if since := w.now - p.stopped; since < p.owed.Drain {
+			w.violate("P2", "%s is closed %v after its pod %s stopped, and drains for %v", q.name, since, p, p.owed.Drain)
+		}
+	case p.mode == v1alpha1.HeartbeatLease && w.now-p.heard > p.retention():
+		// It was silent for so long that its queue could be closed while it existed.
+	default:
+		if since := w.now - p.ended(); since < p.safeTime() {
+			w.violate("P2", "%s is closed %v after its pod %s was gone; nobody knows that its containers stopped, and the safe time is %v (its process lives: %t)",
+				q.name, since, p, p.safeTime(), p.process != nil && p.process.alive)
+		}
+	}
+}
+
+func (w *world) judgePresent(q *reply, p *pod) {
+	switch {
+	case p.mode == v1alpha1.HeartbeatPod:
+		w.violate("P2", "%s is closed while its pod %s exists, which does not heartbeat", q.name, p)
+	case p.process == nil:
+		w.violate("P2", "%s is closed before its pod %s started", q.name, p)
+	case w.now-p.heard <= p.retention():
+		w.violate("P2", "%s is closed %v after the last heartbeat of its pod %s, and is kept for %v", q.name, w.now-p.heard, p, p.retention())
+	case p.process.alive && !p.process.paused && w.massSilence():
+		w.violate("P2", "%s is closed while the heartbeats of nearly all pods are lost", q.name)
+	case w.unguardedSince >= 0 && w.now-w.unguardedSince > time.Minute:
+		w.violate("P2", "%s is closed for idleness %v after the policy that guards heartbeats vanished", q.name, w.now-w.unguardedSince)
+	}
+}
+
+// judgeStable is P2 for a queue that belongs to a name: while a pod of that name exists it is kept, and after that for
+// the idle retention. A pod that came after the closing operator had looked at the API server is excused: no write can
+// depend on two objects.
+func (w *world) judgeStable(q *reply, by *call) {
+	last := time.Duration(-1)
+	for _, p := range w.pods {
+		if p.name != q.podName || !p.stable {
+			continue
+		}
+		if p.exists() {
+			if by.task == nil || by.task.podRead == 0 || p.bornStep < by.task.podRead {
+				w.violate("P2", "%s is closed while pod %s of its name exists", q.name, p)
+				return
+			}
+			continue
+		}
+		if p.process != nil {
+			last = max(last, p.ended())
+		}
+	}
+	if p := w.byUID[q.pod]; p != nil && last >= 0 && w.now-last < p.owed.IdleRetention {
+		w.violate("P2", "%s is closed %v after the last pod of its name, and is kept for %v", q.name, w.now-last, p.owed.IdleRetention)
+	}
+}
+
+// massSilence says that so many heartbeats are lost on their way that no silence means anything: clearly more than the
+// share and number at which the operator is to notice.
+func (w *world) massSilence() bool {
+	if !w.lost {
+		return false
+	}
+	missing, all := 0, 0
+	for _, p := range w.pods {
+		if !p.exists() || p.mode != v1alpha1.HeartbeatLease || p.stable || p.process == nil || !p.process.alive || p.process.using == "" {
+			continue
+		}
+		all++
+		if !p.process.paused && w.now-w.lostSince > 4*p.process.interval {
+			missing++
+		}
+	}
+	return missing > 13 && missing*2 > all
+}
+
+// judgeRest is P3 and the other half of P2, when everything has come to rest: every reply queue has a pod that needs it,
+// and every pod that needs one has one.
+func (w *world) judgeRest() {
+	for _, name := range w.queueNames() {
+		q := w.queues[name]
+		if q.stray && !w.sweeps {
+			continue
+		}
+		if why := w.uselessness(q); why != "" {
+			w.violate("P3", "%s is left: %s", name, why)
+		}
+	}
+	each(w.cluster, records, func(r *v1alpha1.ReplyQueue) {
+		if r.Status.Closing != nil {
+			w.violate("P3", "record %s is left, closed", r.Name)
+		} else if p := w.byUID[string(readerOf(r))]; p == nil || !p.exists() && !p.stable {
+			w.violate("P3", "record %s is left without its pod", r.Name)
+		}
+	})
+	each(w.cluster, leases, func(l *coordinationv1.Lease) {
+		if p := w.byUID[l.Name]; l.Name != heartbeat.BeaconName && (p == nil || !p.exists()) && w.sweeps {
+			w.violate("P3", "Lease %s is left without its pod", l.Name)
+		}
+	})
+	for _, p := range w.pods {
+		if p.exists() && p.process != nil && p.process.alive && !p.process.paused && !p.unlabelled && !p.terminating && p.mode == v1alpha1.HeartbeatLease && w.hostServes(p) {
+			if q := w.byURL(p.process.using); q == nil {
+				w.violate("P2", "pod %s lives and has no reply queue (it was told %q)", p, p.process.using)
+			}
+		}
+	}
+}
+
+// hostServes says that the pod's ReplyHost exists and takes new pods.
+func (w *world) hostServes(p *pod) bool {
+	h, ok := w.cluster.now[hosts][types.NamespacedName{Namespace: w.namespace, Name: p.host}].(*v1alpha1.ReplyHost)
+	return ok && h.DeletionTimestamp == nil
+}
+
+// uselessness says why a queue has no reason to exist; empty: it has.
+func (w *world) uselessness(q *reply) string {
+	if q.closed >= 0 {
+		return "it was closed"
+	}
+	if q.stable {
+		for _, p := range w.pods {
+			if p.name == q.podName && p.stable && p.exists() {
+				return ""
+			}
+		}
+		return "no pod of its name exists"
+	}
+	p := w.byUID[q.pod]
+	switch {
+	case p == nil:
+		return "it has no pod"
+	case !p.exists():
+		return "its pod " + p.String() + " is gone"
+	case p.mode == v1alpha1.HeartbeatLease && p.process != nil && p.process.alive && p.process.paused &&
+		w.now-p.heard > 3*p.retention() && p.reported == "running" && !p.unlabelled && !p.terminating && !w.outageOfHeartbeats():
+		return "its pod " + p.String() + " is silent"
+	}
+	return ""
+}
+
+// outageOfHeartbeats says that the operator rightly holds the queues of silent pods, and says so.
+func (w *world) outageOfHeartbeats() bool {
+	return w.leader != nil && w.leader.signals.Heartbeats.Outage()
+}
+
+// safeTime is what lifecycle promises a process that nobody saw stop.
+func (p *pod) safeTime() time.Duration { return p.owed.SafeTime() }
+
+// retention is how long silence is tolerated: what the ReplyHost says, and no less than five heartbeats at the pace that
+// the process was told last.
+func (p *pod) retention() time.Duration {
+	t := p.owed
+	if p.process != nil {
+		t = t.NoFasterThan(p.process.interval)
+	}
+	return t.IdleRetention
+}
+
+// reasonWhy says in what state a pod's queue is closed.
+func (w *world) reasonWhy(q *reply) string {
+	p := w.byUID[q.pod]
+	switch {
+	case q.stable:
+		return "as its name is absent"
+	case p == nil:
+		return "without a pod"
+	case p.exists():
+		return "as idle"
+	case p.stopped >= 0:
+		return "as its pod stopped"
+	case p.process != nil && p.process.alive:
+		return "as its pod is gone, while its process lives"
+	}
+	return "as its pod is gone"
+}

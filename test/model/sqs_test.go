@@ -1,0 +1,114 @@
+package model
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/smithy-go"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/queue"
+)
+
+// clusterUID is the UID of the kube-system namespace, by which queues are marked as this cluster's.
+const clusterUID = "kube-system-uid"
+
+// reply is the truth about one reply queue in SQS.
+type reply struct {
+	name, url string
+	// pod is whom it was made for, and record the UID of its record.
+	pod, podName, record string
+	stable               bool
+	// stray says that it was made by a request that outlived the process that sent it.
+	stray bool
+	// closed is when it was closed for ever; -1: it is open.
+	closed  time.Duration
+	created time.Duration
+}
+
+// wire is an operator's client of SQS.
+type wire struct {
+	queue.API // nil: what is not written here is not used
+	op        *operator
+}
+
+var errThrottled error = &smithy.GenericAPIError{Code: "RequestThrottled", Message: "Rate exceeded", Fault: smithy.FaultClient}
+
+func nameOf(url string) string { return url[strings.LastIndexByte(url, '/')+1:] }
+
+func send[T any](ctx context.Context, w wire, verb, name string, run func(*call) (T, error)) (T, error) {
+	return ask(ctx, w.op, &call{sqs: true, verb: verb, target: name}, func(c *call) (T, error) {
+		w.op.world.requests++
+		if q := w.op.world.queues[name]; q != nil && q.closed < 0 && c.task != nil && c.task.knew && verb != "DeleteQueue" {
+			w.op.world.violate("P6", "%s of the queue of an open record, which the cache shows to exist: %s", verb, name)
+		}
+		return run(c)
+	})
+}
+
+func (w wire) CreateQueue(ctx context.Context, in *sqs.CreateQueueInput, _ ...func(*sqs.Options)) (*sqs.CreateQueueOutput, error) {
+	record := (*in.QueueName)[strings.LastIndexByte(*in.QueueName, '_')+1:]
+	if w.op.mutant.queueName != nil {
+		in.QueueName = aws.String(w.op.mutant.queueName(w.op.world, *in.QueueName, in.Tags))
+	}
+	return send(ctx, w, "CreateQueue", *in.QueueName, func(c *call) (*sqs.CreateQueueOutput, error) {
+		out, err := w.op.world.sqs.CreateQueue(context.Background(), in)
+		if err == nil {
+			w.op.world.created(*in.QueueName, *out.QueueUrl, record, in.Tags, c)
+		}
+		return out, err
+	})
+}
+
+func (w wire) DeleteQueue(ctx context.Context, in *sqs.DeleteQueueInput, _ ...func(*sqs.Options)) (*sqs.DeleteQueueOutput, error) {
+	if w.op.mutant.queueName != nil {
+		in.QueueUrl = aws.String(strings.TrimSuffix(*in.QueueUrl, nameOf(*in.QueueUrl)) + w.op.mutant.queueName(w.op.world, nameOf(*in.QueueUrl), nil))
+	}
+	return send(ctx, w, "DeleteQueue", nameOf(*in.QueueUrl), func(c *call) (*sqs.DeleteQueueOutput, error) {
+		w.op.world.deleting(nameOf(*in.QueueUrl), c)
+		out, err := w.op.world.sqs.DeleteQueue(context.Background(), in)
+		if err == nil {
+			delete(w.op.world.queues, nameOf(*in.QueueUrl))
+		}
+		return out, err
+	})
+}
+
+func (w wire) GetQueueUrl(ctx context.Context, in *sqs.GetQueueUrlInput, _ ...func(*sqs.Options)) (*sqs.GetQueueUrlOutput, error) {
+	if w.op.mutant.queueName != nil {
+		in.QueueName = aws.String(w.op.mutant.queueName(w.op.world, *in.QueueName, nil))
+	}
+	return send(ctx, w, "GetQueueUrl", *in.QueueName, func(*call) (*sqs.GetQueueUrlOutput, error) {
+		return w.op.world.sqs.GetQueueUrl(context.Background(), in)
+	})
+}
+
+func (w wire) ListQueues(ctx context.Context, in *sqs.ListQueuesInput, _ ...func(*sqs.Options)) (*sqs.ListQueuesOutput, error) {
+	return send(ctx, w, "ListQueues", "", func(*call) (*sqs.ListQueuesOutput, error) {
+		return w.op.world.sqs.ListQueues(context.Background(), in)
+	})
+}
+
+func (w wire) ListQueueTags(ctx context.Context, in *sqs.ListQueueTagsInput, _ ...func(*sqs.Options)) (*sqs.ListQueueTagsOutput, error) {
+	return send(ctx, w, "ListQueueTags", nameOf(*in.QueueUrl), func(*call) (*sqs.ListQueueTagsOutput, error) {
+		return w.op.world.sqs.ListQueueTags(context.Background(), in)
+	})
+}
+
+// created notes that CreateQueue made, or found, a reply queue.
+func (w *world) created(name, url, record string, tags map[string]string, by *call) {
+	if w.queues[name] != nil {
+		return
+	}
+	q := &reply{
+		name: name, url: url, record: record, pod: tags[v1alpha1.TagPodUID], podName: tags[v1alpha1.TagPodName],
+		closed: -1, created: w.now, stray: by.op.dead,
+	}
+	if p := w.byUID[q.pod]; p != nil {
+		q.stable = p.stable
+	}
+	w.queues[name] = q
+}
