@@ -2,9 +2,9 @@
 // or an error that says what happened. It works in both directions with the Amazon SQS Temporary Queue
 // Client for Java. docs/protocol.md specifies the messages.
 //
-// # A call
+// # A first call
 //
-// Requester and responder share a method:
+// Requester and responder share a method, usually in a package that both import:
 //
 //	var Sum = rpcclient.NewMethod[SumRequest, SumReply]("calculate_sum")
 //
@@ -18,33 +18,88 @@
 //	Sum.Handle(responder, func(ctx context.Context, r SumRequest) (SumReply, error) { … })
 //	err = responder.Serve(ctx)
 //
-// Elsewhere, NewRequester and NewResponder take an SQS client and the queues' URLs.
+// Elsewhere, NewRequester and NewResponder take an SQS client and the queues' URLs. Tests need neither:
+// see package rpctest.
+//
+// # Forms of call
+//
+//	Call                  waits for the one reply
+//	Start                 does not: its Pending has Wait, Done and Cancel
+//	Stream                ranges over many replies, which HandleStream sends
+//	Gather, GatherFirst   ask several channels at once
+//	Notify                awaits no reply
+//	Resume                awaits the reply of a call that an earlier process made (WithCallID)
+//
+// All are methods of Method. NewRawMethod has them for bytes.
 //
 // # Deadlines
 //
 // A call ends at the earliest of its context's deadline, CallTimeout, the channel's and the requester's
-// timeout (30 s unless set), counted from the moment of the call. What is left travels with the
-// request: a responder drops a request whose time is over, and gives its handler the rest as its
-// context's deadline. Calls that a handler makes with that context inherit it. Clocks of different
-// machines are never compared.
+// timeout (30 s unless set), counted from the moment of the call: waiting for a place among the pending
+// calls and every attempt are within it. What is left travels with the request: a responder drops a
+// request whose time is over, and gives its handler the rest as its context's deadline. Calls that a
+// handler makes with that context inherit it. Clocks of different machines are never compared.
 //
 // # Errors
 //
-// Every error of Call is an *Error. Its Code is one of gRPC's; its Outcome says whether a handler ran:
+// Every error of a call is an *Error. Its Code is one of gRPC's; its Outcome says whether a handler ran:
 //
 //	NotSent        certainly not: repeat at will
 //	Rejected       certainly not, a responder refused it: repeat at will, after RetryAfter
-//	Executed       yes, and this is its error
+//	Executed       yes, and this is its answer, or happened to its answer
 //	MaybeExecuted  nobody can say: repeat what is idempotent
 //
-// errors.Is finds context.DeadlineExceeded, the cause of a cancelled context, ErrReplyQueueLost,
-// ErrPayloadTooLarge, ErrTooManyPending and ErrClosed. A handler chooses the caller's error with Errorf.
+// A handler chooses the caller's error with Errorf and WithDetails. What a requester finds by itself:
+//
+//	INVALID_ARGUMENT     NotSent        the request cannot be encoded, or an option is wrong
+//	                     Rejected       the responder cannot decode it
+//	RESOURCE_EXHAUSTED   NotSent        ErrPayloadTooLarge, ErrTooManyPending, or SQS throttles
+//	                     Executed       the reply is over SQS's limit
+//	UNAVAILABLE          NotSent        SQS cannot be reached, or there is no reply queue (ErrReplyQueueLost)
+//	                     Rejected       shed: the responders have more than they can do
+//	                     MaybeExecuted  an answer of SQS was lost, or the reply queue (ErrReplyQueueLost)
+//	UNIMPLEMENTED        Rejected       no responder has the method, or it answers with a stream
+//	NOT_FOUND            NotSent        the request queue does not exist
+//	PERMISSION_DENIED    NotSent        AWS refused the credentials or the action
+//	FAILED_PRECONDITION  NotSent        SQS refused the message for another reason
+//	DEADLINE_EXCEEDED    NotSent, MaybeExecuted  no reply in time (context.DeadlineExceeded)
+//	CANCELLED            NotSent, MaybeExecuted  the context ended (its cause), or ErrClosed
+//	ALREADY_EXISTS       NotSent        a call with this WithCallID is pending
+//	DATA_LOSS            Executed       a stream lost replies (Incomplete)
+//	INTERNAL             Executed       the reply cannot be decoded, or the handler panicked
+//	UNKNOWN              Executed       the handler returned an error without a code
+//
+// docs/protocol.md says what to do about each. errors.Is finds the sentinels and the cause of a
+// cancelled context; errors.As finds Incomplete.
+//
+// # Retries
+//
+// A requester repeats calls by itself where that is safe (RetryPolicy): NotSent and Rejected always, and
+// whatever is Unavailable for methods marked Idempotent; up to three attempts, within the deadline, with
+// backoff, a responder's RetryAfter obeyed, and not at all while most of a channel's calls fail. A call
+// that may have been executed is never repeated otherwise: the program has to say that it may be.
 //
 // # Duplicates
 //
 // SQS delivers at least once. A responder recognises copies of a request for as long as it matters and
-// answers them without running the handler again, but only within its own process: a handler that must
-// not run twice needs a store of its own, keyed by something in the request.
+// answers them without running the handler again, but only within its own process. A handler that must
+// not run twice needs WithReplyStore, a store that its responders share, or one of its own keyed by
+// something in the request.
+//
+// # Interceptors and hooks
+//
+// Interceptors (WithCallInterceptors, WithHandlerInterceptors) wrap calls and handlers: they see and may
+// change requests, replies, metadata and errors. The first given is the outermost. On the requester all
+// attempts happen inside; on the responder they run once per execution, after decoding, and not for
+// duplicates. Hooks only watch. Package rpcotel has spans and metrics.
+//
+// # Load
+//
+// A requester holds at most MaxPending calls; one more waits, within its deadline, or fails at once
+// (WithMaxPending). A responder receives no more than it has free handlers (WithConcurrency), so that
+// what waits is in the queue, where other responders find it. A method can have a limit of its own
+// (WithMethodConcurrency), and requests that waited too long can be refused (WithMaxQueueAge): both tell
+// requesters when to try again. The dead-letter queue of the channel takes what fails without a reply.
 //
 // # Cost
 //
@@ -58,7 +113,7 @@
 // context: it stops receiving, finishes handlers, sends their replies and deletes their requests. In one
 // that only calls, call Requester.Shutdown, which waits for pending calls. In one whose handlers call:
 // end Serve's context, wait for Serve to return, then call Requester.Shutdown; the other way round, the
-// handlers' calls would fail.
+// handlers' calls would fail. Give Shutdown a context that ends before Kubernetes kills the pod.
 //
 // An idle responder's long poll is let run out, for 20 s at most (WithReceiveWait), because SQS may have
 // given it a request that would otherwise stay hidden.
@@ -66,6 +121,9 @@
 // # Deadlock
 //
 // A handler may call other channels, its own too: replies are received apart from requests. But a
-// responder whose handlers all wait for calls to itself has no handler free to answer them; such calls
-// end at their deadlines. Give them a channel of their own or more concurrency than they can use.
+// responder whose handlers all wait for calls to itself has no handler free to answer them: with a
+// concurrency of 64, 64 such requests at once wait for each other until their deadlines, and so do two
+// services that call each other in a circle. Make such calls on a channel of their own with a responder
+// of its own, or give the outer method a limit (WithMethodConcurrency) below half of the responder's
+// concurrency, since as many may wait as may run: then there is always a place for the inner one.
 package rpcclient

@@ -116,3 +116,27 @@ func TestDefaultHandler(t *testing.T) {
 		}
 	})
 }
+
+// The advice of the package's documentation against handlers that wait for each other.
+func TestHandlersThatCallTheirOwnChannel(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPair(t, rpcclient.WithRetries(rpcclient.RetryPolicy{MaxAttempts: 10, Tokens: 100}))
+		outer := rpcclient.NewMethod[int, int]("outer")
+		p.respond(t, func(r *rpcclient.Responder) {
+			sum.Handle(r, addUp)
+			outer.Handle(r, func(ctx context.Context, n int) (int, error) {
+				got, err := sum.Call(ctx, p.channel, sumRequest{Numbers: []int{n, 1}})
+				return got.Sum, err
+			}, rpcclient.WithMethodConcurrency(3))
+		}, rpcclient.WithConcurrency(8))
+		var wg sync.WaitGroup
+		for i := range 8 {
+			wg.Go(func() {
+				if got, err := outer.Call(t.Context(), p.channel, i); err != nil || got != i+1 {
+					t.Errorf("call %d: %d, %v", i, got, err)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}

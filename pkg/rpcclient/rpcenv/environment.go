@@ -112,6 +112,7 @@ func configs(channels injected.Channels, wanted func(injected.Role) bool) []rpcc
 			out = append(out, rpcclient.ChannelConfig{
 				Name: name, URL: c.URL, FIFO: c.FIFO, DeadLetter: c.DeadLetter,
 				Timeout:           seconds(c.TimeoutSeconds),
+				MaxAttempts:       int(c.MaxAttempts),
 				VisibilityTimeout: seconds(c.VisibilityTimeoutSeconds),
 			})
 		}
