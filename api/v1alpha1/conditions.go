@@ -35,7 +35,8 @@ const (
 	// they are not swept until a human allows it.
 	ConditionSweepHeld = "SweepHeld"
 	// ConditionHeartbeatsUnguarded surfaces, as True, on ReplyHosts while the admission policy is missing which stops one
-	// pod from renewing another's Lease. Nothing is closed for idleness meanwhile.
+	// pod from renewing another's Lease, or the namespace that heartbeats are sent to. Nothing is closed for idleness
+	// meanwhile.
 	ConditionHeartbeatsUnguarded = "HeartbeatsUnguarded"
 )
 
@@ -116,6 +117,8 @@ const (
 	ReasonPolicyMissing = "PolicyMissing"
 	// ReasonTooManyOrphans surfaces on SweepHeld.
 	ReasonTooManyOrphans = "TooManyOrphans"
+	// ReasonNamespaceMissing surfaces on HeartbeatsUnguarded, when the namespace that heartbeats are sent to is not there.
+	ReasonNamespaceMissing = "NamespaceMissing"
 	// ReasonDeletedOutOfBand surfaces on Drifted: the queue was deleted by someone else, and is created again.
 	ReasonDeletedOutOfBand = "DeletedOutOfBand"
 	// ReasonAttributesDiffer surfaces on Drifted: attributes or tags were changed by someone else.

@@ -255,7 +255,7 @@ func (t *trial) killing(ctx context.Context) error {
 	turns := t.kills + t.handovers
 	for turn := range turns {
 		select {
-		case <-time.After(rand.N(5 * time.Second)):
+		case <-time.After(rand.N(2 * idleRetention)): // at times long enough for a silence or a safe time to be over
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -313,7 +313,7 @@ func (t *trial) drained(ctx context.Context) (leaked int, err error) {
 		err = errors.Join(t.kube.List(ctx, &all), t.kube.List(ctx, &beats, client.InNamespace(v1alpha1.HeartbeatNamespace), client.HasLabels{v1alpha1.LabelPodUID}))
 		return queues, len(all.Items), len(beats.Items), err
 	}
-	err = poll(ctx, 3*time.Minute, func() (bool, error) {
+	err = poll(ctx, 10*time.Minute, func() (bool, error) {
 		queues, records, leases, err := left()
 		return err == nil && queues+records+leases == 0, nil
 	})

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"encoding/json"
+	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -116,8 +117,17 @@ func (s *podScope) createLease(ctx context.Context, annotations map[string]strin
 			},
 		},
 	}
-	return s.Create(ctx, lease)
+	err := s.Create(ctx, lease)
+	if heartbeat.NamespaceMissing(err) {
+		// A pod that cannot heartbeat is none that may not start: nothing is concluded from a Lease that is not there.
+		s.look(homelessRetry)
+		return nil
+	}
+	return err
 }
+
+// homelessRetry is when to try again to write a Lease whose namespace is missing.
+const homelessRetry = 30 * time.Second
 
 // tidyLeases deletes the Leases of pods of that name that are gone or have ended, where no record needs them any more.
 // living is the UID of the pod that has the name now; empty: none.

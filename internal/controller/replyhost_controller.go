@@ -113,9 +113,13 @@ func (r *ReplyHostReconciler) judge(ctx context.Context, host *v1alpha1.ReplyHos
 	} else {
 		conditions.Remove(host, v1alpha1.ConditionHeartbeatOutage)
 	}
-	if r.Signals.Guarded() {
+	switch {
+	case r.Signals.Heartbeats.Homeless():
+		conditions.Set(host, v1alpha1.ConditionHeartbeatsUnguarded, metav1.ConditionTrue, v1alpha1.ReasonNamespaceMissing,
+			"The namespace "+v1alpha1.HeartbeatNamespace+" is missing: apply config/heartbeats again. Pods start, but nothing is heard of them, and no queue is closed for idleness until then")
+	case r.Signals.Guarded():
 		conditions.Remove(host, v1alpha1.ConditionHeartbeatsUnguarded)
-	} else {
+	default:
 		conditions.Set(host, v1alpha1.ConditionHeartbeatsUnguarded, metav1.ConditionTrue, v1alpha1.ReasonPolicyMissing,
 			"The ValidatingAdmissionPolicy replyqueue-heartbeats, or its binding, is missing: apply config/policy again. No queue is closed for idleness until then")
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/go-logr/logr"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -163,7 +164,7 @@ func newStage(t *testing.T) *stage {
 		Pods: &lifecycle.Sightings{}, Heartbeats: heartbeat.NewLedger(), Clock: s.clock,
 		Guarded: func() bool { return s.guarded },
 	}
-	providers := onlyProvider{&queue.Provider{Name: "default", Region: "us-east-1", Prefix: "rq", Cluster: "c", ClusterUID: "uid", API: crashing{s.sqs.Client(), s}}}
+	providers := onlyProvider{&queue.Provider{Name: "default", Region: "us-east-1", Prefix: "rq", Cluster: "c", ClusterUID: "uid", API: crashing{s.sqs.Client(noRetries), s}}}
 	s.pods = &PodReconciler{Client: s, Reader: s, Recorder: s.recorder, Providers: providers, Signals: s.signals}
 	s.hosts = &ReplyHostReconciler{Client: s, Recorder: s.recorder, Providers: providers, Signals: s.signals}
 	s.records = &ReplyQueueReconciler{Client: s, Reader: s, Recorder: s.recorder, Providers: providers, Signals: s.signals, ClusterUID: "uid"}
@@ -173,6 +174,9 @@ func newStage(t *testing.T) *stage {
 	t.Cleanup(s.clean)
 	return s
 }
+
+// noRetries makes a client as the operator's own: what failed is tried again by the workqueue alone.
+func noRetries(o *sqs.Options) { o.Retryer = aws.NopRetryer{} }
 
 // newReadyStage is a stage with the channel login and the ReplyHost web, which caller's pods name.
 func newReadyStage(t *testing.T) *stage {

@@ -83,6 +83,7 @@ type Ledger struct {
 	entries               map[types.UID]*entry
 	outage                bool
 	listed                bool
+	homeless              bool
 }
 
 type entry struct {
@@ -244,6 +245,27 @@ func (l *Ledger) Outage() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.outage
+}
+
+// Homeless says that the namespace of the heartbeats is missing, or going.
+func (l *Ledger) Homeless() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.homeless
+}
+
+// setHomeless notes whether the namespace is missing. When it is back, the Leases that are missing have to be written.
+func (l *Ledger) setHomeless(homeless bool) []Notice {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var notices []Notice
+	for uid, e := range l.entries {
+		if l.homeless && !homeless && e.expected != nil && !e.lease {
+			notices = append(notices, Notice{UID: uid, Pod: e.pod})
+		}
+	}
+	l.homeless = homeless
+	return notices
 }
 
 // Listed says that a complete list of Leases was taken in since the start: that a Lease is not known means that there

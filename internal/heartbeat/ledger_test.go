@@ -286,6 +286,23 @@ func TestWaking(t *testing.T) {
 	}
 }
 
+// While their namespace is missing, Leases cannot be written; when it is back, those that are missing are asked for.
+func TestLeasesAreWantedWhenTheirNamespaceIsBack(t *testing.T) {
+	w := newWorld(t)
+	w.expectPod("a", 10*time.Second, time.Minute)
+	w.expectPod("b", 10*time.Second, time.Minute)
+	w.beat("b")
+	if n := w.setHomeless(true); len(n) != 0 || !w.Homeless() {
+		t.Errorf("homeless %v, notices %v", w.Homeless(), n)
+	}
+	if n := w.setHomeless(false); len(n) != 1 || n[0].UID != "a" || w.Homeless() {
+		t.Errorf("homeless %v, notices %v; want one, for the pod without a Lease", w.Homeless(), n)
+	}
+	if n := w.setHomeless(false); len(n) != 0 {
+		t.Errorf("noticed twice: %v", n)
+	}
+}
+
 func TestForgetting(t *testing.T) {
 	w := newWorld(t)
 	w.expectPod("a", 10*time.Second, time.Minute)

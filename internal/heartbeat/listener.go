@@ -6,6 +6,7 @@ import (
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -47,8 +48,8 @@ type Listener struct {
 	Notify func(ctx context.Context, n Notice)
 	// Guarded says whether the policy that guards heartbeats is in place.
 	Guarded func() bool
-	// StateChanged is told when an outage of heartbeats begins or ends, and when their policy goes or comes; and once after
-	// the start, since whoever asked before may have asked too early.
+	// StateChanged is told when an outage of heartbeats begins or ends, and when their policy or namespace goes or comes;
+	// and once after the start, since whoever asked before may have asked too early.
 	StateChanged func(ctx context.Context)
 }
 
@@ -76,12 +77,15 @@ func (l *Listener) Start(ctx context.Context) error {
 	log := ctrl.LoggerFrom(ctx).WithName("heartbeats")
 	tick := l.Clock.NewTicker(time.Second)
 	defer tick.Stop()
-	outage, guarded, told := false, true, false
+	was := state{guarded: true}
+	told := false
 	var next time.Time
 	for {
 		if now := l.Clock.Now(); !now.Before(next) {
 			next = now.Add(BeaconInterval)
-			if err := l.beacon(ctx); err != nil && ctx.Err() == nil {
+			err := l.beacon(ctx)
+			l.tell(ctx, l.Ledger.setHomeless(NamespaceMissing(err)))
+			if err != nil && ctx.Err() == nil {
 				log.Error(err, "Could not renew the beacon; no queue is closed for idleness meanwhile")
 			}
 		}
@@ -91,16 +95,24 @@ func (l *Listener) Start(ctx context.Context) error {
 		case <-tick.C():
 		}
 		l.tell(ctx, l.Ledger.Tick(l.Clock.Now()))
-		o, g := l.Ledger.Outage(), l.Guarded()
-		if o == outage && g == guarded && told {
+		is := state{outage: l.Ledger.Outage(), guarded: l.Guarded(), homeless: l.Ledger.Homeless()}
+		if is == was && told {
 			continue
 		}
-		if o != outage || g != guarded {
-			log.Info("What idleness is judged by changed", "outageOfHeartbeats", o, "policyInPlace", g)
+		if is != was {
+			log.Info("What idleness is judged by changed", "outageOfHeartbeats", is.outage, "policyInPlace", is.guarded, "namespaceMissing", is.homeless)
 		}
-		outage, guarded, told = o, g, true
+		was, told = is, true
 		l.StateChanged(ctx)
 	}
+}
+
+// state is what idleness is judged by, as a whole.
+type state struct{ outage, guarded, homeless bool }
+
+// NamespaceMissing says whether a Lease could not be written because its namespace is not there, or is going.
+func NamespaceMissing(err error) bool {
+	return apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
 }
 
 // beacon renews the operator's own Lease. It gives up after one interval, so that the next is not late.

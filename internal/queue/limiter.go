@@ -81,9 +81,14 @@ type turn struct {
 	key    string
 }
 
-// missed is how much later than told a request may come back and still find its place. What never comes back (its object
-// was deleted) must not hold the others up.
-const missed = 15 * time.Second
+const (
+	// longestAbsence is after how long a request in the line is told to ask again at the latest: the rate may have grown.
+	longestAbsence = 30 * time.Second
+	// late is how much later than told a request may come back before others go first, and missed how much later it still
+	// finds its place. What never comes back (its object was deleted) must not hold the others up.
+	late   = time.Second
+	missed = 15 * time.Second
+)
 
 func newLimiter(provider string, limits Limits, clk clock.Clock) *limiter {
 	l := &limiter{provider: provider, clock: clk}
@@ -132,9 +137,9 @@ func (l *lane) take(key string, now time.Time) (mine turn, reserved *rate.Reserv
 	} else {
 		mine = turn{l.line[at].number, key}
 	}
-	// Those before it in the line have their turns first.
-	after = l.in(at, now)
-	if after == 0 || (at == 0 && after <= longestWait) {
+	// Those before it in the line have their turns first, but for those that are late.
+	ahead := slices.ContainsFunc(l.line[:at], func(p place) bool { return now.Sub(p.back) <= late })
+	if !ahead && l.in(0, now) <= longestWait {
 		if at < len(l.line) {
 			l.line = slices.Delete(l.line, at, at+1)
 		}
@@ -143,6 +148,11 @@ func (l *lane) take(key string, now time.Time) (mine turn, reserved *rate.Reserv
 	if at == len(l.line) {
 		l.line = append(l.line, place{number: mine.number, key: key})
 	}
+	after = min(l.in(at, now), longestAbsence)
+	if at > 0 {
+		after = max(after, l.line[at-1].back.Sub(now)+time.Millisecond)
+	}
+	after = max(after, time.Millisecond)
 	l.line[at].back = now.Add(after)
 	return mine, nil, after
 }
