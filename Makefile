@@ -149,6 +149,13 @@ bench-sqstest: ## Measure pkg/sqstest: beside a constant server, by depth, and t
 	$(GO) test ./pkg/sqstest -run - -bench Depth -benchtime 20000x
 	$(GO) test ./cmd/sqstest -run - -bench Process -benchtime 1x
 
+DURATION ?= 60s
+SEED     ?= $(shell date +%s)
+
+.PHONY: soak
+soak: ## Run pkg/rpcclient through faults and kills for DURATION=60s with SEED=, and mutants of it that must be caught.
+	$(GO) run ./test/soak -duration $(DURATION) -seed $(SEED)
+
 .PHONY: bench-rpc
 bench-rpc: ## Measure pkg/rpcclient beside a hand-written pipeline and a naive loop (BENCH=-quick: minutes; all: an hour and more).
 	$(GO) run ./hack/benchrpc $(BENCH)

@@ -1,0 +1,367 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/replyqueue/replyqueue/pkg/rpcclient"
+)
+
+// ledger is what the server, the handlers and the callers said, each of its own knowledge.
+type ledger struct {
+	mu      sync.Mutex
+	calls   map[string]*record
+	strikes map[fault]int
+	given   map[string][]string // keys that a responder was given, by its access key
+	slack   time.Duration       // what a call may end, and an execution begin, after the deadline, beyond the usual
+}
+
+// record is one call.
+type record struct {
+	key   string
+	owner string // requester process
+	what  string // method
+	start time.Time
+	limit time.Duration
+
+	ends    int
+	outcome string // "OK", or the error's
+	code    string
+	answer  string // key in the answer
+	took    time.Duration
+	lost    bool // its process was killed before it ended
+
+	queue    string // reply queue it was sent for
+	callID   string
+	taken    bool // the request queue took the request
+	replied  bool // the reply queue took a reply
+	executed []execution
+
+	struckBefore bool // a fault without effect hit its request's send
+	struck       bool // any other fault touched it
+}
+
+type execution struct {
+	responder string
+	at        time.Time
+}
+
+func newLedger() *ledger {
+	return &ledger{calls: map[string]*record{}, strikes: map[fault]int{}, given: map[string][]string{}}
+}
+
+// of is the record of a key. It is called with the lock held.
+func (l *ledger) of(key string) *record {
+	r := l.calls[key]
+	if r == nil {
+		r = &record{key: key}
+		l.calls[key] = r
+	}
+	return r
+}
+
+func (l *ledger) struck(f fault, n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.strikes[f] += n
+}
+
+func (l *ledger) touch(keys []string, _ fault, beforeEffect bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, k := range keys {
+		if beforeEffect {
+			l.of(k).struckBefore = true
+		} else {
+			l.of(k).struck = true
+		}
+	}
+}
+
+func (l *ledger) began(key, owner, what string, start time.Time, limit time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.of(key)
+	r.owner, r.what, r.start, r.limit = owner, what, start, limit
+}
+
+func (l *ledger) over(key, outcome, code, answer string, took time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.of(key)
+	r.ends++
+	r.outcome, r.code, r.answer, r.took = outcome, code, answer, took
+}
+
+func (l *ledger) execute(key, responder string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.of(key)
+	r.executed = append(r.executed, execution{responder, time.Now()})
+}
+
+// took notes messages that a queue took.
+func (l *ledger) took(keys []string, queue, returnAddress string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, k := range keys {
+		r := l.of(k)
+		if queue != requestQueue {
+			r.replied = true
+			continue
+		}
+		r.taken = true
+		url, id, _ := strings.Cut(returnAddress, "#")
+		r.queue, r.callID = url, id
+	}
+}
+
+func (l *ledger) handedOut(keys []string, responder string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.given[responder] = append(l.given[responder], keys...)
+}
+
+// responderKilled touches what a responder had and had not answered.
+func (l *ledger) responderKilled(responder string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, k := range l.given[responder] {
+		if r := l.of(k); !r.replied && r.ends == 0 {
+			r.struck = true
+			l.strikes[killed]++
+		}
+	}
+	delete(l.given, responder)
+}
+
+// requesterKilled gives up the calls of a process.
+func (l *ledger) requesterKilled(owner string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.calls {
+		if r.owner == owner && r.ends == 0 {
+			r.lost = true
+			l.strikes[killed]++
+		}
+	}
+}
+
+// queueLost touches the calls of a process that were pending while it had no working reply queue.
+func (l *ledger) queueLost(owner string, from time.Time, deleted bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.calls {
+		if r.owner == owner && (r.ends == 0 || r.start.Add(r.took).After(from)) {
+			r.struck = true
+			if deleted {
+				l.strikes[queueGone]++
+			}
+		}
+	}
+}
+
+// pick returns a call for a forger: pending, over, of another process than owner, or of another queue.
+func (l *ledger) pick(ok func(*record) bool) (r record, found bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.calls { // in no order
+		if c.callID != "" && ok(c) {
+			return *c, true
+		}
+	}
+	return record{}, false
+}
+
+// report is what the ledger shows at the end.
+type report struct {
+	calls, outcomes                     int
+	misrouted, overdue                  []string
+	executedAnyway, takenAnyway         []string // NotSent or Rejected, and yet
+	unexplained                         []string // an answer without an execution
+	twice, afterDeadline                []string
+	untouched, untouchedWell            int
+	beforeEffect, beforeEffectWell      int
+	faults                              int
+	strikes                             map[fault]int
+	outcomesBy                          map[string]int
+	exampleOfUntouched, exampleOfBefore []string
+}
+
+// deadlineSlack is what a call may end after its deadline, and clockSlack what an execution may begin after
+// it: the request was looked at before, and a busy machine takes its time to run the handler.
+const (
+	deadlineSlack = time.Second
+	clockSlack    = 1500 * time.Millisecond
+)
+
+func (l *ledger) report() report {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	rep := report{strikes: l.strikes, outcomesBy: map[string]int{}}
+	for _, n := range l.strikes {
+		rep.faults += n
+	}
+	for _, r := range l.calls {
+		if r.owner == "" {
+			continue // its process was killed before it could say that it began
+		}
+		rep.calls++
+		rep.executions(r, l.slack)
+		if r.lost && r.ends == 0 {
+			continue
+		}
+		rep.outcomes += r.ends
+		if r.ends != 1 || r.took > r.limit+deadlineSlack+l.slack {
+			rep.overdue = append(rep.overdue, fmt.Sprintf("%s ended %d times, after %s of %s", r.key, r.ends, r.took, r.limit))
+			continue
+		}
+		rep.outcomesBy[r.outcome+" "+r.code]++
+		rep.outcome(r)
+	}
+	return rep
+}
+
+func (rep *report) executions(r *record, slack time.Duration) {
+	byProcess := map[string]int{}
+	for _, e := range r.executed {
+		if byProcess[e.responder]++; byProcess[e.responder] == 2 {
+			rep.twice = append(rep.twice, r.key+" by "+e.responder)
+		}
+		if late := e.at.Sub(r.start.Add(r.limit)); late > clockSlack+slack {
+			rep.afterDeadline = append(rep.afterDeadline, fmt.Sprintf("%s, %s after its deadline", r.key, late))
+		}
+	}
+}
+
+func (rep *report) outcome(r *record) {
+	well := r.well()
+	switch r.outcome {
+	case "OK":
+		if r.answer != r.key {
+			rep.misrouted = append(rep.misrouted, r.key+" got "+r.answer)
+		} else if len(r.executed) == 0 {
+			rep.unexplained = append(rep.unexplained, r.key)
+		}
+	case notSent, rejected:
+		if len(r.executed) > 0 {
+			rep.executedAnyway = append(rep.executedAnyway, fmt.Sprintf("%s is %s %s", r.key, r.outcome, r.code))
+		}
+		if r.outcome == notSent && r.taken {
+			rep.takenAnyway = append(rep.takenAnyway, fmt.Sprintf("%s is NotSent %s", r.key, r.code))
+		}
+	case executed:
+		if len(r.executed) == 0 {
+			rep.unexplained = append(rep.unexplained, r.key)
+		}
+	}
+	switch {
+	case !r.struck && !r.struckBefore:
+		rep.untouched++
+		if well {
+			rep.untouchedWell++
+		} else if len(rep.exampleOfUntouched) < 5 {
+			rep.exampleOfUntouched = append(rep.exampleOfUntouched, r.String())
+		}
+	case r.struckBefore && !r.struck:
+		rep.beforeEffect++
+		if well || r.outcome == notSent {
+			rep.beforeEffectWell++
+		} else if len(rep.exampleOfBefore) < 5 {
+			rep.exampleOfBefore = append(rep.exampleOfBefore, r.String())
+		}
+	}
+}
+
+// well reports whether the call ended as it should without faults.
+func (r *record) well() bool {
+	switch r.what {
+	case "sum":
+		return r.outcome == "OK" && r.answer == r.key
+	case "fail":
+		return r.outcome == executed && r.code == "FAILED_PRECONDITION"
+	case "cancel":
+		return r.code == string(rpcclient.Canceled) || r.outcome == "OK" && r.answer == r.key
+	default: // no such method
+		return r.outcome == rejected && r.code == "UNIMPLEMENTED"
+	}
+}
+
+func (r *record) String() string {
+	return fmt.Sprintf("%s %s: %s %s after %s of %s; taken %t, replied %t, executed %d times",
+		r.what, r.key, r.outcome, r.code, r.took, r.limit, r.taken, r.replied, len(r.executed))
+}
+
+// bar is what a run must reach.
+type bar struct {
+	calls, each int // calls, and strikes of each fault
+	// shares of the calls that no fault touched, and of those struck before the effect only, that must end well
+	untouched, before float64
+}
+
+// wanted is what the project promises.
+var wanted = bar{calls: 20_000, each: 50, untouched: 0.99, before: 0.95}
+
+// violations lists what the report breaks of the promises.
+func (rep *report) violations(b bar) (all []violation) {
+	add := func(kind string, what []string) {
+		if len(what) > 0 {
+			slices.Sort(what)
+			all = append(all, violation{kind, fmt.Sprintf("%d, such as %s", len(what), strings.Join(what[:min(3, len(what))], "; "))})
+		}
+	}
+	add("reply to the wrong call", rep.misrouted)
+	add("not one outcome by the deadline", rep.overdue)
+	add("NotSent or Rejected, and executed", rep.executedAnyway)
+	add("NotSent, and in the queue", rep.takenAnyway)
+	add("answered, and not executed", rep.unexplained)
+	add(executedTwice, rep.twice)
+	add(executedLate, rep.afterDeadline)
+	if share := ratio(rep.untouchedWell, rep.untouched); share < b.untouched {
+		all = append(all, violation{untouchedFailed, fmt.Sprintf("%.2f %% of %d succeeded; %s", share*100, rep.untouched, strings.Join(rep.exampleOfUntouched, "; "))})
+	}
+	if share := ratio(rep.beforeEffectWell, rep.beforeEffect); share < b.before {
+		all = append(all, violation{"struck before the effect, and neither NotSent nor successful",
+			fmt.Sprintf("%.2f %% of %d; %s", share*100, rep.beforeEffect, strings.Join(rep.exampleOfBefore, "; "))})
+	}
+	if rep.calls < b.calls {
+		all = append(all, violation{"too few calls", fmt.Sprintf("%d of %d", rep.calls, b.calls)})
+	}
+	for _, f := range allFaults {
+		if n := rep.strikes[f]; n < b.each {
+			all = append(all, violation{"too few faults", fmt.Sprintf("%s: %d of %d", f, n, b.each)})
+		}
+	}
+	return all
+}
+
+var allFaults = []fault{
+	throttled, errorBefore, errorAfter, dropBefore, dropAfter, blackHole, lateReply, partial, duplicate, reordered,
+	nearID, otherRun, completedID, olderQueue, queueGone, killed,
+}
+
+// Outcomes, as rpcclient prints them.
+var (
+	notSent  = rpcclient.NotSent.String()
+	rejected = rpcclient.Rejected.String()
+	executed = rpcclient.Executed.String()
+)
+
+// Kinds of violation that a mutant must show.
+const (
+	executedTwice   = "executed twice by one process"
+	executedLate    = "executed after the deadline"
+	untouchedFailed = "calls that no fault touched failed"
+)
+
+type violation struct{ kind, what string }
+
+func ratio(part, whole int) float64 {
+	if whole == 0 {
+		return 1
+	}
+	return float64(part) / float64(whole)
+}

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"github.com/replyqueue/replyqueue/pkg/rpcclient"
+)
+
+// The processes: requesters and responders, which run this program with a role and can be killed.
+
+type work struct {
+	Key     string
+	Numbers []int
+}
+
+type result struct {
+	Key string
+	Sum int
+}
+
+var (
+	sum     = rpcclient.NewMethod[work, result]("sum")
+	fails   = rpcclient.NewMethod[work, result]("fail")
+	nowhere = rpcclient.NewMethod[work, result]("nowhere")
+)
+
+// roleVariable says in the environment of a child what it is: role, its name, the server, the reply queue.
+const roleVariable = "REPLYQUEUE_SOAK_ROLE"
+
+func sqsClient(endpoint, key string) *sqs.Client {
+	return sqs.New(sqs.Options{
+		Region: "us-east-1", BaseEndpoint: &endpoint,
+		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+			return aws.Credentials{AccessKeyID: key, SecretAccessKey: "soak"}, nil
+		}),
+	})
+}
+
+func queueURL(endpoint, name string) string { return endpoint + "/000000000000/" + name }
+
+// side runs a child until its input ends.
+func side(in io.Reader, out io.Writer) error {
+	part := strings.Split(os.Getenv(roleVariable), " ")
+	if len(part) != 4 {
+		return errors.New("no role")
+	}
+	role, name, endpoint, replyQueue := part[0], part[1], part[2], part[3]
+	channel := rpcclient.WithChannels(rpcclient.ChannelConfig{Name: "work", URL: queueURL(endpoint, requestQueue)})
+	if role == "responder" {
+		return respond(in, name, endpoint, channel)
+	}
+	return request(in, out, name, endpoint, replyQueue, channel)
+}
+
+func respond(in io.Reader, name, endpoint string, channel rpcclient.Option) error {
+	r, err := rpcclient.NewResponder(sqsClient(endpoint, name), channel, rpcclient.WithReceiveWait(2*time.Second))
+	if err != nil {
+		return err
+	}
+	// The handler tells the ledger that it runs, before anything else.
+	execute := func(ctx context.Context, w work) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint+executedPath+"?"+url.Values{"key": {w.Key}, "by": {name}}.Encode(), nil)
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		return resp.Body.Close()
+	}
+	sum.Handle(r, func(ctx context.Context, w work) (result, error) {
+		if err := execute(ctx, w); err != nil {
+			return result{}, err
+		}
+		out := result{Key: w.Key}
+		for _, n := range w.Numbers {
+			out.Sum += n
+		}
+		return out, nil
+	})
+	fails.Handle(r, func(ctx context.Context, w work) (result, error) {
+		if err := execute(ctx, w); err != nil {
+			return result{}, err
+		}
+		return result{}, rpcclient.Errorf(rpcclient.FailedPrecondition, "%s", w.Key)
+	})
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	go func() {
+		_, _ = io.Copy(io.Discard, in) // ends when the parent has closed it
+		stop()
+	}()
+	return r.Serve(ctx)
+}
+
+// movable is a reply queue source that the parent commands.
+type movable struct {
+	say func(format string, args ...any)
+
+	mu      sync.Mutex
+	url     string
+	changed chan struct{}
+}
+
+func (m *movable) Current() (string, <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.url, m.changed
+}
+
+func (m *movable) Lost(url string) { m.say("lost %s", url) }
+
+func (m *movable) move(url string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.url = url
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+const (
+	callers      = 40 // goroutines that call, in each requester
+	longest      = 6500 * time.Millisecond
+	shortest     = 4 * time.Second
+	cancelWithin = 60 * time.Millisecond
+	pause        = 60 * time.Millisecond // between two calls of a caller, on average
+)
+
+func request(in io.Reader, out io.Writer, name, endpoint, replyQueue string, channel rpcclient.Option) error {
+	var mu sync.Mutex
+	say := func(format string, args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintf(out, format+"\n", args...) // one write
+	}
+	source := &movable{say: say, url: replyQueue, changed: make(chan struct{})}
+	opts := []rpcclient.Option{channel, rpcclient.WithReceiveWait(2 * time.Second)}
+	if packs(name) {
+		opts = append(opts, rpcclient.WithPackedReplies())
+	}
+	r, err := rpcclient.NewRequester(sqsClient(endpoint, name), source, opts...)
+	if err != nil {
+		return err
+	}
+	ch, err := r.Channel("work")
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	var wg sync.WaitGroup
+	for i := range callers {
+		wg.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				one(ch, say, fmt.Sprintf("%s-%d-%d", name, i, n))
+				t := time.NewTimer(rand.N(2 * pause))
+				select {
+				case <-t.C:
+				case <-ctx.Done():
+				}
+				t.Stop()
+			}
+		})
+	}
+	for lines := bufio.NewScanner(in); lines.Scan(); {
+		if url, ok := strings.CutPrefix(lines.Text(), "move "); ok {
+			source.move(url)
+			say("moved %s", url)
+		}
+	}
+	stop()
+	wg.Wait()
+	drain, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return r.Shutdown(drain)
+}
+
+// packs says which requesters take packed replies: every other one.
+func packs(name string) bool { return strings.HasPrefix(name, "Q1") || strings.HasPrefix(name, "Q3") }
+
+// one makes a call and tells the ledger its beginning and its end.
+func one(ch *rpcclient.Channel, say func(string, ...any), key string) {
+	limit := shortest + rand.N(longest-shortest)
+	w := work{Key: key, Numbers: []int{rand.IntN(100), rand.IntN(100), rand.IntN(100)}}
+	what, method := "sum", sum
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	switch rand.IntN(25) {
+	case 0:
+		what, method = "fail", fails
+	case 1:
+		what, method = "nowhere", nowhere
+	case 2, 3, 4: // the caller changes its mind
+		what = "cancel"
+		defer time.AfterFunc(rand.N(cancelWithin), cancel).Stop()
+	}
+	started := time.Now()
+	say("began %s %s %d %d", key, what, started.UnixNano(), limit)
+	got, err := method.Call(ctx, ch, w, rpcclient.CallTimeout(limit))
+	took := time.Since(started)
+	outcome, code, answer := "OK", "OK", got.Key
+	if err != nil {
+		var e *rpcclient.Error
+		if !errors.As(err, &e) {
+			outcome, code = "untyped", "-"
+		} else {
+			outcome, code = e.Outcome.String(), string(e.Code)
+		}
+		answer = "-"
+	} else if want := w.Numbers[0] + w.Numbers[1] + w.Numbers[2]; got.Sum != want {
+		answer = "wrong-sum-" + strconv.Itoa(got.Sum)
+	}
+	say("ended %s %s %s %s %d", key, outcome, code, answer, took)
+}

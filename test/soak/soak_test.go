@@ -1,0 +1,124 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(roleVariable) != "" {
+		main() // a requester or responder of the test
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// The short form of `make soak`: a few seconds, without mutants, nothing may be broken.
+func TestShortSoak(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs for ten seconds")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const seed = 1
+	// Other tests run beside it, so that what takes time may take more of it; what is wrong is wrong.
+	w := &world{child: self, duration: 4 * time.Second, log: t.Output(), slack: 20 * time.Second}
+	rep, err := w.run(t.Context(), seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range rep.violations(bar{calls: 100, untouched: 0.8}) {
+		t.Errorf("%s: %s", v.kind, v.what)
+	}
+	var out strings.Builder
+	rep.print(&out)
+	t.Log(out.String())
+}
+
+func TestMutantsApply(t *testing.T) {
+	t.Chdir("../..")
+	for i := range mutants {
+		if _, err := mutants[i].apply(); err != nil {
+			t.Errorf("%s: %v", mutants[i].name, err)
+		}
+	}
+}
+
+// What the ledger was told in one sentence, and the violation it must find.
+func TestLedgerFindsViolations(t *testing.T) {
+	began := time.Now()
+	for name, tc := range map[string]struct {
+		tell func(l *ledger)
+		want string
+	}{
+		"well":            {func(l *ledger) { l.execute("k", "S1-1"); l.over("k", "OK", "OK", "k", time.Second) }, ""},
+		"another's reply": {func(l *ledger) { l.execute("k", "S1-1"); l.over("k", "OK", "OK", "other", time.Second) }, "reply to the wrong call"},
+		"forged":          {func(l *ledger) { l.over("k", "OK", "OK", "forged", time.Second) }, "reply to the wrong call"},
+		"no end":          {func(*ledger) {}, "not one outcome by the deadline"},
+		"two ends": {func(l *ledger) {
+			l.execute("k", "S1-1")
+			l.over("k", "OK", "OK", "k", time.Second)
+			l.over("k", "OK", "OK", "k", time.Second)
+		}, "not one outcome by the deadline"},
+		"too late":     {func(l *ledger) { l.execute("k", "S1-1"); l.over("k", "OK", "OK", "k", 6100*time.Millisecond) }, "not one outcome by the deadline"},
+		"not executed": {func(l *ledger) { l.over("k", "OK", "OK", "k", time.Second) }, "answered, and not executed"},
+		"not sent, executed": {func(l *ledger) { l.execute("k", "S1-1"); l.over("k", notSent, "UNAVAILABLE", "-", time.Second) },
+			"NotSent or Rejected, and executed"},
+		"rejected, executed": {func(l *ledger) { l.execute("k", "S1-1"); l.over("k", rejected, "UNAVAILABLE", "-", time.Second) },
+			"NotSent or Rejected, and executed"},
+		"not sent, taken": {func(l *ledger) {
+			l.took([]string{"k"}, requestQueue, "http://q#id")
+			l.over("k", notSent, "UNAVAILABLE", "-", time.Second)
+		}, "NotSent, and in the queue"},
+		"twice": {func(l *ledger) {
+			l.execute("k", "S1-1")
+			l.execute("k", "S1-1")
+			l.over("k", "OK", "OK", "k", time.Second)
+		}, executedTwice},
+		"by two": {func(l *ledger) {
+			l.execute("k", "S1-1")
+			l.execute("k", "S2-1")
+			l.over("k", "OK", "OK", "k", time.Second)
+		}, ""},
+		"failed untouched": {func(l *ledger) { l.over("k", "maybe_executed", "UNAVAILABLE", "-", time.Second) }, untouchedFailed},
+		"failed, touched": {func(l *ledger) {
+			l.touch([]string{"k"}, dropAfter, false)
+			l.over("k", "maybe_executed", "UNAVAILABLE", "-", time.Second)
+		}, ""},
+		"failed, struck before": {func(l *ledger) {
+			l.touch([]string{"k"}, throttled, true)
+			l.over("k", "maybe_executed", "UNAVAILABLE", "-", time.Second)
+		}, "struck before the effect, and neither NotSent nor successful"},
+		"killed": {func(l *ledger) { l.requesterKilled("Q1-1") }, ""},
+	} {
+		l := newLedger()
+		l.began("k", "Q1-1", "sum", began, 5*time.Second)
+		tc.tell(l)
+		rep := l.report()
+		got := ""
+		for _, v := range rep.violations(bar{untouched: wanted.untouched, before: wanted.before}) {
+			got += v.kind
+		}
+		if !strings.HasPrefix(got, tc.want) || (tc.want == "") != (got == "") {
+			t.Errorf("%s: found %q, want %q", name, got, tc.want)
+		}
+	}
+	l := newLedger()
+	l.began("k", "Q1-1", "sum", began.Add(-time.Minute), 5*time.Second)
+	l.execute("k", "S1-1")
+	l.over("k", "OK", "OK", "k", time.Second)
+	rep := l.report()
+	if v := rep.violations(bar{}); len(v) != 1 || v[0].kind != executedLate {
+		t.Errorf("executed a minute late: %v", v)
+	}
+	if v := fmt.Sprint(rep.violations(bar{calls: 2, each: 1})); !strings.Contains(v, "too few calls") || !strings.Contains(v, "black hole") {
+		t.Errorf("a run with too little in it: %s", v)
+	}
+}
