@@ -21,8 +21,8 @@ type sample struct {
 	throughput float64 // calls per second
 	p50, p99   time.Duration
 	most       time.Duration // the slowest call
-	requests   float64 // per call, to the drained end
-	units      float64 // of 64 KB, per call
+	requests   float64       // per call, to the drained end
+	units      float64       // of 64 KB, per call
 	cpu        time.Duration
 	serverCPU  time.Duration
 	allocs     float64

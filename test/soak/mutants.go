@@ -127,7 +127,7 @@ func writeOverlay(bin, name string, files map[string]string) (path string, err e
 		if err != nil {
 			return "", err
 		}
-		to := filepath.Join(folder, filepath.Base(original))
+		to := filepath.Join(folder, filepath.Base(original)+".mutant") // no Go file, which ./... would find
 		if err := os.WriteFile(to, []byte(text), 0o644); err != nil {
 			return "", err
 		}
