@@ -61,7 +61,7 @@ func (a *access) check(c *call) *apiError {
 func (a *access) denied(c *call) *apiError {
 	resource := "*"
 	if c.queue != "" {
-		resource = queueKey{c.region, c.owner, c.queue}.arn()
+		resource = queueKey{c.region, c.owner(), c.queue}.arn()
 	}
 	return errAccessDenied(c.accessKey, c.action, resource)
 }

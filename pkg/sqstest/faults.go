@@ -69,8 +69,11 @@ func (f *faults) before(c *call, h http.Header) effects {
 	e.cut = strikes(CutBody) != nil
 	e.slow = spread(SlowBody)
 	if c.action == "ReceiveMessage" {
-		e.deleteQueue = f.server.registry.get(queueKey{c.region, c.owner, c.queue})
-		if r, _ := f.strikeIf(DeleteUnderPoll, c.action, c.queue, func(*Rule) bool { return e.deleteQueue != nil }); r != nil {
+		exists := func(*Rule) bool {
+			e.deleteQueue = f.server.registry.get(queueKey{c.region, c.owner(), c.queue})
+			return e.deleteQueue != nil
+		}
+		if r, _ := f.strikeIf(DeleteUnderPoll, c.action, c.queue, exists); r != nil {
 			e.deleteIn = r.Duration
 		}
 	}

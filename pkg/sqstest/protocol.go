@@ -42,7 +42,7 @@ type call struct {
 	region    string
 	base      string        // what URLs of queues begin with
 	queue     string        // the name of the queue it is about, "" for none
-	owner     string        // the account of that queue
+	in        input         // what it asks for, once it is decoded
 	entries   int           // messages or handles in the request
 	skew      time.Duration // of the clock that this client sees
 }
@@ -149,7 +149,7 @@ func (s *Server) serve(c *call, h http.Header, body requestBody) (answer, string
 		return failure(err)
 	}
 	c.entries = in.size()
-	c.queue, c.owner = subjectName(in.subject()), c.ownerOf(in)
+	c.in, c.queue = in, subjectName(in.subject())
 
 	f := s.faults.before(c, h)
 	if f.wait != 0 && !s.wait(c.ctx, f.wait) || f.drop {
@@ -230,15 +230,15 @@ func subjectName(ref string) string {
 	return ref[strings.LastIndexByte(ref, '/')+1:]
 }
 
-// ownerOf is the account of the queue that a request is about.
-func (c *call) ownerOf(in input) string {
-	if named, ok := in.(interface{ owner() string }); ok && named.owner() != "" {
+// owner is the account of the queue that the request is about.
+func (c *call) owner() string {
+	if named, ok := c.in.(interface{ owner() string }); ok && named.owner() != "" {
 		return named.owner()
 	}
-	if key, ok := parseARN(in.subject()); ok {
+	if key, ok := parseARN(c.in.subject()); ok {
 		return key.account
 	}
-	if account, _, ok := parseQueueURL(in.subject()); ok {
+	if account, _, ok := parseQueueURL(c.in.subject()); ok {
 		return account
 	}
 	return c.account
