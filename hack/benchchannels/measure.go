@@ -20,10 +20,18 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
 
 // writing are the actions by which the operator changes queues.
 var writing = []string{"CreateQueue", "DeleteQueue", "SetQueueAttributes", "TagQueue", "UntagQueue"}
+
+// aboutChannels leaves out the requests about the marker queue, by which the operator proves, by the clock and once for
+// each provider, that it is not a copy's (internal/fence).
+func aboutChannels(r *sqstest.Request) bool { return !strings.HasSuffix(r.Queue, "_identity") }
+
+// aboutTheMarker are those.
+func aboutTheMarker(r *sqstest.Request) bool { return !aboutChannels(r) }
 
 // namespaces are what channels are spread over, as a cluster's are over its teams.
 const namespaces = 20
@@ -94,7 +102,7 @@ func (w *world) apply(ctx context.Context, name string, n int, deadLetter bool, 
 	if err != nil {
 		return r, err
 	}
-	r.requests, r.byAction = w.sqs.Requests(), w.sqs.RequestsByAction()
+	r.requests, r.byAction = w.sqs.Requests(aboutChannels), w.sqs.RequestsByAction(aboutChannels)
 	r.reconciles, r.kubeWrites = after.reconciles-before.reconciles, after.kubeWrites-before.kubeWrites
 	r.resident, r.heap = after.resident, after.heap
 	return r, nil
@@ -156,6 +164,7 @@ type restarted struct {
 	took                 time.Duration
 	byAction             map[string]int
 	sqsWrites, changed   int
+	marker               int // requests about the marker queue
 	kubeWrites           float64
 	reconciles, resident float64
 }
@@ -164,8 +173,8 @@ func (r restarted) writes() int { return r.sqsWrites + r.changed + int(r.kubeWri
 
 // String is the restart in a line.
 func (r restarted) String() string {
-	return fmt.Sprintf("restart looked_at_all_in=%.1fs sqs_writes=%d sqs_reads=(%s) api_writes=%.0f objects_changed=%d reconciles=%.0f resident_mb=%.0f",
-		r.took.Seconds(), r.sqsWrites, told(r.byAction), r.kubeWrites, r.changed, r.reconciles, r.resident/1e6)
+	return fmt.Sprintf("restart looked_at_all_in=%.1fs sqs_writes=%d sqs_requests=(%s) marker_requests=%d api_writes=%.0f objects_changed=%d reconciles=%.0f resident_mb=%.0f",
+		r.took.Seconds(), r.sqsWrites, told(r.byAction), r.marker, r.kubeWrites, r.changed, r.reconciles, r.resident/1e6)
 }
 
 // restart stops the operator, starts it again, and waits until it has looked at all channels.
@@ -196,7 +205,7 @@ func (w *world) restart(ctx context.Context, channels int, limit time.Duration) 
 		return r, fmt.Errorf("after the restart: %.0f of %d channels looked at: %w", f.reconciles, channels, err)
 	}
 	r.took, r.reconciles, r.resident = time.Since(began), f.reconciles, f.resident
-	r.byAction = w.sqs.RequestsByAction()
+	r.byAction, r.marker = w.sqs.RequestsByAction(aboutChannels), w.sqs.Requests(aboutTheMarker)
 	for _, action := range writing {
 		r.sqsWrites += r.byAction[action]
 	}
