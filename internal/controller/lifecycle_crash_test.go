@@ -10,7 +10,9 @@ import (
 )
 
 // TestCrashPoints stops the operator after each single write of a pod's whole life in turn, restarts it without its
-// memory, and expects the same end each time: no queue of a living pod lost, and nothing left.
+// memory, and expects the same end each time: no queue of a living pod lost, and nothing left. A write is any to the API
+// server or to SQS. A stop before a call, or after one that only reads, finds the world as the write before it left it, and
+// the process remembers nothing: it is the stop after that write.
 func TestCrashPoints(t *testing.T) {
 	live := func(t *testing.T, point int) int {
 		s := newReadyStage(t)
