@@ -40,6 +40,7 @@ type pkg struct {
 	order  []string
 	output strings.Builder // what belongs to no test: panics, TestMain, the race detector
 	cached bool
+	points []string // crash points that tests which passed have counted
 }
 
 type test struct {
@@ -53,6 +54,9 @@ type test struct {
 type specs struct{ passed, failed, skipped int }
 
 var ginkgoClosing = regexp.MustCompile(`(\d+) Passed \| (\d+) Failed \| (\d+) Pending \| (\d+) Skipped`)
+
+// crashPoints is what crash-point tests say (hack/crashpoints).
+var crashPoints = regexp.MustCompile(`CRASHPOINTS ([a-z]+=[0-9]+)\s*\n`)
 
 var colour = regexp.MustCompile("\x1b\\[[0-9;]*m")
 
@@ -133,6 +137,9 @@ func (r *report) takeTest(e event, p *pkg) {
 			t.ginkgo = &specs{passed: number(m[1]), failed: number(m[2]), skipped: number(m[3]) + number(m[4])}
 		}
 		if e.Action == "pass" {
+			for _, m := range crashPoints.FindAllStringSubmatch(t.output.String(), -1) {
+				p.points = append(p.points, m[1])
+			}
 			t.output.Reset()
 		}
 	}
@@ -163,6 +170,9 @@ func (r *report) packageDone(e event, p *pkg) {
 		line := fmt.Sprintf("ok    %-60s %4d tests", short(e.Package), passed)
 		if skipped > 0 {
 			line += fmt.Sprintf(", %d skipped", skipped)
+		}
+		if len(p.points) > 0 {
+			line += ", crash points " + strings.Join(p.points, " ")
 		}
 		fmt.Fprintf(r.w, "%s  %s\n", line, took)
 		return

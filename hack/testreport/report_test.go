@@ -12,6 +12,7 @@ const (
 	passing = `{"Action":"start","Package":"m/a"}
 {"Action":"run","Package":"m/a","Test":"TestOne"}
 {"Action":"output","Package":"m/a","Test":"TestOne","Output":"chatter\n"}
+{"Action":"output","Package":"m/a","Test":"TestOne","Output":"    a_test.go:7: CRASHPOINTS thing=12\n"}
 {"Action":"pass","Package":"m/a","Test":"TestOne","Elapsed":0.1}
 {"Action":"run","Package":"m/a","Test":"TestTable"}
 {"Action":"run","Package":"m/a","Test":"TestTable/x"}
@@ -57,7 +58,7 @@ func TestReport(t *testing.T) {
 		shows  []string
 		hides  string
 	}{
-		"passing":            {passing, nil, true, "2 passed, 0 failed, 1 skipped", []string{"ok    m/a", "TEST OK packages=1 tests=2 skipped=1"}, "chatter"},
+		"passing":            {passing, nil, true, "2 passed, 0 failed, 1 skipped", []string{"ok    m/a", ", crash points thing=12  0.5s\n", "TEST OK packages=1 tests=2 skipped=1"}, "chatter"},
 		"failing":            {passing + failing, exit1, false, "2 passed, 1 failed, 1 skipped", []string{"got 1, want 2", "FAIL  m/b", "FAILED: m/b TestTwo/z\n", "TEST FAILED packages=2"}, "TEST OK"},
 		"panicking":          {panicking, exit1, false, "0 passed, 1 failed, 0 skipped", []string{"panic: boom", "FAILED: m/p TestThree\n"}, "TEST OK"},
 		"not compiling":      {notCompiling, exit1, false, "0 passed, 1 failed, 0 skipped", []string{"undefined: y", "FAIL  m/c"}, "TEST OK"},
