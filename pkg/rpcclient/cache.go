@@ -79,6 +79,7 @@ func (c *replyCache) begin(key string, hash uint64, attempt int, copied messageC
 	case e.finished:
 		return e, replayed
 	default:
+		e.attempt = max(e.attempt, attempt)
 		e.join(copied)
 		return e, joined
 	}
@@ -97,13 +98,33 @@ func (e *cacheEntry) join(copied messageCopy) {
 
 // finish stores the reply that later copies get.
 func (c *replyCache) finish(e *cacheEntry, reply replyContent, situation Situation) {
+	if e == nil {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.finishLocked(e, reply, situation)
+}
+
+func (c *replyCache) finishLocked(e *cacheEntry, reply replyContent, situation Situation) {
 	e.reply, e.situation, e.finished = reply, situation, true
 	if c.entries[e.key] == e {
 		c.bytes += reply.bytes()
 		e.bytes += reply.bytes()
 	}
+}
+
+// finishError is finish for an error, rendered for the latest attempt that waits for it: a requester takes
+// an earlier one's error for a copy.
+func (c *replyCache) finishError(e *cacheEntry, render func(attempt int) replyContent, situation Situation) replyContent {
+	if e == nil {
+		return render(0)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	reply := render(e.attempt)
+	c.finishLocked(e, reply, situation)
+	return reply
 }
 
 // settleWithoutReply returns the copies to settle of a call that gets no reply; without an entry that is

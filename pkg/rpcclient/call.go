@@ -441,7 +441,10 @@ func (c *call) read(a answer, take func(payload []byte, metadata Metadata) error
 // remoteError is the error that a responder sent.
 func (c *call) remoteError(env *replyEnvelope) *Error {
 	e := c.failure(env.Code, Executed, nil, "%s", env.Message)
-	if env.Rejected {
+	switch {
+	case env.Rejected && (env.Uncertain || c.resumed || c.channel.sender.mayHaveCopies(&c.out)):
+		e.Outcome = MaybeExecuted // this copy was refused; another may have been handled
+	case env.Rejected:
 		e.Outcome = Rejected
 	}
 	e.Details, e.RetryAfter, e.remote = env.Details, time.Duration(env.RetryAfterMS)*time.Millisecond, true

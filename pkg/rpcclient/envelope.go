@@ -64,6 +64,7 @@ type replyEnvelope struct {
 	Message      string            `json:"msg,omitempty"`
 	Details      []json.RawMessage `json:"d,omitempty"`
 	Rejected     bool              `json:"x,omitempty"`  // refused before the handler ran
+	Uncertain    bool              `json:"u,omitempty"`  // of a refusal: another copy may have been handled
 	RetryAfterMS int64             `json:"ra,omitempty"` // wanted pause before another attempt
 	Encoding     string            `json:"e,omitempty"`
 	Codec        string            `json:"c,omitempty"`

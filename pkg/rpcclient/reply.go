@@ -77,9 +77,10 @@ func (q *request) complete(env *replyEnvelope) (trace string) {
 	if !isXMLText(trace) {
 		trace = ""
 	}
-	if q.info.Attempt > 1 {
-		env.Attempt = q.info.Attempt
+	if attempt := max(q.info.Attempt, q.answers); attempt > 1 {
+		env.Attempt = attempt
 	}
+	env.Uncertain = env.Rejected && q.info.ReceiveCount > 1
 	if q.run != "" && env.End > 0 && !env.Rejected {
 		env.Run, env.Sequence, env.End = q.run, q.sent, q.sent+1
 	}

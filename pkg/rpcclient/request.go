@@ -25,6 +25,9 @@ type request struct {
 	info     RequestInfo
 	serving  serving // what the handler's context carries
 
+	// answers is the latest attempt that the reply is for, where that is not the request's own.
+	answers int
+
 	// Of a streaming handler: the run's identifier and the frames sent so far.
 	run  string
 	sent int

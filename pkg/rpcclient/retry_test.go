@@ -273,7 +273,7 @@ func TestMaxAttemptsOfRequesterChannelAndCall(t *testing.T) {
 		p := newPair(t)
 		p.options = []rpcclient.Option{
 			rpcclient.WithChannels(rpcclient.ChannelConfig{Name: "login", URL: p.url, MaxAttempts: 2}),
-			rpcclient.WithRetries(rpcclient.RetryPolicy{MaxAttempts: 4}),
+			rpcclient.WithRetries(rpcclient.RetryPolicy{MaxAttempts: 4, Tokens: 100}),
 		}
 		p.requester, p.channel = p.newRequester(t, rpcclient.StaticReplyQueue(p.replyURL))
 		p.serve(t, func(context.Context, sumRequest) (sumReply, error) {
@@ -363,5 +363,56 @@ func TestRetryOnFIFO(t *testing.T) {
 		if got, err := pending.Wait(t.Context()); err != nil || got.Sum != 9 {
 			t.Errorf("got %v, %v", got, err)
 		}
+	})
+}
+
+// A later attempt that joins the execution of an earlier one gets its error.
+func TestAttemptsThatJoin(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPair(t)
+		// Attempt 1 arrives, though all that is heard of it are errors; attempt 2 joins its handler.
+		p.fault(sqstest.Rule{Fault: sqstest.ServerErrorAfter, Action: "SendMessageBatch", Queue: requestQueue, Count: 8})
+		var runs atomic.Int64
+		p.serve(t, func(context.Context, sumRequest) (sumReply, error) {
+			runs.Add(1)
+			time.Sleep(10 * time.Second)
+			return sumReply{}, rpcclient.Errorf(rpcclient.NotFound, "no")
+		})
+		started := time.Now()
+		_, err := idempotentSum.Call(t.Context(), p.channel, sumRequest{}, rpcclient.CallTimeout(time.Minute))
+		if e := errorOf(err); e.Code != rpcclient.NotFound || e.Attempt != 2 || time.Since(started) > 15*time.Second || runs.Load() != 1 {
+			t.Errorf("%v after attempt %d, %s and %d runs", err, e.Attempt, time.Since(started), runs.Load())
+		}
+	})
+}
+
+// A refusal of one copy does not say that no other was handled.
+func TestRefusedCopyOfARequest(t *testing.T) {
+	t.Run("received before", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			p := newPair(t)
+			pending := sum.Start(t.Context(), p.channel, sumRequest{}, rpcclient.CallTimeout(2*time.Minute))
+			p.receive(t, p.url) // by a process that may have handled it, and is gone
+			time.AfterFunc(25*time.Second, func() { p.respond(t, func(*rpcclient.Responder) {}) })
+			_, err := pending.Wait(t.Context())
+			if e := errorOf(err); e.Code != rpcclient.Unimplemented || e.Outcome != rpcclient.MaybeExecuted {
+				t.Errorf("got %v", err)
+			}
+		})
+	})
+	t.Run("sent twice", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			p := newPair(t)
+			p.fault(sqstest.Rule{Fault: sqstest.DropAfter, Action: "SendMessageBatch", Queue: requestQueue, Count: 1})
+			p.respond(t, func(*rpcclient.Responder) {})
+			p.fails(t, rpcclient.Unimplemented, rpcclient.MaybeExecuted)
+		})
+	})
+	t.Run("once", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			p := newPair(t)
+			p.respond(t, func(*rpcclient.Responder) {})
+			p.fails(t, rpcclient.Unimplemented, rpcclient.Rejected)
+		})
 	})
 }

@@ -128,6 +128,14 @@ func (s *sender) abandon(o *outgoing) (notSent bool, err error) {
 	return before == sendQueued && !o.maybe, o.err
 }
 
+// mayHaveCopies reports whether the message may have been sent more than once: an attempt ended without
+// certainty, and another followed.
+func (s *sender) mayHaveCopies(o *outgoing) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return o.maybe
+}
+
 // schedule starts the flights that are due. It is called with the lock held.
 func (s *sender) schedule() {
 	for s.inFlight == 0 && len(s.queue) > 0 || s.full() && s.inFlight < sendConcurrency {

@@ -295,13 +295,15 @@ func (s *channelServer) conclude(q *request, situation Situation, payload []byte
 		s.served(q, situation, err, took)
 		return
 	}
-	if situation != Succeeded {
-		reply = errorContent(q, err, st.rejected)
+	if situation == Succeeded {
+		r.cache.finish(q.entry, reply, situation)
+	} else {
+		reply = r.cache.finishError(q.entry, func(attempt int) replyContent {
+			q.answers = attempt
+			return errorContent(q, err, st.rejected)
+		}, situation)
 	}
 	s.remember(q, !st.rejected, reply, situation)
-	if q.entry != nil {
-		r.cache.finish(q.entry, reply, situation)
-	}
 	s.send(q, reply, situation, err, took)
 }
 

@@ -133,7 +133,7 @@ func TestReplyVectors(t *testing.T) {
 	}
 	for _, v := range vectors[vector](t, "replies.json") {
 		t.Run(v.Name, func(t *testing.T) {
-			c := &call{id: newCallID(newNonce())}
+			c := &call{id: newCallID(newNonce()), channel: &Channel{sender: &sender{}}}
 			m := v.message()
 			var payload []byte
 			err := c.read(answer{body: *m.Body, envelope: attribute(m, attributeEnvelope)}, func(b []byte, _ Metadata) error {
