@@ -71,6 +71,7 @@ func (r *PodReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&v1alpha1.ReplyHost{}, handler.EnqueueRequestsFromMapFunc(r.podsNamingHost),
 			builder.WithPredicates(predicate.Funcs{UpdateFunc: hostMatters})).
 		Watches(&v1alpha1.ReplyQueue{}, handler.EnqueueRequestsFromMapFunc(podOfRecord)).
+		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.podsCallingOut), relabelled).
 		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency(r.Concurrency)})
 	if r.Notices != nil {
 		b = b.WatchesRawSource(source.TypedChannel(r.Notices, handler.TypedEnqueueRequestsFromMapFunc(
@@ -282,7 +283,7 @@ func (s *podScope) summary() string {
 }
 
 func (r *PodReconciler) podsNamingChannel(ctx context.Context, channel client.Object) []reconcile.Request {
-	return r.podsBy(ctx, client.MatchingFields{indexChannels: client.ObjectKeyFromObject(channel).String()})
+	return r.podsBy(ctx, everyPod, client.MatchingFields{indexChannels: client.ObjectKeyFromObject(channel).String()})
 }
 
 // hostMatters says whether a ReplyHost's update can change anything for its pods: its counts alone do only where pods
@@ -302,18 +303,23 @@ func total(host *v1alpha1.ReplyHost) int32 {
 }
 
 func (r *PodReconciler) podsNamingHost(ctx context.Context, host client.Object) []reconcile.Request {
-	return r.podsBy(ctx, client.InNamespace(host.GetNamespace()), client.MatchingFields{indexPodHost: host.GetName()})
+	return r.podsBy(ctx, everyPod, client.InNamespace(host.GetNamespace()), client.MatchingFields{indexPodHost: host.GetName()})
 }
 
-func (r *PodReconciler) podsBy(ctx context.Context, options ...client.ListOption) []reconcile.Request {
+func everyPod(*corev1.Pod) bool { return true }
+
+// podsBy are the cached pods for which wanted is true.
+func (r *PodReconciler) podsBy(ctx context.Context, wanted func(*corev1.Pod) bool, options ...client.ListOption) []reconcile.Request {
 	var pods corev1.PodList
 	if err := r.List(ctx, &pods, options...); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "Could not list pods in the cache")
 		return nil
 	}
-	requests := make([]reconcile.Request, len(pods.Items))
+	var requests []reconcile.Request
 	for i := range pods.Items {
-		requests[i].NamespacedName = client.ObjectKeyFromObject(&pods.Items[i])
+		if wanted(&pods.Items[i]) {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&pods.Items[i])})
+		}
 	}
 	return requests
 }

@@ -34,7 +34,6 @@ func (s *podScope) resolveChannels(ctx context.Context, refs []reference) error 
 			return err
 		case ref.role.Calls() && !allowed:
 			s.missing(ref)
-			s.look(labelRecheck)
 			continue
 		case channel.DeletionTimestamp != nil:
 			s.waitFor("RequestChannel %s is being deleted", ref.key)
@@ -146,9 +145,6 @@ func because(conditions []metav1.Condition) string {
 	}
 	return fmt.Sprintf(": %s: %s", c.Reason, c.Message)
 }
-
-// labelRecheck is when to look again whether a namespace's labels allow it to call a channel.
-const labelRecheck = time.Minute
 
 // ledgerRetry is when to look again while the list of Leases has not arrived after a start.
 const ledgerRetry = time.Second

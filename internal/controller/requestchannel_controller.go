@@ -32,6 +32,8 @@ type RequestChannelReconciler struct {
 	Client    client.Client
 	Providers queue.Providers
 	Recorder  events.EventRecorder
+	// Metrics counts drift; nil: nothing is counted.
+	Metrics *ChannelMetrics
 	// Clock decides when drift is looked for; nil: the real one.
 	Clock clock.PassiveClock
 	// DriftInterval is the mean time between two looks for drift; 0: DefaultDriftInterval.

@@ -161,7 +161,7 @@ func (r *RequestChannelReconciler) emptied(ctx context.Context, s *scope, ending
 		if err != nil {
 			return err
 		}
-		if n := queue.Messages(attributes); n > 0 {
+		if n := queue.CountsIn(attributes).Total(); n > 0 {
 			return waiting(emptyRetry, v1alpha1.ReasonQueueNotEmpty, "queue %s holds about %d messages, and deletionPolicy DeleteIfEmpty waits for them to go", e.name, n)
 		}
 	}

@@ -149,7 +149,10 @@ func (r *RequestChannelReconciler) claim(ctx context.Context, s *scope, desired 
 // noteMissing notes that the queue was deleted by someone else.
 func (r *RequestChannelReconciler) noteMissing(s *scope, name string) {
 	status := &s.channel.Status
-	status.LastDriftTime = ptr.To(metav1.NewTime(r.now()))
+	if conditions.Reason(s.channel, v1alpha1.ConditionDrifted) != v1alpha1.ReasonDeletedOutOfBand {
+		status.LastDriftTime = ptr.To(metav1.NewTime(r.now()))
+		r.Metrics.drifted(s.channel.Namespace, v1alpha1.ReasonDeletedOutOfBand)
+	}
 	status.AppliedAttributes, status.AppliedTags, status.LastWriteTime = nil, nil, nil
 	conditions.Set(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue, v1alpha1.ReasonDeletedOutOfBand,
 		fmt.Sprintf("Queue %s was deleted by someone else, and is created again", name))
@@ -284,6 +287,7 @@ func (r *RequestChannelReconciler) noteDrift(s *scope, plan queue.Plan) bool {
 		return false
 	}
 	s.channel.Status.LastDriftTime = ptr.To(metav1.NewTime(r.now()))
+	r.Metrics.drifted(s.channel.Namespace, v1alpha1.ReasonAttributesDiffer)
 	conditions.Set(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue, v1alpha1.ReasonAttributesDiffer,
 		driftMessage(s.provider.ChannelQueueName(s.channel), plan))
 	return true

@@ -521,7 +521,7 @@ var _ = ginkgo.Describe("What a namespace may ask for", func() {
 			c := channelNamed("login", withDeadLetter)
 			w.apply(c)
 			w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.DropAfter, Action: "CreateQueue", Count: 2}, {Fault: sqstest.ServerErrorAfter, Action: "SetQueueAttributes", Count: 1}}})
-			for range 4 {
+			for range 8 { // A plan counts for each queue.
 				_ = w.reconcile(c)
 			}
 			gomega.Expect(c).To(beReady())

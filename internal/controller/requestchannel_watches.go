@@ -76,6 +76,7 @@ func (r *RequestChannelReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		})).
 		Watches(&v1alpha1.QueueProvider{}, handler.EnqueueRequestsFromMapFunc(r.channelsOfProvider),
 			builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.channelsOfNamespace), relabelled).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: workers,
 			// An outage of SQS is retried within a second at first and every five minutes in the end.
@@ -87,27 +88,32 @@ func (r *RequestChannelReconciler) SetupWithManager(mgr ctrl.Manager) error {
 // dependents are the channels that wait for this one: to be their dead-letter queue, or to give up a name.
 func (r *RequestChannelReconciler) dependents(ctx context.Context, o client.Object) []reconcile.Request {
 	channel := o.(*v1alpha1.RequestChannel)
-	requests := r.channels(ctx, client.InNamespace(channel.Namespace), client.MatchingFields{indexDeadLetter: channel.Name})
+	requests := r.channels(ctx, every, client.InNamespace(channel.Namespace), client.MatchingFields{indexDeadLetter: channel.Name})
 	if claim := claimOf(channel); claim != "" {
-		requests = append(requests, r.channels(ctx, client.MatchingFields{indexClaim: claim})...)
+		requests = append(requests, r.channels(ctx, every, client.MatchingFields{indexClaim: claim})...)
 	}
 	return requests
 }
 
 func (r *RequestChannelReconciler) channelsOfProvider(ctx context.Context, o client.Object) []reconcile.Request {
-	return r.channels(ctx, client.MatchingFields{indexProvider: o.GetName()})
+	return r.channels(ctx, every, client.MatchingFields{indexProvider: o.GetName()})
 }
 
-func (r *RequestChannelReconciler) channels(ctx context.Context, options ...client.ListOption) []reconcile.Request {
+func every(*v1alpha1.RequestChannel) bool { return true }
+
+// channels are the cached channels for which wanted is true.
+func (r *RequestChannelReconciler) channels(ctx context.Context, wanted func(*v1alpha1.RequestChannel) bool, options ...client.ListOption) []reconcile.Request {
 	var list v1alpha1.RequestChannelList
 	if err := r.Client.List(ctx, &list, options...); err != nil {
 		// From the cache, only a missing index fails, and then the controller does not start.
 		ctrl.LoggerFrom(ctx).Error(err, "List RequestChannels")
 		return nil
 	}
-	requests := make([]reconcile.Request, len(list.Items))
+	var requests []reconcile.Request
 	for i := range list.Items {
-		requests[i].NamespacedName = client.ObjectKeyFromObject(&list.Items[i])
+		if wanted(&list.Items[i]) {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+		}
 	}
 	return requests
 }

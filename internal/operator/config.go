@@ -10,6 +10,7 @@ import (
 	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
 
+	controllers "github.com/replyqueue/replyqueue/internal/controller"
 	"github.com/replyqueue/replyqueue/internal/queue"
 )
 
@@ -77,6 +78,10 @@ type Config struct {
 	// fence.DefaultInterval. It has to be shorter than the leader's lease of 15 s.
 	FenceInterval time.Duration
 
+	// MessageCountsInterval is how often the messages of each channel's queues are counted for the metrics, at a cost
+	// of one SQS request for each queue; 0: never. At least controller.LeastMessageCountsInterval.
+	MessageCountsInterval time.Duration
+
 	// Connect, if set, replaces the AWS SDK's client for SQS: tests return one that talks to a server in
 	// their process.
 	Connect Connect
@@ -128,6 +133,9 @@ func (c *Config) validate() error {
 	}
 	if c.CertManagement == CertsMounted && c.CertDir == "" {
 		return errors.New("--cert-management=mounted wants --cert-dir, the folder with tls.crt and tls.key")
+	}
+	if c.MessageCountsInterval != 0 && c.MessageCountsInterval < controllers.LeastMessageCountsInterval {
+		return fmt.Errorf("--message-counts-interval=%s: want 0 (never) or at least %s, which SQS's counts take to settle", c.MessageCountsInterval, controllers.LeastMessageCountsInterval)
 	}
 	return nil
 }

@@ -27,8 +27,11 @@ type controller interface {
 	SetupWithManager(mgr ctrl.Manager) error
 }
 
-// sqsMetrics are registered once for a process, however often Run is called in it.
-var sqsMetrics = sync.OnceValue(func() *queue.Metrics { return queue.NewMetrics(metrics.Registry) })
+// Metrics are registered once for a process, however often Run is called in it.
+var (
+	sqsMetrics     = sync.OnceValue(func() *queue.Metrics { return queue.NewMetrics(metrics.Registry) })
+	channelMetrics = sync.OnceValue(func() *controllers.ChannelMetrics { return controllers.NewChannelMetrics(metrics.Registry) })
+)
 
 // setupControllers registers every controller. Adding one is a line in one of the lists.
 func setupControllers(ctx context.Context, mgr ctrl.Manager, shared dependencies) error {
@@ -48,7 +51,7 @@ func setupControllers(ctx context.Context, mgr ctrl.Manager, shared dependencies
 	if err != nil {
 		return err
 	}
-	for _, c := range append(all, channelControllers(mgr, providers, guard, troubled)...) {
+	for _, c := range append(all, channelControllers(mgr, shared, providers, guard, troubled)...) {
 		if err := c.SetupWithManager(mgr); err != nil {
 			return fmt.Errorf("set up %T: %w", c, err)
 		}
@@ -56,11 +59,18 @@ func setupControllers(ctx context.Context, mgr ctrl.Manager, shared dependencies
 	return nil
 }
 
-// channelControllers are the controllers of RequestChannels and QueueProviders.
-func channelControllers(mgr ctrl.Manager, providers *queue.Registry, guard *fence.Fence, troubled <-chan event.TypedGenericEvent[string]) []controller {
+// channelControllers are the controllers of RequestChannels and QueueProviders, and what is measured of every kind.
+func channelControllers(mgr ctrl.Manager, shared dependencies, providers *queue.Registry, guard *fence.Fence, troubled <-chan event.TypedGenericEvent[string]) []controller {
 	recorder := mgr.GetEventRecorder(eventSource)
-	return []controller{
-		&controllers.RequestChannelReconciler{Client: mgr.GetClient(), Providers: providers, Recorder: recorder},
+	all := []controller{
+		&controllers.RequestChannelReconciler{Client: mgr.GetClient(), Providers: providers, Recorder: recorder, Metrics: channelMetrics()},
 		&controllers.QueueProviderReconciler{Client: mgr.GetClient(), Clients: providers, Recorder: recorder, Trouble: guard.Trouble, Troubled: troubled},
+		&controllers.ConditionMetrics{Reader: mgr.GetClient(), Informers: mgr.GetCache(), Registry: metrics.Registry},
 	}
+	if shared.Config.MessageCountsInterval > 0 {
+		all = append(all, &controllers.MessageCounter{
+			Reader: mgr.GetClient(), Providers: providers, Metrics: channelMetrics(), Interval: shared.Config.MessageCountsInterval,
+		})
+	}
+	return all
 }

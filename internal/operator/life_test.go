@@ -29,24 +29,7 @@ import (
 // reached, and as "forbidden" in its log.
 var _ = Describe("The life of a requester", Serial, func() {
 	It("runs its course under the shipped permissions", func(ctx SpecContext) {
-		sqs := sqstest.New()
-		log := &denials{}
-		cfg := operatorConfig(ctx)
-		cfg.Log = funcr.New(log.line, funcr.Options{})
-		cfg.FenceInterval = time.Second
-		cfg.Connect = func(context.Context, string, string, string) (queue.API, string, string, error) {
-			return sqs.Client(), "us-east-1", "", nil
-		}
-		Expect(running.stop()).To(Succeed())
-		running = start(cfg)
-		DeferCleanup(func(ctx SpecContext) {
-			Expect(running.stop()).To(Succeed())
-			lead(ctx, "a replica elsewhere")
-			running = start(operatorConfig(ctx))
-			Eventually(ctx, running.ready).Should(Succeed())
-		})
-		lead(ctx, "")
-		Eventually(ctx, running.ready).Should(Succeed())
+		sqs, log := leading(ctx)
 		queues := func() (names []string) {
 			for _, q := range sqs.Queues() {
 				names = append(names, q.Name)
@@ -127,6 +110,29 @@ var _ = Describe("The life of a requester", Serial, func() {
 		Expect(log.seen()).To(BeEmpty())
 	}, SpecTimeout(time.Minute))
 })
+
+// leading lets an operator lead for the rest of the spec, with an SQS server of its own.
+func leading(ctx context.Context) (*sqstest.Server, *denials) {
+	GinkgoHelper()
+	sqs, log := sqstest.New(), &denials{}
+	cfg := operatorConfig(ctx)
+	cfg.Log = funcr.New(log.line, funcr.Options{})
+	cfg.FenceInterval = time.Second
+	cfg.Connect = func(context.Context, string, string, string) (queue.API, string, string, error) {
+		return sqs.Client(), "us-east-1", "", nil
+	}
+	Expect(running.stop()).To(Succeed())
+	running = start(cfg)
+	DeferCleanup(func(ctx SpecContext) {
+		Expect(running.stop()).To(Succeed())
+		lead(ctx, "a replica elsewhere")
+		running = start(operatorConfig(ctx))
+		Eventually(ctx, running.ready).Should(Succeed())
+	})
+	lead(ctx, "")
+	Eventually(ctx, running.ready).Should(Succeed())
+	return sqs, log
+}
 
 // denials keeps the lines of a log that speak of a missing permission.
 type denials struct {

@@ -147,21 +147,43 @@ func (p *Provider) Delete(ctx context.Context, url string) error {
 	return nil
 }
 
-// Messages is how many messages the attributes of a queue count: visible, in flight and delayed. SQS's counts are
-// approximate.
-func Messages(attributes map[string]string) int {
-	total := 0
-	for _, name := range []types.QueueAttributeName{
-		types.QueueAttributeNameApproximateNumberOfMessages,
-		types.QueueAttributeNameApproximateNumberOfMessagesNotVisible,
-		types.QueueAttributeNameApproximateNumberOfMessagesDelayed,
-	} {
-		n, err := strconv.Atoi(attributes[string(name)])
-		if err == nil {
-			total += n
-		}
+// Counts are how many messages a queue holds, by where they are. SQS's counts are approximate.
+type Counts struct {
+	// Visible can be received now, InFlight were received and not deleted, Delayed are not yet delivered.
+	Visible, InFlight, Delayed int
+}
+
+// Total is the number of all messages.
+func (c Counts) Total() int { return c.Visible + c.InFlight + c.Delayed }
+
+// countAttributes are the attributes that Counts are read from.
+var countAttributes = []types.QueueAttributeName{
+	types.QueueAttributeNameApproximateNumberOfMessages,
+	types.QueueAttributeNameApproximateNumberOfMessagesNotVisible,
+	types.QueueAttributeNameApproximateNumberOfMessagesDelayed,
+}
+
+// CountsIn reads the counts from a queue's attributes; what they do not say is 0.
+func CountsIn(attributes map[string]string) Counts {
+	var n [3]int
+	for i, name := range countAttributes {
+		n[i], _ = strconv.Atoi(attributes[string(name)])
 	}
-	return total
+	return Counts{Visible: n[0], InFlight: n[1], Delayed: n[2]}
+}
+
+// CountMessages asks how many messages the queue called name holds: one request, and one more until the provider has
+// seen the URL of any queue of its own.
+func (p *Provider) CountMessages(ctx context.Context, name string) (Counts, error) {
+	url, err := p.QueueURL(ctx, name)
+	if err != nil {
+		return Counts{}, err
+	}
+	out, err := p.API.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: countAttributes})
+	if err != nil {
+		return Counts{}, fmt.Errorf("count the messages of queue %s: %w", name, err)
+	}
+	return CountsIn(out.Attributes), nil
 }
 
 // ConsentOf reads the tags of the queue called name, in which its owner may have consented to its use; none when
