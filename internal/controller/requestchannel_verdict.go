@@ -129,10 +129,14 @@ func judgeSQS(channel *v1alpha1.RequestChannel, err error) *pause {
 			message: "SQS refuses the queue's name for 60 seconds after a queue of that name was deleted",
 		}
 	case queue.Throttled:
-		if after, ours := queue.RetryAfter(err); ours {
+		after, told := queue.RetryAfter(err)
+		var ours *queue.SlowDown
+		if errors.As(err, &ours) {
 			return &pause{reason: v1alpha1.ReasonProgressing, message: "Many queues are being worked on at once; this one waits for its turn", after: after, passing: true}
 		}
-		after := time.Duration(float64(throttledRetry) * (0.5 + fraction(channel.UID)))
+		if !told {
+			after = time.Duration(float64(throttledRetry) * (0.5 + fraction(channel.UID)))
+		}
 		return &pause{reason: v1alpha1.ReasonThrottled, message: "SQS asks for fewer requests; the queue waits for its turn", after: after, passing: true}
 	case queue.Fenced:
 		return &pause{stalled: true, reason: v1alpha1.ReasonIdentityConflict, message: words, after: slowRetry}
