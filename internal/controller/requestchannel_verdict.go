@@ -134,7 +134,7 @@ func judgeSQS(channel *v1alpha1.RequestChannel, err error) *pause {
 		if errors.As(err, &ours) {
 			return &pause{reason: v1alpha1.ReasonProgressing, message: "Many queues are being worked on at once; this one waits for its turn", after: after, passing: true}
 		}
-		if !told {
+		if !told || after <= 0 {
 			after = time.Duration(float64(throttledRetry) * (0.5 + fraction(channel.UID)))
 		}
 		return &pause{reason: v1alpha1.ReasonThrottled, message: "SQS asks for fewer requests; the queue waits for its turn", after: after, passing: true}
