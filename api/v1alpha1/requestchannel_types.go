@@ -254,12 +254,14 @@ type RequestChannelSpec struct {
 	// +optional
 	Tags Tags `json:"tags,omitempty"`
 
-	// extraAttributes are SQS attributes that have no field here yet, by their SQS names.
+	// extraAttributes are SQS attributes that have no field here yet, by their SQS names. Unsetting one restores what the
+	// queue had before it was set here; one that was given when the queue was created stays as it is, and an event says
+	// so, since SQS tells nobody what its default would have been.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=20
 	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) <= 100 && k.matches('^[A-Za-z][A-Za-z0-9]*$'))",message="an attribute's name is letters and digits, at most 100"
 	// +kubebuilder:validation:XValidation:rule="self.all(k, size(self[k]) <= 1024)",message="an attribute's value is at most 1024 characters long"
-	// +kubebuilder:validation:XValidation:rule="self.all(k, !(k in ['All', 'VisibilityTimeout', 'MessageRetentionPeriod', 'MaximumMessageSize', 'ReceiveMessageWaitTimeSeconds', 'DelaySeconds', 'FifoQueue', 'ContentBasedDeduplication', 'DeduplicationScope', 'FifoThroughputLimit', 'KmsMasterKeyId', 'KmsDataKeyReusePeriodSeconds', 'SqsManagedSseEnabled', 'Policy', 'RedrivePolicy', 'RedriveAllowPolicy', 'QueueArn']))",message="this attribute has a field of its own in the spec, or cannot be set"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('ApproximateNumberOfMessages') && !(k in ['All', 'CreatedTimestamp', 'LastModifiedTimestamp', 'VisibilityTimeout', 'MessageRetentionPeriod', 'MaximumMessageSize', 'ReceiveMessageWaitTimeSeconds', 'DelaySeconds', 'FifoQueue', 'ContentBasedDeduplication', 'DeduplicationScope', 'FifoThroughputLimit', 'KmsMasterKeyId', 'KmsDataKeyReusePeriodSeconds', 'SqsManagedSseEnabled', 'Policy', 'RedrivePolicy', 'RedriveAllowPolicy', 'QueueArn']))",message="this attribute has a field of its own in the spec, or cannot be set"
 	ExtraAttributes map[string]string `json:"extraAttributes,omitempty"`
 
 	// allowedCallers says from which namespaces pods may call this channel. Unset: this namespace.
@@ -320,6 +322,21 @@ type BindingStatus struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name,omitempty"`
+}
+
+// OriginalAttribute is what an attribute of a queue was before it was set.
+type OriginalAttribute struct {
+	// name of the attribute, as SQS calls it.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=100
+	Name string `json:"name,omitempty"`
+
+	// value that it had.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=8192
+	Value string `json:"value,omitempty"`
 }
 
 // RequestChannelStatus says what the request queue is.
@@ -385,6 +402,14 @@ type RequestChannelStatus struct {
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=100
 	AppliedAttributes []string `json:"appliedAttributes,omitempty"`
+
+	// originalAttributes are what attributes without a field of their own were before spec.extraAttributes set them, so
+	// that unsetting one restores it.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=20
+	OriginalAttributes []OriginalAttribute `json:"originalAttributes,omitempty"`
 
 	// appliedTags are the keys of the tags that were last set, so that removing one from the spec removes it
 	// from the queue while foreign tags stay.

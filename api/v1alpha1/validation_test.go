@@ -106,6 +106,7 @@ var ruleCases = []ruleCase{
 			`{extraAttributes: {FifoThroughputLimit: perQueue}}`, `{extraAttributes: {KmsMasterKeyId: k}}`, `{extraAttributes: {KmsDataKeyReusePeriodSeconds: "60"}}`,
 			`{extraAttributes: {SqsManagedSseEnabled: "false"}}`, `{extraAttributes: {Policy: "{}"}}`, `{extraAttributes: {RedrivePolicy: "{}"}}`,
 			`{extraAttributes: {RedriveAllowPolicy: "{}"}}`, `{extraAttributes: {QueueArn: x}}`,
+			`{extraAttributes: {CreatedTimestamp: "1"}}`, `{extraAttributes: {LastModifiedTimestamp: "1"}}`, `{extraAttributes: {ApproximateNumberOfMessagesDelayed: "1"}}`,
 		},
 	},
 	{

@@ -30,6 +30,8 @@ const (
 	EventQueueRecreated = "QueueRecreated"
 	// EventDriftCorrected surfaces when what someone else changed on a queue was put right.
 	EventDriftCorrected = "DriftCorrected"
+	// EventAttributeLeft surfaces when an extra attribute was unset and there is nothing to restore.
+	EventAttributeLeft = "AttributeLeft"
 	// EventQueueAdopted surfaces when a queue that existed was taken over.
 	EventQueueAdopted = "QueueAdopted"
 )
@@ -101,6 +103,9 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 			return queue.Observed{}, notVisible(desired.Name)
 		}
 		r.noteMissing(s, desired.Name)
+		// What was set on it went with it.
+		status := &channel.Status
+		status.AppliedAttributes, status.OriginalAttributes, status.AppliedTags, status.LastWriteTime = nil, nil, nil, nil
 	}
 	if err := r.oldestClaim(ctx, s); err != nil {
 		return queue.Observed{}, err
@@ -153,7 +158,6 @@ func (r *RequestChannelReconciler) noteMissing(s *scope, name string) {
 		status.LastDriftTime = ptr.To(metav1.NewTime(r.now()))
 		r.Metrics.drifted(s.channel.Namespace, v1alpha1.ReasonDeletedOutOfBand)
 	}
-	status.AppliedAttributes, status.AppliedTags, status.LastWriteTime = nil, nil, nil
 	conditions.Set(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue, v1alpha1.ReasonDeletedOutOfBand,
 		fmt.Sprintf("Queue %s was deleted by someone else, and is created again", name))
 }
@@ -204,6 +208,7 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 	adopting := queue.OwnerIn(observed.Tags) != desired.Owner
 	plan = r.settled(s, plan)
 	drifted := r.noteDrift(s, plan)
+	s.noteOriginals(plan, observed)
 	if err := r.writeAhead(ctx, s, desired, plan, adopting); err != nil {
 		return err
 	}
@@ -222,6 +227,10 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 			desired.Name, queue.OwnerIn(observed.Tags).Cluster, v1alpha1.AnnotationAdoptFrom)
 	case adopting:
 		r.Recorder.Eventf(channel, nil, corev1.EventTypeNormal, EventQueueAdopted, "TagQueue", "Queue %s existed, its owner consented, and it was taken over", desired.Name)
+	}
+	if left := s.dropOriginals(desired); len(left) > 0 {
+		r.Recorder.Eventf(channel, nil, corev1.EventTypeWarning, EventAttributeLeft, "SetQueueAttributes",
+			"%s was taken out of spec.extraAttributes and stays as it is: what it would be otherwise is not known. Set what it should be", strings.Join(left, ", "))
 	}
 	channel.Status.AppliedAttributes = sortedKeys(desired.Attributes)
 	channel.Status.AppliedTags = sortedKeys(desired.Tags)

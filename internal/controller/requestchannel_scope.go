@@ -61,5 +61,38 @@ func (s *scope) wrote() {
 
 // remembered is what was last set on the request queue.
 func (s *scope) remembered() queue.Remembered {
-	return queue.Remembered{Attributes: s.channel.Status.AppliedAttributes, Tags: s.channel.Status.AppliedTags}
+	status := &s.channel.Status
+	originals := make(map[string]string, len(status.OriginalAttributes))
+	for _, original := range status.OriginalAttributes {
+		originals[original.Name] = original.Value
+	}
+	return queue.Remembered{Attributes: status.AppliedAttributes, Tags: status.AppliedTags, Originals: originals}
+}
+
+// noteOriginals notes what attributes without a known default are, before they are set for the first time.
+func (s *scope) noteOriginals(plan queue.Plan, observed queue.Observed) {
+	status := &s.channel.Status
+	for _, name := range sortedKeys(plan.Attributes) {
+		if is := observed.Attributes[name]; is != "" && !queue.HasDefault(name) && !slices.Contains(status.AppliedAttributes, name) {
+			status.OriginalAttributes = append(status.OriginalAttributes, v1alpha1.OriginalAttribute{Name: name, Value: is})
+		}
+	}
+}
+
+// dropOriginals forgets the originals of attributes that the spec no longer sets, and returns the names of those that
+// were set and could not be restored.
+func (s *scope) dropOriginals(desired queue.Desired) (left []string) {
+	status := &s.channel.Status
+	for _, name := range status.AppliedAttributes {
+		_, wanted := desired.Attributes[name]
+		noted := slices.ContainsFunc(status.OriginalAttributes, func(o v1alpha1.OriginalAttribute) bool { return o.Name == name })
+		if !wanted && !noted && !queue.HasDefault(name) {
+			left = append(left, name)
+		}
+	}
+	status.OriginalAttributes = slices.DeleteFunc(status.OriginalAttributes, func(o v1alpha1.OriginalAttribute) bool {
+		_, wanted := desired.Attributes[o.Name]
+		return !wanted
+	})
+	return left
 }

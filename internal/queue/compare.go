@@ -26,6 +26,12 @@ var defaults = map[string]string{
 	RedriveAllowPolicy:        "",
 }
 
+// HasDefault reports whether AWS's default of an attribute is known here, so that unsetting it can restore it.
+func HasDefault(attribute string) bool {
+	_, known := defaults[attribute]
+	return known
+}
+
 // equal reports whether two values of an attribute mean the same.
 func equal(name, a, b string) bool {
 	if a == b {

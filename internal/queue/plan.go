@@ -53,6 +53,8 @@ type Desired struct {
 type Remembered struct {
 	// Attributes and Tags are names, in any order.
 	Attributes, Tags []string
+	// Originals are what attributes without a known default were before they were set.
+	Originals map[string]string
 }
 
 // Observed is what one queue is.
@@ -105,7 +107,7 @@ func MakePlan(desired Desired, remembered Remembered, observed Observed, terms T
 		return Plan{Refused: true}
 	}
 	plan := Plan{Attributes: map[string]string{}, Tags: map[string]string{}}
-	for name, want := range target(desired.Attributes, remembered.Attributes, observed.Attributes) {
+	for name, want := range target(desired.Attributes, remembered, observed.Attributes) {
 		if !equal(name, want, observed.Attributes[name]) {
 			plan.Attributes[name] = want
 		}
@@ -127,24 +129,27 @@ func MakePlan(desired Desired, remembered Remembered, observed Observed, terms T
 	return plan
 }
 
-// target is what the attributes should be: those that the spec sets, and the default of those it no longer sets.
-func target(wanted map[string]string, remembered []string, observed map[string]string) map[string]string {
+// target is what the attributes should be: those that the spec sets, and of those it no longer sets the default or,
+// where there is none that we know, what they were before.
+func target(wanted map[string]string, remembered Remembered, observed map[string]string) map[string]string {
 	all := maps.Clone(wanted)
 	if all == nil {
 		all = map[string]string{}
 	}
-	for _, name := range remembered {
+	for _, name := range remembered.Attributes {
 		if _, set := wanted[name]; set || encryption[name] {
 			continue
 		}
 		if standard, known := defaults[name]; known {
 			all[name] = standard
+		} else if original, known := remembered.Originals[name]; known {
+			all[name] = original
 		}
 	}
 	for name := range encryption {
 		delete(all, name)
 	}
-	maps.Copy(all, encryptionTarget(wanted, remembered, observed))
+	maps.Copy(all, encryptionTarget(wanted, remembered.Attributes, observed))
 	return all
 }
 

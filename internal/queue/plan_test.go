@@ -227,6 +227,7 @@ func TestPlanIsTheLeastThatDoes(t *testing.T) {
 		name             string
 		want, is, expect map[string]string
 		remembered       []string
+		originals        map[string]string
 	}{
 		{name: "nothing asked for, nothing done", is: map[string]string{VisibilityTimeout: "77"}},
 		{
@@ -264,9 +265,18 @@ func TestPlanIsTheLeastThatDoes(t *testing.T) {
 			expect: map[string]string{KMSMasterKeyID: "", SQSManagedSSE: "true"},
 		},
 		{name: "an attribute with no known default is left as it is", remembered: []string{"NextYearsAttribute"}, is: map[string]string{"NextYearsAttribute": "x"}},
+		{
+			name: "or restored to what it was", remembered: []string{"NextYearsAttribute"}, originals: map[string]string{"NextYearsAttribute": "7"},
+			is: map[string]string{"NextYearsAttribute": "x"}, expect: map[string]string{"NextYearsAttribute": "7"},
+		},
+		{
+			name: "and not while it is asked for", remembered: []string{"NextYearsAttribute"}, originals: map[string]string{"NextYearsAttribute": "7"},
+			want: map[string]string{"NextYearsAttribute": "x"}, is: map[string]string{"NextYearsAttribute": "x"},
+		},
+		{name: "an original of what was never set restores nothing", originals: map[string]string{"NextYearsAttribute": "7"}, is: map[string]string{"NextYearsAttribute": "x"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			plan := MakePlan(Desired{Owner: owner, Attributes: tc.want}, Remembered{Attributes: tc.remembered}, ours(tc.is), Terms{})
+			plan := MakePlan(Desired{Owner: owner, Attributes: tc.want}, Remembered{Attributes: tc.remembered, Originals: tc.originals}, ours(tc.is), Terms{})
 			if !maps.Equal(plan.Attributes, tc.expect) {
 				t.Errorf("got %v, want %v", plan.Attributes, tc.expect)
 			}

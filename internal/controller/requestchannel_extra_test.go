@@ -1,0 +1,104 @@
+package controller_test
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/onsi/ginkgo/v2"
+	"github.com/onsi/gomega"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/controller"
+	"github.com/replyqueue/replyqueue/internal/queue"
+)
+
+// nextYear is an SQS with an attribute that is not known yet, whose default is 7.
+type nextYear struct {
+	queue.API
+	value *string
+}
+
+const newAttribute = "AttributeOfNextYear"
+
+func (n nextYear) take(attributes map[string]string) map[string]string {
+	kept := maps.Clone(attributes)
+	if value, set := kept[newAttribute]; set {
+		*n.value = value
+		delete(kept, newAttribute)
+	}
+	return kept
+}
+
+func (n nextYear) CreateQueue(ctx context.Context, in *sqs.CreateQueueInput, o ...func(*sqs.Options)) (*sqs.CreateQueueOutput, error) {
+	without := *in
+	without.Attributes = n.take(in.Attributes)
+	return n.API.CreateQueue(ctx, &without, o...)
+}
+
+func (n nextYear) SetQueueAttributes(ctx context.Context, in *sqs.SetQueueAttributesInput, o ...func(*sqs.Options)) (*sqs.SetQueueAttributesOutput, error) {
+	without := *in
+	if without.Attributes = n.take(in.Attributes); len(without.Attributes) == 0 {
+		return &sqs.SetQueueAttributesOutput{}, nil
+	}
+	return n.API.SetQueueAttributes(ctx, &without, o...)
+}
+
+func (n nextYear) GetQueueAttributes(ctx context.Context, in *sqs.GetQueueAttributesInput, o ...func(*sqs.Options)) (*sqs.GetQueueAttributesOutput, error) {
+	out, err := n.API.GetQueueAttributes(ctx, in, o...)
+	if err == nil {
+		out.Attributes[newAttribute] = *n.value
+	}
+	return out, err
+}
+
+var _ = ginkgo.Describe("Attributes that no field knows yet", func() {
+	var w *world
+	var value string
+	ginkgo.BeforeEach(func(ctx context.Context) {
+		w, value = newWorld(context.WithoutCancel(ctx)), "7"
+		w.wrap = func(api queue.API) queue.API { return nextYear{api, &value} }
+	})
+	extra := func(c *v1alpha1.RequestChannel) { c.Spec.ExtraAttributes = map[string]string{newAttribute: "42"} }
+	unset := func(c *v1alpha1.RequestChannel) { c.Spec.ExtraAttributes = nil }
+	step := func(c *v1alpha1.RequestChannel, edit func(*v1alpha1.RequestChannel)) {
+		ginkgo.GinkgoHelper()
+		w.pass(2 * time.Minute)
+		change(w, c, edit)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+	}
+
+	ginkgo.It("are set, kept against drift, and restored to what they were when they are unset", func() {
+		c := channelNamed("login")
+		w.apply(c)
+		w.reconciled(c)
+		step(c, extra)
+		gomega.Expect(value).To(gomega.Equal("42"))
+		gomega.Expect(c.Status.OriginalAttributes).To(gomega.ConsistOf(v1alpha1.OriginalAttribute{Name: newAttribute, Value: "7"}))
+		value = "1"
+		w.pass(2 * time.Hour)
+		w.reconciled(c)
+		gomega.Expect(value).To(gomega.Equal("42"))
+		w.restart()
+		step(c, unset)
+		gomega.Expect(value).To(gomega.Equal("7"))
+		gomega.Expect(c.Status.OriginalAttributes).To(gomega.BeEmpty())
+		gomega.Expect(w.heard()).NotTo(gomega.ContainElement(gomega.ContainSubstring(controller.EventAttributeLeft)))
+	})
+
+	ginkgo.It("stay when there is nothing to restore, and an event says so", func() {
+		c := channelNamed("login")
+		extra(c)
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(value).To(gomega.Equal("42"))
+		step(c, unset)
+		gomega.Expect(value).To(gomega.Equal("42"))
+		gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.And(gomega.HavePrefix("Warning "+controller.EventAttributeLeft), gomega.ContainSubstring(newAttribute))))
+		_, writes := w.costing(func() { w.reconciled(c) })
+		gomega.Expect(writes).To(gomega.BeEmpty())
+		gomega.Expect(w.heard()).To(gomega.BeEmpty(), "it is told once")
+	})
+})
