@@ -2,12 +2,14 @@ package rpcclient
 
 import (
 	"container/list"
+	"slices"
 	"sync"
 	"time"
 )
 
 // messageCopy is one receive of one SQS message. A request can be in the queue as several messages (a
-// send that was repeated), and be received several times; only the latest handle of each is good.
+// send that was repeated), and be received several times: the latest handle is the good one, unless SQS has
+// two copies of the message.
 type messageCopy struct{ id, handle string }
 
 // replyCache recognises the copies of a request: while one is handled, others join it; afterwards they
@@ -85,15 +87,12 @@ func (c *replyCache) begin(key string, hash uint64, attempt int, copied messageC
 	}
 }
 
-// join adds a copy, or replaces the handle of one that was received again.
+// join adds a copy. Every handle is kept: SQS may have two copies of one message, and deletes the one that
+// the handle is of.
 func (e *cacheEntry) join(copied messageCopy) {
-	for i := range e.copies {
-		if e.copies[i].id == copied.id {
-			e.copies[i].handle = copied.handle
-			return
-		}
+	if !slices.Contains(e.copies, copied) {
+		e.copies = append(e.copies, copied)
 	}
-	e.copies = append(e.copies, copied)
 }
 
 // finish stores the reply that later copies get.
@@ -165,7 +164,7 @@ func (c *replyCache) handle(e *cacheEntry, one messageCopy) string {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, copied := range e.copies {
+	for _, copied := range slices.Backward(e.copies) {
 		if copied.id == one.id {
 			return copied.handle
 		}

@@ -2,6 +2,7 @@ package rpcclient
 
 import (
 	"context"
+	"math/rand/v2"
 	"strconv"
 	"sync"
 	"time"
@@ -15,8 +16,11 @@ const (
 	replyVisibility = 5 * time.Second
 	// missingConfirm is how far apart two QueueDoesNotExist must be: a new queue may answer so at first.
 	missingConfirm = 2 * time.Second
-	// foreignBackoffLimit bounds how long another process's reply is hidden at a time.
-	foreignBackoffLimit = 8 * time.Second
+	// foreignAtOnce is how many receives of another process's reply put it back at once.
+	foreignAtOnce = 2
+	// foreignBackoffSeconds is the longest that another process's reply is hidden at a time: it may take
+	// many turns until its reader meets it, and has to come before its deadline.
+	foreignBackoffSeconds = 3
 )
 
 // poll makes one receive from the reply queue and hands each reply to its call.
@@ -37,6 +41,16 @@ func (q *replyQueue) poll(ctx context.Context) (full bool, err error) {
 		return false, nil
 	}
 	return q.dispatch(msgs, at, date) >= maxBatch, nil
+}
+
+// foreignBackoff is how long another process's reply is hidden that has been received count times. At
+// first not at all: the other's poll waits, and this process has not begun its next. Later for seconds, at
+// random, so that two readers do not meet each other's replies in step.
+func foreignBackoff(count int) time.Duration {
+	if count <= foreignAtOnce {
+		return 0
+	}
+	return time.Duration(1+rand.IntN(foreignBackoffSeconds)) * time.Second
 }
 
 // arrived is one reply of a receive.
@@ -112,12 +126,11 @@ func (q *replyQueue) dispatch(msgs []types.Message, at, date time.Time) (replies
 			q.settler.delete(handle)
 			continue
 		}
-		back = append(back, visibilityChange{
-			handle: handle, d: min(foreignBackoffLimit, time.Second<<min(max(deliveries[i].count-1, 0), 10)),
-		})
+		back = append(back, visibilityChange{handle: handle, d: foreignBackoff(deliveries[i].count)})
 	}
+	// Before the next receive, which would compete with the process that waits for them.
 	if len(back) > 0 {
-		r.wg.Go(func() { q.settler.changeVisibility(back) })
+		q.settler.changeVisibility(back)
 	}
 	return len(all)
 }

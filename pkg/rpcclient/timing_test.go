@@ -363,14 +363,16 @@ func TestTwoReadersOfOneQueueGetTheirOwn(t *testing.T) {
 		other := *p
 		other.requester, other.channel = p.newRequester(t, rpcclient.StaticReplyQueue(p.replyURL))
 		p.serve(t, addUp)
-		var wg sync.WaitGroup
-		for range 20 {
-			wg.Go(func() { p.call(t) })
-			wg.Go(func() { other.call(t) })
+		for range 10 { // who polls first is chance
+			var wg sync.WaitGroup
+			for range 20 {
+				wg.Go(func() { p.call(t) })
+				wg.Go(func() { other.call(t) })
+			}
+			wg.Wait()
 		}
-		wg.Wait()
 		a, b := p.requester.Stats(), other.requester.Stats()
-		if a.OK != 20 || b.OK != 20 || a.PutBack+b.PutBack == 0 || a.LateReplies+b.LateReplies != 0 {
+		if a.OK != 200 || b.OK != 200 || a.PutBack+b.PutBack == 0 || a.LateReplies+b.LateReplies != 0 {
 			t.Errorf("stats:\n%+v\n%+v", a, b)
 		}
 	})
@@ -387,7 +389,7 @@ func TestForeignReplyIsPutBackWhileYoungAndThenDropped(t *testing.T) {
 		}
 		p.fails(t, rpcclient.DeadlineExceeded, rpcclient.MaybeExecuted, rpcclient.CallTimeout(20*time.Second))
 		s := p.requester.Stats()
-		if s.PutBack < 3 || s.PutBack > 6 || s.ForeignReplies != 0 || p.messages(t, replyQueue) != 1 {
+		if s.PutBack < 5 || s.PutBack > 22 || s.ForeignReplies != 0 || p.messages(t, replyQueue) != 1 {
 			t.Errorf("while young: %+v", s)
 		}
 		p.fails(t, rpcclient.DeadlineExceeded, rpcclient.MaybeExecuted)
