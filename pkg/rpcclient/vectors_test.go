@@ -309,3 +309,37 @@ func TestRequestOnTheWire(t *testing.T) {
 		}
 	}
 }
+
+func TestPackVectors(t *testing.T) {
+	type reply struct {
+		ID       string `json:"id"`
+		Envelope string `json:"envelope"`
+		Body     string `json:"body"`
+	}
+	for _, v := range vectors[struct {
+		Name string `json:"name"`
+		vectorMessage
+		Want struct {
+			NotAPack  bool    `json:"notAPack"`
+			Replies   []reply `json:"replies"`
+			Malformed int     `json:"malformed"`
+		} `json:"want"`
+	}](t, "packs.json") {
+		if isPack(v.message()) == v.Want.NotAPack {
+			t.Errorf("%s: a pack: %t", v.Name, !v.Want.NotAPack)
+		}
+		if v.Want.NotAPack {
+			continue
+		}
+		got, malformed := unpack(v.Body)
+		if len(got) != len(v.Want.Replies) || malformed != v.Want.Malformed {
+			t.Errorf("%s: %+v, %d malformed", v.Name, got, malformed)
+			continue
+		}
+		for i, w := range v.Want.Replies {
+			if got[i] != (packed{id: w.ID, envelope: w.Envelope, body: w.Body}) {
+				t.Errorf("%s: got %+v, want %+v", v.Name, got[i], w)
+			}
+		}
+	}
+}

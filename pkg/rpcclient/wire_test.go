@@ -2,6 +2,7 @@ package rpcclient_test
 
 import (
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 )
 
@@ -12,4 +13,9 @@ func attributes(pairs ...string) map[string]types.MessageAttributeValue {
 		out[pairs[i]] = types.MessageAttributeValue{DataType: aws.String("String"), StringValue: &pairs[i+1]}
 	}
 	return out
+}
+
+// rawMessage is a send of a body with String attributes of names and values in turn.
+func rawMessage(queueURL, body string, pairs ...string) *sqs.SendMessageInput {
+	return &sqs.SendMessageInput{QueueUrl: &queueURL, MessageBody: &body, MessageAttributes: attributes(pairs...)}
 }
