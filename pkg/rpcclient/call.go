@@ -324,12 +324,9 @@ func (r *Requester) forget(c *call) {
 	}
 }
 
-// delivered takes in a reply of this call. The lock of the requester is held; a call that has its one
-// answer is removed from the pending map.
+// delivered takes in the one answer of this call, which is removed from the pending map. It is called
+// with the requester's lock held.
 func (c *call) delivered(a answer) deliveryVerdict {
-	if c.frames != nil {
-		return c.frames.put(a, c.attempt)
-	}
 	if c.attempt > 1 && a.envelope != "" {
 		// An earlier attempt's failure, come twice, says nothing of this one. Its success does.
 		env, err := parseReplyEnvelope(a.envelope)

@@ -48,7 +48,8 @@ func CallMaxAttempts(n int) CallOption {
 // WithCallID sets the call's identifier, so that a later process can Resume the call: store what
 // NewCallID returns before calling. 16 to 120 letters, digits, "-" or "_"; it must not be guessable. A
 // second call with the same identifier, method and body is answered with the first one's reply for as
-// long as the responder keeps it.
+// long as the responder keeps it. On a FIFO channel SQS itself drops a second one for five minutes: there
+// Resume is the way to the reply.
 func WithCallID(id string) CallOption { return func(c *callConfig) { c.callID = id } }
 
 // NotifyExpiry drops the request of a Notify when it was not taken up within d. Without it the request

@@ -178,3 +178,31 @@ func TestInterceptorErrors(t *testing.T) {
 		})
 	}
 }
+
+// The same interceptors see streams, frame by frame, and calls without a reply.
+func TestInterceptorsOfStreamsAndNotifications(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var l trail
+		p := newPair(t, rpcclient.WithCallInterceptors(l.onCall("caller")))
+		stop := p.respond(t, func(r *rpcclient.Responder) { count.HandleStream(r, countTo) }, rpcclient.WithHandlerInterceptors(l.onHandler("handler")))
+		if got, err := collect(count.Stream(t.Context(), p.channel, 2)); err != nil || len(got) != 2 {
+			t.Errorf("got %v, %v", got, err)
+		}
+		time.Sleep(time.Second)
+		if err := count.Notify(t.Context(), p.channel, 1); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Second)
+		stop()
+		steps := strings.Join(l.all(), "\n")
+		for _, want := range []string{
+			"caller sends a stream to login/count", "caller receives\ncaller receives\ncaller ends: OK",
+			"handler handles count\nhandler sends\nhandler sends\nhandler ends: OK",
+			"caller sends a notify to login/count", "handler handles count\nhandler sends\nhandler ends: OK",
+		} {
+			if !strings.Contains(steps, want) {
+				t.Errorf("missing:\n%s\nin\n%s", want, steps)
+			}
+		}
+	})
+}

@@ -91,15 +91,29 @@ func (q *replyQueue) dispatch(msgs []types.Message, at, date time.Time) (replies
 	var ours [maxBatch]bool // the message brought something for this process
 	all, packs := q.unfold(msgs)
 	verdicts := make([]deliveryVerdict, len(all))
+	var streams []*call // by the index in all; nil unless there are any
 	r.mu.Lock()
 	for i := range all {
 		a := &all[i]
+		if c, ok := r.pending[a.id]; ok && c.queue == q && c.frames != nil {
+			if streams == nil {
+				streams = make([]*call, len(all))
+			}
+			streams[i] = c
+			ours[a.message] = true
+			continue
+		}
 		verdicts[i] = q.deliver(a, msgs, packs[a.message])
 		if verdicts[i] != deliveryUnknown && verdicts[i] != deliveryHeld || hasNonce(a.id, r.nonce) {
 			ours[a.message] = true
 		}
 	}
 	r.mu.Unlock()
+	for i, c := range streams { // a stream stays pending, and has a lock of its own
+		if c != nil {
+			verdicts[i] = c.frames.put(all[i].answer(packs[all[i].message]), c.attempt)
+		}
+	}
 
 	var back []visibilityChange
 	var kept [maxBatch]bool
@@ -135,10 +149,14 @@ func (q *replyQueue) dispatch(msgs []types.Message, at, date time.Time) (replies
 	return len(all)
 }
 
-// deliver gives a reply to the call that waits for it. It is called with the lock held.
+func (a *arrived) answer(inPack bool) answer {
+	return answer{body: a.body, envelope: a.envelope, trace: a.trace, packed: inPack}
+}
+
+// deliver gives a reply to the call that waits for it alone. It is called with the lock held.
 func (q *replyQueue) deliver(a *arrived, msgs []types.Message, inPack bool) deliveryVerdict {
 	r := q.r
-	n := answer{body: a.body, envelope: a.envelope, trace: a.trace, packed: inPack}
+	n := a.answer(inPack)
 	if c, ok := r.pending[a.id]; ok && c.queue == q {
 		return c.delivered(n)
 	}
