@@ -280,7 +280,7 @@ var actions = []action{
 	{"heartbeat before a closing", 60, func(w *world, arg uint64) bool {
 		x, ok := pick(w.closings(), arg, func(c *call) bool {
 			p := w.byUID[c.target]
-			return p != nil && p.process != nil && p.process.alive
+			return p != nil && p.exists() && p.process != nil && p.process.alive
 		})
 		if ok {
 			p := w.byUID[x.target]
@@ -430,6 +430,7 @@ var actions = []action{
 		w.leader.deposed = true
 		w.zombies, w.leader = append(w.zombies, w.leader), nil
 	})},
+	{"cluster is copied", 3, func(w *world, arg uint64) bool { return w.copyCluster(arg) }},
 	{"late request arrives", 10, func(w *world, arg uint64) bool {
 		if len(w.flying) == 0 {
 			return false

@@ -42,6 +42,8 @@ type pod struct {
 	terminating, unlabelled bool
 	// heard is when its application last renewed its Lease, or could not because the API server was down.
 	heard time.Duration
+	// answered is when it last got an answer.
+	answered time.Duration
 	// owed are the shortest times that its ReplyHost had since the pod exists.
 	owed lifecycle.Terms
 }
@@ -104,7 +106,7 @@ func (w *world) create(name, host string, mode v1alpha1.HeartbeatMode, bestEffor
 	if bestEffort {
 		o.Labels[v1alpha1.LabelInject], o.Spec.SchedulingGates = v1alpha1.InjectBestEffort, nil
 	}
-	p := &pod{name: name, host: host, mode: mode, bornStep: w.step, gone: -1, finished: -1, stopped: -1, heard: never}
+	p := &pod{name: name, host: host, mode: mode, bornStep: w.step, gone: -1, finished: -1, stopped: -1, heard: never, answered: never}
 	if h, ok := w.cluster.now[hosts][types.NamespacedName{Namespace: w.namespace, Name: host}].(*v1alpha1.ReplyHost); ok {
 		p.owed = lifecycle.TermsOf(&v1alpha1.ReplyQueue{}, h)
 		p.stable = h.Spec.Identity == v1alpha1.IdentityStable
@@ -211,7 +213,7 @@ func (w *world) beat(p *pod) {
 	w.beacons++
 	at := epoch.Add(w.now + w.podSkew + time.Duration(w.beacons)*time.Microsecond).UTC().Format(metav1.RFC3339Micro)
 	w.must(w.cluster.patch(lease, client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec":{"renewTime":%q}}`, at)), nil))
-	p.heard = w.now
+	p.heard, p.answered = w.now, w.now
 	m.next = w.now + m.interval
 	if n, err := strconv.Atoi(lease.Annotations[injected.LeaseIntervalSeconds]); err == nil {
 		m.interval = time.Duration(n) * time.Second

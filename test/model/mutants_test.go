@@ -22,6 +22,8 @@ type mutant struct {
 	decide func(lifecycle.Observation, time.Time) lifecycle.Decision
 	// readsFromCache and listsFromCache: what is to be read from the API server comes from the cache.
 	readsFromCache, listsFromCache bool
+	// noFence: nothing keeps a copy of the cluster from deleting.
+	noFence bool
 	// keepsCounts: a gap in the view of heartbeats does not begin the counts anew.
 	keepsCounts bool
 	// heardAt is when a renewal counts as heard.
@@ -90,6 +92,7 @@ var mutants = []mutant{
 		}
 		return lifecycle.Decide(o, now)
 	}},
+	{name: "fence removed: a copy of the cluster deletes what it takes for its own", noFence: true},
 	{name: "records without a finalizer", create: func(o client.Object) {
 		if _, ok := o.(*v1alpha1.ReplyQueue); ok {
 			o.SetFinalizers(nil)

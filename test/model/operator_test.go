@@ -26,6 +26,7 @@ import (
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/controller"
+	"github.com/replyqueue/replyqueue/internal/fence"
 	"github.com/replyqueue/replyqueue/internal/heartbeat"
 	"github.com/replyqueue/replyqueue/internal/lifecycle"
 	"github.com/replyqueue/replyqueue/internal/queue"
@@ -73,6 +74,10 @@ type operator struct {
 	nextBeacon     time.Duration
 	beaconing      bool
 	outage, policy bool
+	// The fence, when it compares next, and whether it is at it.
+	fence     *fence.Fence
+	nextCheck time.Duration
+	guarding  bool
 }
 
 // workers are one controller: its reconciler and its queue.
@@ -102,9 +107,11 @@ func (w *world) newOperator(c *cluster) *operator {
 		Pods: &lifecycle.Sightings{}, Heartbeats: heartbeat.NewLedger(), Guarded: w.isGuarded, Clock: clk,
 		Decide: op.mutant.decide,
 	}
-	providers := only{&queue.Provider{
+	provider := &queue.Provider{
 		Name: v1alpha1.DefaultProviderName, Region: "us-east-1", Prefix: "rq", Cluster: "c", ClusterUID: clusterUID, API: wire{op: op},
-	}}
+	}
+	op.newGuards(provider)
+	providers := only{provider}
 	k := kube{op: op}
 	said := &silent{}
 	m := &fakeManager{op: op}
@@ -331,6 +338,7 @@ func (op *operator) tick() {
 		op.world.beacons++
 		op.signals.Heartbeats.Apply(op.world.beacon(), op.clock())
 	}
+	op.guard()
 	if op.beaconing || op.world.now < op.nextBeacon {
 		return
 	}

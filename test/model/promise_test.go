@@ -37,23 +37,24 @@ func (w *world) noticed(k kind, ch change, by *call) {
 		w.podChanged(o, ch.gone)
 	case *coordinationv1.Lease:
 		if by != nil && !ch.gone && o.Annotations[injected.LeaseState] == injected.LeaseStateClosing {
-			w.closing(o.Annotations[heartbeat.AnnotationRecord], by)
+			w.closing(o.Annotations[heartbeat.AnnotationRecord], by, true)
 		}
 	case *v1alpha1.ReplyQueue:
 		if was, ok := ch.before.(*v1alpha1.ReplyQueue); ok && !ch.gone && readerOf(was) != readerOf(o) {
 			w.happened["taken over by a successor"]++
 		}
 		if by != nil && o.Status.Closing != nil {
-			w.closing(string(o.UID), by)
+			w.closing(string(o.UID), by, false)
 		}
 	}
 }
 
 // closing is the moment from which on a reply queue is lost to its reader, whatever comes: its first irreversible write.
-// It is here that P2 is judged.
-func (w *world) closing(record string, by *call) {
+// It is here that P2 is judged. A Lease closes the queue of one pod alone: one that belongs to a name goes over to the
+// next pod of that name, which has another Lease.
+func (w *world) closing(record string, by *call, byLease bool) {
 	for _, q := range w.queues {
-		if q.record == record && q.closed < 0 {
+		if q.record == record && q.closed < 0 && !(byLease && q.stable) {
 			w.judge(q, by)
 			q.closed = w.now
 			w.happened["closed "+w.reasonWhy(q)]++
@@ -71,13 +72,17 @@ func (w *world) deleting(name string, by *call) {
 	if q == nil {
 		return
 	}
+	if by.op.cluster != w.cluster {
+		w.violate("P2", "the operator of a copy of the cluster deletes %s", name)
+		return
+	}
 	if q.closed < 0 {
 		w.judge(q, by)
 		return
 	}
 	// It was closed. Whoever heartbeats learned of it since.
 	p := w.byUID[q.pod]
-	if p != nil && p.gone < 0 && p.process != nil && p.process.alive && p.process.using == q.url && p.heard > q.closed {
+	if p != nil && p.gone < 0 && p.process != nil && p.process.alive && p.process.using == q.url && p.answered > q.closed {
 		w.violate("P2", "DeleteQueue of %s: pod %s heartbeats, and was not told that it is closed", name, p)
 	}
 }
@@ -85,10 +90,6 @@ func (w *world) deleting(name string, by *call) {
 // judge is P2: "A reply queue is never deleted while its pod exists and (with Lease heartbeats) heartbeats arrive, nor
 // before the pod's containers are known to have stopped or a safe time has passed."
 func (w *world) judge(q *reply, by *call) {
-	if by.op.cluster != w.cluster {
-		w.violate("P2", "the clone's operator closes %s", q.name)
-		return
-	}
 	p := w.byUID[q.pod]
 	if q.stable {
 		w.judgeStable(q, by)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -81,6 +82,16 @@ var _ client.Client = (*memory)(nil)
 
 func newMemory(now func() metav1.Time) *memory {
 	return &memory{now: now, version: 1, objects: map[kind]map[types.NamespacedName]client.Object{}}
+}
+
+// clone is what a copy of etcd holds.
+func (m *memory) clone() *memory {
+	c := newMemory(m.now)
+	c.version, c.uids = m.version, m.uids+1_000_000 // What is made in both is not the same.
+	for k, all := range m.objects {
+		c.objects[k] = maps.Clone(all) // Stored objects are never changed in place.
+	}
+	return c
 }
 
 func (m *memory) Get(_ context.Context, key client.ObjectKey, into client.Object, _ ...client.GetOption) error {

@@ -41,8 +41,11 @@ func nameOf(url string) string { return url[strings.LastIndexByte(url, '/')+1:] 
 
 func send[T any](ctx context.Context, w wire, verb, name string, run func(*call) (T, error)) (T, error) {
 	return ask(ctx, w.op, &call{sqs: true, verb: verb, target: name}, func(c *call) (T, error) {
-		w.op.world.requests++
-		if q := w.op.world.queues[name]; q != nil && q.closed < 0 && c.task != nil && c.task.knew && verb != "DeleteQueue" {
+		q := w.op.world.queues[name]
+		if q != nil {
+			w.op.world.requests++
+		}
+		if q != nil && q.closed < 0 && c.task != nil && c.task.knew && verb != "DeleteQueue" {
 			w.op.world.violate("P6", "%s of the queue of an open record, which the cache shows to exist: %s", verb, name)
 		}
 		return run(c)
@@ -86,6 +89,20 @@ func (w wire) GetQueueUrl(ctx context.Context, in *sqs.GetQueueUrlInput, _ ...fu
 	})
 }
 
+func (w wire) TagQueue(ctx context.Context, in *sqs.TagQueueInput, _ ...func(*sqs.Options)) (*sqs.TagQueueOutput, error) {
+	return send(ctx, w, "TagQueue", nameOf(*in.QueueUrl), func(*call) (*sqs.TagQueueOutput, error) {
+		w.op.world.changing("TagQueue", nameOf(*in.QueueUrl))
+		return w.op.world.sqs.TagQueue(context.Background(), in)
+	})
+}
+
+func (w wire) UntagQueue(ctx context.Context, in *sqs.UntagQueueInput, _ ...func(*sqs.Options)) (*sqs.UntagQueueOutput, error) {
+	return send(ctx, w, "UntagQueue", nameOf(*in.QueueUrl), func(*call) (*sqs.UntagQueueOutput, error) {
+		w.op.world.changing("UntagQueue", nameOf(*in.QueueUrl))
+		return w.op.world.sqs.UntagQueue(context.Background(), in)
+	})
+}
+
 func (w wire) ListQueues(ctx context.Context, in *sqs.ListQueuesInput, _ ...func(*sqs.Options)) (*sqs.ListQueuesOutput, error) {
 	return send(ctx, w, "ListQueues", "", func(*call) (*sqs.ListQueuesOutput, error) {
 		return w.op.world.sqs.ListQueues(context.Background(), in)
@@ -98,14 +115,21 @@ func (w wire) ListQueueTags(ctx context.Context, in *sqs.ListQueueTagsInput, _ .
 	})
 }
 
+// changing is P1: a queue that is not ours is never changed.
+func (w *world) changing(verb, name string) {
+	if what, foreign := w.foreign[name]; foreign {
+		w.violate("P1", "%s of %s, which is %s", verb, name, what)
+	}
+}
+
 // created notes that CreateQueue made, or found, a reply queue.
 func (w *world) created(name, url, record string, tags map[string]string, by *call) {
-	if w.queues[name] != nil {
+	if w.queues[name] != nil || tags[v1alpha1.TagKind] != v1alpha1.TagKindReply {
 		return
 	}
 	q := &reply{
 		name: name, url: url, record: record, pod: tags[v1alpha1.TagPodUID], podName: tags[v1alpha1.TagPodName],
-		closed: -1, created: w.now, stray: by.op.dead,
+		closed: -1, created: w.now, stray: by.op.dead || by.op.cluster != w.cluster,
 	}
 	if p := w.byUID[q.pod]; p != nil {
 		q.stable = p.stable

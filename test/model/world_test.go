@@ -34,9 +34,11 @@ type world struct {
 	operatorSkew, podSkew time.Duration
 
 	// leader leads; zombies did, and do not know yet. flying are requests whose process is gone.
-	leader    *operator
-	zombies   []*operator
-	flying    []*call
+	leader  *operator
+	zombies []*operator
+	flying  []*call
+	// copies are the operators of copies of the cluster.
+	copies    []*operator
 	operators int
 	beacons   int
 	requests  int
@@ -99,6 +101,7 @@ func (w *world) populate() {
 	}
 	w.must(w.cluster.create(newHost(w.namespace, "web", v1alpha1.IdentityPod), nil))
 	w.must(w.cluster.create(newHost(w.namespace, "db", v1alpha1.IdentityStable), nil))
+	w.must(w.cluster.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: identity.Namespace, Name: identity.Name}}, nil))
 	w.leader = w.newOperator(w.cluster)
 }
 
@@ -126,7 +129,7 @@ func (w *world) everyone() []*operator {
 	if w.leader != nil {
 		all = append(all, w.leader)
 	}
-	return append(all, w.zombies...)
+	return append(append(all, w.zombies...), w.copies...)
 }
 
 // advance lets time go by. Processes heartbeat meanwhile; operators get no time.
@@ -285,6 +288,7 @@ func (w *world) kill(op *operator, fate uint64) {
 		w.leader = nil
 	}
 	w.zombies = slices.DeleteFunc(w.zombies, func(z *operator) bool { return z == op })
+	w.copies = slices.DeleteFunc(w.copies, func(z *operator) bool { return z == op })
 }
 
 // arrive has a request arrive whose process is gone.
@@ -325,9 +329,11 @@ func (w *world) rest(random *rand.Rand) {
 	if w.leader == nil {
 		w.leader = w.newOperator(w.cluster)
 	}
-	w.leader.paused, w.leader.cut = false, false
-	for _, t := range w.leader.tasks {
-		t.stalled = false
+	for _, op := range w.everyone() {
+		op.paused, op.cut = false, false
+		for _, t := range op.tasks {
+			t.stalled = false
+		}
 	}
 	for range 100 {
 		w.collect()
