@@ -4,6 +4,7 @@ package main
 import (
 	"flag"
 	"os"
+	"strings"
 
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
@@ -29,6 +30,13 @@ func main() {
 	flag.StringVar(&cfg.WebhookHost, "webhook-host", "", "Outside a cluster: the DNS name (no IP address) by which the API server reaches the webhook, e.g. localhost. The webhook listens on it, and its certificate is for it.")
 	flag.StringVar(&management, "cert-management", string(operator.CertsSelfSigned), "Where the webhook's certificate comes from: self-signed (made and rotated by the operator) or mounted (cert-manager's, in --cert-dir).")
 	flag.StringVar(&cfg.CertDir, "cert-dir", "", "With mounted certificates, the folder with tls.crt and tls.key. Otherwise where a temporary folder for the public certificate is made; default: the system's.")
+	flag.DurationVar(&cfg.SweepInterval, "sweep-interval", 0, "Mean time between two sweeps of reply queues and Leases that no record covers. Default: 5m; negative: never.")
+	flag.DurationVar(&cfg.SweepGrace, "sweep-grace", 0, "For how long a queue is found without a record before a sweep deletes it. Default: 15m.")
+	flag.BoolVar(&cfg.SweepDryRun, "sweep-dry-run", false, "Log what sweeps would delete, and delete nothing.")
+	flag.Func("sweep-foreign-prefixes", "Comma-separated prefixes of queues of the Amazon SQS Temporary Queue Client for Java that are swept by its rule, in the operator's own environment (elsewhere: QueueProvider). Default: none.", func(value string) error {
+		cfg.SweepForeignPrefixes = append(cfg.SweepForeignPrefixes, strings.Split(value, ",")...)
+		return nil
+	})
 	logging.BindFlags(flag.CommandLine)
 	flag.Parse()
 

@@ -72,6 +72,17 @@ type QueueProviderSpec struct {
 	// +optional
 	AllowPolicies *bool `json:"allowPolicies,omitempty"` //nolint:kubeapilinter // A permission: given or not.
 
+	// sweepForeignPrefixes are prefixes of the names of queues that other programs make with the Amazon SQS Temporary
+	// Queue Client for Java, e.g. __RequesterClientQueues__. Such a queue is deleted by that client's own rule: it bears
+	// both of its tags, its heartbeat is older than its retention, and it holds no message. Unset: none.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=10
+	// +kubebuilder:validation:items:MinLength=4
+	// +kubebuilder:validation:items:MaxLength=60
+	// +kubebuilder:validation:items:Pattern=`^[A-Za-z0-9_-]+$`
+	SweepForeignPrefixes []string `json:"sweepForeignPrefixes,omitempty"`
+
 	// namespaces says which namespaces may use this provider.
 	// +required
 	Namespaces ProviderNamespaces `json:"namespaces,omitzero"`

@@ -31,7 +31,7 @@ const (
 )
 
 // CloseReason says why a reply queue was closed.
-// +kubebuilder:validation:Enum=Idle;PodStopped;PodGone;NameAbsent
+// +kubebuilder:validation:Enum=Idle;PodStopped;PodGone;NameAbsent;QueueMissing
 type CloseReason string
 
 const (
@@ -43,6 +43,8 @@ const (
 	ClosePodGone CloseReason = "PodGone"
 	// CloseNameAbsent: no pod of that name was seen for the idle retention (identity Stable).
 	CloseNameAbsent CloseReason = "NameAbsent"
+	// CloseQueueMissing: the queue was deleted in SQS by someone else. A pod that lives gets another record.
+	CloseQueueMissing CloseReason = "QueueMissing"
 )
 
 // PodReference names one pod.
@@ -119,7 +121,7 @@ type ReplyQueueSpec struct {
 
 // Closing says why and when a reply queue was closed. It is never taken back.
 type Closing struct {
-	// reason is Idle, PodStopped, PodGone or NameAbsent.
+	// reason is Idle, PodStopped, PodGone, NameAbsent or QueueMissing.
 	// +required
 	Reason CloseReason `json:"reason,omitempty"`
 

@@ -414,6 +414,11 @@ func (in *QueueProviderSpec) DeepCopyInto(out *QueueProviderSpec) {
 		*out = new(bool)
 		**out = **in
 	}
+	if in.SweepForeignPrefixes != nil {
+		in, out := &in.SweepForeignPrefixes, &out.SweepForeignPrefixes
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	in.Namespaces.DeepCopyInto(&out.Namespaces)
 }
 

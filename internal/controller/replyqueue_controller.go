@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -41,6 +42,8 @@ type ReplyQueueReconciler struct {
 	ClusterUID string
 	// Notices wake the reconciler when something happened to a pod's heartbeats.
 	Notices <-chan event.TypedGenericEvent[heartbeat.Notice]
+	// Missing wakes the reconciler for a record of which Signals.QueueMissing was told.
+	Missing <-chan event.TypedGenericEvent[types.NamespacedName]
 	// Concurrency is how many records are worked on at once; 0: 8.
 	Concurrency int
 }
@@ -77,6 +80,12 @@ func (r *ReplyQueueReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		b = b.WatchesRawSource(source.TypedChannel(r.Notices, handler.TypedEnqueueRequestsFromMapFunc(
 			func(ctx context.Context, n heartbeat.Notice) []reconcile.Request {
 				return r.recordsBy(ctx, client.MatchingFields{indexReader: string(n.UID)})
+			})))
+	}
+	if r.Missing != nil {
+		b = b.WatchesRawSource(source.TypedChannel(r.Missing, handler.TypedEnqueueRequestsFromMapFunc(
+			func(_ context.Context, record types.NamespacedName) []reconcile.Request {
+				return []reconcile.Request{{NamespacedName: record}}
 			})))
 	}
 	return b.Complete(r)
@@ -141,6 +150,11 @@ func (s *recordScope) run(ctx context.Context) error {
 	}
 	if !open(s.record) {
 		return s.finish(ctx)
+	}
+	if _, missing := s.Signals.missing.LoadAndDelete(s.record.UID); missing {
+		if replaced, err := s.replaceMissing(ctx); err != nil || replaced {
+			return err
+		}
 	}
 	reader := readerOf(s.record)
 	if heard := s.Signals.Heartbeats.Hear(reader, s.now); closedByLease(s.record, heard) {

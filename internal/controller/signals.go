@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,6 +29,8 @@ type Signals struct {
 	// Decide says what becomes of a reply queue; nil: lifecycle.Decide. The model test puts mistakes in its place, and
 	// expects to see them noticed.
 	Decide func(lifecycle.Observation, time.Time) lifecycle.Decision
+
+	missing sync.Map // types.UID of records whose queue a sweep did not find
 }
 
 func (s *Signals) decide(o lifecycle.Observation, now time.Time) lifecycle.Decision {

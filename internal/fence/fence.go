@@ -581,3 +581,13 @@ func newNonce() string {
 	_, _ = rand.Read(b[:]) // It never fails (crypto/rand).
 	return hex.EncodeToString(b[:])
 }
+
+// Known are the providers whose markers this cluster has claimed.
+func (f *Fence) Known(ctx context.Context) ([]string, error) {
+	f.init()
+	known, err := f.store.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Collect(maps.Keys(known.entries)), nil
+}

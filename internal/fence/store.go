@@ -45,7 +45,9 @@ type store struct {
 
 // identity is the ConfigMap as read.
 type identity struct {
-	object  *corev1.ConfigMap
+	object *corev1.ConfigMap
+	// before is what was read or written last.
+	before  *corev1.ConfigMap
 	entries map[string]entry
 }
 
@@ -54,6 +56,7 @@ func (s *store) read(ctx context.Context) (*identity, error) {
 	if err := s.client.Get(ctx, s.key, i.object); err != nil {
 		return nil, fmt.Errorf("read the identity: %w", err)
 	}
+	i.before = i.object.DeepCopy()
 	if text := i.object.Data[keyFence]; text != "" {
 		if err := json.Unmarshal([]byte(text), &i.entries); err != nil {
 			return nil, fmt.Errorf("ConfigMap %s: data.%s: %w", s.key, keyFence, err)
@@ -67,7 +70,6 @@ func (s *store) read(ctx context.Context) (*identity, error) {
 
 // write writes what changed, and nothing if nothing did.
 func (s *store) write(ctx context.Context, i *identity) error {
-	before := i.object.DeepCopy()
 	text, err := json.Marshal(i.entries)
 	if err != nil {
 		return err
@@ -85,12 +87,13 @@ func (s *store) write(ctx context.Context, i *identity) error {
 	} else {
 		delete(i.object.Data, keyStatus)
 	}
-	if maps.Equal(before.Data, i.object.Data) && maps.Equal(before.Annotations, i.object.Annotations) {
+	if maps.Equal(i.before.Data, i.object.Data) && maps.Equal(i.before.Annotations, i.object.Annotations) {
 		return nil
 	}
 	if err := s.client.Update(ctx, i.object); err != nil {
 		return fmt.Errorf("write the identity: %w", err)
 	}
+	i.before = i.object.DeepCopy()
 	return nil
 }
 

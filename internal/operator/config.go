@@ -82,6 +82,14 @@ type Config struct {
 	// of one SQS request for each queue; 0: never. At least controller.LeastMessageCountsInterval.
 	MessageCountsInterval time.Duration
 
+	// SweepInterval is the mean time between two sweeps; 0: sweep.DefaultInterval; negative: there are none. SweepGrace is
+	// for how long a queue is found without a record before it is deleted; 0: sweep.DefaultGrace. SweepDryRun deletes
+	// nothing, and logs what it would.
+	SweepInterval, SweepGrace time.Duration
+	SweepDryRun               bool
+	// SweepForeignPrefixes are prefixes of queues of the Java client that are swept in the operator's own environment.
+	SweepForeignPrefixes []string
+
 	// Connect, if set, replaces the AWS SDK's client for SQS: tests return one that talks to a server in
 	// their process.
 	Connect Connect
@@ -96,6 +104,9 @@ type Connect = func(ctx context.Context, region, endpoint, roleARN string) (api 
 // namePart is what cluster names and prefixes may look like: SQS allows letters, digits, hyphens and
 // underscores, and the underscore separates the parts of a queue's name.
 var namePart = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?$`)
+
+// foreignPrefix is what a prefix of foreign queues may look like. A short one would take in too much.
+var foreignPrefix = regexp.MustCompile(`^[A-Za-z0-9_-]{4,60}$`)
 
 // maxNameParts bounds prefix and cluster together: SQS allows 80 characters, of which
 // "<prefix>_<cluster>_r_<UID>" needs 40 for the rest.
@@ -126,6 +137,11 @@ func (c *Config) validate() error {
 	for flag, value := range map[string]string{"cluster-name": c.ClusterName, "queue-name-prefix": c.QueueNamePrefix} {
 		if value != "" && !namePart.MatchString(value) {
 			return fmt.Errorf("--%s=%s: want letters, digits and hyphens; the underscore separates the parts of a queue's name", flag, value)
+		}
+	}
+	for _, prefix := range c.SweepForeignPrefixes {
+		if !foreignPrefix.MatchString(prefix) {
+			return fmt.Errorf("--sweep-foreign-prefixes: %q: want at least four letters, digits, hyphens and underscores", prefix)
 		}
 	}
 	if c.CertManagement != CertsSelfSigned && c.CertManagement != CertsMounted {

@@ -42,12 +42,14 @@ func setupControllers(ctx context.Context, mgr ctrl.Manager, shared dependencies
 		ClusterUID: shared.Identity.ClusterUID,
 		Metrics:    sqsMetrics(),
 		Connect:    shared.Config.Connect,
+
+		ForeignPrefixes: shared.Config.SweepForeignPrefixes,
 	}
 	guard, troubled := newFence(mgr, shared, providers)
 	if err := mgr.Add(guard); err != nil {
 		return err
 	}
-	all, err := lifecycleControllers(ctx, mgr, shared, providers)
+	all, err := lifecycleControllers(ctx, mgr, shared, providers, guard)
 	if err != nil {
 		return err
 	}

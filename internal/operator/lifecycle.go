@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	controllers "github.com/replyqueue/replyqueue/internal/controller"
+	"github.com/replyqueue/replyqueue/internal/fence"
 	"github.com/replyqueue/replyqueue/internal/heartbeat"
 	"github.com/replyqueue/replyqueue/internal/lifecycle"
 	"github.com/replyqueue/replyqueue/internal/queue"
@@ -21,7 +23,7 @@ import (
 const noticeBuffer = 1024
 
 // lifecycleControllers are the controllers of pods, ReplyHosts and ReplyQueues, with the listener that they share.
-func lifecycleControllers(ctx context.Context, mgr ctrl.Manager, shared dependencies, providers queue.Providers) ([]controller, error) {
+func lifecycleControllers(ctx context.Context, mgr ctrl.Manager, shared dependencies, providers queue.Providers, guard *fence.Fence) ([]controller, error) {
 	if err := controllers.IndexLifecycle(ctx, mgr.GetFieldIndexer()); err != nil {
 		return nil, fmt.Errorf("index the cache: %w", err)
 	}
@@ -58,6 +60,20 @@ func lifecycleControllers(ctx context.Context, mgr ctrl.Manager, shared dependen
 	if err != nil {
 		return nil, err
 	}
+	missing := make(chan event.TypedGenericEvent[types.NamespacedName], 1)
+	if shared.Config.SweepInterval >= 0 {
+		sweeper := newSweeper(mgr, shared, providers, guard)
+		sweeper.Missing = func(ctx context.Context, record types.NamespacedName, uid types.UID) {
+			signals.QueueMissing(uid)
+			select {
+			case missing <- event.TypedGenericEvent[types.NamespacedName]{Object: record}:
+			case <-ctx.Done():
+			}
+		}
+		if err := mgr.Add(sweeper); err != nil {
+			return nil, err
+		}
+	}
 	recorder := mgr.GetEventRecorder(eventSource)
 	return []controller{
 		&controllers.PodReconciler{
@@ -70,7 +86,7 @@ func lifecycleControllers(ctx context.Context, mgr ctrl.Manager, shared dependen
 		},
 		&controllers.ReplyQueueReconciler{
 			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Recorder: recorder, Providers: providers,
-			Signals: signals, ClusterUID: shared.Identity.ClusterUID, Notices: toRecords,
+			Signals: signals, ClusterUID: shared.Identity.ClusterUID, Notices: toRecords, Missing: missing,
 		},
 	}, nil
 }

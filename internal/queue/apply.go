@@ -202,3 +202,17 @@ func (p *Provider) ConsentOf(ctx context.Context, name string) (map[string]strin
 	}
 	return tags, err
 }
+
+// Empty reports whether all three counts of messages are known and zero.
+func Empty(attributes map[string]string) bool {
+	for _, name := range []types.QueueAttributeName{
+		types.QueueAttributeNameApproximateNumberOfMessages,
+		types.QueueAttributeNameApproximateNumberOfMessagesNotVisible,
+		types.QueueAttributeNameApproximateNumberOfMessagesDelayed,
+	} {
+		if attributes[string(name)] != "0" {
+			return false
+		}
+	}
+	return true
+}

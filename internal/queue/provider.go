@@ -49,6 +49,8 @@ type Provider struct {
 	AllowedQueueNames []string
 	// AllowPolicies lets channels set a queue policy.
 	AllowPolicies bool
+	// ForeignPrefixes are prefixes of names of queues that the Java client makes, and that are swept by its rule.
+	ForeignPrefixes []string
 	// API answers for this provider, limited and measured.
 	API API
 	// Fence says whether queues may be deleted; nil: always.

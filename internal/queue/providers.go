@@ -49,6 +49,8 @@ type Registry struct {
 	Cluster string
 	// ClusterUID is the UID of the kube-system namespace: the ownership tag's value.
 	ClusterUID string
+	// ForeignPrefixes are Provider.ForeignPrefixes of the operator's own environment.
+	ForeignPrefixes []string
 	// Version of the operator, for the user agent; empty: what the build says, else "devel".
 	Version string
 	// Limits for each provider; zero: DefaultLimits.
@@ -109,6 +111,7 @@ func (r *Registry) object(ctx context.Context, name string) (*v1alpha1.QueueProv
 	object := &v1alpha1.QueueProvider{}
 	if name == "" || name == v1alpha1.DefaultProviderName {
 		object.Name = v1alpha1.DefaultProviderName
+		object.Spec.SweepForeignPrefixes = r.ForeignPrefixes
 		return object, nil
 	}
 	if err := r.Reader.Get(ctx, client.ObjectKey{Name: name}, object); err != nil {
@@ -200,6 +203,7 @@ func (r *Registry) connect(ctx context.Context, object *v1alpha1.QueueProvider) 
 		DefaultTags:       spec.DefaultTags,
 		AllowedQueueNames: spec.AllowedQueueNames,
 		AllowPolicies:     spec.AllowPolicies != nil && *spec.AllowPolicies,
+		ForeignPrefixes:   spec.SweepForeignPrefixes,
 		Fence:             r.Fence,
 		API:               Guard(api, object.Name, limits, r.Metrics, clk),
 	}, nil

@@ -1,0 +1,78 @@
+package controller
+
+import (
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"k8s.io/utils/ptr"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/controller/conditions"
+	"github.com/replyqueue/replyqueue/internal/queue"
+)
+
+// holding is a fence that holds everything, as long as it is closed.
+type holding struct{ closed, conflict bool }
+
+func (h *holding) MayDelete(provider string) error {
+	if !h.closed {
+		return nil
+	}
+	return &queue.Held{Provider: provider, Conflict: h.conflict, Message: "held", RetryAfter: time.Second}
+}
+
+func (*holding) AdoptsFrom(string) string { return "" }
+
+// fence puts a fence before every deletion.
+func (s *stage) fence(f queue.Fence) { s.records.Providers.(onlyProvider).Fence = f }
+
+func TestNoReplyQueueIsDeletedWhileTheFenceHolds(t *testing.T) {
+	for _, conflict := range []bool{true, false} {
+		s := newReadyStage(t)
+		fence := &holding{closed: true, conflict: conflict}
+		s.fence(fence)
+		p := s.runningCaller("web-1")
+		s.stop(p)
+		s.pass(3 * time.Minute)
+		if n := len(s.queues()); n != 1 {
+			t.Fatalf("%d queues, want the one that is held", n)
+		}
+		record := s.recordsOf(p)[0]
+		want := v1alpha1.ReasonIdentityUnproven
+		if conflict {
+			want = v1alpha1.ReasonIdentityConflict
+		}
+		if got := conditions.Reason(&record, v1alpha1.ConditionReady); got != want {
+			t.Errorf("the record says %s, want %s", got, want)
+		}
+		fence.closed = false
+		s.pass(10 * time.Second)
+		s.expectNothingLeft(p)
+	}
+}
+
+func TestAPodWhoseQueueWasDeletedGetsAnother(t *testing.T) {
+	s := newReadyStage(t)
+	p := s.runningCaller("web-1")
+	record := s.recordsOf(p)[0]
+	s.signals.QueueMissing(record.UID)
+	s.settle()
+	if got := s.recordsOf(p); len(got) != 1 || got[0].UID != record.UID {
+		t.Fatal("a record was closed whose queue is there")
+	}
+	url := record.Status.QueueURL
+	_, err := s.sqs.Client().DeleteQueue(s.ctx, &sqs.DeleteQueueInput{QueueUrl: ptr.To(url)})
+	s.must(err)
+	s.signals.QueueMissing(record.UID)
+	s.settle()
+	s.beat(p)
+	s.settle()
+	got := s.recordsOf(p)
+	if len(got) != 1 || got[0].UID == record.UID || len(s.queues()) != 1 {
+		t.Fatalf("%d records and the queues %v, want a new one", len(got), s.queues())
+	}
+	if n := s.heardEvent(EventReplyQueueMissing); n != 1 {
+		t.Errorf("%d events, want 1", n)
+	}
+}

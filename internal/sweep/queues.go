@@ -1,0 +1,270 @@
+package sweep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/lifecycle"
+	"github.com/replyqueue/replyqueue/internal/queue"
+)
+
+func lastSegment(url string) string { return url[strings.LastIndexByte(url, '/')+1:] }
+
+// ripe says that something has been found for long enough, by two sweeps at least.
+func (s *Sweeper) ripe(f lifecycle.Finding) bool {
+	return f.Passes > 1 && s.Clock.Since(f.Since) >= s.Grace
+}
+
+// sweepQueues deletes the reply queues that no record covers.
+func (s *Sweeper) sweepQueues(ctx context.Context, p *place, covered *records) error {
+	recorded := make(map[string]bool, len(covered.uids))
+	for uid := range covered.uids {
+		recorded[p.ReplyQueueName(uid)] = true
+	}
+	total := 0
+	var orphans []string
+	for _, name := range p.listed {
+		if !p.IsReplyQueueName(name) {
+			continue
+		}
+		total++
+		if !recorded[name] {
+			orphans = append(orphans, name)
+		}
+	}
+	findings := p.orphans.See(orphans, s.Clock.Now())
+	s.Metrics.orphans(p.Name, len(findings))
+	doomed, err := s.doomed(ctx, p, findings)
+	if err != nil {
+		return err
+	}
+	if held, err := s.braked(ctx, p, total, len(doomed)); err != nil || held {
+		return err
+	}
+	var problems []error
+	for _, f := range doomed {
+		err := s.sweepQueue(ctx, p, f)
+		problems = append(problems, err)
+		if class := queue.Classify(err); class == queue.Throttled || class == queue.Fenced || class == queue.Unproven || ctx.Err() != nil {
+			break // The others would fare no better. They are found again.
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// doomed are the findings that are to be deleted, as far as is known. Tags are read once: they are read again before a
+// deletion, and until then whatever they say keeps the queue.
+func (s *Sweeper) doomed(ctx context.Context, p *place, findings []lifecycle.Finding) ([]lifecycle.Finding, error) {
+	before := p.tags
+	p.tags = make(map[string]map[string]string, len(findings))
+	var doomed []lifecycle.Finding
+	for _, f := range findings {
+		if tags, known := before[f.Key]; known {
+			p.tags[f.Key] = tags
+		}
+		if !s.ripe(f) {
+			continue
+		}
+		if p.tags[f.Key] == nil {
+			if err := s.readTags(ctx, p, f.Key); queue.Classify(err) == queue.NotFound {
+				continue
+			} else if err != nil {
+				return nil, err
+			}
+		}
+		orphan, err := s.look(ctx, p, f)
+		if err != nil {
+			return nil, err
+		}
+		if lifecycle.Sweep(orphan, s.terms(p)) == lifecycle.SweepDelete {
+			doomed = append(doomed, f)
+		}
+	}
+	return doomed, nil
+}
+
+func (s *Sweeper) terms(p *place) lifecycle.SweepTerms {
+	return lifecycle.SweepTerms{Cluster: s.ClusterUID, Former: s.Fence.SweepsFrom(p.Name), Grace: s.Grace}
+}
+
+func (s *Sweeper) readTags(ctx context.Context, p *place, name string) error {
+	return s.patiently(ctx, func() error {
+		tags, err := p.TagsOf(ctx, name)
+		if tags == nil {
+			tags = map[string]string{}
+		}
+		p.tags[name] = tags
+		return err
+	})
+}
+
+// look asks the API server about a finding whose tags are known.
+func (s *Sweeper) look(ctx context.Context, p *place, f lifecycle.Finding) (lifecycle.Orphan, error) {
+	tags := p.tags[f.Key]
+	o := lifecycle.Orphan{
+		NameComputed: p.IsReplyQueueName(f.Key), Kind: tags[v1alpha1.TagKind], Cluster: tags[v1alpha1.TagCluster],
+		Passes: f.Passes, Unrecorded: s.Clock.Since(f.Since),
+	}
+	if lifecycle.Sweep(o, s.terms(p)) != lifecycle.SweepDelete {
+		return o, nil
+	}
+	var err error
+	if o.Recorded, err = s.recorded(ctx, p, f.Key, tags); err != nil {
+		return o, err
+	}
+	o.PodLives, err = s.podLives(ctx, f.Key, tags)
+	return o, err
+}
+
+// braked says whether a human has to allow the sweep first. What a human allowed is used up before it is used, and also
+// when it is not needed any more: it must not stay open for another day.
+func (s *Sweeper) braked(ctx context.Context, p *place, total, doomed int) (bool, error) {
+	allowed, err := s.Fence.Allowance(ctx, p.Name)
+	if err != nil {
+		return true, err
+	}
+	message := ""
+	if lifecycle.Braked(total, doomed, allowed) {
+		message = fmt.Sprintf("%s. None is deleted. If they are to be deleted, annotate the identity's ConfigMap with %s=%s=%d",
+			lifecycle.BrakeMessage(total, doomed), v1alpha1.AnnotationAllowSweep, p.Name, doomed)
+	}
+	s.Metrics.held(p.Name, message != "")
+	news, err := s.Fence.Report(ctx, p.Name, v1alpha1.ConditionSweepHeld, message)
+	if news && message != "" {
+		ctrl.LoggerFrom(ctx).WithName("sweep").Info("The sweep is held: too many reply queues have no record", "provider", p.Name, "why", message)
+	}
+	if err != nil || message != "" {
+		return true, err
+	}
+	if allowed > 0 && !s.DryRun {
+		return false, s.Fence.UseAllowance(ctx, p.Name)
+	}
+	return false, nil
+}
+
+// sweepQueue deletes one reply queue, if everything read anew still says so.
+func (s *Sweeper) sweepQueue(ctx context.Context, p *place, f lifecycle.Finding) error {
+	log := ctrl.LoggerFrom(ctx).WithName("sweep").WithValues("provider", p.Name, "queue", f.Key)
+	if err := s.readTags(ctx, p, f.Key); err != nil {
+		if queue.Classify(err) == queue.NotFound {
+			return nil
+		}
+		return err
+	}
+	orphan, err := s.look(ctx, p, f)
+	if err != nil || lifecycle.Sweep(orphan, s.terms(p)) != lifecycle.SweepDelete {
+		return err
+	}
+	owner := queue.OwnerIn(p.tags[f.Key])
+	if s.DryRun {
+		log.Info("Would delete a reply queue without a record (dry run)", "namespace", owner.Namespace, "name", owner.Name)
+		return nil
+	}
+	if err := s.patiently(ctx, func() error { return p.DeleteQueueByName(ctx, f.Key) }); err != nil {
+		return err
+	}
+	log.Info("Deleted a reply queue without a record", "namespace", owner.Namespace, "name", owner.Name, "foundFor", orphan.Unrecorded.String())
+	s.Metrics.deleted(p.Name, kindReply)
+	return nil
+}
+
+// findMissing tells of records whose queue is gone. A queue that was created after the queues were listed is in the
+// next list, so one sweep alone says nothing.
+func (s *Sweeper) findMissing(ctx context.Context, p *place, covered *records) error {
+	listed := make(map[string]bool, len(p.listed))
+	for _, name := range p.listed {
+		listed[name] = true
+	}
+	open := covered.open[p.Name]
+	absent := map[string]openRecord{}
+	var keys []string
+	for _, r := range open {
+		if name := p.ReplyQueueName(r.uid); !listed[name] {
+			absent[name], keys = r, append(keys, name)
+		}
+	}
+	var missing []lifecycle.Finding
+	for _, f := range p.missing.See(keys, s.Clock.Now()) {
+		if s.ripe(f) {
+			missing = append(missing, f)
+		}
+	}
+	s.Metrics.missing(p.Name, len(missing))
+	log := ctrl.LoggerFrom(ctx).WithName("sweep").WithValues("provider", p.Name)
+	if lifecycle.Braked(len(open), len(missing), 0) {
+		// As many do not vanish one by one: it is rather the operator that looks into another account.
+		log.Info("Too many records have no queue; their pods keep what they have. Are these the credentials of another account?", "missing", len(missing), "records", len(open))
+		return nil
+	}
+	for _, f := range missing {
+		// The list may lag behind.
+		err := s.patiently(ctx, func() error { _, err := p.LookUp(ctx, f.Key); return err })
+		switch {
+		case err == nil:
+			continue
+		case queue.Classify(err) != queue.NotFound:
+			return err
+		}
+		r := absent[f.Key]
+		log.Info("A record has no queue any more: someone else deleted it", "namespace", r.Namespace, "name", r.Name)
+		if s.Missing != nil && !s.DryRun {
+			s.Missing(ctx, r.NamespacedName, r.uid)
+		}
+	}
+	return nil
+}
+
+// reportUnclaimed counts the request and dead-letter queues of this cluster that no RequestChannel has. They may hold
+// requests that nobody has answered, so a human decides about them.
+func (s *Sweeper) reportUnclaimed(ctx context.Context, p *place) error {
+	var channels v1alpha1.RequestChannelList
+	if err := s.Client.List(ctx, &channels, client.UnsafeDisableDeepCopy); err != nil {
+		return err
+	}
+	claimed := map[string]bool{p.IdentityQueueName(): true}
+	for i := range channels.Items {
+		c := &channels.Items[i]
+		claimed[p.ChannelQueueName(c)] = true
+		claimed[p.DeadLetterQueueName(c.Namespace, c.Name, c.Spec.FIFO != nil)] = true
+	}
+	counts := map[string]int{v1alpha1.TagKindRequest: 0, v1alpha1.TagKindDeadLetter: 0}
+	owners := map[string]queue.Owner{}
+	defer func() { p.owners = owners }()
+	for _, name := range p.listed {
+		if claimed[name] || p.IsReplyQueueName(name) {
+			continue
+		}
+		owner, known := p.owners[name]
+		if !known {
+			var tags map[string]string
+			err := s.patiently(ctx, func() (err error) { tags, err = p.TagsOf(ctx, name); return err })
+			if queue.Classify(err) == queue.NotFound {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			owner = queue.OwnerIn(tags)
+		}
+		owners[name] = owner
+		if _, counted := counts[owner.Kind]; !counted || owner.Cluster != s.ClusterUID {
+			continue
+		}
+		counts[owner.Kind]++
+		if !p.said[name] {
+			p.said[name] = true
+			ctrl.LoggerFrom(ctx).WithName("sweep").Info("A queue has no RequestChannel, and is left alone: delete it in SQS if nobody needs what is in it",
+				"provider", p.Name, "queue", name, "kind", owner.Kind, "namespace", owner.Namespace, "name", owner.Name)
+		}
+	}
+	for kind, n := range counts {
+		s.Metrics.unclaimed(p.Name, kind, n)
+	}
+	return nil
+}
