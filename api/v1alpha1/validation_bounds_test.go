@@ -124,7 +124,8 @@ func TestBounds(t *testing.T) {
 			t.Errorf("%s%s has bounds and is set in no base", b.kind, b.path)
 			continue
 		}
-		for _, p := range probes(b) {
+		like, _ := lookUp(with[0].object.Object, append(slices.Clone(path), "[*]"))
+		for _, p := range probes(b, like) {
 			tried++
 			t.Run(b.kind+b.path+" "+p.about, func(t *testing.T) {
 				if !p.nothingAccepted && !slices.ContainsFunc(with, func(s stage) bool { return s.offer(c, path, p.accepted, true) == nil }) {
@@ -202,7 +203,7 @@ func refusesAt(err error, path []string, words string) bool {
 	return false
 }
 
-func probes(b bound) []probe {
+func probes(b bound, like any) []probe {
 	var all []probe
 	add := func(about string, accepted, refused any, words string) {
 		all = append(all, probe{about: about, accepted: accepted, refused: refused, words: words, nothingAccepted: accepted == nil})
@@ -244,18 +245,18 @@ func probes(b bound) []probe {
 			}
 		}
 	}
-	all = append(all, listProbes(s)...)
+	all = append(all, listProbes(s, like)...)
 	for _, name := range s.Required {
 		all = append(all, probe{about: "required " + name, remove: true, below: name, nothingAccepted: true, words: "Required value"})
 	}
 	return all
 }
 
-// listProbes are the bounds of lists and maps.
-func listProbes(s apiextensionsv1.JSONSchemaProps) []probe {
+// listProbes are the bounds of lists and maps. like is an element of the list.
+func listProbes(s apiextensionsv1.JSONSchemaProps, like any) []probe {
 	var all []probe
 	if s.MaxItems != nil {
-		all = append(all, probe{about: "maxItems", accepted: items(s, *s.MaxItems), refused: items(s, *s.MaxItems+1), words: "must have at most"})
+		all = append(all, probe{about: "maxItems", accepted: items(s, *s.MaxItems, like), refused: items(s, *s.MaxItems+1, like), words: "must have at most"})
 	}
 	if s.XListType != nil && *s.XListType == "set" {
 		all = append(all, probe{about: "set", accepted: []any{"a", "b"}, refused: []any{"a", "a"}, below: "[*]", words: "Duplicate value"})
@@ -276,18 +277,16 @@ func listProbes(s apiextensionsv1.JSONSchemaProps) []probe {
 	return all
 }
 
-// items are n different elements of a list.
-func items(s apiextensionsv1.JSONSchemaProps, n int64) []any {
+// items are n different elements of a list: texts, or the one that a base has with other keys.
+func items(s apiextensionsv1.JSONSchemaProps, n int64, like any) []any {
 	all := make([]any, n)
 	for i := range all {
 		all[i] = fmt.Sprint("n", i)
-		if s.Items.Schema.Type == "object" {
-			var of map[string]any
-			if err := yaml.Unmarshal([]byte(condition), &of); err != nil {
-				panic(err) // It is a constant.
-			}
+		if of, ok := like.(map[string]any); ok {
 			of = maps.Clone(of)
-			of["type"] = fmt.Sprint("T", i)
+			for _, key := range s.XListMapKeys {
+				of[key] = fmt.Sprint("T", i)
+			}
 			all[i] = of
 		}
 	}
