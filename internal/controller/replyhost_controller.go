@@ -117,7 +117,7 @@ func (r *ReplyHostReconciler) judge(ctx context.Context, host *v1alpha1.ReplyHos
 	switch {
 	case r.Signals.Heartbeats.Homeless():
 		conditions.Set(host, v1alpha1.ConditionHeartbeatsUnguarded, metav1.ConditionTrue, v1alpha1.ReasonNamespaceMissing,
-			"The namespace "+v1alpha1.HeartbeatNamespace+" is missing: apply config/heartbeats again. Pods start, but nothing is heard of them, and no queue is closed for idleness until then")
+			"The namespace "+v1alpha1.HeartbeatNamespace+", or the operator's permissions in it, are missing: install Replyqueue again over what is there. Pods start, but nothing is heard of them, and no queue is closed for idleness until then")
 	case r.Signals.Guarded():
 		conditions.Remove(host, v1alpha1.ConditionHeartbeatsUnguarded)
 	default:

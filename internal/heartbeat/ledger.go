@@ -16,11 +16,17 @@ import (
 )
 
 const (
-	// BeaconInterval is how often the operator renews its own Lease among the others and waits to see it come back:
-	// proof that renewals are accepted and that the watch delivers them.
+	// BeaconInterval is how often, at the least, the operator renews its own Lease among the others and waits to see it
+	// come back: proof that renewals are accepted and that the watch delivers them. Where an application heartbeats faster
+	// than every second of them, so does the beacon, down to fastestBeacon: an outage must be seen before it has lasted as
+	// long as the retention of anybody.
 	BeaconInterval = 5 * time.Second
-	// BeaconGap is how long the beacon may stay away before the view counts as broken: two lost and one late.
-	BeaconGap = 3 * BeaconInterval
+	fastestBeacon  = time.Second
+	// BeaconGap is how long the beacon may stay away before the view counts as broken: two lost and one late. It is
+	// shorter by as much as the beacon is faster.
+	BeaconGap = gapBeacons * BeaconInterval
+
+	gapBeacons = 3
 
 	// outageIntervals is after how many missed heartbeats an application counts as missing. It is less than the five
 	// that an idle retention holds at least, so that an outage is seen before the first queue is closed for it.
@@ -79,6 +85,7 @@ type Ledger struct {
 	mu sync.Mutex
 	// viewStart is when the present continuous view began; zero before the first beacon came back.
 	viewStart, lastBeacon time.Time
+	beaconEvery           time.Duration
 	beaconRenewal         string
 	entries               map[types.UID]*entry
 	outage                bool
@@ -104,7 +111,9 @@ type entry struct {
 }
 
 // NewLedger returns an empty ledger whose view is not continuous yet.
-func NewLedger() *Ledger { return &Ledger{entries: map[types.UID]*entry{}} }
+func NewLedger() *Ledger {
+	return &Ledger{entries: map[types.UID]*entry{}, beaconEvery: BeaconInterval}
+}
 
 // Replace takes in a complete list of Leases: what happened before it is not known, so every count begins anew.
 func (l *Ledger) Replace(leases []*coordinationv1.Lease, now time.Time) []Notice {
@@ -148,7 +157,7 @@ func (l *Ledger) Apply(lease *coordinationv1.Lease, now time.Time) []Notice {
 	if lease.Name == BeaconName {
 		if r := RenewalOf(lease); r != l.beaconRenewal {
 			l.beaconRenewal = r
-			if l.viewStart.IsZero() || now.Sub(l.lastBeacon) > BeaconGap {
+			if l.viewStart.IsZero() || now.Sub(l.lastBeacon) > l.gap() {
 				l.viewStart = now
 			}
 			l.lastBeacon = now
@@ -211,6 +220,7 @@ func (l *Ledger) Tick(now time.Time) []Notice {
 	defer l.mu.Unlock()
 	continuous := l.continuous(now)
 	expected, missing := 0, 0
+	fastest := 2 * BeaconInterval
 	var notices []Notice
 	for uid, e := range l.entries {
 		if e.expected == nil || !e.expected.Counting || e.closing {
@@ -218,6 +228,7 @@ func (l *Ledger) Tick(now time.Time) []Notice {
 			continue
 		}
 		expected++
+		fastest = min(fastest, e.expected.Interval)
 		silence := now.Sub(l.since(e))
 		if !continuous || silence <= outageIntervals*e.expected.Interval {
 			e.announced = false
@@ -237,6 +248,7 @@ func (l *Ledger) Tick(now time.Time) []Notice {
 		}
 	}
 	l.outage = outage
+	l.beaconEvery = max(fastestBeacon, fastest/2)
 	return notices
 }
 
@@ -374,7 +386,17 @@ func (l *Ledger) entry(uid types.UID) *entry {
 }
 
 func (l *Ledger) continuous(now time.Time) bool {
-	return !l.viewStart.IsZero() && now.Sub(l.lastBeacon) <= BeaconGap
+	return !l.viewStart.IsZero() && now.Sub(l.lastBeacon) <= l.gap()
+}
+
+// gap is how long the beacon may stay away.
+func (l *Ledger) gap() time.Duration { return gapBeacons * l.beaconEvery }
+
+// BeaconEvery is how often the beacon is to be renewed now: BeaconInterval, or faster where applications are.
+func (l *Ledger) BeaconEvery() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.beaconEvery
 }
 
 func (l *Ledger) since(e *entry) time.Time {

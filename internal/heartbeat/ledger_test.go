@@ -144,6 +144,40 @@ func TestAGapInTheViewStartsEveryCountAgain(t *testing.T) {
 	}
 }
 
+// An outage shorter than the usual gap is longer than the retention of a fast application.
+func TestTheBeaconIsFasterThanTheApplications(t *testing.T) {
+	w := newWorld(t)
+	if got := w.BeaconEvery(); got != BeaconInterval {
+		t.Errorf("the beacon comes every %s without applications, want %s", got, BeaconInterval)
+	}
+	w.expectPod("slow", time.Minute, 10*time.Minute)
+	w.pass(time.Second)
+	if got := w.BeaconEvery(); got != BeaconInterval {
+		t.Errorf("the beacon comes every %s, want %s", got, BeaconInterval)
+	}
+	w.expectPod("fast", time.Second, 5*time.Second)
+	w.pass(time.Second)
+	if got := w.BeaconEvery(); got != time.Second {
+		t.Fatalf("the beacon comes every %s, want each second", got)
+	}
+	each := func(n int) {
+		for range n {
+			w.now = w.now.Add(time.Second)
+			w.Apply(w.lease(BeaconName, nil), w.now)
+			w.beat("fast")
+			w.notices = append(w.notices, w.Tick(w.now)...)
+		}
+	}
+	each(10)
+	w.up = false
+	w.pass(7 * time.Second) // two seconds more than it may be silent
+	w.Apply(w.lease(BeaconName, nil), w.now)
+	w.notices = append(w.notices, w.Tick(w.now)...)
+	if w.noticed("fast") != 0 || w.silence("fast") != 0 {
+		t.Errorf("silence of %s was counted over an outage that nobody could heartbeat in", w.silence("fast"))
+	}
+}
+
 func TestARelistStartsEveryCountAgain(t *testing.T) {
 	w := newWorld(t)
 	w.expectPod("a", 10*time.Second, time.Minute)
@@ -300,6 +334,29 @@ func TestLeasesAreWantedWhenTheirNamespaceIsBack(t *testing.T) {
 	}
 	if n := w.setHomeless(false); len(n) != 0 {
 		t.Errorf("noticed twice: %v", n)
+	}
+}
+
+// A heartbeat calls for no reconcile, but for the first of an application: it tells that the application knows its pace.
+func TestHeartbeatsCallForNothing(t *testing.T) {
+	w := newWorld(t)
+	const pods, beats = 500, 20
+	for round := range beats {
+		for i := range pods {
+			name := fmt.Sprint(i)
+			if round == 0 {
+				w.expectPod(name, 10*time.Second, time.Minute)
+				w.beat(name) // the Lease appears
+			}
+			n := len(w.Apply(w.lease(name, map[string]string{injected.LeaseIntervalSeconds: "10"}), w.now))
+			if want := max(0, 1-round); n != want {
+				t.Fatalf("heartbeat %d of pod %s calls for %d reconciles, want %d", round+1, name, n, want)
+			}
+		}
+		w.pass(10 * time.Second)
+	}
+	if len(w.notices) != 0 {
+		t.Errorf("%d notices in %d heartbeats", len(w.notices), pods*beats)
 	}
 }
 

@@ -81,8 +81,8 @@ func (l *Listener) Start(ctx context.Context) error {
 	told := false
 	var next time.Time
 	for {
-		if now := l.Clock.Now(); !now.Before(next) {
-			next = now.Add(BeaconInterval)
+		if now, every := l.Clock.Now(), l.Ledger.BeaconEvery(); !now.Before(next) || next.Sub(now) > every {
+			next = now.Add(every)
 			err := l.beacon(ctx)
 			l.tell(ctx, l.Ledger.setHomeless(NamespaceMissing(err)))
 			if err != nil && ctx.Err() == nil {
@@ -110,9 +110,10 @@ func (l *Listener) Start(ctx context.Context) error {
 // state is what idleness is judged by, as a whole.
 type state struct{ outage, guarded, homeless bool }
 
-// NamespaceMissing says whether a Lease could not be written because its namespace is not there, or is going.
+// NamespaceMissing says whether a Lease could not be written because its namespace is not there, or is going. The
+// operator's permissions go with it, so that they are what is found missing first.
 func NamespaceMissing(err error) bool {
-	return apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
+	return apierrors.IsNotFound(err) || apierrors.IsForbidden(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
 }
 
 // beacon renews the operator's own Lease. It gives up after one interval, so that the next is not late.
