@@ -206,3 +206,31 @@ func TestInterceptorsOfStreamsAndNotifications(t *testing.T) {
 		}
 	})
 }
+
+// The trace context is an attribute of both messages, where tracers of other languages look for it.
+func TestTraceContextOnTheWire(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+		p := newPair(t)
+		pending := sum.Start(t.Context(), p.channel, sumRequest{}, rpcclient.CallMetadata(rpcclient.TraceParent, trace), rpcclient.CallMetadata("k", "v"))
+		request := p.receive(t, p.url).MessageAttributes
+		if len(request) != 3 || *request["traceparent"].StringValue != trace || strings.Contains(*request["replyqueue"].StringValue, trace) {
+			t.Errorf("request: %v", request)
+		}
+		pending.Cancel()
+		<-pending.Done()
+
+		stop := p.respond(t, func(r *rpcclient.Responder) {
+			sum.Handle(r, func(ctx context.Context, q sumRequest) (sumReply, error) {
+				rpcclient.SetReplyMetadata(ctx, rpcclient.TraceParent, trace)
+				return addUp(ctx, q)
+			})
+		})
+		p.copies(t, 1, "calculate_sum", `{"Numbers":[1]}`, "1")
+		reply := p.receive(t, p.replyURL).MessageAttributes
+		if len(reply) != 3 || *reply["traceparent"].StringValue != trace || strings.Contains(*reply["replyqueue"].StringValue, trace) {
+			t.Errorf("reply: %v", reply)
+		}
+		stop()
+	})
+}
