@@ -78,7 +78,8 @@ func TestPlanFromAnyState(t *testing.T) {
 		}
 		q := drawState(t, desired)
 		remembered := Remembered{
-			Attributes: rapid.SliceOfDistinct(rapid.SampledFrom(append(sortedNames(defaults), "NextYears")), rapid.ID[string]).Draw(t, "remembered attributes"),
+			Originals:  rapid.MapOfN(rapid.SampledFrom([]string{"NextYears", "NextDecades"}), rapid.SampledFrom([]string{"", "off"}), 0, 2).Draw(t, "originals"),
+			Attributes: rapid.SliceOfDistinct(rapid.SampledFrom(append(sortedNames(defaults), "NextYears", "NextDecades")), rapid.ID[string]).Draw(t, "remembered attributes"),
 			Tags:       rapid.SliceOfDistinct(rapid.SampledFrom([]string{"team", "Team", "cost", "env"}), rapid.ID[string]).Draw(t, "remembered tags"),
 		}
 		terms := Terms{Adopt: rapid.Bool().Draw(t, "adopt")}
@@ -110,6 +111,9 @@ func TestPlanFromAnyState(t *testing.T) {
 			_, wanted := desired.Attributes[name]
 			if standard, known := defaults[name]; !wanted && known && !encryption[name] && !equal(name, standard, q.attributes[name]) {
 				t.Fatalf("%s was set, is no longer asked for and is %q, not AWS's default", name, q.attributes[name])
+			}
+			if original, known := remembered.Originals[name]; !wanted && known && q.attributes[name] != original {
+				t.Fatalf("%s was set, is no longer asked for and is %q, not %q as before", name, q.attributes[name], original)
 			}
 		}
 	})
