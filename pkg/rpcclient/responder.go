@@ -107,9 +107,13 @@ func (r *Responder) Serve(ctx context.Context) error {
 			return fmt.Errorf("responder: the default method %q has no handler", d)
 		}
 	}
-	for _, s := range r.servers {
-		s.pollers.wake()
+	r.mu.Lock()
+	if !r.isStopping() { // Shutdown may have begun, and waits for no poll that starts later
+		for _, s := range r.servers {
+			s.pollers.wake()
+		}
 	}
+	r.mu.Unlock()
 	select {
 	case <-ctx.Done():
 		drain, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), r.cfg.drainTimeout, errDrainTimeout)
