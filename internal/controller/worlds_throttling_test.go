@@ -154,7 +154,7 @@ func (elapsed) Reset(time.Duration) bool { return false }
 func TestWorldSQSThrottles(t *testing.T) {
 	t.Parallel()
 	// Half of the pods come at once, and the others when the throttling has been on for a while.
-	const pods = 60
+	const pods = 40
 	s := newReadyStage(t)
 	s.settle() // the ReplyHost's finalizer
 	api := &stamped{API: s.sqs.Client(noRetries), stage: s}
@@ -171,7 +171,7 @@ func TestWorldSQSThrottles(t *testing.T) {
 		want = append(want, p.Name)
 		comes := time.Duration(i) * 100 * time.Millisecond
 		if i >= pods/2 {
-			comes += 7 * time.Minute
+			comes += 9 * time.Minute
 		}
 		a.add(entry{at: began.Add(comes), pod: p.Name})
 	}
@@ -187,7 +187,7 @@ func TestWorldSQSThrottles(t *testing.T) {
 			waiting++
 		}
 	}
-	if got := s.heardEvent(v1alpha1.ReasonThrottled); waiting < pods/4 || waiting != pods/2-len(api.made) || got < waiting || got > pods/2 {
+	if got := s.heardEvent(v1alpha1.ReasonThrottled); waiting < pods/8 || waiting != pods/2-len(api.made) || got < waiting || got > pods/2 {
 		t.Errorf("after a minute %d pods wait and say why, %d have a queue, with %d events about it; want one for each pod that waited", waiting, len(api.made), got)
 	}
 	a.run(over)
