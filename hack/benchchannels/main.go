@@ -12,8 +12,8 @@
 //
 // It fails unless every channel becomes Ready, at the price of at most three SQS requests each (six with a dead-letter
 // queue), and the restart costs no SQS request that writes and no write of a RequestChannel to the API server. Requests
-// and writes are counted by the servers, not by the operator; the operator's requests about its one marker queue, which it
-// makes by the clock whatever there is, are told apart. The last line is
+// and writes are counted by the servers, not by the operator; its housekeeping, which it does by the clock whatever
+// channels there are, is told apart. The last line is
 //
 //	BENCH-CHANNELS n=<n> ready=<n> sqs_requests_per_channel=<x> restart_writes=0
 package main

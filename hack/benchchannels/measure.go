@@ -26,12 +26,14 @@ import (
 // writing are the actions by which the operator changes queues.
 var writing = []string{"CreateQueue", "DeleteQueue", "SetQueueAttributes", "TagQueue", "UntagQueue"}
 
-// aboutChannels leaves out the requests about the marker queue, by which the operator proves, by the clock and once for
-// each provider, that it is not a copy's (internal/fence).
-func aboutChannels(r *sqstest.Request) bool { return !strings.HasSuffix(r.Queue, "_identity") }
+// aboutChannels leaves out the operator's housekeeping, which it does by the clock and once for each provider, whatever
+// channels there are: the marker queue by which it proves that it is not a copy's (internal/fence), and lists.
+func aboutChannels(r *sqstest.Request) bool {
+	return r.Action != "ListQueues" && !strings.HasSuffix(r.Queue, "_identity")
+}
 
-// aboutTheMarker are those.
-func aboutTheMarker(r *sqstest.Request) bool { return !aboutChannels(r) }
+// housekeeping is that.
+func housekeeping(r *sqstest.Request) bool { return !aboutChannels(r) }
 
 // namespaces are what channels are spread over, as a cluster's are over its teams.
 const namespaces = 20
@@ -164,7 +166,7 @@ type restarted struct {
 	took                 time.Duration
 	byAction             map[string]int
 	sqsWrites, changed   int
-	marker               int // requests about the marker queue
+	housekeeping         int
 	kubeWrites           float64
 	reconciles, resident float64
 }
@@ -173,8 +175,8 @@ func (r restarted) writes() int { return r.sqsWrites + r.changed + int(r.kubeWri
 
 // String is the restart in a line.
 func (r restarted) String() string {
-	return fmt.Sprintf("restart looked_at_all_in=%.1fs sqs_writes=%d sqs_requests=(%s) marker_requests=%d api_writes=%.0f objects_changed=%d reconciles=%.0f resident_mb=%.0f",
-		r.took.Seconds(), r.sqsWrites, told(r.byAction), r.marker, r.kubeWrites, r.changed, r.reconciles, r.resident/1e6)
+	return fmt.Sprintf("restart looked_at_all_in=%.1fs sqs_writes=%d sqs_requests=(%s) housekeeping_requests=%d api_writes=%.0f objects_changed=%d reconciles=%.0f resident_mb=%.0f",
+		r.took.Seconds(), r.sqsWrites, told(r.byAction), r.housekeeping, r.kubeWrites, r.changed, r.reconciles, r.resident/1e6)
 }
 
 // restart stops the operator, starts it again, and waits until it has looked at all channels.
@@ -205,7 +207,7 @@ func (w *world) restart(ctx context.Context, channels int, limit time.Duration) 
 		return r, fmt.Errorf("after the restart: %.0f of %d channels looked at: %w", f.reconciles, channels, err)
 	}
 	r.took, r.reconciles, r.resident = time.Since(began), f.reconciles, f.resident
-	r.byAction, r.marker = w.sqs.RequestsByAction(aboutChannels), w.sqs.Requests(aboutTheMarker)
+	r.byAction, r.housekeeping = w.sqs.RequestsByAction(aboutChannels), w.sqs.Requests(housekeeping)
 	for _, action := range writing {
 		r.sqsWrites += r.byAction[action]
 	}
