@@ -232,6 +232,9 @@ func (r *result) print(out io.Writer) {
 		fmt.Fprintf(w, "%s\t%d\n", strings.Join(cells, "\t"), failed)
 	}
 	_ = w.Flush()
+	if note := r.cell.loss(); note != "" {
+		fmt.Fprintln(out, "  "+note)
+	}
 	if len(r.runs["raw"]) == 0 {
 		return
 	}
@@ -242,6 +245,22 @@ func (r *result) print(out io.Writer) {
 				r.against(row, func(s *sample) float64 { return float64(s.p50) }),
 				r.against(row, func(s *sample) float64 { return float64(s.p99) }))
 		}
+	}
+}
+
+// loss says why a cell cannot have the requests per call of one requester and one responder at load.
+func (c cell) loss() string {
+	const full = 10
+	switch each := c.concurrency / c.requesters; {
+	case each == 0:
+		return fmt.Sprintf("%d of the %d requesters make no calls: there are no more calls than that.", c.requesters-c.concurrency, c.requesters)
+	case each < full*c.responders:
+		return fmt.Sprintf("A batch goes from one process to one queue. %d calls of each requester are pending at once, and their replies come "+
+			"from %d responders: %.1f at a time from each, where ten fill a batch.", each, c.responders, float64(each)/float64(c.responders))
+	case c.server == "aws":
+		return "Receives find 1 to 10 of what is there, so that receives and deletes are not full however many calls there are."
+	default:
+		return ""
 	}
 }
 
