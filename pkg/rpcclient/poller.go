@@ -145,5 +145,12 @@ func (p *pollers) stay() bool {
 	return false
 }
 
+// count is how many pollers run.
+func (p *pollers) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.running
+}
+
 // wait blocks until no poller runs.
 func (p *pollers) wait() { p.wg.Wait() }

@@ -40,7 +40,10 @@ func (q *replyQueue) poll(ctx context.Context) (full bool, err error) {
 	if len(msgs) == 0 {
 		return false, nil
 	}
-	return q.dispatch(msgs, at, date) >= maxBatch, nil
+	// SQS looks at some of its servers only, so that a receive need not be full though many replies wait:
+	// there is work for another poller too while more calls are pending than those there are can bring.
+	more := q.dispatch(msgs, at, date) >= maxBatch
+	return more || q.pending.Load() > int64(maxBatch*q.pollers.count()), nil
 }
 
 // foreignBackoff is how long another process's reply is hidden that has been received count times. At

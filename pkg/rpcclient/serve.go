@@ -14,6 +14,10 @@ import (
 // not the queue's timeout.
 const requestVisibility = 10 * time.Second
 
+// backlogAge is how long, by SQS's clock, a request has waited for its first receive when there are too few
+// receives. SQS looks at some of its servers only, so that a receive need not be full though many wait.
+const backlogAge = 25 * time.Millisecond
+
 // fifoDeleteLinger is how long a delete on a FIFO queue waits for company.
 const fifoDeleteLinger = 5 * time.Millisecond
 
@@ -81,18 +85,20 @@ func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 	}
 	s.busy.Store(len(msgs) > 0)
 	r.cfg.stats.received.Add(int64(len(msgs)))
+	full = len(msgs) == s.share
 	all := make([]received, len(msgs))
 	for i := range msgs {
 		all[i] = received{message: &msgs[i], delivery: newDelivery(&msgs[i], at, date)}
 		if d := all[i].delivery; d.count == 1 && !d.firstReceive.IsZero() {
 			r.clock.observe(d.firstReceive, at)
+			full = full || d.firstReceive.Sub(d.sent) > backlogAge
 		}
 	}
 	if s.channel.FIFO {
 		for _, group := range byGroup(all) {
 			r.wg.Go(func() { s.serveGroup(group) })
 		}
-		return len(msgs) == s.share, nil
+		return full, nil
 	}
 	for i := range all {
 		r.wg.Go(func() {
@@ -100,7 +106,7 @@ func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 			s.serve(all[i].message, all[i].delivery)
 		})
 	}
-	return len(msgs) == s.share, nil
+	return full, nil
 }
 
 // received is one message of a receive.

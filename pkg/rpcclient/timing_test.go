@@ -514,3 +514,21 @@ func TestOneRefusedEntryDoesNotFailItsBatch(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// Like AWS, a server whose receives find a few of many messages: both sides get more pollers though none of
+// their receives is full. One each could carry about 500 calls a second here.
+func TestMorePollersWhereReceivesAreNeverFull(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPair(t)
+		p.serve(t, addUp, rpcclient.WithConcurrency(200))
+		p.fault(
+			sqstest.Rule{Fault: sqstest.Sharded},
+			sqstest.Rule{Fault: sqstest.Delay, Duration: 10 * time.Millisecond},
+		)
+		started := time.Now()
+		p.many(t, 1000)
+		if took := time.Since(started); took > 1200*time.Millisecond {
+			t.Errorf("1000 calls took %s", took)
+		}
+	})
+}
