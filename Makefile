@@ -141,7 +141,7 @@ conformance: ## Check what SQS does against SERVERS: ours, moto and local-aws-sq
 		status=$$?; cat $(BIN)/conformance.txt; exit $$status
 
 # Those that must have crash points, in the order in which they are told.
-CRASHPOINTS ?= channel,lifecycle
+CRASHPOINTS ?= channel,lifecycle,sweeper
 
 .PHONY: crashpoints
 crashpoints: controlplane ## Stop the operator after each single external call in turn, and count what was survived (minutes).
