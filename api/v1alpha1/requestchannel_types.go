@@ -239,18 +239,21 @@ type RequestChannelSpec struct {
 	// +optional
 	Encryption *Encryption `json:"encryption,omitempty"`
 
-	// deadLetter says where requests go that were received too often. Unset: they are retried until they expire.
+	// deadLetter says where requests go that were received too often. Unset: they are retried until they expire. When it
+	// is taken out, requests are no longer moved; a dead-letter queue made for this channel stays, with what is in it,
+	// until the channel is deleted.
 	// +optional
 	DeadLetter *DeadLetter `json:"deadLetter,omitempty"`
 
 	// policy is the queue's access policy as JSON, where its QueueProvider allows policies. It is compared by
-	// meaning, not by text.
+	// meaning, not by text. Unset: none, so that only the account's own identities with permission reach the queue.
 	// +optional
 	// +kubebuilder:validation:MinLength=2
 	// +kubebuilder:validation:MaxLength=8192
 	Policy string `json:"policy,omitempty"`
 
-	// tags are put on the queue beside the operator's own. Tags that others put there are left alone.
+	// tags are put on the queue, and on its dead-letter queue, beside the operator's own and over the provider's default
+	// tags. Keys are case-sensitive. Taking one out removes it; tags that others put there are left alone. Unset: none.
 	// +optional
 	Tags Tags `json:"tags,omitempty"`
 
@@ -278,20 +281,24 @@ type RequestChannelSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="providerRef is immutable: create another RequestChannel"
 	ProviderRef *ProviderReference `json:"providerRef,omitempty"`
 
-	// deletionPolicy says what becomes of the queue when this object is deleted: Delete, Retain or
-	// DeleteIfEmpty. Unset: Delete what was created, Retain what was adopted.
+	// deletionPolicy says what becomes of the queue when this object is deleted: Delete (with its messages), Retain (left
+	// without ownership tags, free to be adopted) or DeleteIfEmpty (the deletion waits until the queue and its dead-letter
+	// queue are empty, and says how many messages there are). Unset: Delete what was created, Retain what was adopted.
 	// +optional
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
 
-	// adoptionPolicy says whether an existing queue may be taken over: Never or IfConsented. Unset: Never.
+	// adoptionPolicy says whether an existing queue may be taken over: Never, or IfConsented, if its owner tagged it in AWS
+	// replyqueue.dev/adoptable-by=<cluster>/<namespace>. Unset: Never.
 	// +optional
 	AdoptionPolicy AdoptionPolicy `json:"adoptionPolicy,omitempty"`
 
-	// managementPolicy is Manage, or Observe to only read a queue whose owner consented. Unset: Manage.
+	// managementPolicy is Manage, or Observe to only read, and never write to or delete, a queue whose owner tagged it in
+	// AWS replyqueue.dev/adoptable-by=<cluster>/<namespace>. Unset: Manage.
 	// +optional
 	ManagementPolicy ManagementPolicy `json:"managementPolicy,omitempty"`
 
-	// suspend stops the operator from writing to the queue while true. Deletion still runs. Unset: false.
+	// suspend stops the operator from reading and writing the queue while true: what someone changes on it stays.
+	// Deletion still runs. Unset: false.
 	// +optional
 	Suspend *bool `json:"suspend,omitempty"` //nolint:kubeapilinter // The field is a boolean wherever GitOps users meet it.
 

@@ -47,7 +47,7 @@ var _ = ginkgo.Describe("Server-side apply", func() {
 			case "platform", "team":
 				gomega.Expect(entry.Operation).To(gomega.Equal(metav1.ManagedFieldsOperationApply))
 			default:
-				gomega.Expect(string(entry.FieldsV1.Raw)).NotTo(gomega.ContainSubstring(`"f:spec"`), "the operator owns no part of the spec")
+				gomega.Expect(entry.FieldsV1.GetRawString()).NotTo(gomega.ContainSubstring(`"f:spec"`), "the operator owns no part of the spec")
 			}
 		}
 

@@ -317,6 +317,7 @@ func (s *stage) settle() {
 		s.round()
 		if s.writes == before && s.sqs.Requests() == requests {
 			s.drainEvents()
+			s.checkStatuses()
 			return
 		}
 	}
