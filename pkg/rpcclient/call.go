@@ -129,6 +129,11 @@ func (c *call) end(a answer, o *OutgoingCall, receive func(reply any) error) *Er
 	if c.kind == KindNotify {
 		return a.err
 	}
+	if a.err == nil {
+		// An answer can come before the end of the attempt that sent the request. Should that end without
+		// certainty, no copy may follow: what was refused would be handled after all.
+		_, _ = c.abandon()
+	}
 	var received error
 	err := c.read(a, func(payload []byte, metadata Metadata) error {
 		o.addReplyMetadata(metadata)

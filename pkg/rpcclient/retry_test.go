@@ -403,7 +403,11 @@ func TestRefusedCopyOfARequest(t *testing.T) {
 	t.Run("sent twice", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			p := newPair(t)
-			p.fault(sqstest.Rule{Fault: sqstest.DropAfter, Action: "SendMessageBatch", Queue: requestQueue, Count: 1})
+			p.fault(
+				sqstest.Rule{Fault: sqstest.DropAfter, Action: "SendMessageBatch", Queue: requestQueue, Count: 1},
+				// The answer comes when the second copy is under way.
+				sqstest.Rule{Fault: sqstest.Delay, Action: "SendMessageBatch", Queue: replyQueue, Duration: time.Second},
+			)
 			p.respond(t, func(*rpcclient.Responder) {})
 			p.fails(t, rpcclient.Unimplemented, rpcclient.MaybeExecuted)
 		})

@@ -362,3 +362,24 @@ func TestStoppedSenderFailsWhatItHas(t *testing.T) {
 		}
 	})
 }
+
+// A message that is abandoned while an attempt is under way is not sent again, however that ends.
+func TestAbandonedInFlightIsNotRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &scripted{answer: func([]string) ([]string, int, string) {
+			time.Sleep(10 * time.Millisecond)
+			return nil, 500, "InternalError"
+		}}
+		sender := s.sender(t)
+		n := newNote("x", false)
+		sender.add(&n.out)
+		synctest.Wait()
+		if notSent, _ := sender.abandon(&n.out); notSent {
+			t.Error("abandoned under way, and called not sent")
+		}
+		sender.wait()
+		if len(s.batches) != 1 || n.ends != 0 {
+			t.Errorf("sent %d times, %d ends", len(s.batches), n.ends)
+		}
+	})
+}
