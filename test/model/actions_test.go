@@ -122,7 +122,7 @@ var actions = []action{
 	{"reconcile anything", 10, onOperator(anyOperator, func(_ *world, op *operator, arg uint64) string {
 		c := op.controllers[arg%uint64(len(op.controllers))]
 		k := map[string]kind{"pod": pods, "replyhost": hosts, "replyqueue": records}[c.name]
-		keys := keysOf(op.views[k].objects)
+		keys := op.cluster.keysOf(op.views[k].objects)
 		if len(keys) == 0 {
 			return "nothing to reconcile"
 		}
@@ -350,7 +350,7 @@ var actions = []action{
 		return true
 	}},
 	{"record is deleted", 5, func(w *world, arg uint64) bool {
-		keys := keysOf(w.cluster.now[records])
+		keys := w.cluster.keysOf(w.cluster.now[records])
 		if len(keys) == 0 {
 			return false
 		}
@@ -360,7 +360,7 @@ var actions = []action{
 		return true
 	}},
 	{"Lease is deleted", 3, func(w *world, arg uint64) bool {
-		keys := keysOf(w.cluster.now[leases])
+		keys := w.cluster.keysOf(w.cluster.now[leases])
 		if len(keys) == 0 {
 			return false
 		}
@@ -430,6 +430,9 @@ var actions = []action{
 		w.leader.deposed = true
 		w.zombies, w.leader = append(w.zombies, w.leader), nil
 	})},
+	{"lists of queues lag", 3, toggle("SQS lists queues as they were", func(w *world) bool { return !w.lag }, func(w *world) { w.lag = true })},
+	{"lists of queues are current", 6, toggle("SQS lists queues as they are", func(w *world) bool { return w.lag }, func(w *world) { w.lag = false })},
+	{"all records vanish", 6, func(w *world, _ uint64) bool { return w.mutant.sweeps.bare && w.loseRecords() }},
 	{"cluster is copied", 3, func(w *world, arg uint64) bool { return w.copyCluster(arg) }},
 	{"late request arrives", 10, func(w *world, arg uint64) bool {
 		if len(w.flying) == 0 {

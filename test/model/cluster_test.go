@@ -2,6 +2,8 @@ package model
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -25,12 +27,14 @@ type cluster struct {
 	server client.Client
 	log    map[kind][]change
 	now    map[kind]map[types.NamespacedName]client.Object
+	// birth is the order in which objects came.
+	birth map[types.UID]int
 	// noticed is told of every change, with the call that made it; nil for what actors do.
 	noticed func(kind, change, *call)
 }
 
 func newCluster(server client.Client) *cluster {
-	return &cluster{server: server, log: map[kind][]change{}, now: map[kind]map[types.NamespacedName]client.Object{}}
+	return &cluster{server: server, log: map[kind][]change{}, now: map[kind]map[types.NamespacedName]client.Object{}, birth: map[types.UID]int{}}
 }
 
 // blank is a new object of a kind.
@@ -73,6 +77,9 @@ func (c *cluster) note(err error, o client.Object, by *call) error {
 			c.now[k] = map[types.NamespacedName]client.Object{}
 		}
 		c.now[k][key] = current
+		if _, known := c.birth[current.GetUID()]; !known {
+			c.birth[current.GetUID()] = len(c.birth)
+		}
 		c.append(k, change{object: current, before: before}, by)
 	case !apierrors.IsNotFound(err):
 		return err
@@ -129,20 +136,18 @@ func (c *cluster) editStatus(o client.Object, apply func()) error {
 	return c.patchStatus(o, client.MergeFrom(before), nil)
 }
 
-// each calls f for every object of a kind, in the order of their keys.
+// each calls f for every object of a kind, in the order in which they came.
 func each[T client.Object](c *cluster, k kind, f func(T)) {
-	for _, key := range keysOf(c.now[k]) {
+	for _, key := range c.keysOf(c.now[k]) {
 		f(c.now[k][key].(T))
 	}
 }
 
-func keysOf(all map[types.NamespacedName]client.Object) []types.NamespacedName {
-	keys := make([]types.NamespacedName, 0, len(all))
-	for key := range all {
-		keys = append(keys, key)
-	}
-	sortKeys(keys)
-	return keys
+// keysOf are the keys of objects in the order in which these came, which is the same on every API server.
+func (c *cluster) keysOf(all map[types.NamespacedName]client.Object) []types.NamespacedName {
+	return slices.SortedFunc(maps.Keys(all), func(a, b types.NamespacedName) int {
+		return c.birth[all[a].GetUID()] - c.birth[all[b].GetUID()]
+	})
 }
 
 // view is what one watch has delivered of a kind: its state at some time in the past.

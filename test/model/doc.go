@@ -2,9 +2,9 @@
 // in which the operator's own reconcilers run, one external call at a time.
 //
 // What is real: the reconcilers of pods, ReplyHosts and ReplyQueues with the event handlers they register, the ledger
-// of heartbeats, lifecycle.Decide, the sweeper, the fence, and pkg/sqstest. What is simulated: an API server, with
-// watches that lag, kubelets, applications, and people. The envtest half of the package puts the same scripts to a real
-// API server and expects the same outcome.
+// of heartbeats, lifecycle.Decide and lifecycle.Sweep, the fence, and pkg/sqstest. What is simulated: an API server, with
+// watches that lag, kubelets, applications, people, and the listing half of a sweep. TestScriptsOnAnAPIServer puts a sample of
+// scripts to a real API server and expects the same to be seen after every action.
 //
 // Every reconcile is a coroutine that stops before each call to the API server or to SQS. So the script decides what
 // happens between any two calls: a heartbeat, the death of the operator, a second leader, a day of silence.

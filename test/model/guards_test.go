@@ -2,6 +2,7 @@ package model
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
 	"time"
 
@@ -37,19 +38,23 @@ func (op *operator) newGuards(provider *queue.Provider) {
 		InUse: func(context.Context) ([]string, error) { return []string{v1alpha1.DefaultProviderName}, nil },
 		Clock: timeless{clock: op.signals.Clock.(clock)},
 	}
-	op.nextCheck = op.world.now
+	op.provider, op.nextCheck, op.nextSweep = provider, op.world.now, op.world.now+sweepInterval
 	if !op.mutant.noFence {
 		provider.Fence = op.fence
 	}
 }
 
-// guard has the fence compare its nonces when that is due, one comparison at a time.
+// guard has the fence compare its nonces, and the sweeper sweep, when that is due, one at a time.
 func (op *operator) guard() {
-	if op.guarding || op.world.now < op.nextCheck {
-		return
+	switch {
+	case op.guarding:
+	case op.world.now >= op.nextSweep:
+		op.guarding, op.nextSweep = true, op.world.now+sweepInterval
+		op.start("sweep", op.sweep, func() { op.guarding = false })
+	case op.world.now >= op.nextCheck:
+		op.guarding, op.nextCheck = true, op.world.now+fence.DefaultInterval
+		op.start("fence", op.fence.Round, func() { op.guarding = false })
 	}
-	op.guarding, op.nextCheck = true, op.world.now+fence.DefaultInterval
-	op.start("fence", op.fence.Round, func() { op.guarding = false })
 }
 
 // copyCluster boots a copy of the cluster beside it: the same objects, another API server, the same SQS. It waits as a copy's
@@ -57,11 +62,12 @@ func (op *operator) guard() {
 // meanwhile: nothing could tell the two apart. In the copy, some pods are gone at once: they have no nodes there.
 func (w *world) copyCluster(arg uint64) bool {
 	original, ok := w.cluster.server.(*memory)
-	if !ok || len(w.copies) > 0 || w.down || w.leader == nil || w.leader.paused || w.leader.cut {
+	if !ok || w.alone || len(w.copies) > 0 || w.down || w.leader == nil || w.leader.paused || w.leader.cut {
 		return false
 	}
 	w.trace("the cluster is copied")
 	c := newCluster(original.clone())
+	c.birth = maps.Clone(w.cluster.birth)
 	for k, all := range w.cluster.now {
 		c.now[k] = map[types.NamespacedName]client.Object{}
 		for key, o := range all {
@@ -73,7 +79,7 @@ func (w *world) copyCluster(arg uint64) bool {
 	if w.violation != nil || w.cluster.now[configs][identity].GetResourceVersion() == before {
 		return true
 	}
-	for i, key := range keysOf(c.now[pods]) {
+	for i, key := range c.keysOf(c.now[pods]) {
 		if arg>>(8+i%32)&1 == 0 {
 			w.must(client.IgnoreNotFound(c.remove(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}, nil, client.GracePeriodSeconds(0))))
 		}

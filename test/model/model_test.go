@@ -143,6 +143,13 @@ func TestModel(t *testing.T) {
 			}
 		}
 	}
+	if *withMutants {
+		if at, v := noticedWithin(careless, *steps/4); v != nil {
+			t.Errorf("%s: %v", careless.name, v)
+		} else {
+			out.line("%-62s nothing in %d steps, as it should be", careless.name, at)
+		}
+	}
 	verdict := "OK"
 	if t.Failed() {
 		verdict = "FAILED"
@@ -169,11 +176,14 @@ func episodes(m mutant, seed uint64) []outcome {
 }
 
 // noticedAt says after how many steps a mutant is noticed, and by what; nil: it is not, in that many.
-func noticedAt(m mutant) (at int, v *violation) {
-	for n := uint64(0); at < *patience; n += batch {
-		for _, o := range episodes(m, firstSeed()+n) {
+func noticedAt(m mutant) (at int, v *violation) { return noticedWithin(m, *patience) }
+
+func noticedWithin(m mutant, steps int) (at int, v *violation) {
+	for n := uint64(0); at < steps; n += batch {
+		for i, o := range episodes(m, firstSeed()+n) {
 			at += o.steps
-			if o.violation != nil {
+			// What breaks without the mutant too is not the mutant's doing.
+			if o.violation != nil && episode(mutant{}, firstSeed()+n+uint64(i), nil).violation == nil {
 				return at, o.violation
 			}
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -22,6 +21,8 @@ type mutant struct {
 	decide func(lifecycle.Observation, time.Time) lifecycle.Decision
 	// readsFromCache and listsFromCache: what is to be read from the API server comes from the cache.
 	readsFromCache, listsFromCache bool
+	// sweeps are the mistakes of its sweeps.
+	sweeps sweepMistakes
 	// noFence: nothing keeps a copy of the cluster from deleting.
 	noFence bool
 	// keepsCounts: a gap in the view of heartbeats does not begin the counts anew.
@@ -92,6 +93,10 @@ var mutants = []mutant{
 		}
 		return lifecycle.Decide(o, now)
 	}},
+	{name: "sweep: cached list of records", sweeps: sweepMistakes{bare: true, cached: true}},
+	{name: "sweep: records listed before queues", sweeps: sweepMistakes{bare: true, swapped: true}},
+	{name: "sweep: of any kind and any cluster", sweeps: sweepMistakes{anyKind: true}},
+	{name: "sweep: brake removed", sweeps: sweepMistakes{bare: true, unbraked: true}},
 	{name: "fence removed: a copy of the cluster deletes what it takes for its own", noFence: true},
 	{name: "records without a finalizer", create: func(o client.Object) {
 		if _, ok := o.(*v1alpha1.ReplyQueue); ok {
@@ -104,6 +109,11 @@ var mutants = []mutant{
 	}},
 }
 
+// careless makes no mistake, but its sweeps have nothing to fall back on: that it breaks nothing shows that the order of
+// the lists and the brake protect by themselves, and that the mutants which it is the ground of are noticed for their
+// own mistakes.
+var careless = mutant{name: "sweeps without second looks", sweeps: sweepMistakes{bare: true}}
+
 // deleteFirst deletes the queue of the record that is about to be closed.
 func deleteFirst(ctx context.Context, op *operator, o client.Object) {
 	lease, ok := o.(*coordinationv1.Lease)
@@ -111,8 +121,8 @@ func deleteFirst(ctx context.Context, op *operator, o client.Object) {
 		return
 	}
 	name := "rq_c_r_" + lease.Annotations[heartbeat.AnnotationRecord]
-	if q := op.world.queues[name]; q != nil {
-		_, _ = wire{op: op}.DeleteQueue(ctx, &sqs.DeleteQueueInput{QueueUrl: &q.url})
+	if op.world.queues[name] != nil {
+		_ = op.provider.DeleteQueueByName(ctx, name)
 	}
 }
 

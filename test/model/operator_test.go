@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -74,10 +73,15 @@ type operator struct {
 	nextBeacon     time.Duration
 	beaconing      bool
 	outage, policy bool
-	// The fence, when it compares next, and whether it is at it.
+	// The fence, when it compares next, and whether it or the sweeper is at work.
 	fence     *fence.Fence
 	nextCheck time.Duration
 	guarding  bool
+	// The sweeper: when it sweeps next, what it found, and whether its brake holds.
+	provider  *queue.Provider
+	nextSweep time.Duration
+	found     lifecycle.Findings
+	held      bool
 }
 
 // workers are one controller: its reconciler and its queue.
@@ -128,7 +132,7 @@ func (w *world) newOperator(c *cluster) *operator {
 		w.must(r.Warmup(op.ctx))
 	}
 	for _, kind := range watched {
-		for _, key := range keysOf(op.views[kind].objects) {
+		for _, key := range op.cluster.keysOf(op.views[kind].objects) {
 			for _, h := range op.handlers[kind] {
 				h.OnAdd(op.views[kind].objects[key], true)
 			}
@@ -234,12 +238,12 @@ func (op *operator) see(k kind, o client.Object, gone, missed bool) {
 // relist is a watch that broke and was replaced by a list: what happened between is never seen.
 func (op *operator) relist(k kind) {
 	v := op.views[k]
-	for _, key := range keysOf(v.objects) {
+	for _, key := range op.cluster.keysOf(v.objects) {
 		if now := op.cluster.now[k][key]; now == nil || now.GetUID() != v.objects[key].GetUID() || !optedIn(now) {
 			op.see(k, v.objects[key], true, true)
 		}
 	}
-	for _, key := range keysOf(op.cluster.now[k]) {
+	for _, key := range op.cluster.keysOf(op.cluster.now[k]) {
 		now := op.cluster.now[k][key]
 		if had := v.objects[key]; optedIn(now) && (had == nil || had.GetResourceVersion() != now.GetResourceVersion()) {
 			op.see(k, now, false, false)
@@ -291,11 +295,11 @@ func (op *operator) relistLeases() {
 func (op *operator) clock() time.Time { return op.signals.Clock.Now() }
 
 // notify does with notices what the operator's wiring does: it wakes the pod and the records that it reads. The ledger
-// gives them in the order of a map.
+// gives them in the order of a map; pods wake in the order in which they came.
 func (op *operator) notify(notices []heartbeat.Notice) {
-	slices.SortFunc(notices, func(a, b heartbeat.Notice) int { return strings.Compare(string(a.UID), string(b.UID)) })
+	slices.SortFunc(notices, func(a, b heartbeat.Notice) int { return op.world.rank(a.UID) - op.world.rank(b.UID) })
 	for _, n := range notices {
-		for _, key := range keysOf(op.views[records].objects) {
+		for _, key := range op.cluster.keysOf(op.views[records].objects) {
 			if record := op.views[records].objects[key].(*v1alpha1.ReplyQueue); readerOf(record) == n.UID {
 				op.queue("replyqueue").Add(reconcile.Request{NamespacedName: key})
 			}
@@ -330,7 +334,7 @@ func (op *operator) tick() {
 	op.notify(op.signals.Heartbeats.Tick(op.clock()))
 	if o, g := op.signals.Heartbeats.Outage(), op.world.isGuarded(); o != op.outage || g != op.policy {
 		op.outage, op.policy = o, g
-		for _, key := range keysOf(op.views[hosts].objects) {
+		for _, key := range op.cluster.keysOf(op.views[hosts].objects) {
 			op.queue("replyhost").Add(reconcile.Request{NamespacedName: key})
 		}
 	}

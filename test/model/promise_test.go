@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/fence"
 	"github.com/replyqueue/replyqueue/internal/heartbeat"
 	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
 )
@@ -77,7 +78,9 @@ func (w *world) deleting(name string, by *call) {
 		return
 	}
 	if q.closed < 0 {
-		w.judge(q, by)
+		if w.recorded(q) || w.used(q) {
+			w.judge(q, by)
+		}
 		return
 	}
 	// It was closed. Whoever heartbeats learned of it since.
@@ -102,12 +105,12 @@ func (w *world) judge(q *reply, by *call) {
 	switch {
 	case p.exists():
 		w.judgePresent(q, p)
+	case p.mode == v1alpha1.HeartbeatLease && w.now-p.heard > p.retention():
+		// It was silent for so long that its queue could be closed while it existed.
 	case p.stopped >= 0:
 		if since := w.now - p.stopped; since < p.owed.Drain {
 			w.violate("P2", "%s is closed %v after its pod %s stopped, and drains for %v", q.name, since, p, p.owed.Drain)
 		}
-	case p.mode == v1alpha1.HeartbeatLease && w.now-p.heard > p.retention():
-		// It was silent for so long that its queue could be closed while it existed.
 	default:
 		if since := w.now - p.ended(); since < p.safeTime() {
 			w.violate("P2", "%s is closed %v after its pod %s was gone; nobody knows that its containers stopped, and the safe time is %v (its process lives: %t)",
@@ -180,23 +183,18 @@ func (w *world) massSilence() bool {
 func (w *world) judgeRest() {
 	for _, name := range w.queueNames() {
 		q := w.queues[name]
-		if q.stray && !w.sweeps {
-			continue
-		}
-		if why := w.uselessness(q); why != "" {
+		if why := w.uselessness(q); why != "" && !w.braked() {
 			w.violate("P3", "%s is left: %s", name, why)
 		}
 	}
 	each(w.cluster, records, func(r *v1alpha1.ReplyQueue) {
+		if w.braked() {
+			return
+		}
 		if r.Status.Closing != nil {
 			w.violate("P3", "record %s is left, closed", r.Name)
 		} else if p := w.byUID[string(readerOf(r))]; p == nil || !p.exists() && !p.stable {
 			w.violate("P3", "record %s is left without its pod", r.Name)
-		}
-	})
-	each(w.cluster, leases, func(l *coordinationv1.Lease) {
-		if p := w.byUID[l.Name]; l.Name != heartbeat.BeaconName && (p == nil || !p.exists()) && w.sweeps {
-			w.violate("P3", "Lease %s is left without its pod", l.Name)
 		}
 	})
 	for _, p := range w.pods {
@@ -233,6 +231,8 @@ func (w *world) uselessness(q *reply) string {
 		return "it has no pod"
 	case !p.exists():
 		return "its pod " + p.String() + " is gone"
+	case q.stray:
+		return "" // No record stands for it, and its pod is the sweeper's reason to wait.
 	case p.mode == v1alpha1.HeartbeatLease && p.process != nil && p.process.alive && p.process.paused &&
 		w.now-p.heard > 3*p.retention() && p.reported == "running" && !p.unlabelled && !p.terminating && !w.outageOfHeartbeats():
 		return "its pod " + p.String() + " is silent"
@@ -274,4 +274,31 @@ func (w *world) reasonWhy(q *reply) string {
 		return "as its pod is gone, while its process lives"
 	}
 	return "as its pod is gone"
+}
+
+// recorded says that a record stands for the queue.
+func (w *world) recorded(q *reply) bool {
+	for _, o := range w.cluster.now[records] {
+		if string(o.GetUID()) == q.record {
+			return true
+		}
+	}
+	return false
+}
+
+// used says that a process reads the queue, or would when it is started again.
+func (w *world) used(q *reply) bool {
+	for _, p := range w.pods {
+		if p.exists() && p.process != nil && p.process.using == q.url {
+			return true
+		}
+	}
+	return false
+}
+
+// braked says that the operator holds all deletions, and says so: by the sweep's brake, or because the fence sees a nonce
+// that it does not know. The latter is also what comes of a request of an old leader that is later than the nonces are
+// remembered.
+func (w *world) braked() bool {
+	return w.leader.held || w.leader.fence.Trouble(v1alpha1.DefaultProviderName, fence.TroubleConflict) != ""
 }

@@ -42,7 +42,7 @@ func nameOf(url string) string { return url[strings.LastIndexByte(url, '/')+1:] 
 func send[T any](ctx context.Context, w wire, verb, name string, run func(*call) (T, error)) (T, error) {
 	return ask(ctx, w.op, &call{sqs: true, verb: verb, target: name}, func(c *call) (T, error) {
 		q := w.op.world.queues[name]
-		if q != nil {
+		if q != nil && w.op.world.recorded(q) {
 			w.op.world.requests++
 		}
 		if q != nil && q.closed < 0 && c.task != nil && c.task.knew && verb != "DeleteQueue" {
@@ -105,7 +105,13 @@ func (w wire) UntagQueue(ctx context.Context, in *sqs.UntagQueueInput, _ ...func
 
 func (w wire) ListQueues(ctx context.Context, in *sqs.ListQueuesInput, _ ...func(*sqs.Options)) (*sqs.ListQueuesOutput, error) {
 	return send(ctx, w, "ListQueues", "", func(*call) (*sqs.ListQueuesOutput, error) {
-		return w.op.world.sqs.ListQueues(context.Background(), in)
+		world := w.op.world
+		if world.lag && world.lastList != nil {
+			return world.lastList, nil
+		}
+		var err error
+		world.lastList, err = world.sqs.ListQueues(context.Background(), in)
+		return world.lastList, err
 	})
 }
 

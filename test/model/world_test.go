@@ -53,9 +53,12 @@ type world struct {
 	queues  map[string]*reply
 	foreign map[string]string
 	alias   map[string]string
-	// sweeps says that orphans are somebody's business.
-	sweeps bool
+	// lag says that SQS lists queues as they were, in lastList.
+	lag      bool
+	lastList *sqs.ListQueuesOutput
 
+	// alone says that the cluster is never copied.
+	alone bool
 	// big says that there are many pods, so that a silence of all is one of many.
 	big bool
 
@@ -71,14 +74,26 @@ type world struct {
 }
 
 func newWorld(m mutant) *world {
-	w := &world{
-		mutant: m, namespace: "shop", sqsClock: sqstest.NewManualClock(epoch), unguardedSince: -1,
-		byUID: map[string]*pod{}, queues: map[string]*reply{}, foreign: map[string]string{}, alias: map[string]string{},
-		counts: map[string]int{}, happened: map[string]int{}, digest: fnv.New64a(),
-	}
+	w := emptyWorld(m, "shop")
 	w.cluster = newCluster(newMemory(func() metav1.Time { return metav1.NewTime(epoch.Add(w.now).Truncate(time.Second)) }))
 	w.populate()
 	return w
+}
+
+// newWorldOn is a world on another API server, in a namespace of its own.
+func newWorldOn(m mutant, server client.Client, namespace string) *world {
+	w := emptyWorld(m, namespace)
+	w.cluster = newCluster(server)
+	w.populate()
+	return w
+}
+
+func emptyWorld(m mutant, namespace string) *world {
+	return &world{
+		mutant: m, namespace: namespace, sqsClock: sqstest.NewManualClock(epoch), unguardedSince: -1,
+		byUID: map[string]*pod{}, queues: map[string]*reply{}, foreign: map[string]string{}, alias: map[string]string{},
+		counts: map[string]int{}, happened: map[string]int{}, digest: fnv.New64a(),
+	}
 }
 
 // populate adds what every world begins with: two ReplyHosts, an operator, and queues of others.
@@ -92,6 +107,7 @@ func (w *world) populate() {
 		"rq_c_r_aaaaaaaa-0000-4000-8000-000000000000":  {v1alpha1.TagCluster: "another", v1alpha1.TagKind: v1alpha1.TagKindReply},
 		"rq_c_r_bbbbbbbb-0000-4000-8000-000000000000":  nil,
 		"rq_c2_r_cccccccc-0000-4000-8000-000000000000": {v1alpha1.TagCluster: "another", v1alpha1.TagKind: v1alpha1.TagKindReply},
+		"rq_c_r_dddddddd-0000-4000-8000-000000000000":  {v1alpha1.TagCluster: clusterUID, v1alpha1.TagKind: v1alpha1.TagKindRequest},
 		"orders": nil,
 	} {
 		if _, err := w.sqs.CreateQueue(context.Background(), &sqs.CreateQueueInput{QueueName: &name, Tags: tags}); err != nil {
@@ -319,7 +335,7 @@ func (w *world) collect() bool {
 // rest ends everything that is wrong with the world and lets it come to rest.
 func (w *world) rest(random *rand.Rand) {
 	w.trace("everything is mended, and comes to rest")
-	w.down, w.lost, w.unguardedSince = false, false, -1
+	w.down, w.lost, w.lag, w.unguardedSince = false, false, false, -1
 	for len(w.flying) > 0 {
 		w.arrive(0)
 	}
@@ -423,4 +439,9 @@ func (w *world) budget() int {
 		return 2500
 	}
 	return 700
+}
+
+// rank is a pod's place in the order in which pods came.
+func (w *world) rank(uid types.UID) int {
+	return slices.IndexFunc(w.pods, func(p *pod) bool { return p.uid == string(uid) })
 }

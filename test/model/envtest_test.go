@@ -1,0 +1,172 @@
+package model
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
+)
+
+// sampleSeeds are the scripts that are put to a real API server, too, and sampleSteps about how long each is.
+var sampleSeeds = []uint64{101, 102, 103}
+
+const sampleSteps = 350
+
+// TestScriptsOnAnAPIServer plays a sample of scripts on the API server in memory and on a real one, and expects the same to
+// be seen after every action: pods and their gates, records and their states, Leases, queues.
+func TestScriptsOnAnAPIServer(t *testing.T) {
+	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
+		t.Fatal("KUBEBUILDER_ASSETS is not set: run `make test`, or `make controlplane` and name its folder")
+	}
+	environment := &envtest.Environment{CRDDirectoryPaths: []string{"../../config/crd/bases"}, ErrorIfCRDPathMissing: true}
+	config, err := environment.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := environment.Stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	config.QPS, config.Burst = 5000, 5000
+	server, err := client.New(config, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{v1alpha1.HeartbeatNamespace, identity.Namespace} {
+		if err := server.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, seed := range sampleSeeds {
+		script, want := record(seed)
+		namespace := fmt.Sprintf("shop-%d", seed)
+		if err := server.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}); err != nil {
+			t.Fatal(err)
+		}
+		w := newWorldOn(mutant{}, server, namespace)
+		w.alone = true
+		w.setUp(1)
+		compare(t, seed, "the start", w, want[0])
+		for i, m := range script {
+			done := actions[m.action].do(w, m.arg)
+			if !done || !compare(t, seed, fmt.Sprintf("action %d, %s", i+1, actions[m.action].name), w, want[i+1]) {
+				if !done {
+					t.Errorf("seed %d: action %d, %s, is not possible on the API server", seed, i+1, actions[m.action].name)
+				}
+				break
+			}
+		}
+		if w.violation != nil {
+			t.Errorf("seed %d: %v", seed, w.violation)
+		}
+		t.Logf("seed %d: %d actions, %d steps", seed, len(script), w.step)
+		w.close()
+		if err := tidy(server, namespace); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// record makes a script on the API server in memory, and notes what is to be seen after each of its actions.
+func record(seed uint64) (script []move, seen []string) {
+	w := newWorld(mutant{})
+	defer w.close()
+	w.alone = true
+	w.setUp(1)
+	seen = append(seen, w.summary())
+	random := rand.New(rand.NewPCG(seed, 0))
+	total := 0
+	for _, a := range actions {
+		total += a.weight
+	}
+	for w.step < sampleSteps {
+		n, i := random.IntN(total), 0
+		for n >= actions[i].weight {
+			n -= actions[i].weight
+			i++
+		}
+		if m := (move{action: i, arg: random.Uint64()}); actions[i].do(w, m.arg) {
+			script, seen = append(script, m), append(seen, w.summary())
+		}
+	}
+	return script, seen
+}
+
+func compare(t *testing.T, seed uint64, when string, w *world, want string) bool {
+	t.Helper()
+	got := w.summary()
+	if got != want {
+		t.Errorf("seed %d, after %s:\n--- on the API server\n%s--- in memory\n%s", seed, when, got, want)
+	}
+	return got == want
+}
+
+// summary is everything that can be seen from outside, with UIDs replaced by the order in which they came.
+func (w *world) summary() string {
+	var b strings.Builder
+	name := map[string]string{}
+	for i, p := range w.pods {
+		name[p.uid] = fmt.Sprintf("pod%d", i)
+	}
+	recordName := func(uid types.UID) string { return fmt.Sprintf("record%d", w.cluster.birth[uid]) }
+	for _, p := range w.pods {
+		if o := w.object(p); o != nil {
+			fmt.Fprintf(&b, "%s %s gates=%d node=%t deleting=%t phase=%s told=%t label=%t\n", name[p.uid], p.name, len(o.Spec.SchedulingGates),
+				o.Spec.NodeName != "", o.DeletionTimestamp != nil, strings.TrimPrefix(string(o.Status.Phase), "Pending"),
+				o.Annotations[v1alpha1.AnnotationReplyQueueURL] != "", o.Labels[v1alpha1.LabelInject] != "")
+		}
+		l, ok := w.cluster.now[leases][types.NamespacedName{Namespace: v1alpha1.HeartbeatNamespace, Name: p.uid}].(*coordinationv1.Lease)
+		if ok {
+			fmt.Fprintf(&b, "  Lease state=%s every=%s url=%t\n", l.Annotations[injected.LeaseState], l.Annotations[injected.LeaseIntervalSeconds], l.Annotations[injected.LeaseReplyQueueURL] != "")
+		}
+	}
+	each(w.cluster, records, func(r *v1alpha1.ReplyQueue) {
+		fmt.Fprintf(&b, "%s of %s state=%s url=%t deleting=%t reader=%s", recordName(r.UID), r.Spec.PodRef.Name, r.Status.State, r.Status.QueueURL != "", r.DeletionTimestamp != nil, name[string(readerOf(r))])
+		if r.Status.Closing != nil {
+			fmt.Fprintf(&b, " closing=%s", r.Status.Closing.Reason)
+		}
+		b.WriteString("\n")
+	})
+	each(w.cluster, hosts, func(h *v1alpha1.ReplyHost) {
+		fmt.Fprintf(&b, "ReplyHost %s deleting=%t finalizers=%d\n", h.Name, h.DeletionTimestamp != nil, len(h.Finalizers))
+	})
+	fmt.Fprintf(&b, "%d queues after %d steps\n", len(w.queues), w.step)
+	return b.String()
+}
+
+// tidy removes what a world left on a real API server.
+func tidy(c client.Client, namespace string) error {
+	var all v1alpha1.ReplyQueueList
+	var rules v1alpha1.ReplyHostList
+	var errs []error
+	errs = append(errs, c.List(ctx, &all, client.InNamespace(namespace)), c.List(ctx, &rules, client.InNamespace(namespace)))
+	release := func(o client.Object) {
+		before := o.DeepCopyObject().(client.Object)
+		o.SetFinalizers(nil)
+		errs = append(errs, client.IgnoreNotFound(c.Patch(ctx, o, client.MergeFrom(before))), client.IgnoreNotFound(c.Delete(ctx, o)))
+	}
+	for i := range all.Items {
+		release(&all.Items[i])
+	}
+	for i := range rules.Items {
+		release(&rules.Items[i])
+	}
+	errs = append(errs,
+		c.DeleteAllOf(ctx, &corev1.Pod{}, client.InNamespace(namespace), client.GracePeriodSeconds(0)),
+		c.DeleteAllOf(ctx, &coordinationv1.Lease{}, client.InNamespace(v1alpha1.HeartbeatNamespace)),
+		c.DeleteAllOf(ctx, &corev1.ConfigMap{}, client.InNamespace(identity.Namespace), client.MatchingFields{"metadata.name": identity.Name}))
+	return errors.Join(errs...)
+}
