@@ -430,6 +430,21 @@ var actions = []action{
 		w.leader.deposed = true
 		w.zombies, w.leader = append(w.zombies, w.leader), nil
 	})},
+	{"pod comes while a sweep lists", 40, func(w *world, arg uint64) bool {
+		x, ok := pick(w.possible(false), arg, func(x work) bool {
+			return x.task != nil && x.task.name == "sweep" && (x.task.pending.verb == "ListQueues" || x.task.pending.verb == "list ReplyQueue")
+		})
+		name := fmt.Sprintf("web-%d", arg>>8%uint64(w.size()))
+		if !ok || w.cluster.now[pods][types.NamespacedName{Namespace: w.namespace, Name: name}] != nil {
+			return false
+		}
+		w.must(w.create(name, "web", v1alpha1.HeartbeatLease, false))
+		w.trace("pod %s is created while a sweep is between its lists", w.pods[len(w.pods)-1])
+		x.task.stalled = true
+		w.run(rand.New(rand.NewPCG(arg, 7)), 0, false)
+		x.task.stalled = false
+		return true
+	}},
 	{"lists of queues lag", 3, toggle("SQS lists queues as they were", func(w *world) bool { return !w.lag }, func(w *world) { w.lag = true })},
 	{"lists of queues are current", 6, toggle("SQS lists queues as they are", func(w *world) bool { return w.lag }, func(w *world) { w.lag = false })},
 	{"all records vanish", 6, func(w *world, _ uint64) bool { return w.mutant.sweeps.bare && w.loseRecords() }},
