@@ -214,7 +214,10 @@ func (w *world) hostServes(p *pod) bool {
 
 // uselessness says why a queue has no reason to exist; empty: it has.
 func (w *world) uselessness(q *reply) string {
-	if q.closed >= 0 {
+	switch {
+	case q.copied:
+		return "" // The copy has a record for it, and a human to decide which of the two clusters goes.
+	case q.closed >= 0:
 		return "it was closed"
 	}
 	if q.stable {

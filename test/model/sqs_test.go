@@ -24,6 +24,8 @@ type reply struct {
 	stable               bool
 	// stray says that it was made by a request that outlived the process that sent it.
 	stray bool
+	// copied says that the operator of a copy of the cluster made it, for a record of its own.
+	copied bool
 	// closed is when it was closed for ever; -1: it is open.
 	closed  time.Duration
 	created time.Duration
@@ -135,7 +137,7 @@ func (w *world) created(name, url, record string, tags map[string]string, by *ca
 	}
 	q := &reply{
 		name: name, url: url, record: record, pod: tags[v1alpha1.TagPodUID], podName: tags[v1alpha1.TagPodName],
-		closed: -1, created: w.now, stray: by.op.dead || by.op.cluster != w.cluster,
+		closed: -1, created: w.now, stray: by.op.dead, copied: by.op.cluster != w.cluster,
 	}
 	if p := w.byUID[q.pod]; p != nil {
 		q.stable = p.stable
