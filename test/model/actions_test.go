@@ -380,6 +380,19 @@ var actions = []action{
 	// What fails.
 	{"API server goes down", 3, toggle("the API server is down", func(w *world) bool { return !w.down }, func(w *world) { w.down = true })},
 	{"API server comes back", 25, toggle("the API server is back", func(w *world) bool { return w.down }, func(w *world) { w.down = false })},
+	{"API server is down for long", 4, func(w *world, arg uint64) bool {
+		if w.down || w.lost {
+			return false
+		}
+		w.trace("the API server is down, for longer than the idle retention")
+		random := rand.New(rand.NewPCG(arg, 8))
+		w.down = true
+		w.pass([]time.Duration{75 * time.Second, 200 * time.Second}[arg%2], random, 0)
+		w.down = false
+		w.trace("the API server is back")
+		w.run(random, 0, arg>>8&1 == 0)
+		return true
+	}},
 	{"heartbeats are lost", 3, toggle("heartbeats are lost on their way", func(w *world) bool { return !w.lost }, func(w *world) { w.lost, w.lostSince = true, w.now })},
 	{"heartbeats arrive again", 10, toggle("heartbeats arrive again", func(w *world) bool { return w.lost }, func(w *world) { w.lost = false })},
 	{"heartbeats are lost for long", 3, func(w *world, arg uint64) bool {
@@ -410,6 +423,14 @@ var actions = []action{
 		op.paused = false
 		return "gets time again"
 	})},
+	{"watch of records hangs", 6, onOperator(func(op *operator) bool { return !op.deaf }, func(_ *world, op *operator, _ uint64) string {
+		op.deaf = true
+		return "hears nothing of records"
+	})},
+	{"watch of records goes on", 12, onOperator(func(op *operator) bool { return op.deaf }, func(_ *world, op *operator, _ uint64) string {
+		op.deaf = false
+		return "hears of records again"
+	})},
 	{"watch breaks", 6, onOperator(func(op *operator) bool { return !op.unreachable() }, func(_ *world, op *operator, arg uint64) string {
 		k := watched[arg%uint64(len(watched))]
 		op.relist(k)
@@ -426,7 +447,7 @@ var actions = []action{
 		return "is killed"
 	})},
 	{"operator leads", 30, toggle("an operator begins to lead", func(w *world) bool { return w.leader == nil }, func(w *world) { w.leader = w.newOperator(w.cluster) })},
-	{"leader is deposed", 3, toggle("the leader is deposed, and does not know", func(w *world) bool { return w.leader != nil && len(w.zombies) < 2 }, func(w *world) {
+	{"leader is deposed", 5, toggle("the leader is deposed, and does not know", func(w *world) bool { return w.leader != nil && len(w.zombies) < 2 }, func(w *world) {
 		w.leader.deposed = true
 		w.zombies, w.leader = append(w.zombies, w.leader), nil
 	})},

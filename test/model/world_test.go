@@ -346,7 +346,7 @@ func (w *world) rest(random *rand.Rand) {
 		w.leader = w.newOperator(w.cluster)
 	}
 	for _, op := range w.everyone() {
-		op.paused, op.cut = false, false
+		op.paused, op.cut, op.deaf = false, false, false
 		for _, t := range op.tasks {
 			t.stalled = false
 		}
