@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -390,7 +391,9 @@ var actions = []action{
 		w.pass([]time.Duration{75 * time.Second, 200 * time.Second}[arg%2], random, 0)
 		w.down = false
 		w.trace("the API server is back")
-		w.run(random, 0, arg>>8&1 == 0)
+		// What failed meanwhile is tried again at once, before the applications can heartbeat; but not for ever.
+		cut := slices.ContainsFunc(w.everyone(), func(op *operator) bool { return op.cut })
+		w.run(random, 0, arg>>8&1 == 0 && !cut)
 		return true
 	}},
 	{"heartbeats are lost", 3, toggle("heartbeats are lost on their way", func(w *world) bool { return !w.lost }, func(w *world) { w.lost, w.lostSince = true, w.now })},
