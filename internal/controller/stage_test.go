@@ -369,7 +369,7 @@ func (s *stage) reconcile(r reconcile.Reconciler, name string) {
 func (s *stage) pass(d time.Duration) {
 	s.Helper()
 	for d > 0 {
-		step := min(d, heartbeat.BeaconInterval)
+		step := min(d, s.signals.Heartbeats.BeaconEvery())
 		d -= step
 		s.clock.Step(step)
 		s.beacon()
