@@ -43,7 +43,7 @@ var bases = map[string][]base{
 	qp: {
 		{
 			spec: `{namespaces: {from: All}, region: r, endpoint: "https://a", roleARN: "arn:aws:iam::111122223333:role/a", namePrefix: a, allowedQueueNames: [a],
-				allowPolicies: true, defaultTags: {a: b}}`,
+				allowPolicies: true, defaultTags: {a: b}, sweepForeignPrefixes: [__RequesterClientQueues__]}`,
 			status: `{observedGeneration: 1, region: r, users: 1, conditions: [` + condition + `]}`,
 		},
 		{spec: `{namespaces: {from: Selector, selector: {}}}`},
@@ -61,12 +61,13 @@ const condition = `{type: Ready, status: "True", reason: R, message: m, lastTran
 
 // texts make a text of n characters for fields with a pattern; empty where the pattern wants it longer.
 var texts = map[string]func(n int) string{
-	".spec.queueName":            func(n int) string { return strings.Repeat("a", n) },
-	".spec.namePrefix":           func(n int) string { return strings.Repeat("a", n) },
-	".spec.region":               func(n int) string { return strings.Repeat("a", n) },
-	".spec.allowedQueueNames[*]": func(n int) string { return strings.Repeat("a", n) },
-	".spec.endpoint":             func(n int) string { return ended("https://a/", n) },
-	".spec.roleARN":              func(n int) string { return ended("arn:aws:iam::111122223333:role/", n) },
+	".spec.queueName":               func(n int) string { return strings.Repeat("a", n) },
+	".spec.namePrefix":              func(n int) string { return strings.Repeat("a", n) },
+	".spec.region":                  func(n int) string { return strings.Repeat("a", n) },
+	".spec.allowedQueueNames[*]":    func(n int) string { return strings.Repeat("a", n) },
+	".spec.sweepForeignPrefixes[*]": func(n int) string { return strings.Repeat("a", n) },
+	".spec.endpoint":                func(n int) string { return ended("https://a/", n) },
+	".spec.roleARN":                 func(n int) string { return ended("arn:aws:iam::111122223333:role/", n) },
 	".spec.deadLetter.arn": func(n int) string {
 		const frame = "arn:aws:sqs:%s:123456789012:x"
 		if n < len(frame) {
@@ -85,7 +86,7 @@ func ended(start string, n int) string {
 
 // malformed are what patterns refuse.
 var malformed = map[string]any{
-	".spec.queueName": "a.b", ".spec.namePrefix": "a_b", ".spec.region": "EU", ".spec.allowedQueueNames[*]": "a b",
+	".spec.queueName": "a.b", ".spec.namePrefix": "a_b", ".spec.region": "EU", ".spec.allowedQueueNames[*]": "a b", ".spec.sweepForeignPrefixes[*]": "a.b c",
 	".spec.deadLetter.channelRef.name": "../a", ".spec.providerRef.name": "a/b",
 	".spec.roleARN": "arn:aws:iam::111122223333:user/a", ".spec.deadLetter.arn": "arn:aws:sns:eu-west-1:123456789012:x",
 }
@@ -259,7 +260,7 @@ func listProbes(s apiextensionsv1.JSONSchemaProps, like any) []probe {
 		all = append(all, probe{about: "maxItems", accepted: items(s, *s.MaxItems, like), refused: items(s, *s.MaxItems+1, like), words: "must have at most"})
 	}
 	if s.XListType != nil && *s.XListType == "set" {
-		all = append(all, probe{about: "set", accepted: []any{"a", "b"}, refused: []any{"a", "a"}, below: "[*]", words: "Duplicate value"})
+		all = append(all, probe{about: "set", accepted: []any{"first", "second"}, refused: []any{"first", "first"}, below: "[*]", words: "Duplicate value"})
 	}
 	if s.MaxProperties != nil {
 		entries := func(n int64) map[string]any {
@@ -281,7 +282,7 @@ func listProbes(s apiextensionsv1.JSONSchemaProps, like any) []probe {
 func items(s apiextensionsv1.JSONSchemaProps, n int64, like any) []any {
 	all := make([]any, n)
 	for i := range all {
-		all[i] = fmt.Sprint("n", i)
+		all[i] = fmt.Sprint("name", i)
 		if of, ok := like.(map[string]any); ok {
 			of = maps.Clone(of)
 			for _, key := range s.XListMapKeys {

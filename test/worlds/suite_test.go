@@ -387,6 +387,7 @@ func (w *world) reread(o client.Object) {
 
 // beats has the pod heartbeat until the returned function is called.
 func (w *world) beats(p *corev1.Pod) (stop func()) {
+	p = p.DeepCopy() // the test goes on reading its own
 	ctx, cancel := context.WithCancel(w.Context())
 	done := make(chan struct{})
 	go func() {
