@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -39,6 +40,9 @@ func (s *podScope) publishLease(ctx context.Context) error {
 		// The record is being closed; what follows is a new one.
 		return nil
 	}
+	if err := s.ownsLease(ctx, heard); err != nil {
+		return err
+	}
 	changes := map[string]any{}
 	for key, value := range wanted {
 		if heard.Annotations[key] != value {
@@ -61,6 +65,26 @@ func (s *podScope) publishLease(ctx context.Context) error {
 		return s.createLease(ctx, wanted)
 	}
 	return err
+}
+
+// ownsLease fails with a conflict where the Lease is open for another record than the pod's, and the API server does not
+// know the pod's for an open one: the cache is behind, and its record is one that another leader has closed and
+// replaced. The version of the Lease does not tell, since Leases have a watch of their own.
+func (s *podScope) ownsLease(ctx context.Context, heard heartbeat.Heard) error {
+	named := heard.Annotations[heartbeat.AnnotationRecord]
+	if s.record == nil || named == "" || named == string(s.record.UID) || heard.Annotations[injected.LeaseState] != injected.LeaseStateOpen {
+		return nil
+	}
+	current := &v1alpha1.ReplyQueue{}
+	err := s.Reader.Get(ctx, client.ObjectKeyFromObject(s.record), current)
+	if client.IgnoreNotFound(err) != nil {
+		return err
+	}
+	if err != nil || current.UID != s.record.UID || !open(current) {
+		return apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("replyqueues").GroupResource(), s.record.Name,
+			errors.New("the cache shows a record that was closed"))
+	}
+	return nil
 }
 
 // needsLease says whether the pod's application has anything to learn or to show by heartbeats: it reads a reply

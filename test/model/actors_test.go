@@ -199,11 +199,11 @@ func (w *world) beat(p *pod) {
 	}
 	m.next = w.now + time.Second // as it does when it gets no answer
 	switch {
-	case w.down:
-		// It heartbeats, and is not to blame.
+	case w.down && !w.lost && !p.nodeLost:
+		// It heartbeats, and nothing but the API server is to blame.
 		p.heard = max(p.heard, w.now)
 		return
-	case w.lost, p.nodeLost, p.gone >= 0 && w.now-p.gone > lifecycle.TokenCacheTime:
+	case w.down, w.lost, p.nodeLost, p.gone >= 0 && w.now-p.gone > lifecycle.TokenCacheTime:
 		return
 	}
 	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.HeartbeatNamespace, Name: p.uid}}

@@ -1,0 +1,55 @@
+package controller
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
+)
+
+// hungRecords is a cache whose watch of records hangs.
+type hungRecords struct {
+	client.Client
+	records []v1alpha1.ReplyQueue
+}
+
+func (h hungRecords) List(ctx context.Context, l client.ObjectList, opts ...client.ListOption) error {
+	if records, ok := l.(*v1alpha1.ReplyQueueList); ok {
+		records.Items = append([]v1alpha1.ReplyQueue(nil), h.records...)
+		return nil
+	}
+	return h.Client.List(ctx, l, opts...)
+}
+
+// TestAnOldCacheTellsNobodyOfAClosedQueue: a leader that was replaced hears Leases, but its watch of records hangs. To it the
+// record that the new leader has closed and replaced is open, and the version of the Lease that it knows is the present one.
+func TestAnOldCacheTellsNobodyOfAClosedQueue(t *testing.T) {
+	s := newReadyStage(t)
+	p := s.runningCaller("web-1")
+	old := s.recordsOf(p)
+	s.pass(2 * time.Minute) // silence
+	if n := len(s.queues()); n != 0 {
+		t.Fatalf("%d queues of a silent pod, want 0", n)
+	}
+	s.beat(p)
+	s.settle()
+	want := s.lease(p).Annotations[injected.LeaseReplyQueueURL]
+	if want == "" || want == old[0].Status.QueueURL {
+		t.Fatalf("the Lease names %q after the pod woke, want a new queue", want)
+	}
+	s.listen()
+	s.pods.Client = hungRecords{s.Client, old}
+	s.reconcile(s.pods, p.Name)
+	s.reread(p)
+	for where, got := range map[string]string{
+		"Lease": s.lease(p).Annotations[injected.LeaseReplyQueueURL], "pod": p.Annotations[v1alpha1.AnnotationReplyQueueURL],
+	} {
+		if got != want {
+			t.Errorf("the %s names %q, which was deleted; want %q", where, got, want)
+		}
+	}
+}
