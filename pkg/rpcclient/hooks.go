@@ -72,6 +72,8 @@ type HookStrayReply interface{ OnStrayReply(StrayReply) }
 type Served struct {
 	// Channel is the channel's name, QueueURL its request queue.
 	Channel, QueueURL, Method string
+	// Registered is true when Method has a handler of its own, and so is one of few.
+	Registered bool
 	// Peer is what kind of requester asked.
 	Peer   Peer
 	CallID string

@@ -50,6 +50,9 @@ type RequestInfo struct {
 	Channel, QueueURL string
 	// Method is the name asked for; the default method's for requests that name none.
 	Method string
+	// Registered is true when Method has a handler of its own. Otherwise it is text of the requester's
+	// choosing, served by the default handler: not for metrics' labels or spans' names.
+	Registered bool
 	// Codec of the payload.
 	Codec string
 	// Stream is true when the handler answers with a stream.
@@ -151,6 +154,7 @@ func (s *channelServer) admit(m *types.Message, d delivery, now time.Time) *requ
 	q.info.Channel, q.info.QueueURL = s.channel.Name, s.channel.URL
 	q.info.metadata = joinTrace(q.info.metadata, attribute(m, TraceParent))
 	q.info.Method, q.info.Peer, q.info.ReceiveCount = q.method, q.peer, d.count
+	_, q.info.Registered = r.handlers[q.method]
 	q.info.Age = d.age(&r.clock, now)
 	q.deadline = now.Add(q.budget - q.info.Age)
 

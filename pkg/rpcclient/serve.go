@@ -370,7 +370,7 @@ func (s *channelServer) served(q *request, situation Situation, err error, took 
 		return
 	}
 	e := Served{
-		Channel: s.channel.Name, QueueURL: s.channel.URL, Method: q.method, Peer: q.peer,
+		Channel: s.channel.Name, QueueURL: s.channel.URL, Method: q.method, Registered: q.info.Registered, Peer: q.peer,
 		Attempt: q.info.Attempt, ReceiveCount: q.info.ReceiveCount, Age: q.info.Age,
 		Replies: q.sent, Situation: situation, Took: took, Err: err,
 	}

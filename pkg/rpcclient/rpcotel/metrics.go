@@ -89,10 +89,7 @@ func (i *instrumentation) OnStrayReply(r rpcclient.StrayReply) {
 
 // OnServed implements rpcclient.HookServed.
 func (i *instrumentation) OnServed(s rpcclient.Served) {
-	method := s.Method
-	if s.Situation == rpcclient.UnknownMethod || method == "" {
-		method = "_OTHER"
-	}
+	method := methodName(s.Method, s.Registered)
 	channel := attribute.String(attrChannel, s.Channel)
 	i.metrics.settled.Add(background, 1, metric.WithAttributes(
 		attribute.String(attrRPCMethod, method), channel, attribute.String(attrSituation, s.Situation.String())))
@@ -107,6 +104,16 @@ func (i *instrumentation) OnRetry(r rpcclient.Retry) {
 	i.metrics.retries.Add(background, 1, metric.WithAttributes(
 		attribute.String(attrRPCMethod, r.Method), attribute.String(attrChannel, r.Channel), attribute.String(attrRPCStatus, code)))
 	i.active.retry(r)
+}
+
+// otherMethod is the conventions' name of methods that a responder does not know.
+const otherMethod = "_OTHER"
+
+func methodName(name string, registered bool) string {
+	if !registered || name == "" {
+		return otherMethod
+	}
+	return name
 }
 
 func operationType(a rpcclient.Action) string {

@@ -7,6 +7,8 @@ const (
 
 	attrRPCSystem = "rpc.system.name"
 	attrRPCMethod = "rpc.method"
+	// attrRPCMethodOriginal is the name that a caller gave where attrRPCMethod is _OTHER; on spans alone.
+	attrRPCMethodOriginal = "rpc.method_original"
 	// attrRPCStatus is gRPC's name of the code. Releases after 1.44 of the conventions call it
 	// rpc.status_code; it changes here when that release is out.
 	attrRPCStatus = "rpc.response.status_code"

@@ -3,6 +3,7 @@ package rpcotel_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -21,7 +22,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"github.com/replyqueue/replyqueue/pkg/rpcclient"
 	"github.com/replyqueue/replyqueue/pkg/rpcclient/rpcotel"
@@ -350,6 +353,44 @@ func TestBaggageThatHasNoRoomIsLeftBehind(t *testing.T) {
 		info, ok := rpcclient.InfoFromContext(handler)
 		if !ok || info.Metadata()["mine"] == "" || info.Metadata()[rpcclient.TraceParent] == "" {
 			t.Errorf("the handler sees metadata of %d keys", len(info.Metadata()))
+		}
+	})
+}
+
+// Nor can requests that are over before anybody looks for a handler, or that a default handler serves.
+func TestRequestsOfAnyNameAreOneMethod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := observe(t)
+		queue := o.world.Channel("anything")
+		reader := sdkmetric.NewManualReader()
+		o.reader = reader
+		o.world.Serve(func(r *rpcclient.Responder) {
+			r.HandleDefault(func(context.Context, []byte) ([]byte, error) { return nil, nil })
+		}, rpcotel.Options(rpcotel.WithTracerProvider(o.tracers),
+			rpcotel.WithMeterProvider(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))))...)
+		for i := range 10 {
+			for _, budget := range []int{0, 30_000} { // expired, and not
+				envelope := fmt.Sprintf(`{"k":"q","v":1,"id":"abcdefghijklmnopqr%d-%d","m":"evil-%d","b":%d,"t":%d,"a":1}`, i, budget, i, budget, time.Now().UnixMilli())
+				if _, err := o.world.Server.Client().SendMessage(t.Context(), &sqs.SendMessageInput{
+					QueueUrl: &queue.URL, MessageBody: aws.String("1"),
+					MessageAttributes: map[string]types.MessageAttributeValue{"replyqueue": {DataType: aws.String("String"), StringValue: &envelope}},
+				}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		time.Sleep(5 * time.Second)
+		other := attribute.String("rpc.method", "_OTHER")
+		if _, sum := o.points("replyqueue.server.requests.settled", other); sum != 20 {
+			t.Errorf("%v of 20 requests are _OTHER's", sum)
+		}
+		if n, _ := o.points("rpc.server.call.duration", other); n != 10 {
+			t.Errorf("%d of 10 executions are _OTHER's", n)
+		}
+		for _, s := range o.spans.Ended() {
+			if strings.Contains(s.Name(), "evil") {
+				t.Errorf("a span is called %q", s.Name())
+			}
 		}
 	})
 }

@@ -114,17 +114,21 @@ func (i *instrumentation) handle(next rpcclient.HandlerFunc) rpcclient.HandlerFu
 		started := time.Now()
 		info := c.Info
 		ctx = i.propagator.Extract(ctx, propagation.MapCarrier(info.Metadata()))
-		kind, name := trace.SpanKindServer, info.Method
+		method := methodName(info.Method, info.Registered)
+		kind, name := trace.SpanKindServer, method
 		if info.Peer == rpcclient.PeerOneWay {
 			kind, name = trace.SpanKindConsumer, "process "+info.Channel
 		}
 		ctx, span := i.tracer.Start(ctx, name, trace.WithSpanKind(kind), trace.WithAttributes(
 			append(queueAttributes(info.QueueURL),
-				attribute.String(attrRPCSystem, systemReplyqueue), attribute.String(attrRPCMethod, info.Method),
+				attribute.String(attrRPCSystem, systemReplyqueue), attribute.String(attrRPCMethod, method),
 				attribute.String(attrChannel, info.Channel), attribute.String(attrPeer, info.Peer.String()),
 				attribute.String(attrMessagingConversation, info.CallID), attribute.Int(attrAttempt, info.Attempt),
 				attribute.Int(attrReceiveCount, info.ReceiveCount), attribute.Float64(attrDwell, info.Age.Seconds()))...))
 		defer span.End()
+		if method == otherMethod && info.Method != "" {
+			span.SetAttributes(attribute.String(attrRPCMethodOriginal, info.Method))
+		}
 		returned := false
 		defer func() {
 			if !returned { // the responder contains the panic
@@ -136,7 +140,7 @@ func (i *instrumentation) handle(next rpcclient.HandlerFunc) rpcclient.HandlerFu
 				span.SetStatus(codes.Error, err.Error())
 			}
 			i.metrics.server.Record(ctx, time.Since(started).Seconds(), metric.WithAttributes(append(end,
-				attribute.String(attrRPCSystem, systemReplyqueue), attribute.String(attrRPCMethod, info.Method),
+				attribute.String(attrRPCSystem, systemReplyqueue), attribute.String(attrRPCMethod, method),
 				attribute.String(attrChannel, info.Channel))...))
 		}()
 		err = next(ctx, c, send)
