@@ -238,7 +238,7 @@ func (f *faults) swallows(c *call, url string) bool {
 	if f.state.Load() == nil {
 		return false
 	}
-	account, name, ok := parseQueueURL(url)
+	account, name, ok := c.parseQueue(url)
 	if !ok {
 		return false
 	}

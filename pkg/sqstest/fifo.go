@@ -16,7 +16,7 @@ const dedupWindow = 5 * 60 * 1000
 // the first one that is hidden; so a message in flight locks everything behind it.
 type fifoState struct {
 	groups   map[string]*group
-	ready    indexed[*group] // groups whose first message is ready, by that message's order
+	ready    indexed[*group] // groups whose first message is ready, by that message's order: see queue.show
 	sequence uint64
 	sent     seen[sentRecord]
 	received seen[[]attempted]

@@ -258,7 +258,7 @@ type message struct {
 	copy          bool   // a duplicate, by the fault of that name
 
 	state   messageState
-	order   uint64 // among the ready: lowest first
+	order   uint64 // among the ready: lowest first; of a FIFO group's first message, the group's place among groups
 	visible int64  // milliseconds: when a hidden message becomes ready
 
 	placeHidden, placeReady, placeAge int32

@@ -1,6 +1,7 @@
 package sqstest_test
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -15,7 +16,8 @@ import (
 )
 
 // The model is a plain list, looked through from end to end: everything that the server does with heaps and lists of its
-// own is checked against that. It knows no order on a standard queue, as SQS promises none, and the exact one in FIFO groups.
+// own is checked against that. It knows no order on a standard queue, as SQS promises none, and the exact one of a FIFO queue,
+// that of its groups included.
 
 const modelMaxReceives = 3
 
@@ -31,6 +33,8 @@ type modelMessage struct {
 	failures    int  // receives in the queue it is in
 
 	handleOfDead bool // handle is from a receive on the dead-letter queue
+
+	turn int // FIFO: groups come in the order of their first messages' turns
 }
 
 // oldHandle is a handle of a message that was received again since.
@@ -55,6 +59,13 @@ type model struct {
 	messages   []*modelMessage
 	oldHandles []oldHandle
 	serial     int
+	turns      int
+}
+
+// takesTurn puts a message's group behind all others: it was sent, or is visible again after a receive.
+func (m *model) takesTurn(msg *modelMessage) {
+	m.turns++
+	msg.turn = m.turns
 }
 
 func TestStandardQueueAgainstModel(t *testing.T) {
@@ -119,7 +130,59 @@ func (m *model) send(t *rapid.T) {
 	if _, err := m.client.SendMessage(t.Context(), in); err != nil {
 		t.Fatal(err)
 	}
+	m.takesTurn(msg)
 	m.messages = append(m.messages, msg)
+}
+
+// nextGroup is, on a FIFO queue, the messages that can be had of the group whose turn it is, exhausted ones included.
+func (m *model) nextGroup(dead bool, taken map[*modelMessage]bool) []*modelMessage {
+	now := m.clock.Now()
+	heads := map[string]*modelMessage{}
+	var first *modelMessage
+	for _, msg := range m.messages {
+		if msg.dead != dead || heads[msg.group] != nil {
+			continue
+		}
+		heads[msg.group] = msg
+		if !msg.hidden(now) && !taken[msg] && (first == nil || msg.turn < first.turn) {
+			first = msg
+		}
+	}
+	var out []*modelMessage
+	for _, msg := range m.messages {
+		if first == nil || msg.dead != dead || msg.group != first.group {
+			continue
+		}
+		if msg.hidden(now) {
+			break
+		}
+		out = append(out, msg)
+	}
+	return out
+}
+
+// expected is what a receive on a FIFO queue gets, to the letter. Exhausted messages at a group's head move on the way.
+func (m *model) expected(dead bool, limit int) (out []string) {
+	taken := map[*modelMessage]bool{}
+	for len(out) < limit {
+		group := m.nextGroup(dead, taken)
+		if len(group) == 0 {
+			return out
+		}
+		if group[0].exhausted() {
+			group[0].toDeadLetter()
+			m.takesTurn(group[0])
+			continue
+		}
+		for _, msg := range group {
+			if len(out) == limit || msg.exhausted() {
+				break
+			}
+			taken[msg] = true
+			out = append(out, msg.body)
+		}
+	}
+	return out
 }
 
 func (m *model) receive(t *rapid.T, url string, dead bool) {
@@ -133,6 +196,15 @@ func (m *model) receive(t *rapid.T, url string, dead bool) {
 		t.Fatal(err)
 	}
 	now := m.clock.Now()
+	if m.fifo {
+		var bodies []string
+		for _, got := range out.Messages {
+			bodies = append(bodies, *got.Body)
+		}
+		if want := m.expected(dead, int(limit)); !slices.Equal(bodies, want) {
+			t.Fatalf("received %v, want %v", bodies, want)
+		}
+	}
 	for i, got := range out.Messages {
 		msg := m.find(*got.Body)
 		switch {
@@ -304,10 +376,26 @@ func (m *model) changeVisibility(t *rapid.T) {
 		t.Fatal(err)
 	}
 	msg.visible = m.clock.Now().Add(time.Duration(timeout) * time.Second)
+	if timeout == 0 {
+		m.takesTurn(msg)
+	}
 }
 
 func (m *model) pass(t *rapid.T) {
+	before := m.clock.Now()
 	m.clock.Advance(time.Duration(rapid.IntRange(1, 20_000).Draw(t, "ms")) * time.Millisecond)
+	var shown []*modelMessage
+	for _, msg := range m.messages {
+		if msg.hidden(before) && !msg.hidden(m.clock.Now()) {
+			shown = append(shown, msg)
+		}
+	}
+	slices.SortFunc(shown, func(a, b *modelMessage) int {
+		return cmp.Or(a.visible.Compare(b.visible), cmp.Compare(a.turn, b.turn))
+	})
+	for _, msg := range shown {
+		m.takesTurn(msg)
+	}
 }
 
 // check compares the counts: how many are visible, in flight and delayed.

@@ -113,7 +113,7 @@ func (q *queue) receive(ctx context.Context, limit int, visibility, wait int64, 
 
 	select {
 	case p := <-w.answers:
-		if ctx.Err() != nil {
+		if isGone(ctx) {
 			q.abandon(p)
 			return nil, errAborted()
 		}

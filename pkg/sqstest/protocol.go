@@ -244,12 +244,21 @@ func (c *call) owner() string {
 	return c.account
 }
 
+// parseQueue is parseQueueURL, and takes a queue's bare name too, for the caller's own (recorded: LocalStack's
+// test_posting_to_queue_via_queue_name).
+func (c *call) parseQueue(url string) (account, name string, ok bool) {
+	if isQueueName(url) {
+		return c.account, url, true
+	}
+	return parseQueueURL(url)
+}
+
 // find is the queue of a URL.
 func (c *call) find(url string) (*queue, *apiError) {
 	if url == "" {
 		return nil, errMissing("QueueUrl")
 	}
-	account, name, ok := parseQueueURL(url)
+	account, name, ok := c.parseQueue(url)
 	if !ok {
 		return nil, errAddress(url)
 	}

@@ -127,8 +127,22 @@ func (q *queue) settle(now int64) {
 	q.serve(now)
 }
 
-// show makes a hidden message ready.
+// show makes a hidden message ready. In a FIFO queue, a group that becomes available again after a receive goes behind those
+// that are ready, as if its message had just been sent (recorded: LocalStack's tests of zero, terminated, changed and
+// shared visibility timeouts, which AWS passes); so a group that is never done does not keep the others waiting. One that a
+// delete unlocks has the place of its next message (recorded: test_fifo_message_group_visibility_after_delete).
 func (q *queue) show(m *message) {
+	if q.fifo != nil && m.state == stateInFlight {
+		q.hidden.remove(m) // before its key changes
+		q.orders++
+		m.order = q.orders
+		q.hidden.push(m)
+	}
+	q.reveal(m)
+}
+
+// reveal is show with the message in its old place.
+func (q *queue) reveal(m *message) {
 	q.touch()
 	q.hidden.remove(m)
 	q.uncount(m)
@@ -310,7 +324,7 @@ func (q *queue) putBack(deliveries []delivery) {
 		if m.receives == 0 {
 			m.firstReceived = 0
 		}
-		q.show(m)
+		q.reveal(m)
 	}
 }
 

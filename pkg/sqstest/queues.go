@@ -78,14 +78,19 @@ func (q *queue) sameAs(wanted *settings, in createQueueIn) *apiError {
 	return nil
 }
 
-func checkQueueName(name string, fifo bool) *apiError {
-	base, isFifo := strings.CutSuffix(name, ".fifo")
-	valid := base != "" && len(name) <= maxQueueName
+// isQueueName reports whether a queue of either kind can have that name.
+func isQueueName(name string) bool {
+	base := strings.TrimSuffix(name, ".fifo")
 	for i := range len(base) {
 		if c := base[i]; !isAlphanumeric(c) && c != '-' && c != '_' {
-			valid = false
+			return false
 		}
 	}
+	return base != "" && len(name) <= maxQueueName
+}
+
+func checkQueueName(name string, fifo bool) *apiError {
+	isFifo, valid := strings.HasSuffix(name, ".fifo"), isQueueName(name)
 	switch {
 	case fifo && (!valid || !isFifo):
 		return errInvalidParameter("The name of a FIFO queue can only include alphanumeric characters, hyphens, or underscores, must end with .fifo suffix and be 1 to %d in length.", maxQueueName)

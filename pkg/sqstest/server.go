@@ -136,7 +136,7 @@ func (s *Server) Listen(address string) error {
 // it to loopback or a machine's own network. Call it once, and not together with Listen.
 func (s *Server) Serve(l net.Listener) {
 	s.URL = "http://" + l.Addr().String()
-	s.http = &http.Server{Handler: s, ReadHeaderTimeout: time.Minute}
+	s.http = &http.Server{Handler: s, ReadHeaderTimeout: time.Minute, ConnContext: withConnection}
 	s.serving = make(chan struct{})
 	go func() {
 		defer close(s.serving)

@@ -179,6 +179,50 @@ func fifoChecks() []check {
 			k.send(u, "2", group("g"))
 			equal(k, "received", str(k.one(u).Body), "2")
 		}},
+		{"fifo/turns/zero-visibility", "recorded test_fifo_receive_message_with_zero_visibility_timeout", 0, func(k *kit) {
+			// The recorded test receives with a timeout of 0, which this SDK cannot say: it is the queue's here.
+			u := k.fifo(attrs{"VisibilityTimeout": "0"})
+			k.grouped(u, "g1-m1", "g2-m1", "g2-m2", "g3-m1", "g1-m2")
+			equal(k, "first", bodies(k.receive(u, 3, 2)), "g1-m1 g1-m2 g2-m1")
+			equal(k, "then", bodies(k.receive(u, 10, 2)), "g3-m1 g1-m1 g1-m2 g2-m1 g2-m2")
+		}},
+		{"fifo/turns/timeout-terminated", "recorded test_fifo_message_group_visibility_after_terminate_visibility_timeout", 0, func(k *kit) {
+			u := k.fifo(nil)
+			k.grouped(u, "g1-m1", "g1-m2", "g2-m1")
+			m := k.receive(u, 2, 2)
+			equal(k, "first", bodies(m), "g1-m1 g1-m2")
+			k.ok("ChangeMessageVisibility", k.change(u, m[0], 0))
+			equal(k, "then", bodies(k.receive(u, 3, 2)), "g2-m1 g1-m1")
+		}},
+		{"fifo/turns/timeout-changed", "recorded test_fifo_message_group_visibility_after_change_message_visibility", 3 * time.Second, func(k *kit) {
+			u := k.fifo(nil)
+			k.grouped(u, "g1-m1", "g1-m2", "g2-m1")
+			m := k.receive(u, 2, 2)
+			equal(k, "first", bodies(m), "g1-m1 g1-m2")
+			k.ok("ChangeMessageVisibility", k.change(u, m[0], 1))
+			k.pass(2 * time.Second)
+			equal(k, "then", bodies(k.receive(u, 3, 0)), "g2-m1 g1-m1")
+		}},
+		{"fifo/turns/timeout-shared", "recorded test_fifo_receive_message_visibility_timeout_shared_in_group", 3 * time.Second, func(k *kit) {
+			u := k.fifo(attrs{"VisibilityTimeout": "1"})
+			k.grouped(u, "g1-m1", "g1-m2", "g1-m3", "g1-m4", "g2-m1", "g3-m1")
+			equal(k, "first", bodies(k.receive(u, 2, 0)), "g1-m1 g1-m2")
+			equal(k, "second", bodies(k.receive(u, 1, 0)), "g2-m1")
+			k.pass(2 * time.Second)
+			equal(k, "then", bodies(k.receive(u, 10, 0)), "g3-m1 g1-m1 g1-m2 g1-m3 g1-m4 g2-m1")
+		}},
+		{"fifo/turns/deleted", "recorded test_fifo_message_group_visibility_after_delete", 0, func(k *kit) {
+			u := k.fifo(nil)
+			m := k.twoOfThreeGroups(u)
+			k.delete(u, m[0])
+			k.delete(u, m[1])
+			equal(k, "then", bodies(k.receive(u, 10, 0)), "g2-m1 g2-m2 g1-m3 g1-m4 g3-m1")
+		}},
+		{"fifo/turns/deleted-in-part", "recorded test_fifo_message_group_visibility_after_partial_delete", 0, func(k *kit) {
+			u := k.fifo(nil)
+			k.delete(u, k.twoOfThreeGroups(u)[0])
+			equal(k, "then", bodies(k.receive(u, 10, 0)), "g2-m1 g2-m2 g3-m1")
+		}},
 		extended(0, ""), extended(1, "foo"), extended(2, "foo bar"),
 		{"fifo/delete-with-expired-handle", "recorded test_fifo_delete_after_visibility_timeout", 3 * time.Second, func(k *kit) {
 			u := k.fifo(attrs{"VisibilityTimeout": "1"})
@@ -246,6 +290,22 @@ func fifoChecks() []check {
 			equal(k, "order", bodies(even)+" "+bodies(odd), "0 2 1 3")
 		}},
 	}
+}
+
+// grouped sends messages whose group is what their bodies begin with.
+func (k *kit) grouped(url string, bodies ...string) {
+	for _, b := range bodies {
+		g, _, _ := strings.Cut(b, "-")
+		k.send(url, b, group(g))
+	}
+}
+
+// twoOfThreeGroups sends messages of three groups mixed, and receives the first two of the first.
+func (k *kit) twoOfThreeGroups(url string) []types.Message {
+	k.grouped(url, "g1-m1", "g2-m1", "g1-m2", "g2-m2", "g1-m3", "g1-m4", "g3-m1")
+	m := k.receive(url, 2, 2)
+	equal(k, "first", bodies(m), "g1-m1 g1-m2")
+	return m
 }
 
 // extended receives three messages of a group, extends one, and says which come when the others' timeouts have passed.

@@ -14,6 +14,13 @@ import (
 
 func messageChecks() []check {
 	return []check{
+		{"send/by-queue-name", "recorded test_posting_to_queue_via_queue_name", 0, func(k *kit) {
+			n := name(false)
+			u := k.named(n, nil)
+			out := k.send(n, "Using name instead of URL")
+			equal(k, "MD5OfMessageBody", str(out.MD5OfMessageBody), "86a83f96652a1bfad3891e7d523750cb")
+			equal(k, "received", str(k.one(u).Body), "Using name instead of URL")
+		}},
 		{"send/receive/delete", "API SendMessage, Description; API ReceiveMessage, Description; API DeleteMessage, Description", 3 * time.Second, func(k *kit) {
 			u := k.queue(attrs{"VisibilityTimeout": "1"})
 			sent := k.send(u, "body")
