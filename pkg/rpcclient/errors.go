@@ -119,9 +119,26 @@ func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: err.Error(), cause: errors.Unwrap(err)}
 }
 
+// A nil *Error in an error's place is read as no error wherever this package is handed one: it is what
+// "var e *Error; return e" gives, and nobody means more by it. Its methods do not panic.
+func isNil(err error) bool {
+	e, ok := err.(*Error) //nolint:errorlint // a nil that is wrapped is an error
+	return ok && e == nil
+}
+
+// errorAs finds the first *Error in err's chain; nil if there is none.
+func errorAs(err error) *Error {
+	var e *Error
+	errors.As(err, &e)
+	return e
+}
+
 // WithDetails returns a copy of e with the JSON form of each value added to its details. A value that
-// has no JSON form is left out.
+// has no JSON form is left out. Of a nil e it is nil.
 func (e *Error) WithDetails(values ...any) *Error {
+	if e == nil {
+		return nil
+	}
 	c := *e
 	c.Details = append([]json.RawMessage(nil), e.Details...)
 	for _, v := range values {
@@ -134,6 +151,9 @@ func (e *Error) WithDetails(values ...any) *Error {
 
 // Error implements error: "UNAVAILABLE (not_sent): …".
 func (e *Error) Error() string {
+	if e == nil {
+		return "<nil>"
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s (%s)", e.Code, e.Outcome)
 	if e.Message != "" {
@@ -145,11 +165,19 @@ func (e *Error) Error() string {
 
 // Unwrap returns what caused a local error: context.Cause of an ended context, one of this package's
 // sentinels, or an error of the SQS client. It is nil for errors a responder sent.
-func (e *Error) Unwrap() error { return e.cause }
+func (e *Error) Unwrap() error {
+	if e == nil {
+		return nil
+	}
+	return e.cause
+}
 
 // Is makes a DeadlineExceeded match context.DeadlineExceeded and a Canceled match context.Canceled,
 // wherever the error came from.
 func (e *Error) Is(target error) bool {
+	if e == nil {
+		return false
+	}
 	switch target {
 	case context.DeadlineExceeded:
 		return e.Code == DeadlineExceeded
@@ -162,18 +190,18 @@ func (e *Error) Is(target error) bool {
 
 // IsRemote reports whether err was sent by a responder, as opposed to found on this side.
 func IsRemote(err error) bool {
-	var e *Error
-	return errors.As(err, &e) && e.remote
+	e := errorAs(err)
+	return e != nil && e.remote
 }
 
-// CodeOf returns the code of err: OK for nil, the code of an *Error in its chain, the matching code for
+// CodeOf returns the code of err: OK for nil and for a nil *Error, the code of an *Error in its chain, the matching code for
 // the two context errors, and Unknown for anything else.
 func CodeOf(err error) Code {
-	var e *Error
-	switch {
-	case err == nil:
+	if err == nil || isNil(err) {
 		return OK
-	case errors.As(err, &e):
+	}
+	switch e := errorAs(err); {
+	case e != nil:
 		return e.Code
 	case errors.Is(err, context.DeadlineExceeded):
 		return DeadlineExceeded

@@ -30,25 +30,22 @@ func newFrameSender(s *channelServer, q *request) *frameSender {
 }
 
 // run calls the handler, and returns when SQS has accepted every frame or refused one.
-func (f *frameSender) run(ctx context.Context) (panicked bool, err error) {
+func (f *frameSender) run(ctx context.Context) error {
 	ctx, f.cancel = context.WithCancelCause(ctx)
 	defer f.cancel(nil)
+	defer f.wait() // before the context's end, also when the handler panics
 	h := f.q.handler
-	_, panicked, err = protect(func() ([]byte, error) {
-		req, err := h.decode(f.q.payload)
+	req, err := h.decode(f.q.payload)
+	if err != nil {
+		return &undecodable{err}
+	}
+	return h.serve(ctx, &IncomingCall{Info: &f.q.info, Request: req}, func(reply any) error {
+		payload, err := h.encode(reply)
 		if err != nil {
-			return nil, &undecodable{err}
+			return Errorf(Internal, "encode the reply: %w", err)
 		}
-		return nil, h.serve(ctx, &IncomingCall{Info: &f.q.info, Request: req}, func(reply any) error {
-			payload, err := h.encode(reply)
-			if err != nil {
-				return Errorf(Internal, "encode the reply: %w", err)
-			}
-			return f.send(ctx, payload)
-		})
+		return f.send(ctx, payload)
 	})
-	f.wait()
-	return panicked, err
 }
 
 // send queues one frame, once there is room.

@@ -18,7 +18,9 @@ func WithMethodConcurrency(n int) HandleOption {
 // name panics.
 //
 // fn's context ends at the request's deadline, and carries RequestInfo. An *Error that fn returns goes
-// to the requester as it is; any other error becomes Unknown with its text; a panic becomes Internal.
+// to the requester as it is; any other error becomes Unknown with its text; a panic becomes Internal, and
+// so does a handler that ends its goroutine (runtime.Goexit, as a test's FailNow does). A nil *Error is no
+// error.
 // fn may run again for the same call when a responder dies or a reply cannot be sent.
 func (m Method[Req, Rep]) Handle(r *Responder, fn func(ctx context.Context, req Req) (Rep, error), opts ...HandleOption) {
 	h := m.newHandler(func(ctx context.Context, c *IncomingCall, send func(any) error) error {
@@ -27,7 +29,7 @@ func (m Method[Req, Rep]) Handle(r *Responder, fn func(ctx context.Context, req 
 			return err
 		}
 		rep, err := fn(ctx, req)
-		if err != nil {
+		if err != nil && !isNil(err) {
 			return err
 		}
 		return send(rep)
@@ -62,7 +64,7 @@ func (r *Responder) HandleDefault(fn func(ctx context.Context, payload []byte) (
 			return err
 		}
 		reply, err := fn(ctx, payload)
-		if err != nil {
+		if err != nil && !isNil(err) {
 			return err
 		}
 		return send(reply)
@@ -127,7 +129,7 @@ func (h *handler) answer(ctx context.Context, info *RequestInfo, payload []byte)
 		return nil
 	})
 	switch {
-	case err != nil:
+	case err != nil && !isNil(err):
 		return nil, err
 	case !sent:
 		return nil, Errorf(Internal, "an interceptor swallowed the reply")

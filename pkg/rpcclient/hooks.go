@@ -1,9 +1,14 @@
 package rpcclient
 
-import "time"
+import (
+	"log/slog"
+	"runtime/debug"
+	"time"
+)
 
 // A Hook is any value with one or more of the On… methods below; each is found by its interface. They
-// run on the goroutines that do the work: they must not block and must be safe for concurrent use.
+// run on the goroutines that do the work: they must not block and must be safe for concurrent use. A
+// panic of one is logged, and ends nothing.
 // Instrumentation (metrics, tracing, logs) is built on them, so that the core imports none.
 type Hook any
 
@@ -99,6 +104,7 @@ type HookReplyQueue interface{ OnReplyQueue(queueURL string) }
 
 // hooks are sorted by interface once, so that an absent hook costs a nil check.
 type hooks struct {
+	log     *slog.Logger
 	request []HookSQSRequest
 	callEnd []HookCallEnd
 	retry   []HookRetry
@@ -107,8 +113,8 @@ type hooks struct {
 	queue   []HookReplyQueue
 }
 
-func newHooks(all []Hook) hooks {
-	var h hooks
+func newHooks(all []Hook, log *slog.Logger) hooks {
+	h := hooks{log: log}
 	for _, hook := range all {
 		if v, ok := hook.(HookSQSRequest); ok {
 			h.request = append(h.request, v)
@@ -132,26 +138,45 @@ func newHooks(all []Hook) hooks {
 	return h
 }
 
+// contain is deferred around a hook: instrumentation that fails must not end what it looks at.
+func (h hooks) contain() {
+	if p := recover(); p != nil {
+		h.log.Error("a hook panicked", "panic", p, "stack", string(debug.Stack()))
+	}
+}
+
 func (h hooks) onRequest(r SQSRequest) {
 	for _, v := range h.request {
-		v.OnSQSRequest(r)
+		func() {
+			defer h.contain()
+			v.OnSQSRequest(r)
+		}()
 	}
 }
 
 func (h hooks) onStray(r StrayReply) {
 	for _, v := range h.stray {
-		v.OnStrayReply(r)
+		func() {
+			defer h.contain()
+			v.OnStrayReply(r)
+		}()
 	}
 }
 
 func (h hooks) onServed(s Served) {
 	for _, v := range h.served {
-		v.OnServed(s)
+		func() {
+			defer h.contain()
+			v.OnServed(s)
+		}()
 	}
 }
 
 func (h hooks) onReplyQueue(url string) {
 	for _, v := range h.queue {
-		v.OnReplyQueue(url)
+		func() {
+			defer h.contain()
+			v.OnReplyQueue(url)
+		}()
 	}
 }

@@ -46,6 +46,9 @@ func (o *OutgoingCall) invoke(ctx context.Context, receive func(reply any) error
 		o.Metadata = o.cfg.metadata
 	}
 	err := r.calls(ctx, o, receive)
+	if isNil(err) { // an interceptor's
+		err = nil
+	}
 	if o.cfg.replyMetadata != nil {
 		*o.cfg.replyMetadata = o.ReplyMetadata
 	}
@@ -79,8 +82,7 @@ func (o *OutgoingCall) conform(err error) *Error {
 		return e
 	}
 	out := &Error{Code: CodeOf(err), Message: err.Error(), Outcome: o.outcome, CallID: hashCallID(o.id), Attempt: o.Attempts, cause: err}
-	var inner *Error
-	if errors.As(err, &inner) {
+	if inner := errorAs(err); inner != nil {
 		out.Details, out.RetryAfter, out.remote = inner.Details, inner.RetryAfter, inner.remote
 	}
 	return out
@@ -98,7 +100,10 @@ func (r *Requester) onCallEnd(o *OutgoingCall, err *Error) {
 		end.Err = err
 	}
 	for _, h := range r.hooks.callEnd {
-		h.OnCallEnd(end)
+		func() {
+			defer r.hooks.contain()
+			h.OnCallEnd(end)
+		}()
 	}
 }
 
@@ -170,6 +175,9 @@ func (o *OutgoingCall) failure(code Code, outcome Outcome, cause error, format s
 func (r *Requester) onRetry(o *OutgoingCall, e *Error, pause time.Duration) {
 	r.cfg.stats.retries.Add(1)
 	for _, h := range r.hooks.retry {
-		h.OnRetry(Retry{Channel: o.Channel, Method: o.Method, CallID: e.CallID, Attempt: o.Attempts, Pause: pause, Err: e})
+		func() {
+			defer r.hooks.contain()
+			h.OnRetry(Retry{Channel: o.Channel, Method: o.Method, CallID: e.CallID, Attempt: o.Attempts, Pause: pause, Err: e})
+		}()
 	}
 }

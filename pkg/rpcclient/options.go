@@ -93,6 +93,8 @@ func newConfig(opts []Option) (config, error) {
 		return c, errors.New("the timeout must be positive and at most 14 days")
 	case c.maxPending < 1 || c.concurrency < 1:
 		return c, errors.New("the limits on pending calls and on concurrency must be at least 1")
+	case c.defaultMethod != "" && (c.defaultBudget < time.Millisecond || c.defaultBudget > maxBudget):
+		return c, errors.New("the default method's time must be between 1 ms and 14 days")
 	case c.reserve < 0 || c.reserve > 25<<10:
 		return c, errors.New("the reserve must be between 0 and 25 KiB")
 	}
@@ -143,7 +145,7 @@ func WithConcurrency(n int) Option { return func(c *config) { c.concurrency = n 
 func WithReturnAddresses(p ReturnAddressPolicy) Option { return func(c *config) { c.addresses = p } }
 
 // WithDefaultMethod serves requests that name no method (Java's and hand-written ones) as the named
-// method, each for at most maxTime, for responders. Without it they are left in the queue.
+// method, each for at most maxTime (1 ms to 14 days), for responders. Without it they are left in the queue.
 func WithDefaultMethod(name string, maxTime time.Duration) Option {
 	return func(c *config) { c.defaultMethod, c.defaultBudget = name, maxTime }
 }

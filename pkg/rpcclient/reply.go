@@ -112,9 +112,8 @@ func errorContent(q *request, err error, rejected bool) replyContent {
 
 // asError gives any error a code.
 func asError(err error) *Error {
-	var e *Error
-	switch {
-	case errors.As(err, &e):
+	switch e := errorAs(err); {
+	case e != nil:
 		return e
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, errDeadline):
 		return &Error{Code: DeadlineExceeded, Message: err.Error()}

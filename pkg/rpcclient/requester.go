@@ -51,7 +51,7 @@ func NewRequester(client *sqs.Client, source ReplyQueueSource, opts ...Option) (
 		return nil, fmt.Errorf("requester: %w", err)
 	}
 	r := &Requester{
-		cfg: cfg, hooks: newHooks(cfg.hooks), source: source, nonce: newNonce(),
+		cfg: cfg, hooks: newHooks(cfg.hooks, cfg.log), source: source, nonce: newNonce(),
 		slots:    make(chan struct{}, cfg.maxPending),
 		channels: map[string]*Channel{}, pending: map[string]*call{},
 		changed: make(chan struct{}), drained: make(chan struct{}),

@@ -50,7 +50,7 @@ func NewResponder(client *sqs.Client, opts ...Option) (*Responder, error) {
 		return nil, errors.New("responder: no channel to serve: name one in the pod's annotation replyqueue.dev/serves, or pass it WithChannels")
 	}
 	r := &Responder{
-		cfg: cfg, hooks: newHooks(cfg.hooks), seed: maphash.MakeSeed(),
+		cfg: cfg, hooks: newHooks(cfg.hooks, cfg.log), seed: maphash.MakeSeed(),
 		cache:    newReplyCache(cfg.cacheEntries, cfg.cacheBytes),
 		slots:    newSlots(cfg.concurrency),
 		handlers: map[string]*handler{}, stopping: make(chan struct{}), done: make(chan struct{}),

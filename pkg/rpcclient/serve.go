@@ -3,6 +3,7 @@ package rpcclient
 import (
 	"context"
 	"errors"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -153,7 +154,13 @@ func (s *channelServer) serveGroup(group []received) {
 func (s *channelServer) serve(m *types.Message, d delivery) {
 	r := s.r
 	now := time.Now()
-	q := s.admit(m, d, now)
+	var q *request
+	defer func() {
+		if p := recover(); p != nil {
+			s.abandon(q, p)
+		}
+	}()
+	q = s.admit(m, d, now)
 	if q.refusal != nil {
 		s.conclude(q, q.situation, nil, q.refusal, 0)
 		return
@@ -187,6 +194,26 @@ func (s *channelServer) serve(m *types.Message, d delivery) {
 	s.run(q)
 }
 
+// abandon leaves a request in the queue whose serving panicked outside its handler.
+func (s *channelServer) abandon(q *request, p any) {
+	s.r.cfg.log.Error("serving a request panicked; it is left in the queue", "channel", s.channel.Name,
+		"panic", p, "stack", string(debug.Stack()))
+	if q != nil {
+		s.settleCopies(s.r.cache.settleWithoutReply(q.entry, q.copy, ReplyNotSent), false)
+	}
+}
+
+// execution is one run of a request's handler, as far as it got.
+type execution struct {
+	stream  *frameSender // of a streaming handler
+	payload []byte
+	err     error
+	panic   any // what the handler, its codec or its error's methods panicked with; nil: nothing
+	stack   []byte
+	whole   bool // the handler returned, or panicked; otherwise it ended its goroutine
+	took    time.Duration
+}
+
 // run calls the handler and settles.
 func (s *channelServer) run(q *request) {
 	r := s.r
@@ -202,29 +229,59 @@ func (s *channelServer) run(q *request) {
 			return
 		}
 	}
+	x := &execution{}
 	started := time.Now()
-	var payload []byte
-	var panicked bool
-	var err error
-	var stream *frameSender
+	// Deferred, since a handler that calls runtime.Goexit returns to nobody.
+	defer func() {
+		x.took = time.Since(started)
+		if q.handler.limit != nil {
+			q.handler.limit.leave(x.took)
+		}
+		s.extender.release(held)
+		s.ended(q, x)
+	}()
 	if q.handler.stream {
-		stream = newFrameSender(s, q)
-		panicked, err = stream.run(ctx)
-	} else {
-		payload, panicked, err = protect(func() ([]byte, error) { return q.handler.answer(ctx, &q.info, q.payload) })
+		x.stream = newFrameSender(s, q)
 	}
-	took := time.Since(started)
-	if q.handler.limit != nil {
-		q.handler.limit.leave(took)
-	}
-	s.extender.release(held)
+	x.run(ctx, q)
+}
 
-	situation := Succeeded
+// run calls the handler. Whatever is the application's is called here, where panics are contained: the
+// methods of an error too.
+func (x *execution) run(ctx context.Context, q *request) {
+	defer func() {
+		if p := recover(); p != nil {
+			x.whole, x.panic, x.stack = true, p, debug.Stack()
+		}
+	}()
+	if x.stream != nil {
+		x.err = x.stream.run(ctx)
+	} else {
+		x.payload, x.err = q.handler.answer(ctx, &q.info, q.payload)
+	}
+	if isNil(x.err) {
+		x.err = nil
+	}
+	if x.err != nil {
+		_ = asError(x.err)
+	}
+	x.whole = true
+}
+
+var errExited = errors.New("the handler ended its goroutine")
+
+// ended settles what was run.
+func (s *channelServer) ended(q *request, x *execution) {
+	r := s.r
+	situation, err := Succeeded, x.err
 	switch {
-	case panicked:
-		situation = Panicked
-		r.cfg.log.Error("handler panicked", "channel", s.channel.Name, "method", q.method, "callID", hashCallID(q.info.id), "panic", err)
-		err = Errorf(Internal, "the handler panicked")
+	case x.panic != nil:
+		situation, err = Panicked, Errorf(Internal, "the handler panicked")
+		r.cfg.log.Error("handler panicked", "channel", s.channel.Name, "method", q.method, "callID", hashCallID(q.info.id),
+			"panic", x.panic, "stack", string(x.stack))
+	case !x.whole:
+		situation, err = Panicked, Errorf(Internal, "%w", errExited)
+		r.cfg.log.Error("handler ended its goroutine", "channel", s.channel.Name, "method", q.method, "callID", hashCallID(q.info.id))
 	case err != nil:
 		situation = HandlerFailed
 		if errors.As(err, new(*undecodable)) {
@@ -237,11 +294,11 @@ func (s *channelServer) run(q *request) {
 	}
 	if q.peer == PeerNative && time.Now().After(q.deadline) {
 		// What is left of a deadline is estimated too long rather than too short: nobody waits any more.
-		s.conclude(q, Expired, nil, errDeadline, took)
+		s.conclude(q, Expired, nil, errDeadline, x.took)
 		return
 	}
-	if stream != nil && situation != Undecodable {
-		if broken := stream.failure(); broken != nil {
+	if x.stream != nil && situation != Undecodable {
+		if broken := x.stream.failure(); broken != nil {
 			// Without every frame its end must not be sent: a redelivery is another run.
 			situation, err = ReplyNotSent, broken
 			if isMissingQueue(broken) {
@@ -249,7 +306,7 @@ func (s *channelServer) run(q *request) {
 			}
 		}
 	}
-	s.conclude(q, situation, payload, err, took)
+	s.conclude(q, situation, x.payload, err, x.took)
 }
 
 // turnedAway settles a request whose method had no place for it: shed, or out of time.
@@ -265,17 +322,6 @@ func (s *channelServer) turnedAway(q *request, retryAfter time.Duration) {
 }
 
 var errMethodBusy = errors.New("the method has as many requests running and waiting as it may")
-
-// protect runs a handler and turns a panic into an error.
-func protect(run func() ([]byte, error)) (out []byte, panicked bool, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			out, panicked, err = nil, true, Errorf(Internal, "%v", p)
-		}
-	}()
-	out, err = run()
-	return out, false, err
-}
 
 // conclude settles a request by the table.
 func (s *channelServer) conclude(q *request, situation Situation, payload []byte, err error, took time.Duration) {

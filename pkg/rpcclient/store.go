@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -85,7 +87,12 @@ func (s *channelServer) claim(q *request) bool {
 	ctx, cancel := context.WithTimeout(r.work, storeTimeout)
 	defer cancel()
 	key := storeKey(q)
-	raw, state, err := r.cfg.replyStore.Claim(ctx, key, q.deadline.Add(s.channel.VisibilityTimeout))
+	var raw []byte
+	var state ClaimState
+	err := contained(func() (err error) {
+		raw, state, err = r.cfg.replyStore.Claim(ctx, key, q.deadline.Add(s.channel.VisibilityTimeout))
+		return err
+	})
 	var stored storedReply
 	if err == nil && state == ClaimAnswered {
 		err = json.Unmarshal(raw, &stored)
@@ -124,16 +131,26 @@ func (s *channelServer) remember(q *request, kept bool, reply replyContent, situ
 	r := s.r
 	ctx, cancel := context.WithTimeout(r.work, storeTimeout)
 	defer cancel()
-	var err error
-	if kept {
+	err := contained(func() error {
+		if !kept {
+			return r.cfg.replyStore.Release(ctx, *q.claimed)
+		}
 		raw, _ := json.Marshal(storedReply{reply.body, reply.envelope, reply.virtual, reply.trace, situation})
-		err = r.cfg.replyStore.Complete(ctx, *q.claimed, raw, situation != Succeeded, q.deadline.Add(s.channel.VisibilityTimeout))
-	} else {
-		err = r.cfg.replyStore.Release(ctx, *q.claimed)
-	}
+		return r.cfg.replyStore.Complete(ctx, *q.claimed, raw, situation != Succeeded, q.deadline.Add(s.channel.VisibilityTimeout))
+	})
 	if err != nil {
 		r.cfg.log.Warn("the reply store was not told", "channel", s.channel.Name, "callID", hashCallID(q.info.id), "error", err)
 	}
+}
+
+// contained asks the store, and makes an error of its panic.
+func contained(ask func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the reply store panicked: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return ask()
 }
 
 // MemoryReplyStore is a ReplyStore in memory, for responders of one process and for tests. It shows what
