@@ -273,7 +273,10 @@ func (c *call) register(ctx context.Context, timeout <-chan time.Time) *Error {
 		if q := r.queue; q != nil {
 			c.queue, c.replyTo = q, q.url+"#"+c.id
 			r.pending[c.id] = c
-			first := q.pending.Add(1) == 1
+			first := q.pending.Add(1) <= 1+q.sated.Load()
+			if c.frames != nil {
+				c.frames.open(q)
+			}
 			r.mu.Unlock()
 			if first {
 				q.pollers.wake()
@@ -321,11 +324,18 @@ func (r *Requester) remove(c *call) bool {
 // forget removes a call that is in the map. It is called with the lock held.
 func (r *Requester) forget(c *call) {
 	delete(r.pending, c.id)
+	c.closeFrames()
 	if c.queue != nil {
 		c.queue.pending.Add(-1)
 	}
 	if r.closing {
 		r.checkDrained()
+	}
+}
+
+func (c *call) closeFrames() {
+	if c.frames != nil {
+		c.frames.close()
 	}
 }
 

@@ -42,8 +42,9 @@ func (q *replyQueue) poll(ctx context.Context) (full bool, err error) {
 	}
 	// SQS looks at some of its servers only, so that a receive need not be full though many replies wait:
 	// there is work for another poller too while more calls are pending than those there are can bring.
-	more := q.dispatch(msgs, at, date) >= maxBatch
-	return more || q.pending.Load() > int64(maxBatch*q.pollers.count()), nil
+	// So there is while a stream looks for one frame among many that are too far ahead for it.
+	replies, ahead := q.dispatch(msgs, at, date)
+	return replies >= maxBatch || ahead || q.pending.Load() > int64(maxBatch*q.pollers.count()), nil
 }
 
 // foreignBackoff is how long another process's reply is hidden that has been received count times. At
@@ -88,13 +89,14 @@ func (q *replyQueue) unfold(msgs []types.Message) (all []arrived, packs [maxBatc
 
 // dispatch delivers what calls wait for, and deals with the rest. A call is removed from the pending
 // map before its answer is sent, so that the first reply wins and any other is a stray. A message is
-// deleted when everything it brought is dealt with.
-func (q *replyQueue) dispatch(msgs []types.Message, at, date time.Time) (replies int) {
+// deleted when everything it brought is dealt with. ahead: some frame was too far ahead of its stream.
+func (q *replyQueue) dispatch(msgs []types.Message, at, date time.Time) (replies int, ahead bool) {
 	r := q.r
 	var ours [maxBatch]bool // the message brought something for this process
 	all, packs := q.unfold(msgs)
 	verdicts := make([]deliveryVerdict, len(all))
 	var streams []*call // by the index in all; nil unless there are any
+	var putBack [maxBatch]time.Duration
 	r.mu.Lock()
 	for i := range all {
 		a := &all[i]
@@ -114,7 +116,15 @@ func (q *replyQueue) dispatch(msgs []types.Message, at, date time.Time) (replies
 	r.mu.Unlock()
 	for i, c := range streams { // a stream stays pending, and has a lock of its own
 		if c != nil {
-			verdicts[i] = c.frames.put(all[i].answer(packs[all[i].message]), c.attempt)
+			n := all[i].message
+			v, d := c.frames.put(all[i].answer(packs[n]), c.attempt)
+			if v == deliveryFull {
+				ahead = true
+				if putBack[n] == 0 || d < putBack[n] {
+					putBack[n] = d
+				}
+			}
+			verdicts[i] = v
 		}
 	}
 
@@ -143,13 +153,18 @@ func (q *replyQueue) dispatch(msgs []types.Message, at, date time.Time) (replies
 			q.settler.delete(handle)
 			continue
 		}
-		back = append(back, visibilityChange{handle: handle, d: foreignBackoff(deliveries[i].count)})
+		// Longer each time: among many that come again and again, the one that is looked for is not found.
+		d := min(longestPutBack, putBack[i]*time.Duration(deliveries[i].count))
+		if d == 0 {
+			d = foreignBackoff(deliveries[i].count)
+		}
+		back = append(back, visibilityChange{handle: handle, d: d})
 	}
 	// Before the next receive, which would compete with the process that waits for them.
 	if len(back) > 0 {
 		q.settler.changeVisibility(back)
 	}
-	return len(all)
+	return len(all), ahead
 }
 
 func (a *arrived) answer(inPack bool) answer {

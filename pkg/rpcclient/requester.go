@@ -175,6 +175,7 @@ func (r *Requester) dropQueue() []*call {
 	for id, c := range r.pending {
 		if c.queue == q {
 			delete(r.pending, id)
+			c.closeFrames()
 			lost = append(lost, c)
 		}
 	}
@@ -228,6 +229,7 @@ func (r *Requester) Shutdown(ctx context.Context) error {
 		calls := make([]*call, 0, len(r.pending))
 		for id, c := range r.pending {
 			delete(r.pending, id)
+			c.closeFrames()
 			calls = append(calls, c)
 		}
 		r.checkDrained()
@@ -288,6 +290,7 @@ type replyQueue struct {
 	r       *Requester
 	url     string
 	pending atomic.Int64
+	sated   atomic.Int64 // of pending: streams that want no messages for now
 	pollers *pollers
 	settler *settler
 
@@ -301,7 +304,7 @@ func newReplyQueue(r *Requester, url string) *replyQueue {
 	q := &replyQueue{r: r, url: url}
 	q.ctx, q.cancel = context.WithCancel(r.ctx)
 	q.settler = newSettler(r.ctx, r.api, url, deleteLinger)
-	pending := func() bool { return q.pending.Load() > 0 }
+	pending := func() bool { return q.pending.Load() > q.sated.Load() }
 	q.pollers = &pollers{
 		wanted: pending, expecting: pending, poll: q.poll,
 		ctx: q.ctx, max: r.cfg.maxPollers, log: r.cfg.log, url: url,

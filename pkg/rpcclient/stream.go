@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// gapGrace is how long the missing frame of a stream is awaited once its end has come, or as many later
-// ones as there is room for: three times what a receive whose answer was lost keeps its messages hidden.
+// gapGrace is how long the missing frame of a stream is awaited, while there is room for it, once the
+// stream's end has come, or one too far ahead to be taken in: three times what a receive whose answer was
+// lost keeps its messages hidden.
 const gapGrace = 3 * replyVisibility
 
 // Stream sends req and ranges over the replies of the method, which HandleStream answers, in the order
@@ -19,7 +20,10 @@ const gapGrace = 3 * replyVisibility
 // were lost or the responder was, its chain has an *Incomplete: what was yielded until then is in order
 // and without a gap. Leaving the loop ends the call; the responder goes on until its context ends.
 //
-// Up to 256 frames and 4 MiB wait for a slow loop in memory, and the rest in the reply queue.
+// Up to 1,024 replies and about 4 MiB wait for a slow loop in memory, and the rest in the reply queue,
+// which is not polled meanwhile unless other calls are pending. SQS has no credit to give a responder: it
+// sends as fast as SQS accepts, however slow the loop is. The loop is left with DeadlineExceeded or
+// Canceled as soon as the deadline or the context has ended, whatever waits.
 func (m Method[Req, Rep]) Stream(ctx context.Context, ch *Channel, req Req, opts ...CallOption) iter.Seq2[Rep, error] {
 	return func(yield func(Rep, error) bool) {
 		o := m.newOutgoing(ctx, ch, KindStream, opts)
@@ -54,6 +58,11 @@ func (c *call) stream(ctx context.Context, timeout <-chan time.Time, o *Outgoing
 		e.cause = errors.Join(e.cause, &Incomplete{Received: received, Expected: c.frames.expected()})
 		return e
 	}
+	// Whatever ends the loop, a panic in its body too: the call is over, and no copy of it may follow.
+	defer func() {
+		c.requester.remove(c)
+		_, _ = c.abandon()
+	}()
 	var gap *time.Timer
 	var gapOver <-chan time.Time
 	defer func() {
@@ -65,7 +74,15 @@ func (c *call) stream(ctx context.Context, timeout <-chan time.Time, o *Outgoing
 		f, ok, missing, broken := c.frames.take()
 		if ok {
 			gapOver = nil
-			o.received = true
+			if received == 0 {
+				// The attempt that sent the request may be under way: should it end without certainty, no copy
+				// may follow.
+				_, _ = c.abandon()
+			}
+			o.received = o.received || !f.refusal()
+			if !f.last() && (ctx.Err() != nil || !time.Now().Before(c.deadline)) {
+				return incomplete(c.givenUp(ctx))
+			}
 			over, e := c.frame(&f, o, receive, &received)
 			if over || e != nil {
 				c.requester.remove(c)
@@ -104,6 +121,12 @@ func (c *call) stream(ctx context.Context, timeout <-chan time.Time, o *Outgoing
 		return incomplete(c.givenUp(ctx))
 	}
 }
+
+// refusal reports whether a frame says that no handler ran.
+func (f *frame) refusal() bool { return f.env.Code != OK && f.env.Rejected && f.env.Run == "" }
+
+// last reports whether a frame ends its stream and carries no reply.
+func (f *frame) last() bool { return f.env.Code != OK || f.env.End > 0 && f.env.Run != "" }
 
 // frame hands on one frame in its turn. over: it was the last.
 func (c *call) frame(f *frame, o *OutgoingCall, receive func(reply any) error, received *int) (over bool, e *Error) {

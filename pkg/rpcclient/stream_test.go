@@ -267,7 +267,7 @@ func TestIncompleteStreams(t *testing.T) {
 			s.send(t, "-", end("a", 3))
 		}, 1, rpcclient.Incomplete{Received: 1, Expected: 3}, rpcclient.DataLoss, 15 * time.Second, 20 * time.Second},
 		"overflow of the reorder buffer, by number": {func(t *testing.T, s rawStream) {
-			for n := 1; n <= 300; n++ {
+			for n := 1; n <= 1030; n++ {
 				s.send(t, "0", frame("a", n))
 			}
 		}, 0, rpcclient.Incomplete{Received: 0, Expected: -1}, rpcclient.DataLoss, 15 * time.Second, 20 * time.Second},
