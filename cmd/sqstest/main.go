@@ -79,6 +79,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
+	if !sqstest.IsAccount(*account) {
+		return fmt.Errorf("--account %q is not 12 digits", *account)
+	}
 	opts := []sqstest.Option{sqstest.WithRegion(*region), sqstest.WithAccount(*account)}
 	plan, err := faultPlan(*faults)
 	if err != nil {

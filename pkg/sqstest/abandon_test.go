@@ -74,10 +74,23 @@ func TestMessagesOfAnAbandonedPollComeBack(t *testing.T) {
 }
 
 func TestMessagesOfAnAbandonedPollStayInFlightUnderFaults(t *testing.T) {
-	q := testQueue(t, WithFaults(Plan{Rules: []Rule{{Fault: Throttle, Action: "nothing"}}}))
+	q := testQueue(t, WithFaults(Plan{Rules: []Rule{{Fault: AbandonPoll, Queue: "q", Count: 1}}}))
 	pollUntilGone(t, q)
-	if q.inFlight != 1 {
-		t.Errorf("%d in flight", q.inFlight)
+	if hits := q.server.FaultHits(); q.inFlight != 1 || hits[0] != 1 {
+		t.Errorf("%d in flight, hits %v", q.inFlight, hits)
+	}
+	// The rule's only strike is spent.
+	pollUntilGone(t, q)
+	if q.inFlight != 1 || q.visibleCount() != 1 {
+		t.Errorf("%d in flight, %d visible", q.inFlight, q.visibleCount())
+	}
+}
+
+func TestUnrelatedFaultsDoNotAbandon(t *testing.T) {
+	q := testQueue(t, WithFaults(Plan{Rules: []Rule{{Fault: Throttle, Action: "ListQueues"}, {Fault: AbandonPoll, Queue: "other"}}}))
+	pollUntilGone(t, q)
+	if q.inFlight != 0 || q.visibleCount() != 1 {
+		t.Errorf("%d in flight, %d visible", q.inFlight, q.visibleCount())
 	}
 }
 

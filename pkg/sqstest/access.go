@@ -1,18 +1,21 @@
 package sqstest
 
 import (
+	"fmt"
 	"path"
+	"strings"
 	"sync"
 )
 
 // AccessRule allows or denies requests. Each pattern is one of package path, so "*" and "" are everything,
-// "Send*" is both kinds of send, and "rq_*" all queues with that prefix.
+// "Get*" is all actions that begin so, and "rq_*" all queues with that prefix.
 type AccessRule struct {
 	// Deny makes it a denial, which no allowance overrides.
 	Deny bool
 	// AccessKey is the pattern of access key IDs.
 	AccessKey string
-	// Action is the pattern of actions, such as "SendMessage".
+	// Action is the pattern of permissions, such as "SendMessage". As in IAM, that of SendMessage, DeleteMessage and
+	// ChangeMessageVisibility is for their batches too, which have none of their own.
 	Action string
 	// Queue is the pattern of queue names. A rule with one says nothing about requests that are about no queue, such as
 	// ListQueues.
@@ -27,12 +30,35 @@ type access struct {
 
 // SetAccess replaces the access rules. A request is refused with AccessDenied (HTTP 403) when a denial matches it, or when
 // there are allowances for its access key and none matches it. No rules at all allow everything. It is a stand-in for
-// IAM and queue policies, which are not evaluated.
+// IAM and queue policies, which are not evaluated. It panics on a pattern that is malformed, and on one of actions that
+// matches none.
 func (s *Server) SetAccess(rules ...AccessRule) {
+	for i, r := range rules {
+		if err := r.check(); err != nil {
+			panic(fmt.Sprintf("sqstest: access rule %d: %v", i, err))
+		}
+	}
 	s.access.mu.Lock()
 	defer s.access.mu.Unlock()
 	s.access.rules = append([]AccessRule(nil), rules...)
 }
+
+func (r AccessRule) check() error {
+	for _, pattern := range []string{r.AccessKey, r.Action, r.Queue} {
+		if _, err := path.Match(pattern, ""); err != nil {
+			return fmt.Errorf("pattern %q: %w", pattern, err)
+		}
+	}
+	for action := range actions {
+		if matches(r.Action, permission(action)) {
+			return nil
+		}
+	}
+	return fmt.Errorf("there is no permission %q (batches are governed by that of the single action)", r.Action)
+}
+
+// permission is what an action is called where access is granted ("Amazon SQS API permissions", developer guide).
+func permission(action string) string { return strings.TrimSuffix(action, "Batch") }
 
 func (a *access) check(c *call) *apiError {
 	a.mu.RLock()
@@ -42,7 +68,7 @@ func (a *access) check(c *call) *apiError {
 		if !matches(r.AccessKey, c.accessKey) {
 			continue
 		}
-		applies := matches(r.Action, c.action) && matches(r.Queue, c.queue)
+		applies := matches(r.Action, permission(c.action)) && matches(r.Queue, c.queue)
 		if r.Deny {
 			if applies {
 				return a.denied(c)
@@ -63,7 +89,7 @@ func (a *access) denied(c *call) *apiError {
 	if c.queue != "" {
 		resource = queueKey{c.region, c.owner(), c.queue}.arn()
 	}
-	return errAccessDenied(c.accessKey, c.action, resource)
+	return errAccessDenied(c.accessKey, permission(c.action), resource)
 }
 
 // matches is path.Match with an empty pattern for everything. A bad pattern matches nothing.

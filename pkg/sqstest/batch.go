@@ -73,6 +73,14 @@ type sendMessageBatchIn struct {
 
 func (in sendMessageBatchIn) size() int { return len(in.Entries) }
 
+func (in sendMessageBatchIn) payload() int {
+	total := 0
+	for i := range in.Entries {
+		total += in.Entries[i].bytes()
+	}
+	return total
+}
+
 type sendBatchSuccess struct {
 	ID string `json:"Id"`
 	sendResult
@@ -82,11 +90,7 @@ func sendMessageBatch(c *call, in sendMessageBatchIn) (any, *apiError) {
 	if err := checkBatch("SendMessageBatchRequestEntry", in.Entries); err != nil {
 		return nil, err
 	}
-	total := 0
-	for i := range in.Entries {
-		total += len(deref(in.Entries[i].Body)) + in.Entries[i].Attributes.size()
-	}
-	if total > maxMessageBytes {
+	if total := in.payload(); total > maxMessageBytes {
 		return nil, errBatch("BatchRequestTooLong", "Batch requests cannot be longer than %d bytes. You have sent %d bytes.", maxMessageBytes, total)
 	}
 	var out batchResult[sendBatchSuccess]

@@ -15,12 +15,12 @@ import (
 	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
 
-// BenchmarkDepth is what listing, sending, receiving and deleting cost on a server with more and more queues, and more and
+// BenchmarkDepth is what listing, creating and deleting queues with a list between, sending, receiving and deleting cost on a server with more and more queues, and more and
 // more in the queue: it must not depend on that.
 //
 //	go test ./pkg/sqstest -run - -bench Depth -benchtime 20000x
 //
-// Each of the four is measured apart, without the SDK. Messages have 1 KB, so at the last depth the heap is 1.4 GB, and what
+// Each of the five is measured apart, without the SDK. Messages have 1 KB, so at the last depth the heap is 1.4 GB, and what
 // is slower there is the garbage collector going through it: GOGC=off in the environment leaves about a microsecond, for
 // heaps of messages that do not fit the processor's caches.
 func BenchmarkDepth(b *testing.B) {
@@ -31,9 +31,10 @@ func BenchmarkDepth(b *testing.B) {
 			for i := range depth.queues - 1 {
 				raw(b, s, "CreateQueue", fmt.Sprintf(`{"QueueName":"a%d"}`, i))
 			}
+			churned := 0
 			body := strings.Repeat("x", benchBody)
 			runtime.GC() // what filling left behind is not what is measured
-			var list, send, receive, remove time.Duration
+			var list, churn, send, receive, remove time.Duration
 			timed := func(sum *time.Duration, action, in string) []byte {
 				start := time.Now()
 				out := raw(b, s, action, in)
@@ -42,6 +43,11 @@ func BenchmarkDepth(b *testing.B) {
 			}
 			for b.Loop() {
 				timed(&list, "ListQueues", `{"QueueNamePrefix":"a9","MaxResults":10}`)
+				// A queue that comes and goes makes no list dearer; the name is another each time, since a deleted one's is locked.
+				churned++
+				timed(&churn, "CreateQueue", fmt.Sprintf(`{"QueueName":"b%d"}`, churned))
+				timed(&churn, "ListQueues", `{"QueueNamePrefix":"a9","MaxResults":10}`)
+				timed(&churn, "DeleteQueue", fmt.Sprintf(`{"QueueUrl":"http://h/000000000000/b%d"}`, churned))
 				timed(&send, "SendMessage", `{"QueueUrl":"http://h/000000000000/q","MessageBody":"`+body+`"}`)
 				var out struct {
 					Messages []struct{ ReceiptHandle string }
@@ -52,7 +58,7 @@ func BenchmarkDepth(b *testing.B) {
 				timed(&remove, "DeleteMessage", `{"QueueUrl":"http://h/000000000000/q","ReceiptHandle":"`+out.Messages[0].ReceiptHandle+`"}`)
 			}
 			b.ReportMetric(0, "ns/op")
-			for unit, sum := range map[string]time.Duration{"list": list, "send": send, "receive": receive, "delete": remove} {
+			for unit, sum := range map[string]time.Duration{"list": list, "create-list-delete": churn, "send": send, "receive": receive, "delete": remove} {
 				b.ReportMetric(float64(sum.Nanoseconds())/float64(b.N)/1000, "µs/"+unit)
 			}
 		})

@@ -48,6 +48,15 @@
 //
 // Save and Load carry queues and messages from one Server to another, or over a restart.
 //
+// Each access key, action, queue and error that occur together have a counter of their own, for as long as the server
+// lives, or until ResetRequests.
+//
+// # The SDK over a socket
+//
+// An SDK client of your own at Server.URL may see a receive fail now and then, with "use of closed network connection" or
+// such: smithy-go closes the request's body early, whereupon net/http can tear down the connection under an answer that is
+// still being read. Retries hide it, and so does an http.RoundTripper that hides the body's WriterTo (struct{ io.ReadCloser }). Client has no part in this.
+//
 // # Time
 //
 // Time comes from a Clock: package time, unless WithClock says otherwise. Nothing runs in the background: what is due is

@@ -115,7 +115,7 @@ func ExampleAWSLike() {
 	fmt.Println(sqstest.AWSLike(1))
 	// Output:
 	// true
-	// {"seed":1,"rules":[{"fault":"Delay","spread":0.4,"duration":"5ms"},{"fault":"DelayAfter","spread":0.4,"duration":"5ms"},{"fault":"Sharded","probability":0.9},{"fault":"LoneWakeUp"}]}
+	// {"seed":1,"rules":[{"fault":"Delay","spread":0.4,"duration":"5ms"},{"fault":"DelayAfter","spread":0.4,"duration":"5ms"},{"fault":"Sharded","probability":0.9},{"fault":"LoneWakeUp"},{"fault":"AbandonPoll"}]}
 }
 
 // What something costs: SQS bills each request, whatever is in it.

@@ -17,8 +17,6 @@ type effects struct {
 	errAfter  bool
 	dropAfter bool
 	waitAfter time.Duration
-	cut       bool
-	slow      time.Duration
 	deleteIn  time.Duration // negative: not at all
 	// What DeleteUnderPoll deletes.
 	deleteQueue *queue
@@ -66,8 +64,6 @@ func (f *faults) before(c *call, h http.Header) effects {
 	e.dropAfter = strikes(DropAfter) != nil
 	e.errAfter = strikes(ServerErrorAfter) != nil
 	e.waitAfter = spread(DelayAfter)
-	e.cut = strikes(CutBody) != nil
-	e.slow = spread(SlowBody)
 	if c.action == "ReceiveMessage" {
 		exists := func(*Rule) bool {
 			e.deleteQueue = f.server.registry.get(queueKey{c.region, c.owner(), c.queue})
@@ -78,6 +74,18 @@ func (f *faults) before(c *call, h http.Header) effects {
 		}
 	}
 	return e
+}
+
+// onBody asks the plan about an answer that is ready. One without a body, as DeleteMessage's is, is no occasion.
+func (f *faults) onBody(c *call, a *answer) {
+	if len(a.body) == 0 {
+		return
+	}
+	r, _ := f.strike(CutBody, c.action, c.queue)
+	a.cut = r != nil
+	if r, n := f.strike(SlowBody, c.action, c.queue); r != nil {
+		a.slow = r.spread(n)
+	}
 }
 
 const unavailablePage = "<html><head><title>503 Service Temporarily Unavailable</title></head>\n" +
@@ -114,9 +122,18 @@ func (f *faults) skewed(c *call, h http.Header) *apiError {
 }
 
 // keepsAbandoned reports whether messages stay in flight that were chosen for a poll whose client had gone.
-func (f *faults) keepsAbandoned() bool {
-	st := f.state.Load()
-	return st != nil && !st.plan.PutBack
+func (f *faults) keepsAbandoned(queue string) bool {
+	r, _ := f.strike(AbandonPoll, "ReceiveMessage", queue)
+	return r != nil
+}
+
+// lingers is how long a poll without a client waits on for messages.
+func (f *faults) lingers(queue string) time.Duration {
+	r, _ := f.strikeIf(AbandonPoll, "ReceiveMessage", queue, func(r *Rule) bool { return r.Duration > 0 })
+	if r == nil {
+		return 0
+	}
+	return r.Duration
 }
 
 // duplicate is a copy of a message that is about to be received, for another receive to find, and how many milliseconds

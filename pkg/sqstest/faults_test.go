@@ -276,7 +276,7 @@ func TestQueueDeletedUnderAPoll(t *testing.T) {
 func TestPlanIsReplayable(t *testing.T) {
 	p := sqstest.Plan{Seed: 42, Rules: []sqstest.Rule{
 		{Fault: sqstest.Throttle, Action: "Send*", Queue: "a*", Probability: 0.3},
-		{Fault: sqstest.Delay, Duration: 90 * time.Second, Skip: 1, Count: 2, Action: "nothing"},
+		{Fault: sqstest.Delay, Duration: 90 * time.Second, Skip: 1, Count: 2, Action: "List*"},
 	}}
 	again, err := sqstest.ParsePlan(p.String())
 	if err != nil || again.String() != p.String() {
@@ -338,7 +338,7 @@ func TestAccess(t *testing.T) {
 	url := create(t, as("ADMIN"), "rq_a", nil)
 	otherURL := create(t, as("ADMIN"), "other", nil)
 	s.SetAccess(
-		sqstest.AccessRule{AccessKey: "POD", Action: "SendMessage*", Queue: "rq_*"},
+		sqstest.AccessRule{AccessKey: "POD", Action: "SendMessage", Queue: "rq_*"},
 		sqstest.AccessRule{AccessKey: "POD", Action: "ListQueues"},
 		sqstest.AccessRule{Deny: true, AccessKey: "ADMIN", Action: "DeleteQueue"},
 	)

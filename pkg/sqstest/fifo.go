@@ -47,8 +47,10 @@ func newFIFO() *fifoState {
 // nextSequence is a SequenceNumber: 20 digits, rising, not consecutive.
 func (f *fifoState) nextSequence() string {
 	f.sequence++
-	return fmt.Sprintf("%020d", 10_000_000_000_000_000_000+f.sequence*256)
+	return sequenceNumber(f.sequence)
 }
+
+func sequenceNumber(n uint64) string { return fmt.Sprintf("%020d", 10_000_000_000_000_000_000+n*256) }
 
 // append puts a message at the end of its group.
 func (f *fifoState) append(m *message) {
@@ -160,7 +162,8 @@ func contentDedup(body string) string {
 
 // replay answers a receive whose attempt ID was used before: the same messages with the same handles, their visibility
 // timeout started anew, if none of them was touched since. Otherwise the receive is a new one.
-func (q *queue) replay(attempt string, visibility, now int64) []delivery {
+// One that asks for fewer than the first got has the first of them.
+func (q *queue) replay(attempt string, limit int, visibility, now int64) []delivery {
 	records, ok := q.fifo.received.get(attempt)
 	if !ok {
 		return nil
@@ -173,6 +176,7 @@ func (q *queue) replay(attempt string, visibility, now int64) []delivery {
 		}
 		out = append(out, delivery{message: *m, handle: q.handle(m)})
 	}
+	out = out[:min(limit, len(out))]
 	for i := range out {
 		m := q.messages[out[i].serial]
 		q.hide(m, stateInFlight, now+visibility)

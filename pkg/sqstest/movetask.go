@@ -80,7 +80,7 @@ func startMessageMoveTask(c *call, in startMessageMoveTaskIn) (any, *apiError) {
 			return nil, errInvalidParameter("Source queue and destination queue must be of the same type.")
 		}
 	}
-	if len(c.s.sourcesOf(source)) == 0 {
+	if len(c.s.registry.sourcesOf(source)) == 0 {
 		return nil, errInvalidParameter("Source queue must be configured as a Dead Letter Queue.")
 	}
 	t := &moveTask{id: newMessageID(), source: source, to: to, started: c.s.millis(), status: taskRunning}

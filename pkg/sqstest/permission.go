@@ -77,7 +77,7 @@ func addPermission(c *call, in addPermissionIn) (any, *apiError) {
 	}
 	s.Action = oneOrMore(in.Actions, "SQS:", "")
 	for _, a := range in.Accounts {
-		if !isAccount(a) {
+		if !IsAccount(a) {
 			return nil, errParameter("PrincipalId", a, "Unable to verify.")
 		}
 	}

@@ -163,11 +163,18 @@ func (q *queue) picture(moving []move) pictured {
 	}
 	// By arrival: Load adds them to their groups in this order.
 	slices.SortFunc(p.messages, func(a, b message) int { return cmp.Compare(a.serial, b.serial) })
-	serial, orders := q.serial, q.orders
+	serial, orders, sequence := q.serial, q.orders, uint64(0)
+	if q.fifo != nil {
+		sequence = q.fifo.sequence
+	}
 	for _, mv := range moving {
 		m := *mv.m
 		serial, orders = serial+1, orders+1
 		m.serial, m.order, m.receipt, m.state = serial, orders, 0, stateReady
+		if m.sequence = ""; q.fifo != nil {
+			sequence++
+			m.sequence = sequenceNumber(sequence)
+		}
 		p.messages = append(p.messages, m)
 	}
 	p.queue = savedQueue{
@@ -181,7 +188,7 @@ func (q *queue) picture(moving []move) pictured {
 		}
 	}
 	if q.fifo != nil {
-		p.queue.Sequence = q.fifo.sequence
+		p.queue.Sequence = sequence
 		for _, k := range q.fifo.sent.queue {
 			if e, ok := q.fifo.sent.entries[k.key]; ok && e.until == k.until {
 				p.queue.Deduplication = append(p.queue.Deduplication, savedSent{k.key, e.value.id, e.value.sequence, k.until})
@@ -222,9 +229,8 @@ func (s *Server) Load(r io.Reader) error {
 		s.registry.gone[queueKey{g.Region, g.Account, g.Name}] = goneQueue{at: g.Deleted}
 	}
 	for _, q := range queues {
-		s.registry.queues[q.key] = q
+		s.registry.add(q)
 	}
-	s.registry.sorted = nil
 	return nil
 }
 
@@ -341,7 +347,14 @@ func (q *queue) restore(in *savedMessage) error {
 // inTransit is the messages that left a queue and have not reached the other yet: two queues are never locked at once.
 type inTransit struct {
 	mu    sync.Mutex
-	moves map[*message]move
+	moves map[*message]transit
+	last  uint64
+}
+
+// transit is a move and its number: messages arrive in the order in which they left.
+type transit struct {
+	move
+	number uint64
 }
 
 // add notes a message that leaves. Its old queue must still be locked.
@@ -349,9 +362,10 @@ func (t *inTransit) add(mv move) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.moves == nil {
-		t.moves = map[*message]move{}
+		t.moves = map[*message]transit{}
 	}
-	t.moves[mv.m] = mv
+	t.last++
+	t.moves[mv.m] = transit{mv, t.last}
 }
 
 // remove notes that a message arrived, or has nowhere to. Its new queue must still be locked, if there is one.
@@ -365,8 +379,9 @@ func (t *inTransit) toQueues() map[*queue][]move {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	out := map[*queue][]move{}
-	for _, mv := range t.moves {
-		out[mv.to] = append(out[mv.to], mv)
+	inOrder := slices.SortedFunc(maps.Values(t.moves), func(a, b transit) int { return cmp.Compare(a.number, b.number) })
+	for _, mv := range inOrder {
+		out[mv.to] = append(out[mv.to], mv.move)
 	}
 	return out
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -35,9 +36,9 @@ const (
 	// DelayAfter does the thing and answers Duration later: the way back. A long poll's Duration begins when it has its
 	// messages, which are in flight meanwhile, and stay so if the client goes away.
 	DelayAfter Fault = "DelayAfter"
-	// SlowBody does the thing, and takes Duration to send the answer's body.
+	// SlowBody does the thing, and takes Duration to send the answer's body. An empty body is no occasion.
 	SlowBody Fault = "SlowBody"
-	// CutBody does the thing, and breaks the connection in the middle of the answer's body.
+	// CutBody does the thing, and breaks the connection in the middle of the answer's body. An empty body is no occasion.
 	CutBody Fault = "CutBody"
 	// ExpiredCredentials answers ExpiredToken (403) and does nothing.
 	ExpiredCredentials Fault = "ExpiredCredentials"
@@ -49,6 +50,10 @@ const (
 	// NotInFlight answers ChangeMessageVisibility, and the entries of its batch, with MessageNotInflight (400): an answer
 	// that the API reference has, and that nobody is known to have got from AWS.
 	NotInFlight Fault = "NotInFlight"
+	// AbandonPoll keeps what a long poll was given whose client had gone by then in flight, until the visibility timeout has
+	// passed, as AWS does; otherwise it is put back. With a Duration, a poll also waits on for that long after its client
+	// went, and takes what comes.
+	AbandonPoll Fault = "AbandonPoll"
 	// DeleteUnderPoll deletes the queue, Duration after a ReceiveMessage on it began.
 	DeleteUnderPoll Fault = "DeleteUnderPoll"
 )
@@ -89,7 +94,7 @@ const (
 
 var allFaults = []Fault{
 	Throttle, ServerError, ServerErrorAfter, HTMLUnavailable, DropBefore, DropAfter, BlackHole, Delay, DelayAfter, SlowBody,
-	CutBody, ExpiredCredentials, AccessDenied, ClockSkew, NotInFlight, DeleteUnderPoll,
+	CutBody, ExpiredCredentials, AccessDenied, ClockSkew, NotInFlight, AbandonPoll, DeleteUnderPoll,
 	Duplicate, Reorder, DeliveryLag, IgnoreOldHandles, PartialBatch, Sharded, LoneWakeUp, SlowCreate, StaleReads, ListLag, LostSends,
 }
 
@@ -98,6 +103,26 @@ var timed = []Fault{Delay, DelayAfter, SlowBody, ClockSkew, DeliveryLag, SlowCre
 
 // spreadable are the faults whose Duration a Spread can vary.
 var spreadable = []Fault{Delay, DelayAfter, SlowBody, DeliveryLag}
+
+// lasting are the faults that a Duration means something to.
+var lasting = append([]Fault{Duplicate, DeleteUnderPoll, AbandonPoll}, timed...)
+
+// strikesAt are the actions that have occasions for a fault; faults that are absent have them with every action.
+var strikesAt = map[Fault][]string{
+	NotInFlight:      {"ChangeMessageVisibility", "ChangeMessageVisibilityBatch"},
+	AbandonPoll:      {"ReceiveMessage"},
+	DeleteUnderPoll:  {"ReceiveMessage"},
+	Duplicate:        {"ReceiveMessage"},
+	Sharded:          {"ReceiveMessage"},
+	LoneWakeUp:       {"ReceiveMessage"},
+	Reorder:          {"SendMessage"},
+	DeliveryLag:      {"SendMessage"},
+	LostSends:        {"SendMessage", "SendMessageBatch"},
+	IgnoreOldHandles: {"DeleteMessage"},
+	PartialBatch:     {"ChangeMessageVisibilityBatch", "DeleteMessageBatch", "SendMessageBatch"},
+	StaleReads:       {"GetQueueAttributes", "GetQueueUrl", "ListQueueTags"},
+	ListLag:          {"ListQueues"},
+}
 
 // maxSpread keeps a Spread from making hours of milliseconds.
 const maxSpread = 3
@@ -132,16 +157,13 @@ type Rule struct {
 // Plan is everything that is to go wrong. It is a value: its String can be put into a test's log, and ParsePlan of that
 // brings the same faults upon the same requests again. Whether a rule strikes the n-th occasion of an action on a queue, and
 // how long a spread Duration then is, depends on the plan alone: its seed, the rule's place in it, the action, the queue's
-// name and n. Other queues and other actions make no difference, nor does time. So a replay is exact for
-// whatever asks in the same order; which of two concurrent requests of one action on one queue is the n-th, no seed
-// decides.
-//
-// While a plan with rules is set, a long poll whose client goes away after messages were chosen for it leaves them in flight
-// until their visibility timeout has passed, as AWS does; PutBack turns that off.
+// name and n. Other queues and other actions make no difference. So a replay is exact for
+// whatever asks in the same order, and at the same times where time decides what is an occasion (SlowCreate, StaleReads,
+// ListLag and LostSends are about what lies less than Duration back); which of two concurrent requests of one action on one
+// queue is the n-th, no seed decides.
 type Plan struct {
-	Seed    uint64 `json:"seed,omitempty"`
-	Rules   []Rule `json:"rules"`
-	PutBack bool   `json:"putBack,omitempty"`
+	Seed  uint64 `json:"seed,omitempty"`
+	Rules []Rule `json:"rules"`
 }
 
 // String is the plan as JSON, for ParsePlan.
@@ -174,14 +196,15 @@ func ParsePlan(s string) (Plan, error) {
 
 // AWSLike is a plan of how a healthy SQS differs from a server in memory, for benchmarks: requests take some ten
 // milliseconds, half there and half back, lognormally spread (median 10 ms, one in a hundred beyond 20 ms); a receive
-// finds between one and ten of the messages that are there; and a message that wakes a long poll comes alone. Nothing
-// fails. The shape is SQS's; the numbers are a same-region client's, rounded, and no measurement of yours.
+// finds between one and ten of the messages that are there; a message that wakes a long poll comes alone; and a poll that
+// is cancelled keeps what it was given. Nothing fails. The shape is SQS's; the numbers are a same-region client's, rounded, and no measurement of yours.
 func AWSLike(seed uint64) Plan {
 	return Plan{Seed: seed, Rules: []Rule{
 		{Fault: Delay, Duration: 5 * time.Millisecond, Spread: 0.4},
 		{Fault: DelayAfter, Duration: 5 * time.Millisecond, Spread: 0.4},
 		{Fault: Sharded, Probability: 0.9},
 		{Fault: LoneWakeUp},
+		{Fault: AbandonPoll},
 	}}
 }
 
@@ -210,11 +233,29 @@ func (r Rule) check() error {
 		return fmt.Errorf("%s has no spread", r.Fault)
 	case r.Duration < 0 && r.Fault != ClockSkew:
 		return fmt.Errorf("the duration %v is negative", r.Duration)
+	case r.Duration != 0 && !slices.Contains(lasting, r.Fault):
+		return fmt.Errorf("%s has no duration", r.Fault)
 	}
 	for _, pattern := range []string{r.Action, r.Queue} {
 		if _, err := path.Match(pattern, ""); err != nil {
 			return fmt.Errorf("pattern %q: %w", pattern, err)
 		}
+	}
+	return r.checkAction()
+}
+
+// checkAction refuses a rule that could never strike.
+func (r Rule) checkAction() error {
+	of := strikesAt[r.Fault]
+	if of == nil {
+		of = slices.Sorted(maps.Keys(actions))
+	}
+	of = slices.DeleteFunc(slices.Clone(of), func(action string) bool { return !matches(r.Action, action) })
+	switch {
+	case len(of) == 0:
+		return fmt.Errorf("%s never strikes an action %q", r.Fault, r.Action)
+	case len(of) == 1 && of[0] == "ListQueues" && !matches(r.Queue, ""):
+		return fmt.Errorf("%s never strikes queue %q: ListQueues is about no queue", r.Fault, r.Queue)
 	}
 	return nil
 }

@@ -81,10 +81,11 @@ func (q *queue) receive(ctx context.Context, limit int, visibility, wait int64, 
 		attempt = ""
 	}
 	if attempt != "" {
-		if again := q.replay(attempt, visibility, now); len(again) > 0 {
+		if again := q.replay(attempt, limit, visibility, now); len(again) > 0 {
 			q.unlock()
 			return again, nil
 		}
+		q.takeOver(attempt)
 	}
 	found := q.take(limit, visibility, now)
 	if len(found) > 0 || wait == 0 {
@@ -121,13 +122,25 @@ func (q *queue) receive(ctx context.Context, limit int, visibility, wait int64, 
 	case <-ctx.Done():
 		q.mu.Lock()
 		if w.waiting {
-			q.waiters.remove(w)
+			q.leave(w)
 			q.unlock()
 			return nil, errAborted()
 		}
 		q.mu.Unlock()
 		q.abandon(<-w.answers)
 		return nil, errAborted()
+	}
+}
+
+// takeOver ends the poll of an attempt that is being made again while it waits: its client has given it up, and what comes
+// is for the new one.
+func (q *queue) takeOver(attempt string) {
+	for w := q.waiters.head; w != nil; w = w.next {
+		if w.attempt == attempt {
+			q.waiters.remove(w)
+			w.answer(polled{})
+			return
+		}
 	}
 }
 
@@ -148,10 +161,21 @@ func (q *queue) giveUp(w *waiter) {
 	q.unlock()
 }
 
+// leave ends a poll that still waits when its client goes, or lets it wait on without one: see AbandonPoll.
+func (q *queue) leave(w *waiter) {
+	d := q.server.faults.lingers(q.key.name)
+	if d == 0 {
+		q.waiters.remove(w)
+		return
+	}
+	w.ctx = context.WithoutCancel(w.ctx)
+	q.server.after(d, func() { q.giveUp(w) })
+}
+
 // abandon deals with messages that were chosen for a poll whose client had gone by then: they are as before, unless the
 // fault plan wants what AWS does, which is to leave them hidden until their visibility timeout has passed.
 func (q *queue) abandon(p polled) {
-	if len(p.deliveries) == 0 || q.server.faults.keepsAbandoned() {
+	if len(p.deliveries) == 0 || q.server.faults.keepsAbandoned(q.key.name) {
 		return
 	}
 	if _, err := q.lock(); err != nil {

@@ -44,6 +44,8 @@ type call struct {
 	queue     string        // the name of the queue it is about, "" for none
 	in        input         // what it asks for, once it is decoded
 	entries   int           // messages or handles in the request
+	reached   bool          // it came to SQS, and was not lost before
+	payload   int           // bytes of the messages sent or received
 	skew      time.Duration // of the clock that this client sees
 }
 
@@ -126,7 +128,7 @@ func (s *Server) answer(ctx context.Context, h http.Header, base string, body re
 		}
 	}
 	s.log.add(Request{
-		Time: start, Action: c.action, Queue: c.queue, AccessKey: c.accessKey, Region: c.region, Entries: c.entries,
+		Time: start, Action: c.action, Queue: c.queue, AccessKey: c.accessKey, Region: c.region, Entries: c.entries, Billed: c.bill(),
 		Status: a.status, ErrorCode: code, Duration: s.clock.Now().Sub(start),
 	})
 	return a
@@ -158,6 +160,10 @@ func (s *Server) serve(c *call, h http.Header, body requestBody) (answer, string
 	if f.page != nil {
 		return *f.page, fmt.Sprintf("HTTP %d", f.page.status)
 	}
+	c.reached = true
+	if sends, ok := in.(interface{ payload() int }); ok {
+		c.payload = sends.payload()
+	}
 	if f.err != nil {
 		return failure(f.err)
 	}
@@ -185,7 +191,7 @@ func (s *Server) serve(c *call, h http.Header, body requestBody) (answer, string
 	} else {
 		a = success(out)
 	}
-	a.cut, a.slow = f.cut, f.slow
+	s.faults.onBody(c, &a)
 	return a, code
 }
 

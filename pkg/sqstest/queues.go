@@ -312,6 +312,9 @@ func (q *queue) change(set settings, now int64) {
 	q.previous, q.modified = q.settings, now
 	q.settings = set
 	q.touch()
+	if q.previous.redrive != set.redrive {
+		q.server.registry.relink(q)
+	}
 	if q.fifo != nil && q.previous.delay != set.delay {
 		// "For FIFO queues the per-queue delay setting is retroactive" (delay queues, developer guide).
 		q.redelay(int64(set.delay)*1000, now)

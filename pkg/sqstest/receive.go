@@ -71,6 +71,7 @@ func receiveMessage(c *call, in receiveMessageIn) (any, *apiError) {
 	system := nameSet(append(in.SystemAttributes, in.AttributeNames...))
 	var out receiveMessageOut
 	for i := range found {
+		c.payload += found[i].size()
 		out.Messages = append(out.Messages, render(&found[i], system, in.Attributes))
 	}
 	return out, nil

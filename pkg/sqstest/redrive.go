@@ -49,7 +49,7 @@ func listDeadLetterSourceQueues(c *call, in listDeadLetterSourceQueuesIn) (any, 
 		return nil, err
 	}
 	out := listDeadLetterSourceQueuesOut{QueueURLs: []string{}}
-	names := c.s.sourcesOf(dead)
+	names := c.s.registry.sourcesOf(dead)
 	for i, name := range names {
 		if after != "" && name <= after {
 			continue
@@ -63,20 +63,4 @@ func listDeadLetterSourceQueues(c *call, in listDeadLetterSourceQueuesIn) (any, 
 		out.QueueURLs = append(out.QueueURLs, queueURL(c.base, queueKey{dead.key.region, dead.key.account, name}))
 	}
 	return out, nil
-}
-
-// sourcesOf is the names of the queues whose messages go to dead in the end, in order.
-func (s *Server) sourcesOf(dead *queue) []string {
-	var names []string
-	for _, q := range s.registry.all() {
-		if q.key.region != dead.key.region || q.key.account != dead.key.account {
-			continue
-		}
-		q.mu.Lock()
-		if r := q.settings.redrive; r != nil && r.target == dead.arn {
-			names = append(names, q.key.name)
-		}
-		q.mu.Unlock()
-	}
-	return names
 }

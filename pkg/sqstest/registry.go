@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // nameLock is how long SQS refuses the name of a deleted queue: 60 s (DeleteQueue and CreateQueue, API reference).
@@ -18,7 +19,12 @@ type registry struct {
 	gone         map[queueKey]goneQueue // those deleted in the last minute, and some before
 	incarnations uint64
 	deletions    uint64
-	sorted       []*queue // by key; nil when it has to be made again
+	// By key. Readers keep what all gave them, so it is copied before a change when it was given to any.
+	sorted []*queue
+	shared atomic.Bool
+	// The queues of which an ARN is the dead-letter queue, and the ARN that each of them has.
+	sources map[string]map[*queue]bool
+	targets map[*queue]string
 }
 
 // goneQueue is a deleted queue.
@@ -69,8 +75,7 @@ func (r *registry) create(s *Server, key queueKey, set settings, tags map[string
 	delete(r.gone, key)
 	r.incarnations++
 	q := newQueue(s, key, r.incarnations, set, tags, now)
-	r.queues[key] = q
-	r.sorted = nil
+	r.add(q)
 	q.touch()
 	return q, true, nil
 }
@@ -83,7 +88,10 @@ func (r *registry) delete(q *queue, now int64) bool {
 		return false
 	}
 	delete(r.queues, q.key)
-	r.sorted = nil
+	if i, ok := slices.BinarySearchFunc(r.own(), q.key, byKey); ok {
+		r.sorted = slices.Delete(r.sorted, i, i+1)
+	}
+	r.link(q, nil)
 	q.touch()
 	r.gone[q.key] = goneQueue{now, q}
 	// Now and then, so that many deletions are not quadratic.
@@ -96,22 +104,67 @@ func (r *registry) delete(q *queue, now int64) bool {
 // all is every queue, by region, account and name.
 func (r *registry) all() []*queue {
 	r.mu.RLock()
-	sorted := r.sorted
-	r.mu.RUnlock()
-	if sorted != nil {
-		return sorted
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.sorted == nil {
-		r.sorted = make([]*queue, 0, len(r.queues))
-		for _, q := range r.queues {
-			r.sorted = append(r.sorted, q)
-		}
-		slices.SortFunc(r.sorted, func(a, b *queue) int { return compareKeys(a.key, b.key) })
+	defer r.mu.RUnlock()
+	r.shared.Store(true)
+	return r.sorted
+}
+
+// own is sorted, to be changed in place. r must be locked.
+func (r *registry) own() []*queue {
+	if r.shared.Swap(false) {
+		r.sorted = append(make([]*queue, 0, len(r.sorted)+len(r.sorted)/4+1), r.sorted...)
 	}
 	return r.sorted
 }
+
+// add puts a queue in. r must be locked.
+func (r *registry) add(q *queue) {
+	r.queues[q.key] = q
+	i, _ := slices.BinarySearchFunc(r.own(), q.key, byKey)
+	r.sorted = slices.Insert(r.sorted, i, q)
+	r.link(q, q.settings.redrive)
+}
+
+// link notes which dead-letter queue a queue has by now. r must be locked.
+func (r *registry) link(q *queue, p *redrivePolicy) {
+	if old, ok := r.targets[q]; ok {
+		delete(r.targets, q)
+		if delete(r.sources[old], q); len(r.sources[old]) == 0 {
+			delete(r.sources, old)
+		}
+	}
+	if p == nil {
+		return
+	}
+	r.targets[q] = p.target
+	if r.sources[p.target] == nil {
+		r.sources[p.target] = map[*queue]bool{}
+	}
+	r.sources[p.target][q] = true
+}
+
+// relink is link for a queue whose settings changed. The queue must be locked.
+func (r *registry) relink(q *queue) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.queues[q.key] == q { // and was not deleted this moment
+		r.link(q, q.settings.redrive)
+	}
+}
+
+// sourcesOf is the names of the queues of which dead is the dead-letter queue, in order.
+func (r *registry) sourcesOf(dead *queue) []string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	names := make([]string, 0, len(r.sources[dead.arn]))
+	for q := range r.sources[dead.arn] {
+		names = append(names, q.key.name) // in its region and account: see checkRedrive
+	}
+	slices.Sort(names)
+	return names
+}
+
+func byKey(q *queue, k queueKey) int { return compareKeys(q.key, k) }
 
 func compareKeys(a, b queueKey) int {
 	if c := strings.Compare(a.region, b.region); c != 0 {
@@ -129,7 +182,7 @@ func (r *registry) page(from queueKey, after string, limit int, now, lag int64) 
 	var found []string
 	all := r.all()
 	start := queueKey{from.region, from.account, max(from.name, after)}
-	i, _ := slices.BinarySearchFunc(all, start, func(q *queue, k queueKey) int { return compareKeys(q.key, k) })
+	i, _ := slices.BinarySearchFunc(all, start, byKey)
 	for ; i < len(all) && len(found) <= limit; i++ {
 		k := all[i].key
 		if !k.under(from) {

@@ -24,6 +24,8 @@ type Request struct {
 	// ErrorCode is the error as the SDK reports it (smithy.APIError), such as "AWS.SimpleQueueService.NonExistentQueue";
 	// "" for success.
 	ErrorCode string
+	// Billed is the requests that it is on the bill: see Server.Billed.
+	Billed int
 	// Duration is how long the answer took, the wait of a long poll included.
 	Duration time.Duration
 }
@@ -61,7 +63,7 @@ type requestLog struct {
 
 type countKey struct{ action, queue, accessKey, code string }
 
-type count struct{ requests, entries int }
+type count struct{ requests, entries, billed int }
 
 func (l *requestLog) init() { l.counts = map[countKey]*count{} }
 
@@ -76,6 +78,7 @@ func (l *requestLog) add(r Request) {
 	}
 	n.requests++
 	n.entries += r.Entries
+	n.billed += r.Billed
 	if len(l.ring) < logged {
 		l.ring = append(l.ring, r)
 		return
@@ -104,13 +107,34 @@ func passes(r *Request, filters []Filter) bool {
 	return true
 }
 
-// Requests is how many requests passed all filters since the server started or ResetRequests was called: what SQS would
-// bill, each retry of the SDK being one. Requests under way are not counted yet. The filters see Action, Queue, AccessKey
+// Requests is how many requests passed all filters since the server started or ResetRequests was called, each retry of
+// the SDK being one: what came to the server, large or small, answered or not. See Billed for what SQS would bill. Requests under way are not counted yet. The filters see Action, Queue, AccessKey
 // and ErrorCode only.
 func (s *Server) Requests(filters ...Filter) int {
 	total := 0
 	s.log.each(filters, func(_ *Request, n *count) { total += n.requests })
 	return total
+}
+
+// Billed is Requests as SQS bills them: "every 64 KB chunk of a payload is billed as 1 request" (SQS pricing), of what is
+// sent, or of what a receive gets, batches as a whole. Requests that never came to SQS are not billed: those that the fault
+// plan dropped before their effect, lost in a black hole or answered with a page of HTML, and those that are none of the
+// API's. Those that SQS refused are; the pricing page does not except them.
+func (s *Server) Billed(filters ...Filter) int {
+	total := 0
+	s.log.each(filters, func(_ *Request, n *count) { total += n.billed })
+	return total
+}
+
+// billedChunk is as much payload, in bytes, as one billed request has.
+const billedChunk = 64 << 10
+
+// bill is how many requests one is on the bill.
+func (c *call) bill() int {
+	if !c.reached {
+		return 0
+	}
+	return max(1, (c.payload+billedChunk-1)/billedChunk)
 }
 
 // Entries is how many messages and handles the requests carried that Requests counts: Requests/Entries is what batching saved.

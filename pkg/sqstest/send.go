@@ -21,6 +21,10 @@ type sendMessageIn struct {
 	sendEntry
 }
 
+func (e *sendEntry) bytes() int { return len(deref(e.Body)) + e.Attributes.size() }
+
+func (in sendMessageIn) payload() int { return in.bytes() }
+
 type sendResult struct {
 	MessageID     string `json:"MessageId"`
 	MD5           string `json:"MD5OfMessageBody"`

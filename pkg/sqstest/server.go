@@ -73,12 +73,22 @@ func WithClock(c Clock) Option { return func(s *Server) { s.clock = c } }
 // not see each other.
 func WithRegion(region string) Option { return func(s *Server) { s.region = region } }
 
-// WithAccount is the account, 12 digits, of every access key without one of its own.
-func WithAccount(account string) Option { return func(s *Server) { s.account = account } }
+// WithAccount is the account of every access key without one of its own. It panics unless that is 12 digits.
+func WithAccount(account string) Option {
+	mustBeAccount(account)
+	return func(s *Server) { s.account = account }
+}
 
-// WithAccessKey gives an access key ID an account, 12 digits, of its own. The queues that it creates and lists are that
+func mustBeAccount(account string) {
+	if !IsAccount(account) {
+		panic(fmt.Sprintf("sqstest: account %q is not 12 digits", account))
+	}
+}
+
+// WithAccessKey gives an access key ID an account of its own, and panics unless that is 12 digits. The queues that it creates and lists are that
 // account's. It can send to, receive from and look at another account's queues, and not change them.
 func WithAccessKey(accessKey, account string) Option {
+	mustBeAccount(account)
 	return func(s *Server) { s.keys[accessKey] = account }
 }
 
@@ -94,6 +104,7 @@ func New(opts ...Option) *Server {
 	}
 	s.registry.queues = map[queueKey]*queue{}
 	s.registry.gone = map[queueKey]goneQueue{}
+	s.registry.sources, s.registry.targets = map[string]map[*queue]bool{}, map[*queue]string{}
 	s.faults.server = s
 	s.log.init()
 	s.tasks.server = s
@@ -334,10 +345,13 @@ type requestBody struct {
 const maxDrainBytes = 256 << 20
 
 func readBody(r *http.Request) (requestBody, error) {
-	if r.ContentLength > 0 && r.ContentLength <= maxRequestBytes {
+	if r.Body != nil && r.ContentLength > 0 && r.ContentLength <= maxRequestBytes {
 		b := make([]byte, r.ContentLength)
 		_, err := io.ReadFull(r.Body, b)
 		return requestBody{bytes: b}, err
+	}
+	if r.Body == nil { // a request that a test made, and no client
+		return requestBody{}, nil
 	}
 	b, err := io.ReadAll(io.LimitReader(r.Body, maxRequestBytes+1))
 	if err == nil && len(b) > maxRequestBytes {
@@ -458,10 +472,11 @@ func parseQueueURL(url string) (account, name string, ok bool) {
 		account = path[:i]
 		account = account[strings.LastIndexByte(account, '/')+1:]
 	}
-	return account, name, ok && isAccount(account) && name != ""
+	return account, name, ok && IsAccount(account) && name != ""
 }
 
-func isAccount(s string) bool {
+// IsAccount reports whether s has the form of an AWS account ID: 12 digits.
+func IsAccount(s string) bool {
 	if len(s) != 12 {
 		return false
 	}
