@@ -59,6 +59,7 @@ func promises(t *testing.T, seed uint64) {
 		{Fault: sqstest.Reorder, Probability: 0.2},
 		{Fault: sqstest.DeliveryLag, Probability: 0.05, Duration: 3 * time.Second},
 		{Fault: sqstest.Sharded, Probability: 0.3},
+		{Fault: sqstest.AbandonPoll},
 	}}
 	books := &ledger{runs: map[int]map[string]int{}}
 	for _, name := range []string{"a", "b"} {

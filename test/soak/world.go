@@ -76,11 +76,13 @@ func (w *world) run(ctx context.Context, seed uint64) (rep report, err error) {
 	w.rng = rand.New(rand.NewPCG(seed, 1))
 	w.server = sqstest.New()
 	defer w.server.Close()
-	// Messages come twice, out of order, and single entries of batches fail, by the server's own plan.
+	// Messages come twice, out of order, and single entries of batches fail, and polls that are cancelled keep what they were
+	// given, by the server's own plan.
 	plan := sqstest.Plan{Seed: seed, Rules: []sqstest.Rule{
 		{Fault: sqstest.Duplicate, Probability: 0.02},
 		{Fault: sqstest.Reorder, Probability: 0.02},
 		{Fault: sqstest.PartialBatch, Action: "*MessageBatch", Probability: 0.004},
+		{Fault: sqstest.AbandonPoll},
 	}}
 	w.ledger = newLedger()
 	w.ledger.slack = w.slack
