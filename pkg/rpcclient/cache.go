@@ -1,7 +1,7 @@
 package rpcclient
 
 import (
-	"container/list"
+	"container/heap"
 	"slices"
 	"sync"
 	"time"
@@ -13,38 +13,78 @@ import (
 type messageCopy struct{ id, handle string }
 
 // replyCache recognises the copies of a request: while one is handled, others join it; afterwards they
-// get the same reply. Entries live until their deadline and the queue's visibility are over, and are
-// bounded in number and bytes: the oldest go first.
+// get the same reply. Entries live until their time is over, and are bounded in number and bytes: what
+// would expire first goes first, and early is told when its time was not over.
 type replyCache struct {
 	maxEntries, maxBytes int
+	early                func()
 
-	mu      sync.Mutex
-	entries map[string]*cacheEntry
-	order   list.List // of *cacheEntry, oldest first
-	bytes   int
+	mu       sync.Mutex
+	entries  map[string]*cacheEntry
+	finished expiryHeap // those of entries whose handler does not run; the others are not evicted
+	bytes    int
+}
+
+// expiryHeap has what expires next at its head.
+type expiryHeap []*cacheEntry
+
+func (h expiryHeap) Len() int           { return len(h) }
+func (h expiryHeap) Less(i, j int) bool { return h[i].expires.Before(h[j].expires) }
+func (h expiryHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].place, h[j].place = i, j
+}
+
+func (h *expiryHeap) Push(x any) {
+	e := x.(*cacheEntry)
+	e.place = len(*h)
+	*h = append(*h, e)
+}
+
+func (h *expiryHeap) Pop() any {
+	last := len(*h) - 1
+	e := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return e
 }
 
 type cacheEntry struct {
 	key     string
 	hash    uint64
 	attempt int
-	element *list.Element
-	expires time.Time
+	kept    retention
 	bytes   int
 
 	// Under the cache's lock:
 	finished bool
+	expires  time.Time     // once finished
+	place    int           // in the heap, once finished
 	copies   []messageCopy // not settled yet
 	// Written once, before finished:
 	reply     replyContent
 	situation Situation
 }
 
+// retention is how long a request is remembered: until a time, and for so long after it was handled.
+type retention struct {
+	until time.Time
+	after time.Duration
+}
+
+// end is when a request that was handled at now is forgotten.
+func (r retention) end(now time.Time) time.Time {
+	if after := now.Add(r.after); after.After(r.until) {
+		return after
+	}
+	return r.until
+}
+
 // entryOverhead is a rough size of an entry without its reply.
 const entryOverhead = 512
 
-func newReplyCache(entries, bytes int) *replyCache {
-	return &replyCache{maxEntries: max(1, entries), maxBytes: bytes, entries: map[string]*cacheEntry{}}
+func newReplyCache(entries, bytes int, early func()) *replyCache {
+	return &replyCache{maxEntries: max(1, entries), maxBytes: bytes, early: early, entries: map[string]*cacheEntry{}}
 }
 
 type verdict uint8
@@ -60,7 +100,7 @@ const (
 //
 // An error is kept for copies of the attempt that met it. A later attempt is the requester's wish to try
 // again, and runs.
-func (c *replyCache) begin(key string, hash uint64, attempt int, copied messageCopy, now, expires time.Time) (*cacheEntry, verdict) {
+func (c *replyCache) begin(key string, hash uint64, attempt int, copied messageCopy, now time.Time, kept retention) (*cacheEntry, verdict) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.evict(now)
@@ -71,8 +111,7 @@ func (c *replyCache) begin(key string, hash uint64, attempt int, copied messageC
 	}
 	switch {
 	case !ok:
-		e = &cacheEntry{key: key, hash: hash, attempt: attempt, expires: expires, bytes: entryOverhead, copies: []messageCopy{copied}}
-		e.element = c.order.PushBack(e)
+		e = &cacheEntry{key: key, hash: hash, attempt: attempt, kept: kept, bytes: entryOverhead, copies: []messageCopy{copied}}
 		c.entries[key] = e
 		c.bytes += e.bytes
 		return e, runIt
@@ -106,8 +145,13 @@ func (c *replyCache) finish(e *cacheEntry, reply replyContent, situation Situati
 }
 
 func (c *replyCache) finishLocked(e *cacheEntry, reply replyContent, situation Situation) {
+	if e.finished {
+		return
+	}
 	e.reply, e.situation, e.finished = reply, situation, true
+	e.expires = e.kept.end(time.Now())
 	if c.entries[e.key] == e {
+		heap.Push(&c.finished, e)
 		c.bytes += reply.bytes()
 		e.bytes += reply.bytes()
 	}
@@ -136,7 +180,7 @@ func (c *replyCache) settleWithoutReply(e *cacheEntry, one messageCopy, s Situat
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s == Succeeded {
-		e.situation, e.finished = s, true
+		c.finishLocked(e, replyContent{}, s)
 	} else {
 		c.remove(e)
 	}
@@ -172,25 +216,27 @@ func (c *replyCache) handle(e *cacheEntry, one messageCopy) string {
 	return one.handle
 }
 
-// evict makes room. Entries whose handler runs stay, whatever their age. It is called with the lock held.
+// evict makes room. Entries whose handler runs stay, whatever their number. It is called with the lock held.
 func (c *replyCache) evict(now time.Time) {
-	for at := c.order.Front(); at != nil; {
-		e, next := at.Value.(*cacheEntry), at.Next()
-		over := len(c.entries) >= c.maxEntries || c.bytes > c.maxBytes
-		if !over && now.Before(e.expires) {
-			return
+	for len(c.finished) > 0 {
+		e := c.finished[0]
+		if now.Before(e.expires) {
+			if len(c.entries) < c.maxEntries && c.bytes <= c.maxBytes {
+				return
+			}
+			c.early()
 		}
-		if e.finished {
-			c.remove(e)
-		}
-		at = next
+		c.remove(e)
 	}
 }
 
 func (c *replyCache) remove(e *cacheEntry) {
-	if c.entries[e.key] == e {
-		delete(c.entries, e.key)
-		c.order.Remove(e.element)
-		c.bytes -= e.bytes
+	if c.entries[e.key] != e {
+		return
+	}
+	delete(c.entries, e.key)
+	c.bytes -= e.bytes
+	if e.finished {
+		heap.Remove(&c.finished, e.place)
 	}
 }

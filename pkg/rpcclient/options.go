@@ -51,9 +51,10 @@ const (
 	// DefaultDrainTimeout is what Serve gives itself to finish when its context ends: less than
 	// Kubernetes' grace of 30 s.
 	DefaultDrainTimeout = 25 * time.Second
-	// DefaultCacheEntries and DefaultCacheBytes bound the reply cache of one Responder.
-	DefaultCacheEntries = 20_000
-	DefaultCacheBytes   = 64 << 20
+	// DefaultCacheEntries and DefaultCacheBytes bound the reply cache of one Responder: with answers of
+	// 100 bytes, budgets of 30 s and a visibility timeout of 30 s enough for 3,500 requests a second.
+	DefaultCacheEntries = 250_000
+	DefaultCacheBytes   = 128 << 20
 )
 
 func newConfig(opts []Option) (config, error) {
@@ -155,12 +156,16 @@ func WithDefaultMethod(name string, maxTime time.Duration) Option {
 // their request is left for redelivery.
 func WithErrorReplies() Option { return func(c *config) { c.errorReplies = true } }
 
-// WithMaxQueueAge sheds requests that waited longer than d in the queue, for responders: a native
-// requester is told Unavailable with RetryAfter d. 0, the default: never.
+// WithMaxQueueAge sheds native requests that waited longer than d in the queue, for responders: their
+// requester is told Unavailable with RetryAfter d. One-way, Java and hand-written requests are served
+// whatever their age: nobody can be told to try again. 0, the default: never.
 func WithMaxQueueAge(d time.Duration) Option { return func(c *config) { c.maxQueueAge = d } }
 
-// WithReplyCache bounds the memory that recognises duplicates, for responders. The oldest entries go
-// first; a duplicate whose entry is gone runs again.
+// WithReplyCache bounds the memory that recognises duplicates, for responders. A request is remembered from
+// when it is taken up for its budget and its queue's visibility timeout, a one-way request for that timeout
+// and a minute after it was handled; it takes about half a kilobyte and its reply. Where the bounds leave
+// less room, what would expire first is forgotten first, StatsSnapshot.ForgottenEarly counts it, and a copy
+// that comes later runs again: make room for the requests of that time at the highest rate.
 func WithReplyCache(entries, bytes int) Option {
 	return func(c *config) { c.cacheEntries, c.cacheBytes = entries, bytes }
 }

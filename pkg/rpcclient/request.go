@@ -147,7 +147,14 @@ func (s *channelServer) admit(m *types.Message, d delivery, now time.Time) *requ
 		q.info.id, q.info.Attempt, q.info.metadata = env.CallID, env.Attempt, env.Metadata
 		q.method, q.budget = env.Method, time.Duration(env.BudgetMS)*time.Millisecond
 		q.packs = q.peer == PeerNative && slices.Contains(env.Accept, featurePack)
+		if q.info.id != "" {
+			q.key = q.to.queueURL + "#" + q.info.id
+		}
 	} else {
+		// What follows the # is a queue to such a requester, which may take any number of replies there.
+		if m.MessageId != nil {
+			q.key = s.channel.URL + "\x00" + *m.MessageId
+		}
 		q.info.id = q.to.virtual
 		q.method, q.budget = r.cfg.defaultMethod, r.cfg.defaultBudget
 	}
@@ -163,7 +170,7 @@ func (s *channelServer) admit(m *types.Message, d delivery, now time.Time) *requ
 		return refuse(Undecodable, Errorf(InvalidArgument, "request envelope: %w", envErr))
 	case q.native && (q.info.Age >= q.budget || staleBySender(env.SentMS, q.budget, now)):
 		return refuse(Expired, errDeadline)
-	case r.cfg.maxQueueAge > 0 && q.info.Age > r.cfg.maxQueueAge:
+	case r.cfg.maxQueueAge > 0 && q.info.Age > r.cfg.maxQueueAge && q.peer == PeerNative: // another cannot be told to come later
 		return refuse(Shed, &Error{Code: Unavailable, Message: errQueueAge.Error(), RetryAfter: r.cfg.maxQueueAge, cause: errQueueAge})
 	case q.native && env.Version > protocolVersion:
 		return refuse(Undecodable, Errorf(Unimplemented, "protocol version %d; this responder speaks %d", env.Version, protocolVersion))
@@ -199,9 +206,6 @@ func (s *channelServer) admit(m *types.Message, d delivery, now time.Time) *requ
 	q.handler, q.payload, q.serving.info = h, payload, &q.info
 	if h.stream {
 		q.run = newRun()
-	}
-	if q.info.id != "" {
-		q.key = q.to.queueURL + "#" + q.info.id
 	}
 	return q
 }

@@ -51,10 +51,16 @@ func NewResponder(client *sqs.Client, opts ...Option) (*Responder, error) {
 	}
 	r := &Responder{
 		cfg: cfg, hooks: newHooks(cfg.hooks, cfg.log), seed: maphash.MakeSeed(),
-		cache:    newReplyCache(cfg.cacheEntries, cfg.cacheBytes),
 		slots:    newSlots(cfg.concurrency),
 		handlers: map[string]*handler{}, stopping: make(chan struct{}), done: make(chan struct{}),
 	}
+	var warn sync.Once
+	r.cache = newReplyCache(cfg.cacheEntries, cfg.cacheBytes, func() {
+		cfg.stats.forgotten.Add(1)
+		warn.Do(func() {
+			cfg.log.Warn("the reply cache is too small: requests are forgotten before their time, and copies of them run again; see WithReplyCache")
+		})
+	})
 	r.api = newQueueAPI(client, cfg.stats, r.hooks)
 	r.work, r.stop = context.WithCancel(context.Background())
 	r.replies = &replySenders{ctx: r.work, api: r.api, reserve: cfg.reserve, senders: map[string]*sender{}}

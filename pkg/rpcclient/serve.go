@@ -167,7 +167,7 @@ func (s *channelServer) serve(m *types.Message, d delivery) {
 	}
 	if q.key != "" {
 		q.hash = r.hashRequest(q)
-		entry, verdict := r.cache.begin(q.key, q.hash, q.info.Attempt, q.copy, now, now.Add(q.budget+s.channel.VisibilityTimeout))
+		entry, verdict := r.cache.begin(q.key, q.hash, q.info.Attempt, q.copy, now, s.retention(q, now))
 		switch verdict {
 		case runIt:
 			q.entry = entry
@@ -192,6 +192,20 @@ func (s *channelServer) serve(m *types.Message, d delivery) {
 		}
 	}
 	s.run(q)
+}
+
+// oneWayRetention is how long a one-way request is remembered after it was handled, beside its queue's
+// visibility timeout: nobody waits for it, and its budget is how long it is worth handling. A send that is
+// repeated is repeated within DefaultTimeout.
+const oneWayRetention = time.Minute
+
+// retention is how long copies of a request taken up at now are recognised.
+func (s *channelServer) retention(q *request, now time.Time) retention {
+	visibility := s.channel.VisibilityTimeout
+	if q.peer == PeerOneWay {
+		return retention{after: visibility + oneWayRetention}
+	}
+	return retention{until: now.Add(q.budget + visibility), after: visibility}
 }
 
 // abandon leaves a request in the queue whose serving panicked outside its handler.

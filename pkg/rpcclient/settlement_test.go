@@ -188,8 +188,10 @@ func settleOne(t *testing.T, s Situation, p Peer) {
 	case Expired:
 		time.Sleep(21 * time.Second)
 	case Shed:
-		opts = append(opts, WithMaxQueueAge(time.Second))
-		time.Sleep(2 * time.Second)
+		if p == PeerNative { // others are not shed for their age
+			opts = append(opts, WithMaxQueueAge(time.Second))
+			time.Sleep(2 * time.Second)
+		}
 	case ReplyNotSent:
 		server.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Queue: "rq_c_r_1"}}})
 	}
@@ -200,7 +202,13 @@ func settleOne(t *testing.T, s Situation, p Peer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	NewMethod[int, int]("ok").Handle(r, func(_ context.Context, n int) (int, error) { return n + 1, nil })
+	NewMethod[int, int]("ok").Handle(r, func(_ context.Context, n int) (int, error) { return n + 1, nil }, func(h *handler) {
+		if s == Shed && p != PeerNative {
+			h.limit = newMethodLimit(1)
+			h.limit.running <- struct{}{}
+			h.limit.waiting = 1
+		}
+	})
 	NewMethod[int, int]("fail").Handle(r, func(context.Context, int) (int, error) { return 0, errors.New("no") })
 	NewMethod[int, int]("panic").Handle(r, func(context.Context, int) (int, error) { panic("no") })
 	NewMethod[int, string]("huge").Handle(r, func(context.Context, int) (string, error) { return strings.Repeat("x", maxSQSBytes), nil })

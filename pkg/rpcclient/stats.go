@@ -39,7 +39,7 @@ type Stats struct {
 
 	calls, ok, retries, late, foreign, putBack, packs, packedReplies atomic.Int64
 
-	received, served, refused, expired, duplicates, left atomic.Int64
+	received, served, refused, expired, duplicates, left, forgotten atomic.Int64
 
 	mu     sync.Mutex
 	failed map[FailureKind]int64
@@ -76,6 +76,9 @@ type StatsSnapshot struct {
 	// Expired requests were dropped unhandled or unanswered; Duplicates were answered without running
 	// the handler again; Left were left in the queue for redelivery or its dead-letter queue.
 	Expired, Duplicates, Left int64
+	// ForgottenEarly requests left the reply cache before their time for want of room: a copy that comes
+	// later runs again. Not 0: the cache is too small, see WithReplyCache.
+	ForgottenEarly int64
 }
 
 // SQSRequests is the sum of Requests.
@@ -100,6 +103,7 @@ func (s *Stats) Snapshot() StatsSnapshot {
 	out.Packs, out.PackedReplies = s.packs.Load(), s.packedReplies.Load()
 	out.Received, out.Served, out.Refused = s.received.Load(), s.served.Load(), s.refused.Load()
 	out.Expired, out.Duplicates, out.Left = s.expired.Load(), s.duplicates.Load(), s.left.Load()
+	out.ForgottenEarly = s.forgotten.Load()
 	s.mu.Lock()
 	out.Failed = maps.Clone(s.failed)
 	s.mu.Unlock()

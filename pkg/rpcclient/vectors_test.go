@@ -118,6 +118,40 @@ func TestRequestVectors(t *testing.T) {
 	}
 }
 
+func TestDuplicateVectors(t *testing.T) {
+	type vector struct {
+		Name     string `json:"name"`
+		Received []struct {
+			vectorMessage
+			MessageID string `json:"messageId"`
+			Want      string `json:"want"`
+		} `json:"received"`
+	}
+	for _, v := range vectors[vector](t, "duplicates.json") {
+		t.Run(v.Name, func(t *testing.T) {
+			s := offlineServer(t, "calculate_sum")
+			NewMethod[json.RawMessage, json.RawMessage]("other").Handle(s.r, func(_ context.Context, m json.RawMessage) (json.RawMessage, error) { return m, nil })
+			for i, received := range v.Received {
+				m := received.message()
+				m.MessageId = &received.MessageID
+				q := s.admit(m, freshDelivery(0), vectorTime)
+				if q.refusal != nil {
+					t.Fatal(q.refusal)
+				}
+				now := time.Now()
+				entry, found := s.r.cache.begin(q.key, s.r.hashRequest(q), q.info.Attempt, q.copy, now, s.retention(q, now))
+				got := map[verdict]string{runIt: "run", joined: "duplicate", replayed: "duplicate", conflicting: Undecodable.String()}[found]
+				if got != received.Want {
+					t.Errorf("message %d: %s, want %s", i, got, received.Want)
+				}
+				if found == runIt {
+					s.r.cache.finish(entry, replyContent{}, Succeeded)
+				}
+			}
+		})
+	}
+}
+
 func TestReplyVectors(t *testing.T) {
 	type vector struct {
 		Name string `json:"name"`
