@@ -78,6 +78,7 @@ func TestRefuses(t *testing.T) {
 		"--faults {":                             "fault plan",
 		"--faults @/nonexistent":                 "fault plan: open /nonexistent",
 		"--faults @main.go":                      "fault plan: invalid character",
+		"--account 123":                          "12 digits",
 		"extra":                                  "extra",
 		"--nonsense":                             "usage",
 		"--save-every 0s":                        "--save-every",

@@ -38,8 +38,14 @@ type ManualClock struct {
 	serial uint64
 }
 
-// NewManualClock returns a clock that stands at start.
-func NewManualClock(start time.Time) *ManualClock { return &ManualClock{now: start} }
+// NewManualClock returns a clock that stands at start. It panics unless that is after 1970 has begun: SQS's times are
+// milliseconds since then, and a zero is never.
+func NewManualClock(start time.Time) *ManualClock {
+	if start.UnixMilli() <= 0 {
+		panic("sqstest: a clock before 1970")
+	}
+	return &ManualClock{now: start}
+}
 
 // Now is the time the clock stands at.
 func (c *ManualClock) Now() time.Time {

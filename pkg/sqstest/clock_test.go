@@ -11,11 +11,12 @@ import (
 )
 
 func TestManualClockCallsInOrder(t *testing.T) {
-	c := sqstest.NewManualClock(time.Unix(0, 0))
+	start := time.Unix(1_800_000_000, 0)
+	c := sqstest.NewManualClock(start)
 	var calls []string
 	note := func(name string, then ...func()) func() {
 		return func() {
-			calls = append(calls, name+"@"+c.Now().Sub(time.Unix(0, 0)).String())
+			calls = append(calls, name+"@"+c.Now().Sub(start).String())
 			for _, f := range then {
 				f()
 			}
@@ -34,7 +35,7 @@ func TestManualClockCallsInOrder(t *testing.T) {
 	if want := []string{"first@1s", "second@2s", "third@3s"}; !slices.Equal(calls, want) {
 		t.Errorf("calls %v, want %v", calls, want)
 	}
-	if c.Pending() != 1 || !c.Now().Equal(time.Unix(10, 0)) {
+	if c.Pending() != 1 || !c.Now().Equal(start.Add(10*time.Second)) {
 		t.Errorf("%d pending at %v", c.Pending(), c.Now())
 	}
 }

@@ -113,7 +113,7 @@ func (c *call) queueOfARN(parameter, arn string) (*queue, *apiError) {
 		return nil, errAccessDenied(c.accessKey, c.action, arn)
 	}
 	q := c.s.registry.get(key)
-	if q == nil || key.region != c.region {
+	if q == nil || key.region != c.region || c.s.faults.unborn(c, q.created, c.s.millis()) {
 		return nil, errResource("The resource that you specified for the %s parameter doesn't exist.", parameter)
 	}
 	return q, nil

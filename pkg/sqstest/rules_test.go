@@ -3,6 +3,8 @@ package sqstest_test
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -215,4 +217,45 @@ func TestSourcesFollowPoliciesAndDeletions(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect(dead)
+}
+
+func TestClocksBeginAfter1970(t *testing.T) {
+	for _, start := range []time.Time{{}, time.Unix(0, 0)} {
+		if !panics(func() { sqstest.NewManualClock(start) }) {
+			t.Errorf("%v was taken", start)
+		}
+	}
+}
+
+// A request that a test made by hand, for httptest, may have no body at all.
+func TestRequestWithoutABody(t *testing.T) {
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://h/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("X-Amz-Target", "AmazonSQS.ListQueues")
+	w := httptest.NewRecorder()
+	sqstest.New().ServeHTTP(w, r)
+	if w.Code != http.StatusOK {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+func TestSlowlyCreatedQueueHasNoMoveTasks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := sqstest.New(sqstest.WithFaults(plan(sqstest.Rule{Fault: sqstest.SlowCreate, Duration: time.Second})))
+		c := s.Client(noRetries)
+		create(t, c, "q", nil)
+		list := func() string {
+			_, err := c.ListMessageMoveTasks(t.Context(), &sqs.ListMessageMoveTasksInput{SourceArn: aws.String("arn:aws:sqs:us-east-1:000000000000:q")})
+			return errorCode(err)
+		}
+		if code := list(); code != "ResourceNotFoundException" {
+			t.Errorf("at once: %q", code)
+		}
+		time.Sleep(time.Second)
+		if code := list(); code != "" {
+			t.Errorf("after a second: %q", code)
+		}
+	})
 }

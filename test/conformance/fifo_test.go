@@ -158,11 +158,13 @@ func fifoChecks() []check {
 			k.send(u, "a1", group("a"))
 			k.send(u, "a2", group("a"))
 			m := k.one(u)
+			start := time.Now()
 			stop := time.AfterFunc(time.Second, func() {
 				_, _ = k.c.DeleteMessage(k.ctx, &sqs.DeleteMessageInput{QueueUrl: &u, ReceiptHandle: m.ReceiptHandle})
 			})
 			defer stop.Stop()
 			equal(k, "second", str(k.one(u).Body), "a2")
+			k.woken(start)
 		}},
 		{"fifo/timeout-unlocks-from-the-first", "guide FIFO delivery logic", 3 * time.Second, func(k *kit) {
 			u := k.fifo(attrs{"VisibilityTimeout": "1"})

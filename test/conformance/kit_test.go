@@ -180,6 +180,13 @@ func (k *kit) one(url string, change ...func(*sqs.ReceiveMessageInput)) types.Me
 	return m[0]
 }
 
+// woken makes sure that a poll of five seconds, which something was to wake one second after start, did not end by itself.
+func (k *kit) woken(start time.Time) {
+	if d := time.Since(start); d > 4*time.Second {
+		k.failf("woken after %v, want about a second", d)
+	}
+}
+
 // none makes sure that there is nothing to receive.
 func (k *kit) none(url string) {
 	if m := k.receive(url, 10, 1); len(m) != 0 {
@@ -243,7 +250,9 @@ func (k *kit) refused(err error, code string, status int) {
 		k.failf("got %v, want %s", err, code)
 	case api.ErrorCode() != code:
 		k.failf("got code %s (%s), want %s", api.ErrorCode(), api.ErrorMessage(), code)
-	case !errors.As(err, &response) || response.HTTPStatusCode() != status:
+	case !errors.As(err, &response):
+		k.failf("%s came without a response: %v", code, err)
+	case response.HTTPStatusCode() != status:
 		k.failf("got status %d, want %d", response.HTTPStatusCode(), status)
 	}
 }

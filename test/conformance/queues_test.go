@@ -235,8 +235,9 @@ func queueChecks() []check {
 		{"list/no-token-without-max", "API ListQueues, MaxResults", 0, func(k *kit) {
 			n := name(false)
 			k.named(n, nil)
-			if out := k.list(&sqs.ListQueuesInput{QueueNamePrefix: &n}); out.NextToken != nil {
-				k.failf("a token")
+			k.named(n+"2", nil)
+			if out := k.list(&sqs.ListQueuesInput{QueueNamePrefix: &n}); out.NextToken != nil || len(out.QueueUrls) != 2 {
+				k.failf("%d queues and the token %q, want two and none", len(out.QueueUrls), str(out.NextToken))
 			}
 		}},
 		{"list/max-beyond", "API ListQueues, MaxResults", 0, func(k *kit) {
