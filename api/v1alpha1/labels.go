@@ -122,6 +122,9 @@ const (
 	TagName      = "replyqueue.dev/name"
 	// TagAdoptableBy, written by a human in AWS, lets "<cluster>/<namespace>" adopt or observe the queue.
 	TagAdoptableBy = "replyqueue.dev/adoptable-by"
+	// TagAdopted, written by the operator with the ownership tags, says that the queue was taken over rather than created:
+	// it is not deleted with its RequestChannel, whatever becomes of the status and of the consent.
+	TagAdopted = "replyqueue.dev/adopted"
 
 	// TagNoncePrefix precedes a provider's name in the tag of the marker queue that holds its nonce (internal/fence).
 	TagNoncePrefix = "nonce.replyqueue.dev/"

@@ -11,7 +11,8 @@ const (
 	DeletionPolicyDelete DeletionPolicy = "Delete"
 	// DeletionPolicyRetain leaves the queue, without our ownership tags.
 	DeletionPolicyRetain DeletionPolicy = "Retain"
-	// DeletionPolicyDeleteIfEmpty waits until the queue holds no message, then deletes it.
+	// DeletionPolicyDeleteIfEmpty waits until the queue has held no message for three minutes by SQS's approximate counts,
+	// then deletes it. It waits for ever where somebody goes on sending.
 	DeletionPolicyDeleteIfEmpty DeletionPolicy = "DeleteIfEmpty"
 )
 

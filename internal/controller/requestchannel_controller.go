@@ -54,6 +54,13 @@ type visit struct {
 	check time.Time
 	// superseded are resource versions that our own writes have replaced: a cache that shows one is behind.
 	superseded []string
+	// since is when this process first saw the channel; inherited: another process may have created queues before.
+	since     time.Time
+	inherited bool
+	// created is when this process last asked for each queue's creation.
+	created map[string]time.Time
+	// leaving is what the process remembers of a deletion that goes on.
+	leaving leaving
 }
 
 // +kubebuilder:rbac:groups=replyqueue.dev,resources=requestchannels,verbs=get;list;watch;patch
@@ -77,6 +84,7 @@ func (r *RequestChannelReconciler) Reconcile(ctx context.Context, request ctrl.R
 	if s.behind() {
 		return ctrl.Result{RequeueAfter: behindCache}, nil
 	}
+	s.meet()
 	if !channel.DeletionTimestamp.IsZero() {
 		return r.reconcileDeletion(ctx, s)
 	}

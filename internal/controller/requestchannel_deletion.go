@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// emptyRetry is when to count again the messages that a deletion waits for.
-	emptyRetry = 30 * time.Second
+	// appearRetry is when to look again for a queue that may have been created a moment ago.
+	appearRetry = 5 * time.Second
 
 	// EventQueueDeleted surfaces when a channel's queue was deleted with it.
 	EventQueueDeleted = "QueueDeleted"
@@ -29,6 +29,8 @@ const (
 	EventQueueLeft = "QueueLeft"
 	// EventQueueAbandoned surfaces when a forced deletion left a queue behind.
 	EventQueueAbandoned = "QueueAbandoned"
+	// EventDeletionHeld surfaces each day that a deletion waits for messages to go.
+	EventDeletionHeld = "DeletionHeld"
 )
 
 // reconcileDeletion deletes or gives up the channel's queues, then lets the channel go.
@@ -123,15 +125,14 @@ func (r *RequestChannelReconciler) release(ctx context.Context, s *scope) error 
 	return nil
 }
 
-// endings are the channel's queues that exist and are ours.
+// endings are the channel's queues that exist and are ours. The dead-letter queue is looked for whatever spec and status
+// say: it may have been made before spec.deadLetter was taken out and the status lost.
 func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) ([]ending, error) {
-	owners := []queue.Desired{s.provider.RequestQueue(s.channel, "")}
-	spec := s.channel.Spec.DeadLetter
-	if s.channel.Status.DeadLetterQueueURL != "" || (spec != nil && spec.Queue != nil) {
-		owners = append(owners, s.provider.DeadLetterQueue(s.channel, ""))
-	}
+	spec, status := &s.channel.Spec, &s.channel.Status
+	request, deadLetter := s.provider.RequestQueue(s.channel, ""), s.provider.DeadLetterQueue(s.channel, "")
+	spokenOf := status.DeadLetterQueueURL != "" || (spec.DeadLetter != nil && spec.DeadLetter.Queue != nil)
 	var all []ending
-	for _, desired := range owners {
+	for _, desired := range []queue.Desired{request, deadLetter} {
 		url, err := s.provider.QueueURL(ctx, desired.Name)
 		var tags map[string]string
 		if err == nil {
@@ -139,39 +140,24 @@ func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) ([]end
 		}
 		switch {
 		case queue.Classify(err) == queue.NotFound:
+			if s.mayAppear(desired.Name) {
+				return nil, waiting(appearRetry, v1alpha1.ReasonProgressing, "queue %s may have been created a moment ago, and SQS does not show it", desired.Name)
+			}
 		case err != nil:
 			return nil, err
-		case queue.OwnerIn(tags) != desired.Owner:
-			r.Recorder.Eventf(s.channel, nil, corev1.EventTypeNormal, EventQueueLeft, "Delete", "Queue %s is not this channel's, and is left as it is", desired.Name)
-		default:
-			all = append(all, ending{name: desired.Name, url: url, tags: tags, adopted: isTrue(s.channel.Status.Adopted) || s.provider.Consents(tags, s.channel.Namespace)})
+		case queue.OwnerIn(tags) == desired.Owner:
+			all = append(all, ending{name: desired.Name, url: url, tags: tags, adopted: isTrue(status.Adopted) || queue.IsAdopted(tags) || s.provider.Consents(tags, s.channel.Namespace)})
+		case desired.Name == request.Name || spokenOf:
+			r.leaves(s, desired.Name, "Queue %s is not this channel's, and is left as it is", desired.Name)
 		}
 	}
 	return all, nil
 }
 
-// emptied waits until the queues hold no message. What is never received expires with the message retention, so
-// the wait ends unless somebody goes on sending.
-func (r *RequestChannelReconciler) emptied(ctx context.Context, s *scope, endings []ending) error {
-	for _, e := range endings {
-		attributes, err := s.provider.Attributes(ctx, e.url)
-		if queue.Classify(err) == queue.NotFound {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if n := queue.CountsIn(attributes).Total(); n > 0 {
-			return waiting(emptyRetry, v1alpha1.ReasonQueueNotEmpty, "queue %s holds about %d messages, and deletionPolicy DeleteIfEmpty waits for them to go", e.name, n)
-		}
-	}
-	return nil
-}
-
 func (r *RequestChannelReconciler) end(ctx context.Context, s *scope, e ending) error {
 	policy := s.channel.Spec.DeletionPolicy
 	if policy == v1alpha1.DeletionPolicyRetain || (policy == "" && e.adopted) {
-		keys := slices.DeleteFunc(sortedKeys(queue.Owner{}.Tags()), func(key string) bool { return e.tags[key] == "" })
+		keys := slices.DeleteFunc(queue.OwnTags(), func(key string) bool { return e.tags[key] == "" })
 		if err := s.provider.Untag(ctx, e.url, keys); err != nil && queue.Classify(err) != queue.NotFound {
 			return err
 		}
@@ -181,6 +167,7 @@ func (r *RequestChannelReconciler) end(ctx context.Context, s *scope, e ending) 
 	if err := s.provider.Delete(ctx, e.url); err != nil {
 		return err
 	}
+	s.deleted(e.name)
 	r.Recorder.Eventf(s.channel, nil, corev1.EventTypeNormal, EventQueueDeleted, "DeleteQueue", "Queue %s was deleted", e.name)
 	return nil
 }

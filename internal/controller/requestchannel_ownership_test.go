@@ -180,7 +180,11 @@ var _ = ginkgo.Describe("Ownership", func() {
 			w.reconciled(c)
 			gomega.Expect(c).To(beReconciling(v1alpha1.ReasonQueueNotEmpty, name+"_dlq holds about 1 messages"))
 			w.pass(10 * 24 * time.Hour)
-			w.reconciled(c)
+			for range 7 { // Every count of three minutes is zero.
+				gomega.Expect(w.exists(c)).To(gomega.BeTrue())
+				w.reconciled(c)
+				w.pass(w.result.RequeueAfter)
+			}
 			gomega.Expect(w.exists(c)).To(gomega.BeFalse())
 			gomega.Expect(w.sqs.Queues()).To(gomega.BeEmpty())
 		})

@@ -106,11 +106,13 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 		// What was set on it went with it.
 		status := &channel.Status
 		status.AppliedAttributes, status.OriginalAttributes, status.AppliedTags, status.LastWriteTime = nil, nil, nil, nil
+		status.Adopted = nil // What is created in its place is our own.
 	}
 	if err := r.oldestClaim(ctx, s); err != nil {
 		return queue.Observed{}, err
 	}
 	plan := queue.MakePlan(desired, queue.Remembered{}, queue.Observed{}, queue.Terms{})
+	s.creates(desired.Name)
 	observed, err := s.provider.CreateAndObserve(ctx, desired.Name, plan)
 	if err != nil {
 		return queue.Observed{}, err
@@ -142,9 +144,9 @@ func (r *RequestChannelReconciler) claim(ctx context.Context, s *scope, desired 
 			return err
 		}
 	}
-	if consents {
-		// The consent stays on the queue, so that a lost status cannot turn an adopted queue into one of our own,
-		// which would be deleted with the channel.
+	if consents || queue.IsAdopted(observed.Tags) {
+		// The tag stays on the queue, so that a lost status cannot turn an adopted queue into one of our own, which
+		// would be deleted with the channel.
 		s.channel.Status.Adopted = ptr.To(true)
 	}
 	s.found(observed)
@@ -179,6 +181,7 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 		if channel.Status.DeadLetterQueueURL != "" {
 			r.noteMissing(s, desired.Name)
 		}
+		s.creates(desired.Name)
 		if observed, err = s.provider.CreateBeside(ctx, sourceARN, desired.Name, plan); err != nil {
 			return "", err
 		}
@@ -200,6 +203,7 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, observed queue.Observed, deadLetterARN string) error {
 	channel := s.channel
 	desired := s.provider.RequestQueue(channel, deadLetterARN)
+	desired.Adopted = isTrue(channel.Status.Adopted)
 	inherits := s.provider.Inherits(desired, observed.Tags)
 	plan := queue.MakePlan(desired, s.remembered(), observed, queue.Terms{Adopt: isTrue(channel.Status.Adopted) || inherits})
 	if plan.Refused {

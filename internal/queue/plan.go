@@ -26,6 +26,14 @@ func OwnerIn(tags map[string]string) Owner {
 	}
 }
 
+// IsAdopted reports whether a queue's tags say that it was taken over rather than created.
+func IsAdopted(tags map[string]string) bool { return tags[v1alpha1.TagAdopted] != "" }
+
+// OwnTags are the keys of the tags by which the operator owns a queue, in order.
+func OwnTags() []string {
+	return append(slices.Sorted(maps.Keys(Owner{}.Tags())), v1alpha1.TagAdopted)
+}
+
 // Tags are the ownership tags.
 func (o Owner) Tags() map[string]string {
 	return map[string]string{
@@ -46,6 +54,8 @@ type Desired struct {
 	Attributes map[string]string
 	// Tags are those that the spec sets, without the ownership tags.
 	Tags map[string]string
+	// Adopted says that the queue was, or is being, taken over from somebody, which a tag keeps.
+	Adopted bool
 }
 
 // Remembered is what was last set on a queue, so that unsetting it restores the default and removing a tag from
@@ -93,9 +103,12 @@ func (p Plan) Empty() bool {
 // when its plan was carried out, planning again gives nothing. It plans nothing for a queue that is another's, and
 // never a fixed attribute for a queue that exists.
 func MakePlan(desired Desired, remembered Remembered, observed Observed, terms Terms) Plan {
-	tags := make(map[string]string, len(desired.Tags)+4)
+	tags := make(map[string]string, len(desired.Tags)+5)
 	maps.Copy(tags, desired.Tags)
 	maps.Copy(tags, desired.Owner.Tags())
+	if desired.Adopted {
+		tags[v1alpha1.TagAdopted] = "true"
+	}
 	if !observed.Exists {
 		attributes := make(map[string]string, len(desired.Fixed)+len(desired.Attributes))
 		maps.Copy(attributes, desired.Attributes)

@@ -1,0 +1,314 @@
+package controller_test
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/onsi/ginkgo/v2"
+	"github.com/onsi/gomega"
+	"k8s.io/utils/ptr"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/controller"
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
+)
+
+// What becomes of a channel's queues when it is deleted in a bad moment.
+var _ = ginkgo.Describe("The end of a channel", func() {
+	var w *world
+	ginkgo.BeforeEach(func(ctx context.Context) { w = newWorld(context.WithoutCancel(ctx)) })
+	named := func(name string) string { return "rq_" + clusterName + "_" + w.namespace + "_" + name }
+	consent := func() map[string]string {
+		return map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace}
+	}
+	untag := func(name string, keys ...string) {
+		ginkgo.GinkgoHelper()
+		q, there := w.sqs.Queue(name)
+		gomega.Expect(there).To(gomega.BeTrue())
+		_, err := w.sqs.Client().UntagQueue(w.ctx, &sqs.UntagQueueInput{QueueUrl: &q.URL, TagKeys: keys})
+		gomega.Expect(err).NotTo(gomega.HaveOccurred())
+	}
+	there := func(name string) bool {
+		_, there := w.sqs.Queue(name)
+		return there
+	}
+	// restored puts a channel back as a backup tool does: another UID, no status, and no deletion in between.
+	restored := func(c *v1alpha1.RequestChannel) *v1alpha1.RequestChannel {
+		ginkgo.GinkgoHelper()
+		change(w, c, func(c *v1alpha1.RequestChannel) { c.Finalizers = nil })
+		w.remove(c)
+		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+		again := channelNamed(c.Name)
+		again.Spec = *c.Spec.DeepCopy()
+		w.apply(again)
+		w.restart()
+		return again
+	}
+	// ends reconciles until the channel is gone, in at most that time.
+	ends := func(c *v1alpha1.RequestChannel, within time.Duration) {
+		ginkgo.GinkgoHelper()
+		start := w.clock.Now()
+		for {
+			w.reconciled(c)
+			if !w.exists(c) {
+				return
+			}
+			gomega.Expect(w.clock.Since(start)).To(gomega.BeNumerically("<=", within), "%v", c.Status.Conditions)
+			gomega.Expect(w.result.RequeueAfter).To(gomega.BeNumerically(">", 0))
+			w.pass(w.result.RequeueAfter)
+		}
+	}
+
+	ginkgo.It("leaves an adopted queue with its messages, though a restore lost the status and the consent was taken back", func() {
+		p := w.providerFor(allowing("orders"))
+		w.queueTagged("orders", consent())
+		c := channelNamed("orders", using(p), called("orders"), adopting)
+		w.apply(c)
+		w.reconciled(c)
+		untag("orders", v1alpha1.TagAdoptableBy)
+		w.sendTo("orders")
+		for _, seen := range []bool{true, false} {
+			c = restored(c)
+			if seen {
+				w.reconciled(c)
+				gomega.Expect(c).To(beReady())
+				gomega.Expect(c.Status.Adopted).To(gomega.HaveValue(gomega.BeTrue()))
+				continue
+			}
+			// The status stays lost: the operator sees it again when it is being deleted already.
+			change(w, c, func(c *v1alpha1.RequestChannel) { c.Finalizers = []string{v1alpha1.FinalizerRequestChannel} })
+			w.remove(c)
+			ends(c, time.Minute)
+		}
+		q, _ := w.sqs.Queue("orders")
+		gomega.Expect(q.Visible).To(gomega.Equal(1))
+		for key := range q.Tags {
+			gomega.Expect(key).NotTo(gomega.HavePrefix("replyqueue.dev/"), "it can be adopted again")
+		}
+	})
+
+	ginkgo.It("deletes what was created in the place of an adopted queue", func() {
+		p := w.providerFor(allowing("orders"))
+		w.queueTagged("orders", consent())
+		c := channelNamed("orders", using(p), called("orders"), adopting)
+		w.apply(c)
+		w.reconciled(c)
+		w.pass(20 * time.Minute)
+		w.deleteQueue("orders")
+		w.pass(2 * time.Minute)
+		change(w, c, func(c *v1alpha1.RequestChannel) {
+			c.Annotations = map[string]string{v1alpha1.AnnotationReconcileAt: "1"}
+		})
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+		gomega.Expect(c.Status.Adopted).To(gomega.BeNil())
+		w.remove(c)
+		ends(c, time.Minute)
+		gomega.Expect(w.sqs.Queues()).To(gomega.BeEmpty())
+	})
+
+	ginkgo.DescribeTable("waits for a queue that SQS does not show yet", func(fault sqstest.Fault, policy v1alpha1.DeletionPolicy, restarts bool) {
+		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: fault, Duration: 2 * time.Second}}})
+		c := channelNamed("login", func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = policy })
+		w.apply(c)
+		w.reconciled(c)
+		if restarts {
+			w.restart()
+		}
+		w.remove(c)
+		ends(c, 2*time.Minute)
+		w.sqs.SetFaults(sqstest.Plan{})
+		if policy == v1alpha1.DeletionPolicyRetain {
+			q, _ := w.sqs.Queue(named("login"))
+			gomega.Expect(q.Tags).To(gomega.BeEmpty())
+			return
+		}
+		gomega.Expect(w.sqs.Queues()).To(gomega.BeEmpty())
+	},
+		ginkgo.Entry("after its creation", sqstest.SlowCreate, v1alpha1.DeletionPolicyDelete, false),
+		ginkgo.Entry("after its creation, by another process", sqstest.SlowCreate, v1alpha1.DeletionPolicyDelete, true),
+		ginkgo.Entry("after its creation, to strip it", sqstest.SlowCreate, v1alpha1.DeletionPolicyRetain, false),
+		ginkgo.Entry("because reads are stale", sqstest.StaleReads, v1alpha1.DeletionPolicyDelete, false),
+		ginkgo.Entry("because reads are stale, to strip it", sqstest.StaleReads, v1alpha1.DeletionPolicyRetain, true),
+	)
+
+	ginkgo.It("does not wait for what was never created", func() {
+		c := channelNamed("login", func(spec *v1alpha1.RequestChannelSpec) { spec.Suspend = ptr.To(true) })
+		w.apply(c)
+		w.reconciled(c)
+		w.remove(c)
+		ends(c, 0)
+	})
+
+	ginkgo.Describe("with DeleteIfEmpty", func() {
+		emptied := func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyDeleteIfEmpty }
+
+		ginkgo.It("does not believe one count of zero", func() {
+			c := channelNamed("login", emptied)
+			w.apply(c)
+			w.reconciled(c)
+			w.pass(time.Hour)
+			w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.StaleReads, Duration: 50 * time.Second}}})
+			w.sendTo(named("login"))
+			w.remove(c)
+			for range 20 {
+				w.reconciled(c)
+				gomega.Expect(w.exists(c)).To(gomega.BeTrue())
+				w.pass(w.result.RequeueAfter)
+			}
+			gomega.Expect(c).To(beReconciling(v1alpha1.ReasonQueueNotEmpty, "holds about 1 messages"))
+		})
+
+		ginkgo.It("counts anew after a message, after a pause, and in another process", func() {
+			c := channelNamed("login", emptied)
+			w.apply(c)
+			w.reconciled(c)
+			w.remove(c)
+			almost := func() {
+				ginkgo.GinkgoHelper()
+				for range 6 {
+					w.reconciled(c)
+					gomega.Expect(c).To(beReconciling(v1alpha1.ReasonDeleting, "approximate"))
+					gomega.Expect(w.exists(c)).To(gomega.BeTrue())
+					w.pass(30 * time.Second)
+				}
+			}
+			almost()
+			w.sendTo(named("login"))
+			w.reconciled(c)
+			gomega.Expect(c).To(beReconciling(v1alpha1.ReasonQueueNotEmpty))
+			q, _ := w.sqs.Queue(named("login"))
+			_, err := w.sqs.Client().PurgeQueue(w.ctx, &sqs.PurgeQueueInput{QueueUrl: &q.URL})
+			gomega.Expect(err).NotTo(gomega.HaveOccurred())
+			w.pass(time.Minute)
+			almost()
+			w.pass(10 * time.Minute)
+			almost()
+			w.restart()
+			w.reconciled(c) // which may be about to see a queue that another process made
+			w.pass(time.Minute)
+			almost()
+			ends(c, time.Minute)
+			gomega.Expect(w.sqs.Queues()).To(gomega.BeEmpty())
+		})
+
+		ginkgo.It("waits longer than messages may be delayed", func() {
+			c := channelNamed("login", emptied, func(spec *v1alpha1.RequestChannelSpec) {
+				spec.Queue = &v1alpha1.QueueAttributes{DelaySeconds: ptr.To[int32](900)}
+			})
+			w.apply(c)
+			w.reconciled(c)
+			w.remove(c)
+			for range 30 {
+				w.reconciled(c)
+				gomega.Expect(w.exists(c)).To(gomega.BeTrue())
+				w.pass(30 * time.Second)
+			}
+			ends(c, 5*time.Minute)
+		})
+
+		ginkgo.It("counts what was received and not deleted", func() {
+			c := channelNamed("login", emptied, func(spec *v1alpha1.RequestChannelSpec) {
+				spec.Queue = &v1alpha1.QueueAttributes{VisibilityTimeoutSeconds: ptr.To[int32](3600)}
+			})
+			w.apply(c)
+			w.reconciled(c)
+			w.sendTo(named("login"))
+			got, err := w.sqs.Client().ReceiveMessage(w.ctx, &sqs.ReceiveMessageInput{QueueUrl: &c.Status.QueueURL})
+			gomega.Expect(err).NotTo(gomega.HaveOccurred())
+			gomega.Expect(got.Messages).To(gomega.HaveLen(1))
+			w.remove(c)
+			for range 20 {
+				w.reconciled(c)
+				gomega.Expect(c).To(beReconciling(v1alpha1.ReasonQueueNotEmpty, "holds about 1 messages"))
+				w.pass(30 * time.Second)
+			}
+		})
+
+		ginkgo.It("says each day that it is held, where somebody goes on sending", func() {
+			c := channelNamed("login", emptied)
+			w.apply(c)
+			w.reconciled(c)
+			w.remove(c)
+			w.heard()
+			warned := 0
+			for range 3 * 24 {
+				w.sendTo(named("login"))
+				w.reconciled(c)
+				w.pass(time.Hour)
+				for _, e := range w.heard() {
+					if strings.HasPrefix(e, "Warning "+controller.EventDeletionHeld) {
+						warned++
+						gomega.Expect(e).To(gomega.ContainSubstring(v1alpha1.AnnotationForceDelete))
+					}
+				}
+			}
+			gomega.Expect(warned).To(gomega.Equal(2))
+		})
+	})
+
+	ginkgo.Describe("of which the dead-letter queue is no longer spoken of", func() {
+		dropped := func(c *v1alpha1.RequestChannel) { c.Spec.DeadLetter = nil }
+
+		ginkgo.It("deletes it though a restore lost the status", func() {
+			c := channelNamed("login", withDeadLetter)
+			w.apply(c)
+			w.reconciled(c)
+			w.pass(20 * time.Minute)
+			change(w, c, dropped)
+			w.reconciled(c)
+			again := restored(c)
+			w.reconciled(again)
+			w.remove(again)
+			ends(again, 2*time.Minute)
+			gomega.Expect(w.sqs.Queues()).To(gomega.BeEmpty())
+		})
+
+		ginkgo.It("deletes it though a crash kept the status from being written", func() {
+			c := channelNamed("login", withDeadLetter)
+			w.apply(c)
+			w.before = func(write string) error {
+				if write == "patch status RequestChannel" && there(named("login_dlq")) {
+					return errStopped
+				}
+				return nil
+			}
+			w.stopped(c)
+			w.before = nil
+			w.restart()
+			change(w, c, dropped)
+			w.reconciled(c)
+			w.remove(c)
+			ends(c, 2*time.Minute)
+			gomega.Expect(w.sqs.Queues()).To(gomega.BeEmpty())
+		})
+
+		ginkgo.It("deletes it though SQS never let it be read", func() {
+			c := channelNamed("login", withDeadLetter)
+			w.apply(c)
+			w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Action: "ListQueueTags", Queue: "*_dlq"}}})
+			w.reconciled(c)
+			gomega.Expect(there(named("login_dlq"))).To(gomega.BeTrue())
+			w.sqs.SetFaults(sqstest.Plan{})
+			change(w, c, dropped)
+			w.reconciled(c)
+			w.remove(c)
+			ends(c, 2*time.Minute)
+			gomega.Expect(w.sqs.Queues()).To(gomega.BeEmpty())
+		})
+
+		ginkgo.It("leaves another's, and says nothing of it", func() {
+			c := channelNamed("login")
+			w.apply(c)
+			w.reconciled(c)
+			w.queueTagged(named("login_dlq"), map[string]string{"team": "theirs"})
+			w.remove(c)
+			w.heard()
+			ends(c, 2*time.Minute)
+			gomega.Expect(there(named("login_dlq"))).To(gomega.BeTrue())
+			gomega.Expect(w.heard()).NotTo(gomega.ContainElement(gomega.ContainSubstring(controller.EventQueueLeft)))
+		})
+	})
+})

@@ -1,0 +1,162 @@
+package controller
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/queue"
+)
+
+// This file holds what a deletion waits for before it believes SQS that there is nothing: no queue, or no message.
+
+const (
+	// emptyRetry is when to count again the messages that a deletion waits for.
+	emptyRetry = 30 * time.Second
+	// emptyFor is for how long every count must have been zero. SQS's counts are approximate, and settle at the earliest a
+	// minute after the last message was sent (GetQueueAttributes, API reference).
+	emptyFor = 3 * time.Minute
+	// emptyGap is the longest time between two counts that are consecutive.
+	emptyGap = 2 * emptyRetry
+	// heldAfter is how often it is told that a deletion still waits for messages.
+	heldAfter = 24 * time.Hour
+)
+
+// leaving is what the process remembers of the deletion of a channel. After a restart it begins anew, which only takes
+// longer.
+type leaving struct {
+	// emptySince and emptyLast are the first and the last of the consecutive counts of zero; zero: the last was not.
+	emptySince, emptyLast time.Time
+	// warned is when it was last told that messages hold the deletion.
+	warned time.Time
+	// left are queues of which it was told that they are left as they are.
+	left []string
+}
+
+// meet notes when this process first saw the channel.
+func (s *scope) meet() {
+	s.memory(func(v *visit) {
+		if v.since.IsZero() {
+			v.since = s.reconciler.now()
+			v.inherited = controllerutil.ContainsFinalizer(s.channel, v1alpha1.FinalizerRequestChannel)
+		}
+	})
+}
+
+// creates notes that a queue is about to be created.
+func (s *scope) creates(name string) {
+	s.memory(func(v *visit) {
+		v.created = maps.Clone(v.created)
+		if v.created == nil {
+			v.created = map[string]time.Time{}
+		}
+		v.created[name] = s.reconciler.now()
+	})
+}
+
+// deleted notes that a queue is gone, and no sight of it is to be waited for.
+func (s *scope) deleted(name string) {
+	s.memory(func(v *visit) {
+		v.created = maps.Clone(v.created)
+		delete(v.created, name)
+	})
+}
+
+// mayAppear reports whether a queue that SQS does not show may have been created so lately that it will: by this
+// process, or by another before this one saw the channel.
+func (s *scope) mayAppear(name string) bool {
+	now := s.reconciler.now()
+	may := false
+	s.memory(func(v *visit) {
+		may = now.Sub(v.created[name]) < propagation || (v.inherited && now.Sub(v.since) < propagation)
+	})
+	return may
+}
+
+// memory has do read or change what the process remembers of the channel.
+func (s *scope) memory(do func(*visit)) {
+	s.reconciler.mu.Lock()
+	defer s.reconciler.mu.Unlock()
+	v := s.reconciler.visited[s.channel.UID]
+	do(&v)
+	s.reconciler.remember(s.channel.UID, v)
+}
+
+// leaves tells once that a queue is left behind, and why.
+func (r *RequestChannelReconciler) leaves(s *scope, name, format string, args ...any) {
+	told := false
+	s.memory(func(v *visit) {
+		told = slices.Contains(v.leaving.left, name)
+		v.leaving.left = append(slices.Clip(v.leaving.left), name)
+	})
+	if !told {
+		r.Recorder.Eventf(s.channel, nil, corev1.EventTypeNormal, EventQueueLeft, "Delete", format, args...)
+	}
+}
+
+// emptied waits until the queues have held no message for a while, by every count. What is never received expires with
+// the message retention, so the wait ends unless somebody goes on sending.
+func (r *RequestChannelReconciler) emptied(ctx context.Context, s *scope, endings []ending) error {
+	const waits = "deletionPolicy DeleteIfEmpty waits for them to go"
+	within := emptyFor
+	for _, e := range endings {
+		attributes, err := s.provider.Attributes(ctx, e.url)
+		if queue.Classify(err) == queue.NotFound {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if n := queue.CountsIn(attributes).Total(); n > 0 {
+			s.memory(func(v *visit) { v.leaving.emptySince, v.leaving.emptyLast = time.Time{}, time.Time{} })
+			r.warnHeld(s, e.name)
+			return waiting(emptyRetry, v1alpha1.ReasonQueueNotEmpty, "queue %s holds about %d messages, and %s", e.name, n, waits)
+		}
+		if delay, err := strconv.Atoi(attributes[queue.DelaySeconds]); err == nil {
+			// A message that was sent while the counts were stale shows again, at the latest, when it is delivered.
+			within = max(within, time.Duration(delay)*time.Second+propagation)
+		}
+	}
+	if len(endings) == 0 {
+		return nil
+	}
+	now, done := r.now(), false
+	s.memory(func(v *visit) {
+		if v.leaving.emptySince.IsZero() || now.Sub(v.leaving.emptyLast) > emptyGap {
+			v.leaving.emptySince = now
+		}
+		v.leaving.emptyLast = now
+		done = now.Sub(v.leaving.emptySince) >= within
+	})
+	if done {
+		return nil
+	}
+	return waiting(emptyRetry, v1alpha1.ReasonDeleting,
+		"no message is counted; SQS's counts are approximate, so that deletionPolicy DeleteIfEmpty deletes once every count in %s was zero", within)
+}
+
+// warnHeld tells each day that messages hold the deletion.
+func (r *RequestChannelReconciler) warnHeld(s *scope, name string) {
+	now, due := r.now(), false
+	s.memory(func(v *visit) {
+		last := v.leaving.warned
+		if last.IsZero() {
+			last = now
+			v.leaving.warned = now
+		}
+		if due = now.Sub(last) >= heldAfter; due {
+			v.leaving.warned = now
+		}
+	})
+	if due {
+		r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, EventDeletionHeld, "Delete",
+			"The deletion has waited for another day for queue %s to be empty, and so has the namespace if it is being deleted. Stop who sends to it, set another deletionPolicy, or annotate the channel with %s=true, which leaves the queue behind",
+			name, v1alpha1.AnnotationForceDelete)
+	}
+}
