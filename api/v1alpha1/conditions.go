@@ -79,6 +79,8 @@ const (
 
 // Reasons of ConditionStalled, and of ConditionReady when False for the same cause.
 const (
+	// ReasonStatusRefused surfaces when the API server refuses what the operator found out as a status.
+	ReasonStatusRefused = "StatusRefused"
 	// ReasonNotOwned surfaces when a queue of that name exists and is not ours.
 	ReasonNotOwned = "NotOwned"
 	// ReasonConflict surfaces when an older RequestChannel claims the same queue.

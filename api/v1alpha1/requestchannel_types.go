@@ -89,7 +89,8 @@ type FIFO struct {
 	ThroughputLimit FIFOThroughputLimit `json:"throughputLimit,omitempty"`
 }
 
-// QueueAttributes are the attributes of a request queue. Unset means AWS's default, and unsetting restores it.
+// QueueAttributes are the attributes of a request queue. The queue is created with AWS's default for what is unset, and
+// unsetting restores it. What is unset is nobody's to correct: what someone else sets there stays.
 type QueueAttributes struct {
 	// visibilityTimeoutSeconds hides a received message for this long, 0 to 43200. Responders extend it while
 	// they work. Unset: AWS's default, 30.
@@ -216,6 +217,7 @@ type Binding struct {
 // +kubebuilder:validation:XValidation:rule="has(self.queueName) == has(oldSelf.queueName)",message="queueName cannot be added or removed: create another RequestChannel"
 // +kubebuilder:validation:XValidation:rule="has(self.providerRef) == has(oldSelf.providerRef)",message="providerRef cannot be added or removed: create another RequestChannel"
 // +kubebuilder:validation:XValidation:rule="!has(self.queueName) || self.queueName.endsWith('.fifo') == has(self.fifo)",message="queueName ends in .fifo exactly when fifo is set"
+// +kubebuilder:validation:XValidation:rule="!has(self.deadLetter) || !has(self.deadLetter.arn) || self.deadLetter.arn.endsWith('.fifo') == has(self.fifo)",message="the dead-letter queue of a FIFO queue is a FIFO queue, and of a standard queue a standard queue"
 // +kubebuilder:validation:XValidation:rule="!has(self.managementPolicy) || self.managementPolicy != 'Observe' || !has(self.deletionPolicy) || self.deletionPolicy == 'Retain'",message="an observed queue is never deleted: leave deletionPolicy unset, or set it to Retain"
 type RequestChannelSpec struct {
 	// queueName is the name of the queue in SQS, within the patterns its QueueProvider allows. Immutable.
@@ -236,7 +238,8 @@ type RequestChannelSpec struct {
 	// +optional
 	Queue *QueueAttributes `json:"queue,omitempty"`
 
-	// encryption is the queue's server-side encryption. Unset: AWS's default, keys that SQS owns.
+	// encryption is the queue's server-side encryption. Unset: the queue is created with AWS's default, keys that SQS owns,
+	// and unsetting restores it; what someone else sets on the queue while this is unset stays.
 	// +optional
 	Encryption *Encryption `json:"encryption,omitempty"`
 
@@ -247,7 +250,8 @@ type RequestChannelSpec struct {
 	DeadLetter *DeadLetter `json:"deadLetter,omitempty"`
 
 	// policy is the queue's access policy as JSON, where its QueueProvider allows policies. It is compared by
-	// meaning, not by text. Unset: none, so that only the account's own identities with permission reach the queue.
+	// meaning, not by text. Unset: none is set, and unsetting removes the one that was, so that only the account's own
+	// identities with permission reach the queue; one that someone else puts on the queue while this is unset stays.
 	// +optional
 	// +kubebuilder:validation:MinLength=2
 	// +kubebuilder:validation:MaxLength=8192
@@ -386,27 +390,35 @@ type RequestChannelStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	Region string `json:"region,omitempty"`
 
-	// deadLetterQueueURL is the URL of the dead-letter queue, where the operator created it.
+	// deadLetterQueueURL is the URL of the dead-letter queue that the operator created for this channel. It stays, with what
+	// is in it, when spec.deadLetter no longer asks for it.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
 	DeadLetterQueueURL string `json:"deadLetterQueueURL,omitempty"`
 
-	// deadLetterQueueARN is the ARN of the dead-letter queue in use.
+	// deadLetterQueueARN is the ARN of that queue.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
 	DeadLetterQueueARN string `json:"deadLetterQueueARN,omitempty"`
+
+	// deadLetterTargetARN is the ARN of the queue that requests received too often are moved to now: the one above, another
+	// channel's, or the one that spec.deadLetter.arn names. Unset: they are not moved.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	DeadLetterTargetARN string `json:"deadLetterTargetARN,omitempty"`
 
 	// adopted is true when the queue existed before this channel took it over.
 	// +optional
 	Adopted *bool `json:"adopted,omitempty"` //nolint:kubeapilinter // A fact with two values, never to grow a third.
 
 	// appliedAttributes are the names of the attributes that were last set, so that unsetting one restores
-	// AWS's default.
+	// AWS's default. While a change of the spec is carried out, they are the old ones and the new ones.
 	// +optional
 	// +listType=set
-	// +kubebuilder:validation:MaxItems=40
+	// +kubebuilder:validation:MaxItems=80
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=100
 	AppliedAttributes []string `json:"appliedAttributes,omitempty"`
@@ -420,23 +432,31 @@ type RequestChannelStatus struct {
 	OriginalAttributes []OriginalAttribute `json:"originalAttributes,omitempty"`
 
 	// appliedTags are the keys of the tags that were last set, so that removing one from the spec removes it
-	// from the queue while foreign tags stay.
+	// from the queue while foreign tags stay. While a change of the spec or of the provider's default tags is carried
+	// out, they are the old ones and the new ones.
 	// +optional
 	// +listType=set
-	// +kubebuilder:validation:MaxItems=50
+	// +kubebuilder:validation:MaxItems=160
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=128
 	AppliedTags []string `json:"appliedTags,omitempty"`
+
+	// appliedTerms is a digest of what the queues were last brought to: the spec together with the terms of the provider,
+	// its default tags among them. It tells a change of those from a change that someone else made.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	AppliedTerms string `json:"appliedTerms,omitempty"`
 
 	// responders counts the pods that serve this channel.
 	// +optional
 	Responders *ResponderCounts `json:"responders,omitempty"`
 
-	// lastWriteTime is when an attribute was last written. No drift verdict falls until SQS has propagated it.
+	// lastWriteTime is when an attribute of the queue, or of its dead-letter queue, was last written. No drift verdict falls until SQS has propagated it.
 	// +optional
 	LastWriteTime *metav1.Time `json:"lastWriteTime,omitempty"`
 
-	// lastDriftTime is when the queue was last found to differ from the spec.
+	// lastDriftTime is when the queue, or its dead-letter queue, was last found to differ from the spec.
 	// +optional
 	LastDriftTime *metav1.Time `json:"lastDriftTime,omitempty"`
 

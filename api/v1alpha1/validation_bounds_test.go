@@ -26,7 +26,7 @@ var bases = map[string][]base{
 				encryption: {type: KMS, kmsKeyID: k, dataKeyReuseSeconds: 60}, deadLetter: {maxReceiveCount: 1, queue: {messageRetentionSeconds: 60}},
 				policy: "{}", tags: {a: b}, extraAttributes: {A: b}, allowedCallers: {from: All}, call: {timeoutSeconds: 1, maxAttempts: 1},
 				providerRef: {name: a}, deletionPolicy: Delete, adoptionPolicy: Never, managementPolicy: Manage, suspend: true, binding: {secretName: s}}`,
-			status: `{observedGeneration: 1, queueURL: u, queueARN: a, accountID: a, region: r, deadLetterQueueURL: u, deadLetterQueueARN: a, appliedAttributes: [a], appliedTags: [a], originalAttributes: [{name: a, value: b}],
+			status: `{observedGeneration: 1, queueURL: u, queueARN: a, accountID: a, region: r, deadLetterQueueURL: u, deadLetterQueueARN: a, deadLetterTargetARN: a, appliedTerms: a, appliedAttributes: [a], appliedTags: [a], originalAttributes: [{name: a, value: b}],
 				responders: {ready: 1, total: 1}, lastHandledReconcileAt: x, binding: {name: s}, conditions: [` + condition + `]}`,
 		},
 		{spec: `{queueName: a, encryption: {type: SQSManaged}, deadLetter: {maxReceiveCount: 1, channelRef: {name: a}}, allowedCallers: {from: Selector, selector: {}}, call: {maxAttempts: 1}, managementPolicy: Manage}`},

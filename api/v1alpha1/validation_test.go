@@ -79,6 +79,18 @@ var ruleCases = []ruleCase{
 		},
 	},
 	{
+		rule: rule{channel, ".spec", "the dead-letter queue of a FIFO queue is a FIFO queue"},
+		accepted: []string{
+			`{deadLetter: {maxReceiveCount: 1, arn: "arn:aws:sqs:eu-west-1:123456789012:x"}}`,
+			`{fifo: {}, deadLetter: {maxReceiveCount: 1, arn: "arn:aws:sqs:eu-west-1:123456789012:x.fifo"}}`,
+			`{fifo: {}, deadLetter: {maxReceiveCount: 1, queue: {}}}`,
+		},
+		refused: []string{
+			`{deadLetter: {maxReceiveCount: 1, arn: "arn:aws:sqs:eu-west-1:123456789012:x.fifo"}}`,
+			`{fifo: {}, deadLetter: {maxReceiveCount: 1, arn: "arn:aws:sqs:eu-west-1:123456789012:x"}}`,
+		},
+	},
+	{
 		rule:     rule{channel, ".spec.encryption", "kmsKeyID is required with type KMS"},
 		accepted: []string{`{encryption: {type: KMS, kmsKeyID: k}}`, `{encryption: {type: None}}`},
 		refused:  []string{`{encryption: {type: KMS}}`, `{encryption: {type: SQSManaged, kmsKeyID: k}}`, `{encryption: {type: None, kmsKeyID: k}}`},

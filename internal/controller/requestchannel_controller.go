@@ -3,6 +3,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
@@ -99,15 +101,15 @@ func (r *RequestChannelReconciler) Reconcile(ctx context.Context, request ctrl.R
 
 func (r *RequestChannelReconciler) reconcilePresent(ctx context.Context, s *scope) (ctrl.Result, error) {
 	if isTrue(s.channel.Spec.Suspend) {
-		r.suspend(s)
+		r.suspend(ctx, s)
 		return ctrl.Result{}, r.finish(ctx, s)
 	}
 	provider, err := r.provider(ctx, s.channel)
 	if err == nil {
-		if wait := r.untilCheck(s, provider); wait > 0 {
+		s.provider = provider
+		if wait := r.untilCheck(ctx, s); wait > 0 {
 			return ctrl.Result{RequeueAfter: wait}, r.finish(ctx, s)
 		}
-		s.provider = provider
 		if err = r.converge(ctx, s); err == nil {
 			err = r.bind(ctx, s)
 		}
@@ -131,10 +133,15 @@ func (r *RequestChannelReconciler) onlyLooked(s *scope) bool {
 	return r.wasReady(s) && !conditions.Is(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue)
 }
 
-// suspend leaves the queue as it is and says so.
-func (r *RequestChannelReconciler) suspend(s *scope) {
+// suspend leaves the queue as it is and says so. The channel is Ready when that is what its spec asks for now.
+func (r *RequestChannelReconciler) suspend(ctx context.Context, s *scope) {
 	if s.channel.Status.QueueURL == "" {
 		conditions.Stalled(s.channel, v1alpha1.ReasonSuspended, "spec.suspend is true, and the queue was not created before")
+		return
+	}
+	provider, err := r.provider(ctx, s.channel)
+	if err == nil && s.channel.Status.AppliedTerms != termsOf(s.channel, provider) {
+		conditions.Stalled(s.channel, v1alpha1.ReasonSuspended, "spec.suspend is true: the queue is left as it is, which is not what the spec asks for now")
 		return
 	}
 	conditions.Ready(s.channel, v1alpha1.ReasonSuspended, "spec.suspend is true: the queue is left as it is")
@@ -143,7 +150,13 @@ func (r *RequestChannelReconciler) suspend(s *scope) {
 // conclude turns what became of the queues into conditions.
 func (r *RequestChannelReconciler) conclude(s *scope, p *pause) {
 	channel := s.channel
-	channel.Status.LastHandledReconcileAt = reconcileAt(channel)
+	if p == nil {
+		channel.Status.AppliedTerms = termsOf(channel, s.provider)
+	}
+	if p == nil || p.stalled {
+		// What was asked for was done, or cannot be until somebody changes something. Anything else is still to be done.
+		channel.Status.LastHandledReconcileAt = reconcileAt(channel)
+	}
 	switch {
 	case p == nil && channel.Spec.ManagementPolicy == v1alpha1.ManagementPolicyObserve:
 		conditions.Ready(channel, v1alpha1.ReasonObserved, "The queue exists. It is only observed")
@@ -183,10 +196,36 @@ func (r *RequestChannelReconciler) save(ctx context.Context, s *scope) error {
 	if !s.changed() {
 		return nil
 	}
-	if err := r.Client.Status().Patch(ctx, s.channel, client.MergeFrom(s.written)); err != nil {
-		return ofCluster(fmt.Errorf("write status: %w", err))
+	wanted := s.channel.DeepCopy()
+	err := r.Client.Status().Patch(ctx, s.channel, client.MergeFrom(s.written))
+	if err == nil {
+		s.wrote()
+		return nil
 	}
+	if apierrors.IsInvalid(err) {
+		s.channel = wanted
+		err = errors.Join(err, r.tellRefused(ctx, s, err))
+	}
+	return ofCluster(fmt.Errorf("write status: %w", err))
+}
+
+// tellRefused tells, once, that the API server refuses the status: by an event, and by conditions on top of the status
+// that stands there. Without it, a channel would show for ever what it was before.
+func (r *RequestChannelReconciler) tellRefused(ctx context.Context, s *scope, refusal error) error {
+	told := s.written.DeepCopy()
+	if !conditions.Stalled(told, v1alpha1.ReasonStatusRefused, "the API server refuses the status of this channel: "+refusal.Error()) {
+		return nil
+	}
+	message := readiness(told).Message
+	if err := r.Client.Status().Patch(ctx, told, client.MergeFrom(s.written)); err != nil {
+		return fmt.Errorf("say so in the conditions: %w", err)
+	}
+	r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, v1alpha1.ReasonStatusRefused, "Reconcile", "%s", message)
+	wanted := s.channel
+	s.channel = told
 	s.wrote()
+	s.channel = wanted
+	s.channel.ResourceVersion = told.ResourceVersion
 	return nil
 }
 
@@ -203,12 +242,14 @@ func (r *RequestChannelReconciler) patchMetadata(ctx context.Context, s *scope) 
 }
 
 // untilCheck is how long the queue may be taken for what it was when last seen; 0: it is to be looked at now.
-func (r *RequestChannelReconciler) untilCheck(s *scope, provider *queue.Provider) time.Duration {
-	channel := s.channel
+// Nothing is asked of SQS to know that.
+func (r *RequestChannelReconciler) untilCheck(ctx context.Context, s *scope) time.Duration {
+	channel, provider := s.channel, s.provider
 	if conditions.ObservedGeneration(channel) != channel.Generation ||
 		!conditions.Is(channel, v1alpha1.ConditionReady, metav1.ConditionTrue) ||
 		conditions.Reason(channel, v1alpha1.ConditionReady) == v1alpha1.ReasonSuspended ||
-		channel.Status.LastHandledReconcileAt != reconcileAt(channel) {
+		channel.Status.LastHandledReconcileAt != reconcileAt(channel) ||
+		channel.Status.AppliedTerms != termsOf(channel, provider) || r.permitted(s) != nil || r.deadLetterMoved(ctx, s) {
 		return 0
 	}
 	r.mu.Lock()

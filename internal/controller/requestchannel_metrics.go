@@ -59,7 +59,8 @@ const LeastMessageCountsInterval = time.Minute
 
 // MessageCounter asks SQS at intervals how many messages the queues of RequestChannels hold, and shows it as metrics.
 // It costs one GetQueueAttributes for each request queue, and one for each dead-letter queue made beside one, in each
-// interval; the requests are spread over half of it. Only queues that are as their channels ask for are counted.
+// interval; the requests are spread over half of it. Only queues that are as their channels ask for are counted, and none
+// of a channel that is suspended.
 //
 // It runs on the leader alone.
 type MessageCounter struct {
@@ -178,7 +179,7 @@ func (c *MessageCounter) queues(ctx context.Context) ([]counted, error) {
 	for i := range channels.Items {
 		channel := &channels.Items[i]
 		if !channel.DeletionTimestamp.IsZero() || !conditions.Is(channel, v1alpha1.ConditionQueueReady, metav1.ConditionTrue) ||
-			conditions.ObservedGeneration(channel) != channel.Generation {
+			conditions.ObservedGeneration(channel) != channel.Generation || isTrue(channel.Spec.Suspend) {
 			continue
 		}
 		provider, err := c.Providers.Get(ctx, providerName(channel), channel.Namespace)

@@ -2,6 +2,9 @@ package controller
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -99,7 +102,7 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 		}
 	}
 	if had {
-		if last := channel.Status.LastWriteTime; last != nil && r.now().Sub(last.Time) < propagation {
+		if r.lately(s) {
 			return queue.Observed{}, notVisible(desired.Name)
 		}
 		r.noteMissing(s, desired.Name)
@@ -122,7 +125,7 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 		return queue.Observed{}, err
 	}
 	if had {
-		r.Recorder.Eventf(channel, nil, corev1.EventTypeWarning, EventQueueRecreated, "CreateQueue", "Queue %s had been deleted by someone else, with its messages, and was created again", desired.Name)
+		r.tellRecreated(s, desired.Name)
 	} else if !isTrue(channel.Status.Adopted) {
 		// The queue is ours and nothing is remembered of it: either it is new, and has AWS's defaults, or a note
 		// of it was lost in a crash, and what is not a default was ours.
@@ -169,34 +172,69 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 	channel := s.channel
 	desired := s.provider.DeadLetterQueue(channel, sourceARN)
 	remembered := queue.Remembered{Attributes: []string{queue.KMSDataKeyReusePeriod}, Tags: channel.Status.AppliedTags}
+	had := channel.Status.DeadLetterQueueURL != ""
 	var observed queue.Observed
 	var err error
-	if channel.Status.DeadLetterQueueURL != "" {
+	if had {
 		if observed, err = s.provider.Observe(ctx, desired.Name); err != nil {
 			return "", err
 		}
+		if !observed.Exists && r.lately(s) {
+			return "", notVisible(desired.Name)
+		}
 	}
-	plan := queue.MakePlan(desired, remembered, observed, queue.Terms{Adopt: s.provider.Inherits(desired, observed.Tags)})
-	if plan.Create {
-		if channel.Status.DeadLetterQueueURL != "" {
+	terms := queue.Terms{Adopt: s.provider.Inherits(desired, observed.Tags)}
+	plan := queue.MakePlan(desired, remembered, observed, terms)
+	created := plan.Create
+	if created {
+		if had {
 			r.noteMissing(s, desired.Name)
 		}
 		s.creates(desired.Name)
 		if observed, err = s.provider.CreateBeside(ctx, sourceARN, desired.Name, plan); err != nil {
 			return "", err
 		}
-		plan = queue.MakePlan(desired, remembered, observed, queue.Terms{Adopt: s.provider.Inherits(desired, observed.Tags)})
+		terms.Adopt = s.provider.Inherits(desired, observed.Tags)
+		plan = queue.MakePlan(desired, remembered, observed, terms)
 	}
 	if plan.Refused {
 		return "", notOwned(s, desired.Name, observed.Tags)
 	}
-	plan = r.settled(s, plan)
+	drifted := false
+	if !created {
+		plan = r.settled(s, plan)
+		drifted = r.noteDrift(s, desired.Name, plan)
+	}
 	if err := s.provider.Apply(ctx, observed.URL, plan); err != nil {
 		return "", err
+	}
+	if created || len(plan.Attributes) > 0 {
+		channel.Status.LastWriteTime = ptr.To(metav1.NewTime(r.now()))
+	}
+	switch {
+	case created && had:
+		r.tellRecreated(s, desired.Name)
+	case drifted:
+		r.tellCorrected(s, desired.Name, plan)
 	}
 	channel.Status.DeadLetterQueueURL, channel.Status.DeadLetterQueueARN = observed.URL, observed.ARN
 	conditions.Set(channel, v1alpha1.ConditionDeadLetterReady, metav1.ConditionTrue, v1alpha1.ReasonAvailable, "The dead-letter queue exists as asked for")
 	return observed.ARN, nil
+}
+
+// lately reports whether a queue of the channel was written to before this reconcile, and not long enough ago for what
+// SQS shows to be the truth. A write of the channel's counts for both its queues.
+func (r *RequestChannelReconciler) lately(s *scope) bool {
+	last := s.original.Status.LastWriteTime
+	return last != nil && r.now().Sub(last.Time) < propagation
+}
+
+func (r *RequestChannelReconciler) tellRecreated(s *scope, name string) {
+	r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, EventQueueRecreated, "CreateQueue", "Queue %s had been deleted by someone else, with its messages, and was created again", name)
+}
+
+func (r *RequestChannelReconciler) tellCorrected(s *scope, name string, plan queue.Plan) {
+	r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, EventDriftCorrected, "SetQueueAttributes", "%s", driftMessage(name, plan))
 }
 
 // bringToSpec sets what differs on the request queue, and remembers what was set.
@@ -211,7 +249,7 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 	}
 	adopting := queue.OwnerIn(observed.Tags) != desired.Owner
 	plan = r.settled(s, plan)
-	drifted := r.noteDrift(s, plan)
+	drifted := r.noteDrift(s, desired.Name, plan)
 	s.noteOriginals(plan, observed)
 	if err := r.writeAhead(ctx, s, desired, plan, adopting); err != nil {
 		return err
@@ -223,7 +261,7 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 		channel.Status.LastWriteTime = ptr.To(metav1.NewTime(r.now()))
 	}
 	if drifted {
-		r.Recorder.Eventf(channel, nil, corev1.EventTypeWarning, EventDriftCorrected, "SetQueueAttributes", "%s", driftMessage(desired.Name, plan))
+		r.tellCorrected(s, desired.Name, plan)
 	}
 	switch {
 	case inherits:
@@ -265,8 +303,8 @@ func (r *RequestChannelReconciler) writeAhead(ctx context.Context, s *scope, des
 // settled takes out of a plan what SQS may merely not show yet: with the spec unchanged, there is no verdict on an
 // attribute until an earlier write has surely been propagated.
 func (r *RequestChannelReconciler) settled(s *scope, plan queue.Plan) queue.Plan {
-	last := s.channel.Status.LastWriteTime
-	if last == nil || plan.Create {
+	last := s.original.Status.LastWriteTime
+	if last == nil || s.created {
 		return plan
 	}
 	age := r.now().Sub(last.Time)
@@ -294,16 +332,47 @@ func (r *RequestChannelReconciler) settled(s *scope, plan queue.Plan) queue.Plan
 	return plan.Settling(func(attribute string) bool { return age < window(attribute) })
 }
 
-// noteDrift notes, and reports, that the queue differs from a spec that it had been brought to.
-func (r *RequestChannelReconciler) noteDrift(s *scope, plan queue.Plan) bool {
-	if plan.Empty() || !r.wasReady(s) || !r.sameProvider(s) || conditions.Is(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue) {
+// noteDrift notes, and reports, that a queue differs from a spec that it had been brought to. What was found before and
+// could not be corrected yet is not counted again.
+func (r *RequestChannelReconciler) noteDrift(s *scope, name string, plan queue.Plan) bool {
+	if plan.Empty() || s.created || s.original.Status.AppliedTerms != termsOf(s.channel, s.provider) {
 		return false
+	}
+	if r.told(s, name) {
+		return true
+	}
+	if !r.wasReady(s) {
+		return false
+	}
+	message := driftMessage(name, plan)
+	if conditions.Is(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue) {
+		message = conditions.Message(s.channel, v1alpha1.ConditionDrifted) + ". " + message
 	}
 	s.channel.Status.LastDriftTime = ptr.To(metav1.NewTime(r.now()))
 	r.Metrics.drifted(s.channel.Namespace, v1alpha1.ReasonAttributesDiffer)
-	conditions.Set(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue, v1alpha1.ReasonAttributesDiffer,
-		driftMessage(s.provider.ChannelQueueName(s.channel), plan))
+	conditions.Set(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue, v1alpha1.ReasonAttributesDiffer, message)
 	return true
+}
+
+// told reports whether the channel's status says already that the queue differs.
+func (*RequestChannelReconciler) told(s *scope, name string) bool {
+	return conditions.Reason(s.original, v1alpha1.ConditionDrifted) == v1alpha1.ReasonAttributesDiffer &&
+		strings.Contains(conditions.Message(s.original, v1alpha1.ConditionDrifted), driftOf(name))
+}
+
+// termsOf is a digest of all that the channel's queues are brought to. Only what stands in the spec and in the provider
+// goes into it, so that it tells a change of those from a change that someone else made.
+func termsOf(channel *v1alpha1.RequestChannel, provider *queue.Provider) string {
+	terms := []any{channel.Spec.ManagementPolicy, channel.Spec.DeadLetter, provider.RequestQueue(channel, "")}
+	if d := channel.Spec.DeadLetter; d != nil && d.Queue != nil {
+		terms = append(terms, provider.DeadLetterQueue(channel, ""))
+	}
+	text, err := json.Marshal(terms)
+	if err != nil {
+		panic(err) // Every part of it always encodes.
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:12])
 }
 
 // wasReady reports whether the queue had been brought to the spec as it is now.
@@ -313,17 +382,9 @@ func (r *RequestChannelReconciler) wasReady(s *scope) bool {
 		conditions.Reason(s.original, v1alpha1.ConditionReady) != v1alpha1.ReasonSuspended
 }
 
-// sameProvider reports whether the provider's terms, its default tags among them, are those of last time.
-func (r *RequestChannelReconciler) sameProvider(s *scope) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	last := r.visited[s.channel.UID].provider
-	return last == nil || last == s.provider
-}
-
 func (r *RequestChannelReconciler) noteDeadLetter(s *scope, deadLetterARN string) {
 	channel := s.channel
-	channel.Status.DeadLetterQueueARN = deadLetterARN
+	channel.Status.DeadLetterTargetARN = deadLetterARN
 	switch spec := channel.Spec.DeadLetter; {
 	case spec == nil:
 		// A dead-letter queue of our own is left where it is: what is in it is evidence. It goes with the channel.
@@ -352,8 +413,11 @@ func driftMessage(name string, plan queue.Plan) string {
 	for _, key := range slices.Sorted(slices.Values(append(sortedKeys(plan.Tags), plan.Untag...))) {
 		what = append(what, "tag "+key)
 	}
-	return fmt.Sprintf("Queue %s was changed by someone else: %s", name, strings.Join(what, ", "))
+	return driftOf(name) + strings.Join(what, ", ")
 }
+
+// driftOf is how driftMessage begins.
+func driftOf(name string) string { return fmt.Sprintf("Queue %s was changed by someone else: ", name) }
 
 func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
 

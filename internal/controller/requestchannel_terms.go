@@ -105,6 +105,21 @@ func (r *RequestChannelReconciler) namedDeadLetter(ctx context.Context, s *scope
 	return spec.ARN, r.deadLetterByARN(ctx, s, spec.ARN)
 }
 
+// deadLetterMoved reports whether the channel that is named for dead letters is gone, is going, or has another queue than
+// the one that requests are moved to. It reads the cache.
+func (r *RequestChannelReconciler) deadLetterMoved(ctx context.Context, s *scope) bool {
+	name := deadLetterOf(s.channel)
+	if name == "" {
+		return false
+	}
+	arn, err := r.deadLetterOfChannel(ctx, s, name)
+	var p *pause
+	if errors.As(err, &p) && p.reason == "" {
+		return false // The API server failed us.
+	}
+	return err != nil || arn != s.channel.Status.DeadLetterTargetARN
+}
+
 func (r *RequestChannelReconciler) deadLetterOfChannel(ctx context.Context, s *scope, name string) (string, error) {
 	const field = "spec.deadLetter.channelRef"
 	if name == s.channel.Name {
@@ -119,9 +134,13 @@ func (r *RequestChannelReconciler) deadLetterOfChannel(ctx context.Context, s *s
 		return "", ofCluster(fmt.Errorf("get RequestChannel %s: %w", name, err))
 	case providerName(other) != providerName(s.channel):
 		return "", stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: RequestChannel %s uses another QueueProvider; SQS wants both queues in one account and region", field, name)
+	case deadLetterOf(other) == s.channel.Name:
+		return "", stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: RequestChannels %s and %s name each other for dead letters, which would go round for ever", field, s.channel.Name, name)
 	case (other.Spec.FIFO != nil) != (s.channel.Spec.FIFO != nil):
 		return "", stalled(v1alpha1.ReasonInvalid, "%s: the dead-letter queue of a FIFO queue is a FIFO queue, and of a standard queue a standard queue; RequestChannel %s is not", field, name)
-	case !other.DeletionTimestamp.IsZero() || other.Status.QueueARN == "":
+	case !other.DeletionTimestamp.IsZero():
+		return "", waiting(slowRetry, v1alpha1.ReasonWaitingForDeadLetter, "%s: RequestChannel %s is being deleted; requests received too often go nowhere once its queue is gone", field, name)
+	case other.Status.QueueARN == "":
 		return "", waiting(slowRetry, v1alpha1.ReasonWaitingForDeadLetter, "%s: RequestChannel %s has no queue yet", field, name)
 	}
 	return other.Status.QueueARN, nil

@@ -262,13 +262,16 @@ var _ = ginkgo.Describe("RequestChannel", func() {
 		ginkgo.It("is left alone while suspended", func() {
 			w.apply(login)
 			w.reconciled(login)
-			change(w, login, func(c *v1alpha1.RequestChannel) {
-				c.Spec.Suspend = ptr.To(true)
-				c.Spec.Queue = &v1alpha1.QueueAttributes{DelaySeconds: ptr.To[int32](9)}
-			})
+			change(w, login, func(c *v1alpha1.RequestChannel) { c.Spec.Suspend = ptr.To(true) })
 			requests, _ := w.costing(func() { w.reconciled(login) })
 			gomega.Expect(requests).To(gomega.BeEmpty())
 			gomega.Expect(login).To(haveCondition(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSuspended))
+			change(w, login, func(c *v1alpha1.RequestChannel) {
+				c.Spec.Queue = &v1alpha1.QueueAttributes{DelaySeconds: ptr.To[int32](9)}
+			})
+			requests, _ = w.costing(func() { w.reconciled(login) })
+			gomega.Expect(requests).To(gomega.BeEmpty())
+			gomega.Expect(login).To(beStalled(v1alpha1.ReasonSuspended, "not what the spec asks for now"))
 			change(w, login, func(c *v1alpha1.RequestChannel) { c.Spec.Suspend = nil })
 			w.reconciled(login)
 			gomega.Expect(login).To(beReady())

@@ -150,15 +150,15 @@ func judgeSQS(channel *v1alpha1.RequestChannel, err error) *pause {
 	case queue.Exists:
 		return &pause{stalled: true, reason: v1alpha1.ReasonConflict, message: words, after: slowRetry}
 	case queue.Invalid:
-		return &pause{stalled: true, reason: v1alpha1.ReasonInvalid, message: blame(words) + words, after: slowRetry}
+		return &pause{stalled: true, reason: v1alpha1.ReasonInvalid, message: blame(words, channel.Spec.ExtraAttributes) + words, after: slowRetry}
 	default:
 		return &pause{reason: v1alpha1.ReasonSQSUnavailable, message: "SQS does not answer as it should: " + words, cause: err, passing: true}
 	}
 }
 
-// blame names the field that AWS's words are about, where they name an attribute.
-func blame(words string) string {
-	if attribute := queue.AttributeIn(words); attribute != "" {
+// blame names the field that AWS's words are about, where they name an attribute; extra are those without a field.
+func blame(words string, extra map[string]string) string {
+	if attribute := queue.AttributeIn(words, extra); attribute != "" {
 		return queue.FieldOf(attribute) + ": "
 	}
 	if strings.Contains(strings.ToLower(words), "tag") {

@@ -38,10 +38,7 @@ func IndexChannels(ctx context.Context, indexer client.FieldIndexer) error {
 		{&corev1.Pod{}, indexServes, served},
 		{&v1alpha1.RequestChannel{}, indexClaim, func(o client.Object) []string { return nonEmpty(claimOf(o.(*v1alpha1.RequestChannel))) }},
 		{&v1alpha1.RequestChannel{}, indexDeadLetter, func(o client.Object) []string {
-			if d := o.(*v1alpha1.RequestChannel).Spec.DeadLetter; d != nil && d.ChannelRef != nil {
-				return []string{d.ChannelRef.Name}
-			}
-			return nil
+			return nonEmpty(deadLetterOf(o))
 		}},
 		{&v1alpha1.RequestChannel{}, indexProvider, func(o client.Object) []string { return referenced(o.(*v1alpha1.RequestChannel).Spec.ProviderRef) }},
 		{&v1alpha1.ReplyHost{}, indexProvider, func(o client.Object) []string { return referenced(o.(*v1alpha1.ReplyHost).Spec.ProviderRef) }},
@@ -70,8 +67,11 @@ func (r *RequestChannelReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		For(&v1alpha1.RequestChannel{}, builder.WithPredicates(asked)).
 		Watches(&v1alpha1.RequestChannel{}, handler.EnqueueRequestsFromMapFunc(r.dependents), builder.WithPredicates(predicate.Funcs{
-			CreateFunc:  func(event.CreateEvent) bool { return false },
-			UpdateFunc:  func(e event.UpdateEvent) bool { return arnOf(e.ObjectOld) != arnOf(e.ObjectNew) },
+			CreateFunc: func(event.CreateEvent) bool { return false },
+			UpdateFunc: func(e event.UpdateEvent) bool {
+				return arnOf(e.ObjectOld) != arnOf(e.ObjectNew) || deadLetterOf(e.ObjectOld) != deadLetterOf(e.ObjectNew) ||
+					e.ObjectOld.GetDeletionTimestamp().IsZero() != e.ObjectNew.GetDeletionTimestamp().IsZero()
+			},
 			GenericFunc: func(event.GenericEvent) bool { return false },
 		})).
 		Watches(&v1alpha1.QueueProvider{}, handler.EnqueueRequestsFromMapFunc(r.channelsOfProvider),
@@ -124,6 +124,14 @@ func claimOf(channel *v1alpha1.RequestChannel) string {
 		return ""
 	}
 	return providerName(channel) + "/" + channel.Spec.QueueName
+}
+
+// deadLetterOf is the name of the channel that a channel names for its dead letters; empty when it names none.
+func deadLetterOf(o client.Object) string {
+	if d := o.(*v1alpha1.RequestChannel).Spec.DeadLetter; d != nil && d.ChannelRef != nil {
+		return d.ChannelRef.Name
+	}
+	return ""
 }
 
 func arnOf(o client.Object) string { return o.(*v1alpha1.RequestChannel).Status.QueueARN }

@@ -72,8 +72,6 @@ var classes = map[string]Class{
 	"AuthFailure":                         Denied,
 	"AuthorizationError":                  Denied,
 	"InvalidSecurity":                     Denied,
-	"ExpiredToken":                        Denied,
-	"ExpiredTokenException":               Denied,
 	"InvalidClientTokenId":                Denied,
 	"UnrecognizedClientException":         Denied,
 	"InvalidAccessKeyId":                  Denied,
@@ -84,6 +82,11 @@ var classes = map[string]Class{
 	"MissingAuthenticationTokenException": Denied,
 	"OptInRequired":                       Denied,
 	"NotAuthorized":                       Denied,
+
+	// Credentials run out while a request is under way; the next one is signed with new ones.
+	"ExpiredToken":          Transient,
+	"ExpiredTokenException": Transient,
+	"RequestExpired":        Transient,
 
 	"KmsAccessDenied":    KMS,
 	"KmsDisabled":        KMS,
@@ -204,6 +207,10 @@ func Explain(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return "no answer in time"
 	}
+	var lookup *net.DNSError
+	if errors.As(err, &lookup) {
+		return "look up " + lookup.Name + ": " + dnsWords(lookup)
+	}
 	var network *net.OpError
 	if errors.As(err, &network) {
 		return network.Op + ": " + network.Err.Error() // Without the addresses: the local port differs each time.
@@ -213,6 +220,18 @@ func Explain(err error) string {
 		return send.Err.Error()
 	}
 	return err.Error()
+}
+
+// dnsWords say what became of a look-up, without the resolver's and our own address: the local port differs each time.
+func dnsWords(err *net.DNSError) string {
+	switch {
+	case err.IsNotFound:
+		return "no such host"
+	case err.IsTimeout:
+		return "no answer in time"
+	default:
+		return "the resolver fails"
+	}
 }
 
 // SlowDown is our own limiter's refusal: the request was not sent, since its turn is further off than a worker

@@ -54,7 +54,7 @@ func TestClassify(t *testing.T) {
 		{"typed", &types.InvalidSecurity{}, Denied},
 		{"code", code("AccessDenied"), Denied},
 		{"code", code("AccessDeniedException"), Denied},
-		{"expired", code("ExpiredToken"), Denied},
+		{"expired", code("ExpiredToken"), Transient},
 		{"HTTP 403", status(403), Denied},
 
 		{"typed", &types.KmsAccessDenied{}, KMS},

@@ -3,6 +3,7 @@ package queue
 import (
 	"encoding/json"
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
@@ -162,11 +163,11 @@ var fields = map[string]string{
 	RedriveAllowPolicy:        "spec.deadLetter",
 }
 
-// AttributeIn returns the attribute that AWS's words name; empty when they name none that has a field. Of several
-// it is the longest, since "Policy" is in "RedrivePolicy".
-func AttributeIn(words string) string {
+// AttributeIn returns the attribute that AWS's words name, of those that have a field and of extra; empty when they name
+// none. Of several it is the longest, since "Policy" is in "RedrivePolicy".
+func AttributeIn(words string, extra map[string]string) string {
 	found := ""
-	for attribute := range fields {
+	for _, attribute := range slices.Concat(slices.Collect(maps.Keys(fields)), slices.Collect(maps.Keys(extra))) {
 		if len(attribute) > len(found) && strings.Contains(words, attribute) {
 			found = attribute
 		}

@@ -82,6 +82,14 @@ func Reason(o Object, conditionType string) string {
 	return ""
 }
 
+// Message is the message of a condition; empty when it is not there.
+func Message(o Object, conditionType string) string {
+	if c := meta.FindStatusCondition(o.GetConditions(), conditionType); c != nil {
+		return c.Message
+	}
+	return ""
+}
+
 // ObservedGeneration is the generation that the status describes; 0 before the first reconcile.
 func ObservedGeneration(o Object) int64 {
 	if p := observed(o); p != nil && *p != nil {

@@ -1,0 +1,79 @@
+package controller_test
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/onsi/ginkgo/v2"
+	"github.com/onsi/gomega"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+)
+
+// manyTags are n tags whose keys begin with prefix.
+func manyTags(prefix string, n int) v1alpha1.Tags {
+	tags := v1alpha1.Tags{}
+	for i := range n {
+		tags[fmt.Sprintf("%s%d", prefix, i)] = "x"
+	}
+	return tags
+}
+
+var _ = ginkgo.Describe("The status", func() {
+	var w *world
+	ginkgo.BeforeEach(func(ctx context.Context) { w = newWorld(context.WithoutCancel(ctx)) })
+
+	ginkgo.It("holds the old and the new tags, of the spec and of the provider, while all of them are changed", func() {
+		p := w.providerFor(func(s *v1alpha1.QueueProviderSpec) { s.DefaultTags = manyTags("old-default-", 40) })
+		c := channelNamed("login", using(p), func(s *v1alpha1.RequestChannelSpec) { s.Tags = manyTags("old-", 40) })
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+		w.pass(20 * time.Minute)
+		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Tags = manyTags("new-", 40) })
+		change(w, p, func(p *v1alpha1.QueueProvider) { p.Spec.DefaultTags = manyTags("new-default-", 40) })
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+		gomega.Expect(c.Status.AppliedTags).To(gomega.HaveLen(80))
+		tags := w.sqs.Queues()[0].Tags
+		gomega.Expect(tags).To(gomega.HaveLen(84))
+		gomega.Expect(tags).To(gomega.And(gomega.HaveKey("new-39"), gomega.HaveKey("new-default-39"), gomega.Not(gomega.HaveKey("old-0"))))
+	})
+
+	ginkgo.It("that the API server refuses is told by an event and by the conditions, once, and given up when it heals", func() {
+		c := channelNamed("login")
+		w.apply(c)
+		w.reconciled(c)
+		w.pass(20 * time.Minute)
+		w.heard()
+		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Tags = v1alpha1.Tags{"team": "identity"} })
+		invalid := apierrors.NewInvalid(schema.GroupKind{Group: v1alpha1.GroupVersion.Group, Kind: "RequestChannel"}, c.Name, nil)
+		writes := 0
+		w.before = func(write string) error {
+			if write != "patch status RequestChannel" {
+				return nil
+			}
+			if writes++; writes%2 == 1 { // The status itself, and not the conditions that tell of it.
+				return invalid
+			}
+			return nil
+		}
+		w.failed(c)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonStatusRefused, "is invalid"))
+		gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.HavePrefix("Warning " + v1alpha1.ReasonStatusRefused)))
+		w.before = func(write string) error {
+			if write == "patch status RequestChannel" {
+				return invalid
+			}
+			return nil
+		}
+		w.failed(c)
+		gomega.Expect(w.heard()).To(gomega.BeEmpty(), "it is told once")
+		w.before = nil
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+	})
+})
