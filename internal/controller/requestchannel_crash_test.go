@@ -167,7 +167,7 @@ func (w *world) state(c *v1alpha1.RequestChannel) (lines []string) {
 	}
 	add("observed", conditions.ObservedGeneration(c) == c.Generation, "finalizers", c.Finalizers)
 	add("url", status.QueueURL, "arn", status.QueueARN, "account", status.AccountID, "region", status.Region)
-	add("dead letters", status.DeadLetterQueueURL, status.DeadLetterQueueARN, status.DeadLetterTargetARN, "terms", status.AppliedTerms)
+	add("dead letters", status.DeadLetterQueueURL, status.DeadLetterQueueARN, status.DeadLetterTargetARN, "terms", status.AppliedTerms != "")
 	add("attributes", status.AppliedAttributes, "tags", status.AppliedTags, "adopted", status.Adopted != nil)
 	add("binding", status.Binding != nil, "handled", status.LastHandledReconcileAt)
 	return lines
