@@ -57,7 +57,10 @@ func (r *Requester) newCall(o *OutgoingCall) *call {
 	case KindStream:
 		c.frames = newFrames()
 	case KindNotify:
-		c.expires = o.started.Add(firstPositive(o.cfg.expiry, maxBudget))
+		c.expires = o.started.Add(maxBudget)
+		if o.cfg.expiry != nil {
+			c.expires = o.started.Add(min(*o.cfg.expiry, maxBudget))
+		}
 	}
 	return c
 }
@@ -103,13 +106,23 @@ func (c *call) run(ctx context.Context, timeout <-chan time.Time, o *OutgoingCal
 // not sent by now never is.
 func (c *call) givenUp(ctx context.Context) *Error {
 	outcome, sendErr := c.abandon()
+	why := because(sendErr)
+	var receiveErr error
+	if c.queue != nil {
+		if _, receiveErr = c.queue.pollers.failing(); receiveErr != nil {
+			why += "; the last receive from the reply queue failed: " + receiveErr.Error()
+		}
+	}
 	if ctx.Err() != nil {
 		e := endedError(ctx, outcome, "waiting for the reply")
-		e.Message += because(sendErr)
+		e.Message += why
+		if receiveErr != nil {
+			e.cause = errors.Join(e.cause, receiveErr)
+		}
 		return c.identify(e)
 	}
-	return c.failure(DeadlineExceeded, outcome, context.DeadlineExceeded, "no reply within %s%s",
-		c.deadline.Sub(c.started).Round(time.Millisecond), because(sendErr))
+	return c.failure(DeadlineExceeded, outcome, errors.Join(context.DeadlineExceeded, receiveErr), "no reply within %s%s",
+		c.deadline.Sub(c.started).Round(time.Millisecond), why)
 }
 
 // abandon takes the message back unless it may be on its way.
@@ -179,7 +192,8 @@ func (c *call) prepare(codec string, payload []byte, metadata Metadata) *Error {
 	if codec != JSON.Name() {
 		env.Codec = codec
 	}
-	if c.requester.cfg.packedReplies {
+	// A pack that reaches another process is known by its nonce: an application's identifiers have none.
+	if c.requester.cfg.packedReplies && hasNonce(c.id, c.requester.nonce) {
 		env.Accept = append(env.Accept, featurePack)
 	}
 	if c.kind == KindStream {
@@ -210,6 +224,12 @@ func (c *call) enter(ctx context.Context, timeout <-chan time.Time) *Error {
 	r := c.requester
 	if ctx.Err() != nil {
 		return c.identify(endedError(ctx, NotSent, "before sending"))
+	}
+	if !time.Now().Before(c.deadline) {
+		return c.failure(DeadlineExceeded, NotSent, context.DeadlineExceeded, "the call's time was over before it began")
+	}
+	if c.kind == KindNotify && !time.Now().Before(c.expires) {
+		return c.failure(DeadlineExceeded, NotSent, context.DeadlineExceeded, "the request's time was over before it was sent")
 	}
 	select {
 	case r.slots <- struct{}{}:

@@ -6,22 +6,24 @@ import "time"
 type CallOption func(*callConfig)
 
 type callConfig struct {
-	timeout       time.Duration
+	timeout       *time.Duration
 	group         string
 	metadata      Metadata
 	replyMetadata *Metadata
 	callID        string
 	maxAttempts   int
 	idempotent    bool // the method's
-	expiry        time.Duration
+	expiry        *time.Duration
 }
 
 // CallTimeout ends the call after d, measured from the moment of the call. An earlier deadline of the
-// context still counts.
-func CallTimeout(d time.Duration) CallOption { return func(c *callConfig) { c.timeout = d } }
+// context still counts. With 0 or less, what is left of some budget perhaps, the call ends at once and
+// nothing is sent.
+func CallTimeout(d time.Duration) CallOption { return func(c *callConfig) { c.timeout = &d } }
 
 // CallGroup sets the message group, 1 to 128 characters: on a FIFO channel, calls of one group are
-// handled in order; on a standard one, it is the tenant of SQS's fair queues. Without it a FIFO call
+// handled in the order in which SQS took them, which is that of calls that were made one after the other,
+// but any of calls that were under way together (Start, or several goroutines); on a standard one, it is the tenant of SQS's fair queues. Without it a FIFO call
 // is a group by itself.
 func CallGroup(key string) CallOption { return func(c *callConfig) { c.group = key } }
 
@@ -49,11 +51,9 @@ func CallMaxAttempts(n int) CallOption {
 // NewCallID returns before calling. 16 to 120 letters, digits, "-" or "_"; it must not be guessable. A
 // second call with the same identifier, method and body is answered with the first one's reply for as
 // long as the responder keeps it. On a FIFO channel SQS itself drops a second one for five minutes: there
-// Resume is the way to the reply.
+// Resume is the way to the reply. Its replies are never packed.
 func WithCallID(id string) CallOption { return func(c *callConfig) { c.callID = id } }
 
 // NotifyExpiry drops the request of a Notify when it was not taken up within d. Without it the request
-// is valid as long as SQS keeps it, 14 days at most.
-func NotifyExpiry(d time.Duration) CallOption {
-	return func(c *callConfig) { c.expiry = min(d, maxBudget) }
-}
+// is valid as long as SQS keeps it, 14 days at most. With 0 or less it is not sent.
+func NotifyExpiry(d time.Duration) CallOption { return func(c *callConfig) { c.expiry = &d } }

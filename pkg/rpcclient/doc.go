@@ -45,9 +45,13 @@
 // Every error of a call is an *Error. Its Code is one of gRPC's; its Outcome says whether a handler ran:
 //
 //	NotSent        certainly not: repeat at will
-//	Rejected       certainly not, a responder refused it: repeat at will, after RetryAfter
+//	Rejected       no: a responder refused it before its handler ran. Repeat at will, after RetryAfter
 //	Executed       yes, and this is its answer, or happened to its answer
 //	MaybeExecuted  nobody can say: repeat what is idempotent
+//
+// Rejected is said of the copy that the responder had. SQS may have made another by itself, and that one
+// may be executed elsewhere, as it may after a success: see Duplicates. Where the requester or the responder
+// can tell that there are copies, the outcome is MaybeExecuted.
 //
 // A handler chooses the caller's error with Errorf and WithDetails. What a requester finds by itself:
 //
@@ -77,7 +81,9 @@
 // A requester repeats calls by itself where that is safe (RetryPolicy): NotSent and Rejected always, and
 // whatever is Unavailable for methods marked Idempotent; up to three attempts, within the deadline, with
 // backoff, a responder's RetryAfter obeyed, and not at all while most of a channel's calls fail. A call
-// that may have been executed is never repeated otherwise: the program has to say that it may be.
+// that may have been executed is never repeated otherwise: the program has to say that it may be. All
+// attempts have one call ID, so that responders which share a store (Duplicates) execute no two of them; a
+// repeated Rejected is executed twice only where SQS itself made a copy, which might happen without repeating.
 //
 // # Duplicates
 //
@@ -100,6 +106,9 @@
 // what waits is in the queue, where other responders find it. A method can have a limit of its own
 // (WithMethodConcurrency), and requests that waited too long can be refused (WithMaxQueueAge): both tell
 // requesters when to try again. The dead-letter queue of the channel takes what fails without a reply.
+//
+// Requester.Healthy and Responder.Healthy say when nothing can be received; a call's error has what the last
+// receive failed with.
 //
 // # Cost
 //

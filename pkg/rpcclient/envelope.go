@@ -81,10 +81,16 @@ var errNotOurs = errors.New("not an envelope of the expected kind")
 // treated as a Java or hand-written one; another error, that it is ours and broken.
 func parseRequestEnvelope(text string) (requestEnvelope, error) {
 	var e requestEnvelope
-	if err := json.Unmarshal([]byte(text), &e); err != nil || e.Kind != kindRequest {
+	// A field of another type leaves the others read.
+	err := json.Unmarshal([]byte(text), &e)
+	if e.Kind != kindRequest || err != nil && !errors.As(err, new(*json.UnmarshalTypeError)) {
 		return requestEnvelope{Version: e.Version}, errNotOurs
 	}
 	switch {
+	case e.Version > protocolVersion && err != nil: // its fields mean what that version says
+		return e, Errorf(Unimplemented, "protocol version %d; this side speaks %d", e.Version, protocolVersion)
+	case err != nil:
+		return e, err
 	case e.Version < 1:
 		return e, fmt.Errorf("version %d", e.Version)
 	case e.CallID == "" || len(e.CallID) > maxVirtualNameBytes:
@@ -130,8 +136,12 @@ func parseReplyEnvelope(text string) (replyEnvelope, error) {
 		return e, nil
 	}
 	var e replyEnvelope
-	if err := json.Unmarshal([]byte(text), &e); err != nil || e.Kind != kindReply {
+	err := json.Unmarshal([]byte(text), &e)
+	if e.Kind != kindReply || err != nil && !errors.As(err, new(*json.UnmarshalTypeError)) {
 		return replyEnvelope{}, errNotOurs
+	}
+	if err != nil {
+		return e, err
 	}
 	if e.Version != protocolVersion {
 		return e, fmt.Errorf("reply of protocol version %d, this side speaks %d", e.Version, protocolVersion)

@@ -35,13 +35,17 @@ func TestParseRequestEnvelope(t *testing.T) {
 	for text, want := range map[string]error{
 		`{"k":"q","v":1,"id":"a","m":"x","b":1,"t":1,"a":1}`: nil,
 		`{"k":"q","v":9,"id":"a","new":{"x":[1]}}`:           nil, // refused later, with an answer
-		`{"k":"r","v":1}`:                 errNotOurs,
-		`{"v":1}`:                         errNotOurs,
-		`text`:                            errNotOurs,
-		`[]`:                              errNotOurs,
-		`{"k":"q","v":1}`:                 errors.New("call ID"),
-		`{"k":"q","v":0,"id":"a"}`:        errors.New("version"),
-		`{"k":"q","v":1,"id":"a","b":-1}`: errors.New("budget"),
+		`{"k":"r","v":1}`:                       errNotOurs,
+		`{"v":1}`:                               errNotOurs,
+		`text`:                                  errNotOurs,
+		`{"k":"q","v":1,"id":"a","md":{"n":1}}`: errors.New("cannot unmarshal"),
+		`{"k":"q","v":2,"id":"a","md":{"n":1}}`: errors.New("version 2"),
+		`{"k":"q","v":"1","id":"a"}`:            errors.New("cannot unmarshal"),
+		`{"k":1,"v":1,"id":"a"}`:                errNotOurs,
+		`[]`:                                    errNotOurs,
+		`{"k":"q","v":1}`:                       errors.New("call ID"),
+		`{"k":"q","v":0,"id":"a"}`:              errors.New("version"),
+		`{"k":"q","v":1,"id":"a","b":-1}`:       errors.New("budget"),
 		`{"k":"q","v":1,"id":"a","b":9000000000000000}`:                   errors.New("budget"),
 		`{"k":"q","v":1,"id":"a","a":-1}`:                                 errors.New("attempt"),
 		`{"k":"q","v":1,"id":"a","m":"` + strings.Repeat("m", 257) + `"}`: errors.New("method"),
@@ -83,10 +87,13 @@ func TestParseReplyEnvelope(t *testing.T) {
 	if e, err := parseReplyEnvelope(`{"k":"r","v":1,"s":"FUTURE"}`); err != nil || e.Code != Unknown {
 		t.Errorf("unknown code: %+v, %v", e, err)
 	}
-	for _, text := range []string{`{"k":"q","v":1,"id":"a"}`, ``, `{"k":"r","v":"1"}`} {
+	for _, text := range []string{`{"k":"q","v":1,"id":"a"}`, ``, `{"k":"r"`} {
 		if _, err := parseReplyEnvelope(text); !errors.Is(err, errNotOurs) {
 			t.Errorf("%s: %v, want errNotOurs", text, err)
 		}
+	}
+	if _, err := parseReplyEnvelope(`{"k":"r","v":"1"}`); err == nil || errors.Is(err, errNotOurs) {
+		t.Errorf("a mistyped field: %v, and its body is no answer", err)
 	}
 	if _, err := parseReplyEnvelope(`{"k":"r","v":2}`); err == nil || errors.Is(err, errNotOurs) {
 		t.Errorf("version 2: %v", err)

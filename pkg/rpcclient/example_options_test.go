@@ -29,12 +29,12 @@ func ExampleNewRequester() {
 	if err != nil {
 		panic(err)
 	}
-	fmt.Println(requester.Channels(), requester.ReplyQueueURL() != "", requester.Pending())
+	fmt.Println(requester.Channels(), requester.ReplyQueueURL() != "", requester.Pending(), requester.Healthy())
 	_, err = requester.Channel("logout")
 	fmt.Println(err != nil)
 	fmt.Println(requester.Shutdown(context.Background()))
 	// Output:
-	// [login] true 0
+	// [login] true 0 <nil>
 	// true
 	// <nil>
 }
@@ -129,10 +129,10 @@ func ExampleResponder_Shutdown() {
 	go func() { served <- responder.Serve(context.Background()) }()
 	drain, stop := context.WithTimeout(context.Background(), 25*time.Second)
 	defer stop()
-	fmt.Println(responder.Shutdown(drain), responder.Stats().Received)
+	fmt.Println(responder.Healthy(), responder.Shutdown(drain), responder.Stats().Received)
 	fmt.Println(<-served)
 	// Output:
-	// <nil> 0
+	// <nil> <nil> 0
 	// <nil>
 }
 

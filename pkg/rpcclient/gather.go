@@ -21,6 +21,9 @@ type Gathered[Rep any] struct {
 // ErrNotNeeded is the cause with which GatherFirst ends the calls that it needs no more.
 var ErrNotNeeded = errors.New("enough others have answered")
 
+// errTooManyFailed is the cause with which GatherFirst ends calls that cannot make up its number any more.
+var errTooManyFailed = errors.New("too many others have failed")
+
 // Gather sends req to all targets at once and waits until each has answered or failed, as Call does. The
 // results are in the order of the targets, and are all there whatever the error. The error is nil when
 // every target has answered; otherwise it is an *Error with an *Incomplete and each target's error in
@@ -32,7 +35,8 @@ func (m Method[Req, Rep]) Gather(ctx context.Context, targets []*Channel, req Re
 }
 
 // GatherFirst is Gather that has enough after n answers: it ends the calls that remain then, which their
-// responders may execute all the same. The error is nil when n targets have answered.
+// responders may execute all the same, and when so many have failed that n cannot answer any more. The
+// error is nil when n targets have answered.
 func (m Method[Req, Rep]) GatherFirst(ctx context.Context, n int, targets []*Channel, req Req, opts ...CallOption) ([]Gathered[Rep], error) {
 	if n < 1 || n > len(targets) {
 		return nil, localError(InvalidArgument, NotSent, nil, "the first %d of %d targets are wanted", n, len(targets))
@@ -53,7 +57,7 @@ func (m Method[Req, Rep]) gather(ctx context.Context, wanted int, targets []*Cha
 	results := make([]Gathered[Rep], len(targets))
 	var wg sync.WaitGroup
 	var mu sync.Mutex
-	answered := 0
+	answered, failed := 0, 0
 	for i, target := range targets {
 		wg.Go(func() {
 			g := &results[i]
@@ -64,9 +68,18 @@ func (m Method[Req, Rep]) gather(ctx context.Context, wanted int, targets []*Cha
 			g.ReplyMetadata = o.ReplyMetadata
 			mu.Lock()
 			defer mu.Unlock()
-			if g.Err == nil {
-				if answered++; answered == wanted && wanted < len(targets) {
+			switch {
+			case wanted == len(targets): // all are wanted, whatever became of the others
+				if g.Err == nil {
+					answered++
+				}
+			case g.Err == nil:
+				if answered++; answered == wanted {
 					cancel(ErrNotNeeded)
+				}
+			default:
+				if failed++; failed > len(targets)-wanted {
+					cancel(errTooManyFailed)
 				}
 			}
 		})
@@ -79,22 +92,28 @@ func (m Method[Req, Rep]) gather(ctx context.Context, wanted int, targets []*Cha
 }
 
 // gatherError sums up what was not answered: the first failure's code, and the outcome that says most
-// about what was executed.
+// about what was executed, answers included.
 func gatherError[Rep any](results []Gathered[Rep], answered, wanted int) *Error {
 	causes := []error{&Incomplete{Received: answered, Expected: wanted}}
-	var sum *Error
+	var first *Error
+	outcome := NotSent
+	text := ""
 	for i := range results {
 		var e *Error
 		if !errors.As(results[i].Err, &e) {
+			outcome = Executed // it has answered
 			continue
 		}
-		causes = append(causes, fmt.Errorf("%s: %w", results[i].Channel.Name(), results[i].Err))
-		if sum == nil {
-			sum = &Error{Code: e.Code, Outcome: e.Outcome, CallID: e.CallID, Attempt: e.Attempt, RetryAfter: e.RetryAfter}
+		cause := fmt.Errorf("%s: %w", results[i].Channel.Name(), results[i].Err)
+		causes = append(causes, cause)
+		if first == nil || errors.Is(first, errTooManyFailed) && !errors.Is(e, errTooManyFailed) {
+			first, text = e, cause.Error()
 		}
-		sum.Outcome = worseOutcome(sum.Outcome, e.Outcome)
+		outcome = worseOutcome(outcome, e.Outcome)
 	}
-	sum.Message = fmt.Sprintf("%d of %d targets answered; the first that failed: %v", answered, wanted, causes[1])
-	sum.cause = errors.Join(causes...)
-	return sum
+	return &Error{
+		Code: first.Code, Outcome: outcome, CallID: first.CallID, Attempt: first.Attempt, RetryAfter: first.RetryAfter,
+		Message: fmt.Sprintf("%d of %d targets answered; the first that failed: %s", answered, wanted, text),
+		cause:   errors.Join(causes...),
+	}
 }

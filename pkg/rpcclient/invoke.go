@@ -25,7 +25,10 @@ func (m Method[Req, Rep]) newOutgoing(ctx context.Context, ch *Channel, kind Cal
 	if o.id = o.cfg.callID; o.id == "" {
 		o.id = newCallID(r.nonce)
 	}
-	o.Deadline = o.started.Add(firstPositive(o.cfg.timeout, ch.config.Timeout, r.cfg.timeout))
+	o.Deadline = o.started.Add(firstPositive(ch.config.Timeout, r.cfg.timeout))
+	if o.cfg.timeout != nil {
+		o.Deadline = o.started.Add(*o.cfg.timeout)
+	}
 	if d, ok := ctx.Deadline(); ok && d.Before(o.Deadline) {
 		o.Deadline = d
 	}

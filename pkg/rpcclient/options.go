@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 )
 
@@ -68,6 +69,13 @@ func newConfig(opts []Option) (config, error) {
 	for _, o := range opts {
 		o(&c)
 	}
+	if c.stats == nil || c.log == nil {
+		return c, errors.New("the stats or the logger given is nil")
+	}
+	if slices.Contains(c.hooks, nil) || slices.ContainsFunc(c.callInterceptors, func(i CallInterceptor) bool { return i == nil }) ||
+		slices.ContainsFunc(c.handlerInterceptors, func(i HandlerInterceptor) bool { return i == nil }) {
+		return c, errors.New("a hook or an interceptor given is nil")
+	}
 	c.retries.setDefaults()
 	if err := c.retries.validate(); err != nil {
 		return c, err
@@ -96,6 +104,10 @@ func newConfig(opts []Option) (config, error) {
 		return c, errors.New("the limits on pending calls and on concurrency must be at least 1")
 	case c.defaultMethod != "" && (c.defaultBudget < time.Millisecond || c.defaultBudget > maxBudget):
 		return c, errors.New("the default method's time must be between 1 ms and 14 days")
+	case c.defaultBudget <= 0 || c.defaultBudget > maxBudget:
+		return c, errors.New("the default method's time must be positive and at most 14 days")
+	case c.foreignGrace < 0 || c.heldGrace < 0 || c.maxQueueAge < 0 || c.drainTimeout < 0:
+		return c, errors.New("the graces, the queue age and the drain timeout must not be negative")
 	case c.reserve < 0 || c.reserve > 25<<10:
 		return c, errors.New("the reserve must be between 0 and 25 KiB")
 	}

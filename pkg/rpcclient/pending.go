@@ -13,6 +13,10 @@ type Pending[Rep any] struct {
 
 // Start sends req without waiting for the reply. The call ends as one made with Call does, ctx's end
 // included, whether or not anybody waits. Shutdown waits for it.
+//
+// Calls that were started one after the other may reach SQS in another order, in one group of a FIFO
+// channel too: where the order matters, make the next when the last has ended, or Notify, which waits until
+// SQS has the request.
 func (m Method[Req, Rep]) Start(ctx context.Context, ch *Channel, req Req, opts ...CallOption) *Pending[Rep] {
 	o := m.newOutgoing(ctx, ch, KindCall, opts)
 	o.Request = req

@@ -39,7 +39,9 @@ type pollers struct {
 
 	mu       sync.Mutex
 	running  int
-	suspects int // of running: polls that have been silent for suspectAfter
+	suspects int       // of running: polls that have been silent for suspectAfter
+	failure  error     // of the last receive; nil when it went well
+	since    time.Time // when the first of the failures in a row was
 	wg       sync.WaitGroup
 }
 
@@ -62,6 +64,7 @@ func (p *pollers) loop() {
 	failures := 0
 	for p.again() {
 		full, err := p.watched()
+		p.note(err)
 		switch {
 		case err != nil:
 			if failures++; failures == 1 && p.ctx.Err() == nil {
@@ -79,6 +82,29 @@ func (p *pollers) loop() {
 			return
 		}
 	}
+}
+
+// note takes down how a receive ended.
+func (p *pollers) note(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case err == nil:
+		p.failure = nil
+	case p.ctx.Err() != nil: // ended by this side
+	default:
+		if p.failure == nil {
+			p.since = time.Now()
+		}
+		p.failure = err
+	}
+}
+
+// failing is what the last receive failed with, and since when they fail; nil when it went well.
+func (p *pollers) failing() (since time.Time, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.since, p.failure
 }
 
 // watched polls once, and gets the poll company when its silence is suspicious.

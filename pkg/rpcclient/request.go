@@ -99,6 +99,14 @@ var (
 	errCallIDMismatch = errors.New("the envelope's call ID is not the return address's")
 )
 
+// envelopeRefusal is the answer to a request whose envelope is ours and cannot be read.
+func envelopeRefusal(err error) *Error {
+	if e := (*Error)(nil); errors.As(err, &e) {
+		return e
+	}
+	return Errorf(InvalidArgument, "request envelope: %w", err)
+}
+
 // admit decides whether a message is a request to handle. It changes nothing.
 func (s *channelServer) admit(m *types.Message, d delivery, now time.Time) *request {
 	r := s.r
@@ -146,6 +154,9 @@ func (s *channelServer) admit(m *types.Message, d delivery, now time.Time) *requ
 		}
 		q.info.id, q.info.Attempt, q.info.metadata = env.CallID, env.Attempt, env.Metadata
 		q.method, q.budget = env.Method, time.Duration(env.BudgetMS)*time.Millisecond
+		if envErr != nil && (q.budget <= 0 || q.budget > maxBudget) {
+			q.budget = DefaultTimeout // for the refusal to be sent
+		}
 		q.packs = q.peer == PeerNative && slices.Contains(env.Accept, featurePack)
 		if q.info.id != "" {
 			q.key = q.to.queueURL + "#" + q.info.id
@@ -167,7 +178,7 @@ func (s *channelServer) admit(m *types.Message, d delivery, now time.Time) *requ
 
 	switch {
 	case q.native && envErr != nil:
-		return refuse(Undecodable, Errorf(InvalidArgument, "request envelope: %w", envErr))
+		return refuse(Undecodable, envelopeRefusal(envErr))
 	case q.native && (q.info.Age >= q.budget || staleBySender(env.SentMS, q.budget, now)):
 		return refuse(Expired, errDeadline)
 	case r.cfg.maxQueueAge > 0 && q.info.Age > r.cfg.maxQueueAge && q.peer == PeerNative: // another cannot be told to come later

@@ -2,6 +2,7 @@ package rpcclient
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -20,10 +21,12 @@ type Requester struct {
 	api    *queueAPI
 	hooks  hooks
 	source ReplyQueueSource
-	nonce  string
-	clock  sqsClock
-	calls  CallFunc      // perform within the interceptors
-	slots  chan struct{} // one element per pending call
+	// closeSource closes source, once.
+	closeSource func() error
+	nonce       string
+	clock       sqsClock
+	calls       CallFunc      // perform within the interceptors
+	slots       chan struct{} // one element per pending call
 
 	ctx    context.Context // ends when Shutdown is over
 	cancel context.CancelFunc
@@ -46,6 +49,9 @@ type Requester struct {
 // source says. It makes no request and starts no poll before the first call; it watches source until
 // Shutdown. In a pod that the operator has injected, rpcenv.NewRequester is all that is needed.
 func NewRequester(client *sqs.Client, source ReplyQueueSource, opts ...Option) (*Requester, error) {
+	if client == nil || source == nil {
+		return nil, errors.New("requester: the SQS client or the reply queue source is nil")
+	}
 	cfg, err := newConfig(opts)
 	if err != nil {
 		return nil, fmt.Errorf("requester: %w", err)
@@ -72,6 +78,12 @@ func NewRequester(client *sqs.Client, source ReplyQueueSource, opts ...Option) (
 			return nil, fmt.Errorf("requester: reply queue URL %q: %w", url, err)
 		}
 	}
+	r.closeSource = sync.OnceValue(func() error {
+		if c, ok := source.(io.Closer); ok {
+			return c.Close()
+		}
+		return nil
+	})
 	r.adopt(url)
 	r.wg.Go(func() { r.watch(changed) })
 	return r, nil
@@ -125,7 +137,13 @@ func (r *Requester) watch(changed <-chan struct{}) {
 // adopt switches to the reply queue at url ("": none). Calls that await replies on another fail.
 func (r *Requester) adopt(url string) {
 	r.mu.Lock()
-	if _, err := parseQueueURL(url); err != nil || url == r.lostURL {
+	if url != "" {
+		if _, err := parseQueueURL(url); err != nil {
+			r.cfg.log.Error("the reply queue's URL is none: there is no reply queue", "queueURL", url, "error", err)
+			url = ""
+		}
+	}
+	if url == r.lostURL {
 		url = ""
 	}
 	if (r.queue == nil && url == "") || (r.queue != nil && r.queue.url == url) {
@@ -211,7 +229,7 @@ func (r *Requester) checkDrained() {
 
 // Shutdown drains: new calls fail with ErrClosed, pending ones go on until they end or ctx does (then
 // they fail with ErrClosed), reply pollers stop last, and deletes that are due are made. It returns
-// ctx's cause if calls had to be cut off. A second call waits for the first.
+// ctx's cause if calls had to be cut off. A second call waits as the first does, within its own ctx.
 func (r *Requester) Shutdown(ctx context.Context) error {
 	r.mu.Lock()
 	if !r.closing {
@@ -254,10 +272,8 @@ func (r *Requester) Shutdown(ctx context.Context) error {
 		ch.sender.wait()
 	}
 	r.wg.Wait()
-	if c, ok := r.source.(io.Closer); ok {
-		if err := c.Close(); err != nil && cut == nil {
-			return fmt.Errorf("close the reply queue source: %w", err)
-		}
+	if err := r.closeSource(); err != nil && cut == nil {
+		return fmt.Errorf("close the reply queue source: %w", err)
 	}
 	return cut
 }

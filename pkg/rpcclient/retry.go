@@ -20,8 +20,8 @@ type RetryPolicy struct {
 	// call's own come before it.
 	MaxAttempts int
 	// InitialBackoff is the pause before the second attempt, doubling up to MaxBackoff; half of each
-	// pause is random. Defaults 100 ms and 5 s. A responder's RetryAfter takes the place of a shorter
-	// pause.
+	// pause is random. Defaults 100 ms and 5 s. A responder's RetryAfter, and up to a fifth more at random,
+	// takes the place of a shorter pause.
 	InitialBackoff, MaxBackoff time.Duration
 	// Tokens and TokenRatio throttle a channel's retries when most of its calls fail: each failure that
 	// may be repeated takes a token, each success gives TokenRatio back, and nothing is repeated while
@@ -102,7 +102,9 @@ func (r *retrier) next(o *OutgoingCall, e *Error) (pause time.Duration, again bo
 	if !r.takeToken() || o.Attempts >= limit {
 		return 0, false
 	}
-	pause = max(e.RetryAfter, r.policy.pause(o.Attempts))
+	// Those that were refused together must not come together again: at least RetryAfter, and up to a fifth
+	// more.
+	pause = max(e.RetryAfter+rand.N(e.RetryAfter/5+1), r.policy.pause(o.Attempts))
 	// A pause that leaves no time for an answer is not worth it.
 	return pause, time.Until(o.Deadline) > pause
 }

@@ -60,7 +60,7 @@ func TestStream(t *testing.T) {
 					if faults {
 						p.fault(
 							sqstest.Rule{Fault: sqstest.Duplicate, Probability: 0.2}, sqstest.Rule{Fault: sqstest.Reorder, Probability: 0.5},
-							sqstest.Rule{Fault: sqstest.PartialBatch, Action: "SendMessageBatch", Queue: replyQueue, Probability: 0.2},
+							sqstest.Rule{Fault: sqstest.PartialBatch, Action: "SendMessageBatch", Queue: replyQueue, Probability: 0.1},
 							sqstest.Rule{Fault: sqstest.DropAfter, Action: "SendMessageBatch", Queue: replyQueue, Probability: 0.1},
 							sqstest.Rule{Fault: sqstest.DeliveryLag, Queue: replyQueue, Probability: 0.05, Duration: 2 * time.Second})
 					}

@@ -19,7 +19,8 @@ import (
 // queue. With an injected heartbeat it starts to heartbeat at once and goes on until Shutdown.
 //
 // In a pod that started before it was injected, it blocks until the operator has named the channels,
-// or until ctx ends. Otherwise it makes no request. opts come after what the environment says.
+// or until ctx ends. Otherwise it makes no request. opts come after what the environment says. It logs to
+// slog.Default unless WithLogger names another.
 func NewRequester(ctx context.Context, opts ...rpcclient.Option) (*rpcclient.Requester, error) {
 	e, err := readEnvironment(os.Getenv, folderExists)
 	if err != nil {
@@ -35,7 +36,8 @@ func NewRequester(ctx context.Context, opts ...rpcclient.Option) (*rpcclient.Req
 // NewResponder returns a responder for the channels this pod serves. Register handlers, then Serve.
 //
 // In a pod that started before it was injected, it blocks until the operator has named the channels,
-// or until ctx ends. opts come after what the environment says.
+// or until ctx ends. opts come after what the environment says. It logs to slog.Default, a handler's panics
+// and AWS's refusals for instance, unless WithLogger names another.
 func NewResponder(ctx context.Context, opts ...rpcclient.Option) (*rpcclient.Responder, error) {
 	e, err := readEnvironment(os.Getenv, folderExists)
 	if err != nil {
@@ -73,7 +75,7 @@ func (e environment) requester(ctx context.Context, opts []rpcclient.Option) (*r
 		closeSource()
 		return nil, err
 	}
-	r, err := rpcclient.NewRequester(client, source, append([]rpcclient.Option{rpcclient.WithChannels(calls...)}, opts...)...)
+	r, err := rpcclient.NewRequester(client, source, append([]rpcclient.Option{rpcclient.WithChannels(calls...), rpcclient.WithLogger(slog.Default())}, opts...)...)
 	if err != nil {
 		closeSource()
 		return nil, err
@@ -99,7 +101,7 @@ func (e environment) responder(ctx context.Context, opts []rpcclient.Option) (*r
 	if err != nil {
 		return nil, err
 	}
-	own := []rpcclient.Option{rpcclient.WithChannels(serves...)}
+	own := []rpcclient.Option{rpcclient.WithChannels(serves...), rpcclient.WithLogger(slog.Default())}
 	if a := e.addresses; a != nil {
 		own = append(own, rpcclient.WithReturnAddresses(rpcclient.ReturnAddressPolicy{
 			AccountID: a.AccountID, Region: a.Region, Endpoint: a.Endpoint, Prefixes: a.Prefixes,
