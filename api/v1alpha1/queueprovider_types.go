@@ -57,7 +57,8 @@ type QueueProviderSpec struct {
 	DefaultTags Tags `json:"defaultTags,omitempty"`
 
 	// allowedQueueNames are the patterns within which spec.queueName of a RequestChannel may choose: letters,
-	// digits, hyphens and underscores, * for any run of them, and ${namespace} for the channel's namespace.
+	// digits, hyphens and underscores, * for any run of them, and ${namespace} for the channel's namespace. Write
+	// ${namespace}_* rather than ${namespace}-*: no namespace's name has an underscore, but that of team-a begins with team-.
 	// Unset: none, and spec.queueName is refused.
 	// +optional
 	// +listType=set

@@ -20,6 +20,8 @@ import (
 const (
 	// appearRetry is when to look again for a queue that may have been created a moment ago.
 	appearRetry = 5 * time.Second
+	// unavailableFor is how long SQS must have failed before a deletion may be forced past that.
+	unavailableFor = 2 * time.Minute
 
 	// EventQueueDeleted surfaces when a channel's queue was deleted with it.
 	EventQueueDeleted = "QueueDeleted"
@@ -41,7 +43,7 @@ func (r *RequestChannelReconciler) reconcileDeletion(ctx context.Context, s *sco
 		return ctrl.Result{}, nil
 	}
 	p := judge(channel, r.release(ctx, s))
-	if p != nil && p.inTheWay() && channel.Annotations[v1alpha1.AnnotationForceDelete] == "true" {
+	if p != nil && p.inTheWay() && r.stood(s, p) && channel.Annotations[v1alpha1.AnnotationForceDelete] == "true" {
 		r.Recorder.Eventf(channel, nil, corev1.EventTypeWarning, EventQueueAbandoned, "Delete",
 			"%s is set: the queue is left behind in SQS (%s)", v1alpha1.AnnotationForceDelete, p.message)
 		p = nil
@@ -61,6 +63,37 @@ func (r *RequestChannelReconciler) reconcileDeletion(ctx context.Context, s *sco
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	return p.result()
+}
+
+// stood reports whether what stands in a deletion's way has stood there long enough to be forced past: one answer of
+// SQS's that is no verdict is tried again first.
+func (r *RequestChannelReconciler) stood(s *scope, p *pause) bool {
+	since, now := time.Time{}, r.now()
+	s.memory(func(v *visit) {
+		if p.reason != v1alpha1.ReasonSQSUnavailable {
+			v.leaving.unavailable = time.Time{}
+			return
+		}
+		if v.leaving.unavailable.IsZero() {
+			v.leaving.unavailable = now
+		}
+		since = v.leaving.unavailable
+	})
+	return p.reason != v1alpha1.ReasonSQSUnavailable || now.Sub(since) >= unavailableFor
+}
+
+// tellUntouched tells of a queue that carries the ownership tags of a channel that ends in Observe, which writes nothing. It
+// keeps no deletion waiting.
+func (r *RequestChannelReconciler) tellUntouched(ctx context.Context, s *scope) {
+	provider, err := r.Providers.ForDeletion(ctx, providerName(s.channel))
+	if err != nil {
+		return
+	}
+	for _, desired := range []queue.Desired{provider.RequestQueue(s.channel, ""), provider.DeadLetterQueue(s.channel, "")} {
+		if tags, err := provider.ConsentOf(ctx, desired.Name); err == nil && queue.OwnerIn(tags) == desired.Owner {
+			r.leaves(s, desired.Name, "managementPolicy is Observe: queue %s is left as it is, with this channel's ownership tags and its messages. A channel of this name would have it again", desired.Name)
+		}
+	}
 }
 
 // inTheWay reports whether a deletion may have to be forced past this: SQS, or the provider, stands in its way. What
@@ -91,6 +124,7 @@ type ending struct {
 func (r *RequestChannelReconciler) release(ctx context.Context, s *scope) error {
 	channel := s.channel
 	if channel.Spec.ManagementPolicy == v1alpha1.ManagementPolicyObserve {
+		r.tellUntouched(ctx, s)
 		return nil
 	}
 	provider, err := r.Providers.ForDeletion(ctx, providerName(channel))
@@ -101,9 +135,6 @@ func (r *RequestChannelReconciler) release(ctx context.Context, s *scope) error 
 		return explained(err)
 	}
 	s.provider = provider
-	if r.permitted(s) != nil && channel.Status.QueueURL == "" {
-		return nil // Nothing was ever made under a name that is not allowed.
-	}
 	// Giving a queue up takes its ownership tags away, which would be as bad for the cluster that owns it.
 	if err := provider.MayDelete(); err != nil {
 		return err
@@ -147,6 +178,9 @@ func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) ([]end
 			return nil, err
 		case queue.OwnerIn(tags) == desired.Owner:
 			all = append(all, ending{name: desired.Name, url: url, tags: tags, adopted: isTrue(status.Adopted) || queue.IsAdopted(tags) || s.provider.Consents(tags, s.channel.Namespace)})
+		case r.permitted(s) != nil && status.QueueURL == "":
+			// Who may not have the name is not told that there is a queue. Had it been allowed before, and this been the
+			// channel's, its tags would say so.
 		case desired.Name == request.Name || spokenOf:
 			r.leaves(s, desired.Name, "Queue %s is not this channel's, and is left as it is", desired.Name)
 		}

@@ -35,6 +35,8 @@ type leaving struct {
 	emptySince, emptyLast time.Time
 	// warned is when it was last told that messages hold the deletion.
 	warned time.Time
+	// unavailable is when SQS began to fail.
+	unavailable time.Time
 	// left are queues of which it was told that they are left as they are.
 	left []string
 }

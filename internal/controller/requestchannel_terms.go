@@ -43,17 +43,19 @@ func providerName(channel *v1alpha1.RequestChannel) string {
 }
 
 // permitted refuses what the provider does not allow the channel's namespace.
-func (r *RequestChannelReconciler) permitted(s *scope) error {
-	spec := &s.channel.Spec
-	if spec.QueueName != "" && !s.provider.AllowsQueueName(s.channel.Namespace, spec.QueueName) {
-		remedy := fmt.Sprintf("a pattern in spec.allowedQueueNames of QueueProvider %s would allow it, which the platform team writes", s.provider.Name)
+func (r *RequestChannelReconciler) permitted(s *scope) error { return permits(s.provider, s.channel) }
+
+func permits(provider *queue.Provider, channel *v1alpha1.RequestChannel) error {
+	spec := &channel.Spec
+	if spec.QueueName != "" && !provider.AllowsQueueName(channel.Namespace, spec.QueueName) {
+		remedy := fmt.Sprintf("a pattern in spec.allowedQueueNames of QueueProvider %s would allow it, which the platform team writes", provider.Name)
 		if spec.ProviderRef == nil {
 			remedy = "without a QueueProvider none is. Name one that allows it in spec.providerRef of a new RequestChannel"
 		}
 		return stalled(v1alpha1.ReasonQueueNameNotAllowed, "spec.queueName %s is not allowed: %s, or leave spec.queueName unset", spec.QueueName, remedy)
 	}
-	if spec.Policy != "" && !s.provider.AllowPolicies {
-		remedy := fmt.Sprintf("the platform team allows policies by spec.allowPolicies of QueueProvider %s", s.provider.Name)
+	if spec.Policy != "" && !provider.AllowPolicies {
+		remedy := fmt.Sprintf("the platform team allows policies by spec.allowPolicies of QueueProvider %s", provider.Name)
 		if spec.ProviderRef == nil {
 			remedy = "without a QueueProvider no policy is"
 		}
@@ -73,11 +75,32 @@ func (r *RequestChannelReconciler) oldestClaim(ctx context.Context, s *scope) er
 		return ofCluster(fmt.Errorf("list claims to queue %s: %w", s.channel.Spec.QueueName, err))
 	}
 	for i := range claims.Items {
-		if other := &claims.Items[i]; other.UID != s.channel.UID && older(other, s.channel) {
+		other := &claims.Items[i]
+		if other.UID == s.channel.UID || !older(other, s.channel) {
+			continue
+		}
+		counts, err := r.mayClaim(ctx, s, other)
+		if err != nil {
+			return err
+		}
+		if counts {
 			return stalled(v1alpha1.ReasonConflict, "spec.queueName %s is claimed by the older RequestChannel %s/%s", s.channel.Spec.QueueName, other.Namespace, other.Name)
 		}
 	}
 	return nil
+}
+
+// mayClaim reports whether a channel that claims the name of another could have it: one that the provider is not given to,
+// or that may not have the name, or that is suspended and has no queue, does not keep it from others.
+func (r *RequestChannelReconciler) mayClaim(ctx context.Context, s *scope, channel *v1alpha1.RequestChannel) (bool, error) {
+	if permits(s.provider, channel) != nil || (isTrue(channel.Spec.Suspend) && channel.Status.QueueURL == "") {
+		return false, nil
+	}
+	_, err := r.Providers.Get(ctx, providerName(channel), channel.Namespace)
+	if errors.Is(err, queue.ErrProviderNotAllowed) || apierrors.IsNotFound(err) {
+		return false, nil // or its namespace is gone
+	}
+	return err == nil, explained(err)
 }
 
 // older orders channels by age, and those of one second by name.
@@ -147,24 +170,26 @@ func (r *RequestChannelReconciler) deadLetterOfChannel(ctx context.Context, s *s
 }
 
 // deadLetterByARN lets a channel send its dead letters to a queue within the patterns that its provider allows, or
-// to one whose owner consented.
+// to one whose owner consented. Of a queue that belongs to an object elsewhere, a pattern is no consent.
 func (r *RequestChannelReconciler) deadLetterByARN(ctx context.Context, s *scope, arn string) error {
 	const field = "spec.deadLetter.arn"
 	region, account, name, ok := queue.ParseARN(arn)
 	if !ok || region != s.provider.Region || (s.provider.AccountID() != "" && account != s.provider.AccountID()) {
 		return stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: SQS wants both queues in one account and region (here %s)", field, s.provider.Region)
 	}
-	if s.provider.AllowsQueueName(s.channel.Namespace, name) {
-		return nil
-	}
-	observed, err := s.provider.ConsentOf(ctx, name)
+	tags, err := s.provider.ConsentOf(ctx, name)
 	if err != nil {
 		return err
 	}
-	if !s.provider.Consents(observed, s.channel.Namespace) {
-		return stalled(v1alpha1.ReasonDeadLetterNotAllowed,
-			"%s: queue %s may not be used from this namespace: its owner can tag it %s=%s/%s, or the platform team can allow the name in spec.allowedQueueNames of the QueueProvider",
-			field, name, v1alpha1.TagAdoptableBy, s.provider.Cluster, s.channel.Namespace)
+	owner := queue.OwnerIn(tags)
+	ours := owner.Cluster == s.provider.ClusterUID && owner.Namespace == s.channel.Namespace
+	free := owner == (queue.Owner{}) || ours
+	if s.provider.Consents(tags, s.channel.Namespace) || (free && s.provider.AllowsQueueName(s.channel.Namespace, name)) {
+		return nil
 	}
-	return nil
+	remedy := fmt.Sprintf("its owner can tag it %s=%s/%s", v1alpha1.TagAdoptableBy, s.provider.Cluster, s.channel.Namespace)
+	if free {
+		remedy += ", or the platform team can allow the name in spec.allowedQueueNames of the QueueProvider"
+	}
+	return stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: queue %s may not be used from this namespace: %s", field, name, remedy)
 }

@@ -116,10 +116,10 @@ func ParseARN(arn string) (region, account, name string, ok bool) {
 
 // AllowsQueueName reports whether spec.queueName may be name in namespace: whether one of the provider's
 // patterns matches it whole, * standing for any run of characters and ${namespace} for the namespace. Names in
-// the form that the operator computes itself are never given out this way.
+// the form that the operator computes itself, under this provider's prefix or another's, are never given out this way.
 func (p *Provider) AllowsQueueName(namespace, name string) bool {
-	if strings.HasPrefix(name, p.Prefix+"_"+p.Cluster+"_") {
-		return false
+	if _, rest, found := strings.Cut(name, "_"); found && strings.HasPrefix(rest, p.Cluster+"_") {
+		return false // No prefix has an underscore.
 	}
 	for _, pattern := range p.AllowedQueueNames {
 		if matches(strings.ReplaceAll(pattern, "${namespace}", namespace), name) {

@@ -90,8 +90,15 @@ func TestAllowsQueueName(t *testing.T) {
 		}
 	}
 	everything := &Provider{Prefix: "rq", Cluster: "c", AllowedQueueNames: []string{"*"}}
-	if everything.AllowsQueueName("shop", "rq_c_other_login") {
-		t.Error("a name of the operator's own form was given out")
+	for _, name := range []string{"rq_c_other_login", "pay_c_other_login", "pay_c_identity", "pay_c_r_0a1b2c3d-0000-0000-0000-000000000000"} {
+		if everything.AllowsQueueName("shop", name) {
+			t.Errorf("%s, of the operator's own form, was given out", name)
+		}
+	}
+	for _, name := range []string{"rq_d_other", "c_rq_c_x", "a-c_b"} {
+		if !everything.AllowsQueueName("shop", name) {
+			t.Errorf("%s was refused", name)
+		}
 	}
 	if (&Provider{}).AllowsQueueName("shop", "orders") {
 		t.Error("without patterns nothing is allowed")

@@ -1,0 +1,184 @@
+package controller_test
+
+import (
+	"context"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/onsi/ginkgo/v2"
+	"github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/controller"
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
+)
+
+// Who has a name, and who only says so.
+var _ = ginkgo.Describe("A claim to a queue", func() {
+	var w *world
+	ginkgo.BeforeEach(func(ctx context.Context) { w = newWorld(context.WithoutCancel(ctx)) })
+	named := func(name string) string { return "rq_" + clusterName + "_" + w.namespace + "_" + name }
+	// elsewhere is another namespace.
+	elsewhere := func(name string) string {
+		ginkgo.GinkgoHelper()
+		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "else-", Name: name}}
+		gomega.Expect(direct.Create(w.ctx, ns)).To(gomega.Succeed())
+		return ns.Name
+	}
+	forAll := func(spec *v1alpha1.QueueProviderSpec) {
+		spec.Namespaces = v1alpha1.ProviderNamespaces{From: v1alpha1.NamespacesFromAll}
+	}
+	// first applies a channel that is surely older than what comes after: of those of one second, names decide.
+	first := func(namespace string, edits ...func(*v1alpha1.RequestChannelSpec)) *v1alpha1.RequestChannel {
+		ginkgo.GinkgoHelper()
+		squatter := channelNamed("a", edits...)
+		squatter.Namespace = namespace
+		w.apply(squatter)
+		w.reconciled(squatter)
+		return squatter
+	}
+
+	ginkgo.It("is none when the provider is not given to its namespace", func() {
+		p := w.providerFor(allowing("orders"))
+		squatter := first(elsewhere(""), using(p), called("orders"))
+		gomega.Expect(squatter).To(beStalled(v1alpha1.ReasonProviderNotAllowed))
+		c := channelNamed("orders", using(p), called("orders"))
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+	})
+
+	ginkgo.It("is none when its namespace may not have the name", func() {
+		p := w.providerFor(allowing(w.namespace+"_orders"), forAll)
+		// The pattern that allows it to one does not name the other.
+		change(w, p, func(p *v1alpha1.QueueProvider) { p.Spec.AllowedQueueNames = []string{"${namespace}_*"} })
+		squatter := first(elsewhere(""), using(p), called(w.namespace+"_orders"))
+		gomega.Expect(squatter).To(beStalled(v1alpha1.ReasonQueueNameNotAllowed))
+		c := channelNamed("orders", using(p), called(w.namespace+"_orders"))
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+	})
+
+	ginkgo.It("is none while it is suspended and never had the queue, and is one as soon as it may be served", func() {
+		p := w.providerFor(allowing("orders"))
+		squatter := first(w.namespace, using(p), called("orders"), func(spec *v1alpha1.RequestChannelSpec) { spec.Suspend = ptr.To(true) })
+		c := channelNamed("orders", using(p), called("orders"))
+		w.apply(c)
+		change(w, squatter, func(c *v1alpha1.RequestChannel) { c.Spec.Suspend = nil })
+		w.reconciled(c)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonConflict, "/a"))
+		change(w, squatter, func(c *v1alpha1.RequestChannel) { c.Spec.Suspend = ptr.To(true) })
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+		change(w, squatter, func(c *v1alpha1.RequestChannel) { c.Spec.Suspend = nil })
+		w.reconciled(squatter)
+		gomega.Expect(squatter).To(beStalled(v1alpha1.ReasonNotOwned))
+	})
+
+	ginkgo.DescribeTable("by the ARN of dead letters is refused for what is another namespace's, whatever the pattern", func(pattern, suffix string) {
+		p := w.providerFor(allowing(pattern), forAll)
+		bank := elsewhere(w.namespace + "-a")
+		victim := first(bank, using(p), called(bank+suffix))
+		gomega.Expect(victim).To(beReady())
+		c := channelNamed("evil", using(p), func(spec *v1alpha1.RequestChannelSpec) {
+			spec.DeadLetter = &v1alpha1.DeadLetter{MaxReceiveCount: 1, ARN: victim.Status.QueueARN}
+		})
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonDeadLetterNotAllowed, bank+suffix))
+		gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(1))
+		_, err := w.sqs.Client().TagQueue(w.ctx, &sqs.TagQueueInput{QueueUrl: &victim.Status.QueueURL, Tags: map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace}})
+		gomega.Expect(err).NotTo(gomega.HaveOccurred())
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+	},
+		ginkgo.Entry("of everything", "*", "_orders"),
+		ginkgo.Entry("of names that begin with the namespace", "${namespace}-*", "-orders"),
+	)
+
+	ginkgo.It("by the ARN of dead letters is good for a channel of the same namespace", func() {
+		p := w.providerFor(allowing("dead"))
+		dead := first(w.namespace, using(p), called("dead"))
+		c := channelNamed("login", using(p), func(spec *v1alpha1.RequestChannelSpec) {
+			spec.DeadLetter = &v1alpha1.DeadLetter{MaxReceiveCount: 1, ARN: dead.Status.QueueARN}
+		})
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+	})
+
+	ginkgo.It("ends with its queue, though permission was withdrawn and the status lost", func() {
+		p := w.providerFor(func(spec *v1alpha1.QueueProviderSpec) { spec.AllowPolicies = ptr.To(true) })
+		c := channelNamed("login", using(p), func(spec *v1alpha1.RequestChannelSpec) { spec.Policy = `{"Version":"2012-10-17","Statement":[]}` })
+		w.apply(c)
+		w.reconciled(c)
+		before := c.DeepCopy()
+		c.Status = v1alpha1.RequestChannelStatus{}
+		gomega.Expect(direct.Status().Patch(w.ctx, c, mergeFrom(before))).To(gomega.Succeed())
+		change(w, p, func(p *v1alpha1.QueueProvider) { p.Spec.AllowPolicies = nil })
+		w.remove(c)
+		w.pass(2 * time.Minute)
+		w.reconciled(c)
+		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+		gomega.Expect(w.sqs.Queues()).To(gomega.BeEmpty())
+		gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.HavePrefix("Normal " + controller.EventQueueDeleted)))
+	})
+
+	ginkgo.It("is not given up by force for one failure of SQS", func() {
+		c := channelNamed("login")
+		c.Annotations = map[string]string{v1alpha1.AnnotationForceDelete: "true"}
+		w.apply(c)
+		w.reconciled(c)
+		w.pass(2 * time.Minute)
+		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.ServerError}}})
+		w.remove(c)
+		for range 2 {
+			w.failed(c)
+			gomega.Expect(w.exists(c)).To(gomega.BeTrue())
+			w.pass(time.Minute)
+		}
+		w.reconciled(c)
+		gomega.Expect(w.exists(c)).To(gomega.BeFalse(), "but for an outage it is")
+		gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(1))
+	})
+
+	ginkgo.It("is told of when a channel ends in Observe", func() {
+		c := channelNamed("login", withDeadLetter)
+		w.apply(c)
+		w.reconciled(c)
+		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.ManagementPolicy = v1alpha1.ManagementPolicyObserve })
+		w.remove(c)
+		w.heard()
+		w.reconciled(c)
+		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+		gomega.Expect(w.heard()).To(gomega.ContainElements(
+			gomega.And(gomega.HavePrefix("Normal "+controller.EventQueueLeft), gomega.ContainSubstring("queue "+named("login")+" is left")),
+			gomega.And(gomega.HavePrefix("Normal "+controller.EventQueueLeft), gomega.ContainSubstring("queue "+named("login_dlq")+" is left"))))
+	})
+
+	ginkgo.It("that lies beside a deletion is told of once", func() {
+		c := channelNamed("login", withDeadLetter, func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyDeleteIfEmpty })
+		w.apply(c)
+		w.reconciled(c)
+		_, err := w.sqs.Client().UntagQueue(w.ctx, &sqs.UntagQueueInput{QueueUrl: &c.Status.DeadLetterQueueURL, TagKeys: []string{v1alpha1.TagName}})
+		gomega.Expect(err).NotTo(gomega.HaveOccurred())
+		w.sendTo(named("login"))
+		w.remove(c)
+		w.heard()
+		for range 4 {
+			w.reconciled(c)
+			w.pass(30 * time.Second)
+		}
+		left := 0
+		for _, e := range w.heard() {
+			if matched, _ := gomega.HavePrefix("Normal " + controller.EventQueueLeft).Match(e); matched {
+				left++
+			}
+		}
+		gomega.Expect(left).To(gomega.Equal(1))
+	})
+})
