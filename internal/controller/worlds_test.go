@@ -161,6 +161,10 @@ func TestWorldHalfOfTheLeasesSilent(t *testing.T) {
 	if conditions.Is(host, v1alpha1.ConditionHeartbeatOutage, metav1.ConditionTrue) {
 		t.Error("still an outage when most are heard")
 	}
+	if n := len(s.queues()); n != 22 {
+		t.Errorf("%d queues, want 22: what anybody was silent for in the outage does not count", n)
+	}
+	s.wait(2*time.Minute, heard)
 	if n := len(s.queues()); n != 20 {
 		t.Errorf("%d queues, want 20: two are idle", n)
 	}

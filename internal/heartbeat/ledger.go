@@ -219,7 +219,7 @@ func (l *Ledger) Tick(now time.Time) []Notice {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	continuous := l.continuous(now)
-	expected, missing := 0, 0
+	counted := make([]silence, 0, len(l.entries))
 	fastest := 2 * BeaconInterval
 	var notices []Notice
 	for uid, e := range l.entries {
@@ -227,29 +227,64 @@ func (l *Ledger) Tick(now time.Time) []Notice {
 			e.announced = false
 			continue
 		}
-		expected++
 		fastest = min(fastest, e.expected.Interval)
-		silence := now.Sub(l.since(e))
-		if !continuous || silence <= outageIntervals*e.expected.Interval {
+		silent := silence{interval: e.expected.Interval, lasts: now.Sub(l.since(e))}
+		counted = append(counted, silent)
+		if !continuous || !silent.missing() {
 			e.announced = false
 			continue
 		}
-		missing++
-		if silence > e.expected.Retention && !e.announced {
+		if silent.lasts > e.expected.Retention && !e.announced {
 			e.announced = true
 			notices = append(notices, Notice{UID: uid, Pod: e.pod})
 		}
 	}
-	outage := missing > outageCount && float64(missing) > outageShare*float64(expected)
+	outage := continuous && isOutage(counted)
 	if l.outage && !outage {
-		// What was held is decided again, now that it can be.
+		// Applications come back one by one, each with its next heartbeat: nobody's silence during the outage counts.
+		l.viewStart = now
 		for _, e := range l.entries {
 			e.announced = false
 		}
+		notices = nil
 	}
 	l.outage = outage
 	l.beaconEvery = max(fastestBeacon, fastest/2)
 	return notices
+}
+
+// silence is how long an application has not been heard of, and how often it is to be.
+type silence struct{ interval, lasts time.Duration }
+
+func (s silence) missing() bool { return s.lasts > outageIntervals*s.interval }
+
+// isOutage reports whether too many applications are missing at once for it to be the applications. Those with short
+// intervals are missing long before the others could be. So it is asked for each interval by itself: of the applications
+// that were to be heard of since the missing ones were, how many were not? One with a longer interval counts when it was
+// heard, which proves that heartbeats arrive, and not when its time is yet to come.
+func isOutage(all []silence) bool {
+	intervals := map[time.Duration]bool{}
+	for _, s := range all {
+		if s.missing() {
+			intervals[s.interval] = true
+		}
+	}
+	for interval := range intervals {
+		expected, missing := 0, 0
+		for _, s := range all {
+			switch {
+			case s.interval > interval && s.lasts > outageIntervals*interval:
+				continue
+			case s.interval <= interval && s.missing():
+				missing++
+			}
+			expected++
+		}
+		if missing > outageCount && float64(missing) > outageShare*float64(expected) {
+			return true
+		}
+	}
+	return false
 }
 
 // Outage says that too many applications are missing at once for it to be the applications.

@@ -277,7 +277,7 @@ func TestWhatAnOutageHeldIsNoticedAgainAfterIt(t *testing.T) {
 	if !w.Outage() || w.noticed("0") != 1 {
 		t.Fatalf("outage %v, notices %d", w.Outage(), w.noticed("0"))
 	}
-	for range 3 {
+	for range 7 {
 		for i := 1; i < 20; i++ {
 			w.beat(fmt.Sprint(i))
 		}
@@ -334,6 +334,79 @@ func TestLeasesAreWantedWhenTheirNamespaceIsBack(t *testing.T) {
 	}
 	if n := w.setHomeless(false); len(n) != 0 {
 		t.Errorf("noticed twice: %v", n)
+	}
+}
+
+// When an outage ends, applications are heard of again one by one, within their intervals: what they were silent for
+// during it closes nobody who is about to be.
+func TestNobodyIsNoticedWhenAnOutageEnds(t *testing.T) {
+	w := newWorld(t)
+	const pods = 100
+	for i := range pods {
+		w.expectPod(fmt.Sprint(i), time.Minute, 10*time.Minute)
+		w.beat(fmt.Sprint(i))
+	}
+	w.pass(20 * time.Minute)
+	if !w.Outage() || len(w.notices) == 0 {
+		t.Fatalf("outage %t, %d notices; want an outage that holds what is noticed", w.Outage(), len(w.notices))
+	}
+	w.notices = nil
+	for i := range pods - 1 { // the last is dead
+		w.beat(fmt.Sprint(i))
+		w.pass(600 * time.Millisecond)
+	}
+	if w.Outage() || len(w.notices) != 0 {
+		t.Errorf("outage %t, %d notices while all come back", w.Outage(), len(w.notices))
+	}
+	for range 11 {
+		for i := range pods - 1 {
+			w.beat(fmt.Sprint(i))
+		}
+		w.pass(time.Minute)
+	}
+	if len(w.notices) != 1 || w.noticed(fmt.Sprint(pods-1)) != 1 {
+		t.Errorf("%d notices, want one of the dead", len(w.notices))
+	}
+}
+
+// Applications with short intervals are past their retention before those with long ones could be missing.
+func TestAnOutageIsSeenByTheFastToo(t *testing.T) {
+	for name, tc := range map[string]struct {
+		slowLive bool
+		want     int
+	}{
+		"all are silent":          {want: 0},
+		"the slow are heard from": {slowLive: true, want: 100},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			for i := range 1100 {
+				if i < 100 {
+					w.expectPod(fmt.Sprint(i), 10*time.Second, 50*time.Second)
+				} else {
+					w.expectPod(fmt.Sprint(i), time.Minute, 10*time.Minute)
+				}
+				w.beat(fmt.Sprint(i))
+			}
+			held := 0
+			for second := range 120 {
+				if tc.slowLive {
+					for i := range 1000 {
+						if i%60 == second%60 {
+							w.beat(fmt.Sprint(100 + i))
+						}
+					}
+				}
+				w.pass(time.Second)
+				if w.Outage() {
+					held++
+					w.notices = nil
+				}
+			}
+			if len(w.notices) != tc.want || (held > 0) == tc.slowLive {
+				t.Errorf("%d notices without an outage, want %d; an outage for %d s", len(w.notices), tc.want, held)
+			}
+		})
 	}
 }
 
