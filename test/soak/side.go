@@ -36,6 +36,7 @@ type result struct {
 var (
 	sum     = rpcclient.NewMethod[work, result]("sum")
 	fails   = rpcclient.NewMethod[work, result]("fail")
+	busy    = rpcclient.NewMethod[work, result]("busy") // refused while one runs and one waits
 	nowhere = rpcclient.NewMethod[work, result]("nowhere")
 )
 
@@ -94,6 +95,18 @@ func respond(in io.Reader, name, endpoint string, channel rpcclient.Option) erro
 		}
 		return out, nil
 	})
+	busy.Handle(r, func(ctx context.Context, w work) (result, error) {
+		if err := execute(ctx, w); err != nil {
+			return result{}, err
+		}
+		t := time.NewTimer(busyFor)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+		}
+		return result{Key: w.Key, Sum: w.Numbers[0] + w.Numbers[1] + w.Numbers[2]}, nil
+	}, rpcclient.WithMethodConcurrency(1))
 	fails.Handle(r, func(ctx context.Context, w work) (result, error) {
 		if err := execute(ctx, w); err != nil {
 			return result{}, err
@@ -139,6 +152,7 @@ const (
 	longest      = 6500 * time.Millisecond
 	shortest     = 4 * time.Second
 	cancelWithin = 60 * time.Millisecond
+	busyFor      = 50 * time.Millisecond
 	pause        = 60 * time.Millisecond // between two calls of a caller, on average
 )
 
@@ -206,13 +220,19 @@ func one(ch *rpcclient.Channel, say func(string, ...any), key string) {
 		what, method = "fail", fails
 	case 1:
 		what, method = "nowhere", nowhere
+	case 5:
+		what, method = "busy", busy
 	case 2, 3, 4: // the caller changes its mind
 		what = "cancel"
 		defer time.AfterFunc(rand.N(cancelWithin), cancel).Stop()
 	}
+	opts := []rpcclient.CallOption{rpcclient.CallTimeout(limit)}
+	if what == "busy" { // many are refused for good
+		opts = append(opts, rpcclient.CallMaxAttempts(1+rand.IntN(2)))
+	}
 	started := time.Now()
 	say("began %s %s %d %d", key, what, started.UnixNano(), limit)
-	got, err := method.Call(ctx, ch, w, rpcclient.CallTimeout(limit))
+	got, err := method.Call(ctx, ch, w, opts...)
 	took := time.Since(started)
 	outcome, code, answer := "OK", "OK", got.Key
 	if err != nil {

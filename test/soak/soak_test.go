@@ -34,7 +34,7 @@ func TestShortSoak(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, v := range rep.violations(bar{calls: 100, untouched: 0.8}) {
+	for _, v := range rep.violations(bar{calls: 100, refused: 1, untouched: 0.8}) {
 		t.Errorf("%s: %s", v.kind, v.what)
 	}
 	var out strings.Builder
@@ -73,6 +73,20 @@ func TestLedgerFindsViolations(t *testing.T) {
 			"NotSent or Rejected, and executed"},
 		"rejected, executed": {func(l *ledger) { l.execute("k", "S1-1"); l.over("k", rejected, "UNAVAILABLE", "-", time.Second) },
 			"NotSent or Rejected, and executed"},
+		"rejected, and a copy of SQS's executed": {func(l *ledger) {
+			l.took([]string{"k"}, requestQueue, "http://q#id")
+			l.handedOut([]string{"k"}, "S1-1")
+			l.handedOut([]string{"k"}, "S2-1")
+			l.execute("k", "S1-1")
+			l.touch([]string{"k"}, duplicate, false)
+			l.over("k", rejected, "UNAVAILABLE", "-", time.Second)
+		}, ""},
+		"rejected, and the only copy executed": {func(l *ledger) {
+			l.took([]string{"k"}, requestQueue, "http://q#id")
+			l.handedOut([]string{"k"}, "S1-1")
+			l.execute("k", "S1-1")
+			l.over("k", rejected, "UNAVAILABLE", "-", time.Second)
+		}, "NotSent or Rejected, and executed"},
 		"not sent, taken": {func(l *ledger) {
 			l.took([]string{"k"}, requestQueue, "http://q#id")
 			l.over("k", notSent, "UNAVAILABLE", "-", time.Second)
