@@ -201,19 +201,18 @@ func (c *replyCache) takeCopies(e *cacheEntry, one messageCopy) []messageCopy {
 	return copies
 }
 
-// handle returns the latest receipt handle of a copy.
-func (c *replyCache) handle(e *cacheEntry, one messageCopy) string {
+// handles returns the receipt handles of all copies that are not settled.
+func (c *replyCache) handles(e *cacheEntry, one messageCopy) []string {
 	if e == nil {
-		return one.handle
+		return []string{one.handle}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, copied := range slices.Backward(e.copies) {
-		if copied.id == one.id {
-			return copied.handle
-		}
+	all := make([]string, len(e.copies))
+	for i := range e.copies {
+		all[i] = e.copies[i].handle
 	}
-	return one.handle
+	return all
 }
 
 // evict makes room. Entries whose handler runs stay, whatever their number. It is called with the lock held.

@@ -40,8 +40,9 @@ type request struct {
 	key   string // identifies the call for the reply cache; empty: duplicates cannot be told
 	hash  uint64
 	entry *cacheEntry
-	// claimed is what the reply store granted; nil: it was not asked.
-	claimed *StoreKey
+	claim *claim       // what the reply store granted; nil: it was not asked
+	held  *heldRequest // keeps it hidden until it is settled; nil: nothing does
+	from  *received
 }
 
 // RequestInfo is what a handler can learn of its request.

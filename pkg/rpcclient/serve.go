@@ -34,6 +34,8 @@ type channelServer struct {
 	visibility time.Duration
 	// share is the most messages one receive asks for.
 	share int
+	// alone is until when a FIFO queue is read message by message; Unix nanoseconds.
+	alone atomic.Int64
 	// busy: the latest receive brought something.
 	busy atomic.Bool
 }
@@ -68,7 +70,11 @@ func newChannelServer(r *Responder, channel ChannelConfig) (*channelServer, erro
 // poll makes one receive and starts a goroutine for each request.
 func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 	r := s.r
-	n := r.slots.acquire(ctx, r.stopping, s.share)
+	want := s.share
+	if time.Now().UnixNano() < s.alone.Load() {
+		want = 1
+	}
+	n := r.slots.acquire(ctx, r.stopping, want)
 	if n == 0 {
 		return false, nil
 	}
@@ -86,10 +92,10 @@ func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 	}
 	s.busy.Store(len(msgs) > 0)
 	r.cfg.stats.received.Add(int64(len(msgs)))
-	full = len(msgs) == s.share
-	all := make([]received, len(msgs))
+	full = len(msgs) == s.share // of several: one alone says little
+	all := make([]*received, len(msgs))
 	for i := range msgs {
-		all[i] = received{message: &msgs[i], delivery: newDelivery(&msgs[i], at, date)}
+		all[i] = &received{message: &msgs[i], delivery: newDelivery(&msgs[i], at, date)}
 		if d := all[i].delivery; d.count == 1 && !d.firstReceive.IsZero() {
 			r.clock.observe(d.firstReceive, at)
 			full = full || d.firstReceive.Sub(d.sent) > backlogAge
@@ -104,7 +110,7 @@ func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 	for i := range all {
 		r.wg.Go(func() {
 			defer r.slots.release(1)
-			s.serve(all[i].message, all[i].delivery)
+			s.serve(all[i])
 		})
 	}
 	return full, nil
@@ -114,12 +120,14 @@ func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 type received struct {
 	message  *types.Message
 	delivery delivery
+	held     *heldRequest // while it waits for the others of its group
+	left     atomic.Bool  // it was left in the queue
 }
 
 // byGroup splits a receive of a FIFO queue by message group, in order.
-func byGroup(all []received) [][]received {
+func byGroup(all []*received) [][]*received {
 	index := map[string]int{}
-	var groups [][]received
+	var groups [][]*received
 	for _, m := range all {
 		name := m.message.Attributes[string(types.MessageSystemAttributeNameMessageGroupId)]
 		i, ok := index[name]
@@ -134,53 +142,81 @@ func byGroup(all []received) [][]received {
 }
 
 // serveGroup serves the messages of one FIFO group, which a receive may bring together, one after the
-// other. SQS gives out no more of the group before these are settled. Those that wait are kept hidden.
-func (s *channelServer) serveGroup(group []received) {
-	waiting := make([]*heldRequest, len(group))
-	for i, m := range group[1:] {
-		q := s.admit(m.message, m.delivery, m.delivery.local)
-		waiting[i+1] = s.extender.hold(func() string { return q.copy.handle }, q.deadline)
-	}
-	for i, m := range group {
-		if waiting[i] != nil {
-			s.extender.release(waiting[i])
+// other. SQS gives out no more of the group before these are settled. Those that wait are kept hidden. When
+// one is left in the queue, so are those that follow it: SQS gives them out in order again.
+func (s *channelServer) serveGroup(group []*received) {
+	for _, m := range group[1:] {
+		if m.held == nil {
+			q := s.admit(m.message, m.delivery, m.delivery.local)
+			m.held = s.extender.hold(func() []string { return []string{q.copy.handle} }, q.deadline)
 		}
-		s.serve(m.message, m.delivery)
-		s.r.slots.release(1)
 	}
+	first, rest := group[0], group[1:]
+	// Deferred, since a handler that calls runtime.Goexit returns to nobody.
+	defer func() {
+		s.r.slots.release(1)
+		left := first.left.Load()
+		if left {
+			s.alone.Store(time.Now().Add(aloneFor * s.visibility).UnixNano())
+		}
+		switch {
+		case len(rest) == 0:
+		case left:
+			s.putBack(rest)
+		default:
+			s.r.wg.Go(func() { s.serveGroup(rest) })
+		}
+	}()
+	s.extender.release(first.held)
+	s.serve(first)
+}
+
+// aloneFor is for how many times the visibility a FIFO queue is read message by message after one was left:
+// what is received with it is counted by SQS as received each time, and would come to the dead-letter queue
+// together with it.
+const aloneFor = 3
+
+// putBack leaves what follows a message that was left.
+func (s *channelServer) putBack(rest []*received) {
+	changes := make([]visibilityChange, len(rest))
+	for i, m := range rest {
+		s.extender.release(m.held)
+		changes[i].handle = deref(m.message.ReceiptHandle)
+	}
+	s.r.cfg.stats.left.Add(int64(len(rest)))
+	s.settler.changeVisibility(changes)
+	s.r.slots.release(len(rest))
 }
 
 // serve takes one message from its receive to its settlement.
-func (s *channelServer) serve(m *types.Message, d delivery) {
+func (s *channelServer) serve(m *received) {
 	r := s.r
 	now := time.Now()
-	var q *request
+	q := &request{}
 	defer func() {
 		if p := recover(); p != nil {
 			s.abandon(q, p)
 		}
 	}()
-	q = s.admit(m, d, now)
+	q = s.admit(m.message, m.delivery, now)
+	q.from = m
 	if q.refusal != nil {
 		s.conclude(q, q.situation, nil, q.refusal, 0)
 		return
 	}
 	if q.key != "" {
 		q.hash = r.hashRequest(q)
-		entry, verdict := r.cache.begin(q.key, q.hash, q.info.Attempt, q.copy, now, s.retention(q, now))
-		switch verdict {
+		entry, found := r.cache.begin(q.key, q.hash, q.info.Attempt, q.copy, now, s.retention(q, now))
+		switch found {
 		case runIt:
 			q.entry = entry
-			if r.cfg.replyStore != nil && !s.claim(q) {
-				return
-			}
 		case joined:
 			r.cfg.stats.duplicates.Add(1)
-			return // answered, and deleted, with the one that runs
+			return // hidden, answered and deleted with the one that runs
 		case replayed:
 			r.cfg.stats.duplicates.Add(1)
 			if q.peer == PeerOneWay {
-				s.settleCopies([]messageCopy{q.copy}, true)
+				s.settle(q, []messageCopy{q.copy}, true)
 				return
 			}
 			s.send(q, entry.reply, entry.situation, nil, 0)
@@ -191,7 +227,18 @@ func (s *channelServer) serve(m *types.Message, d delivery) {
 			return
 		}
 	}
+	s.hold(q)
+	if q.entry != nil && r.cfg.replyStore != nil && !s.claim(q) {
+		return
+	}
 	s.run(q)
+}
+
+// hold keeps a request and its copies hidden until it is settled.
+func (s *channelServer) hold(q *request) {
+	if q.held == nil {
+		q.held = s.extender.hold(func() []string { return s.r.cache.handles(q.entry, q.copy) }, q.deadline)
+	}
 }
 
 // oneWayRetention is how long a one-way request is remembered after it was handled, beside its queue's
@@ -212,9 +259,7 @@ func (s *channelServer) retention(q *request, now time.Time) retention {
 func (s *channelServer) abandon(q *request, p any) {
 	s.r.cfg.log.Error("serving a request panicked; it is left in the queue", "channel", s.channel.Name,
 		"panic", p, "stack", string(debug.Stack()))
-	if q != nil {
-		s.settleCopies(s.r.cache.settleWithoutReply(q.entry, q.copy, ReplyNotSent), false)
-	}
+	s.settle(q, s.r.cache.settleWithoutReply(q.entry, q.copy, ReplyNotSent), false)
 }
 
 // execution is one run of a request's handler, as far as it got.
@@ -234,11 +279,9 @@ func (s *channelServer) run(q *request) {
 	ctx, cancel := context.WithDeadlineCause(r.work, q.deadline, errDeadline)
 	defer cancel()
 	ctx = context.WithValue(ctx, servingKey{}, &q.serving)
-	held := s.extender.hold(func() string { return r.cache.handle(q.entry, q.copy) }, q.deadline)
 	if l := q.handler.limit; l != nil {
 		entered, retryAfter := l.enter(ctx)
 		if !entered {
-			s.extender.release(held)
 			s.turnedAway(q, retryAfter)
 			return
 		}
@@ -251,7 +294,6 @@ func (s *channelServer) run(q *request) {
 		if q.handler.limit != nil {
 			q.handler.limit.leave(x.took)
 		}
-		s.extender.release(held)
 		s.ended(q, x)
 	}()
 	if q.handler.stream {
@@ -296,6 +338,8 @@ func (s *channelServer) ended(q *request, x *execution) {
 	case !x.whole:
 		situation, err = Panicked, Errorf(Internal, "%w", errExited)
 		r.cfg.log.Error("handler ended its goroutine", "channel", s.channel.Name, "method", q.method, "callID", hashCallID(q.info.id))
+	case err != nil && r.work.Err() != nil: // it was cut off, and says so in its own words
+		situation = ReplyNotSent
 	case err != nil:
 		situation = HandlerFailed
 		if errors.As(err, new(*undecodable)) {
@@ -357,7 +401,7 @@ func (s *channelServer) conclude(q *request, situation Situation, payload []byte
 	if !st.reply {
 		s.remember(q, situation == Succeeded, reply, situation)
 		copies := r.cache.settleWithoutReply(q.entry, q.copy, situation)
-		s.settleCopies(copies, st.delete)
+		s.settle(q, copies, st.delete)
 		s.served(q, situation, err, took)
 		return
 	}
@@ -378,9 +422,12 @@ func (s *channelServer) send(q *request, reply replyContent, situation Situation
 	r := s.r
 	r.unsettled.Add(1)
 	r.slots.replying(1)
+	s.hold(q)
 	m := &replyMessage{to: q.to, content: reply, reserve: r.cfg.reserve, pack: q.packs}
 	if q.peer == PeerNative {
 		m.deadline = q.deadline
+	} else {
+		s.extender.prolong(q.held, time.Now().Add(DefaultTimeout)) // which has no deadline that its reply must meet
 	}
 	m.done = func(sendErr error) {
 		defer r.unsettled.Done()
@@ -408,16 +455,21 @@ func (s *channelServer) send(q *request, reply replyContent, situation Situation
 			situation, err = ReplyNotSent, sendErr
 		}
 		st := settle(situation, q.peer, s.channel.DeadLetter, r.cfg.errorReplies)
-		s.settleCopies(r.cache.takeCopies(q.entry, q.copy), st.delete)
+		s.settle(q, r.cache.takeCopies(q.entry, q.copy), st.delete)
 		s.served(q, situation, err, took)
 	}
 	m.out.message = m
 	r.replies.to(m.to.queueURL).add(&m.out)
 }
 
-func (s *channelServer) settleCopies(copies []messageCopy, remove bool) {
+// settle deletes a request's copies or leaves them in the queue, and lets go of them.
+func (s *channelServer) settle(q *request, copies []messageCopy, remove bool) {
+	defer s.extender.release(q.held)
 	if !remove {
 		s.r.cfg.stats.left.Add(int64(len(copies)))
+		if q.from != nil {
+			q.from.left.Store(true)
+		}
 		return
 	}
 	for _, c := range copies {

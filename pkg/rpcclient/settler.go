@@ -108,29 +108,40 @@ type visibilityChange struct {
 }
 
 // changeVisibility makes the changes now, on the calling goroutine, once: a change that fails leaves
-// the message to its present timeout. It returns the indexes of changes SQS refused for good, which
-// means that the message is no longer ours.
-func (s *settler) changeVisibility(changes []visibilityChange) (refused []int) {
-	for start := 0; start < len(changes); start += maxBatch {
-		part := changes[start:min(start+maxBatch, len(changes))]
-		entries := make([]types.ChangeMessageVisibilityBatchRequestEntry, len(part))
-		for i := range part {
-			entries[i] = types.ChangeMessageVisibilityBatchRequestEntry{
-				Id: &batchIDs[i], ReceiptHandle: &part[i].handle,
-				VisibilityTimeout: int32((part[i].d + time.Second - 1) / time.Second),
-			}
-		}
-		failed, err := s.api.changeVisibility(s.ctx, s.url, entries)
-		if err != nil {
-			continue
-		}
-		for i := range failed {
-			if n := entryIndex(failed[i].Id, len(part)); n >= 0 && failed[i].SenderFault {
-				refused = append(refused, start+n)
-			}
+// the message to its present timeout.
+func (s *settler) changeVisibility(changes []visibilityChange) {
+	for part := range slices.Chunk(changes, maxBatch) {
+		s.changeBatch(s.ctx, part)
+	}
+}
+
+// changeBatch makes at most ten changes in one request. refused are the indexes of those SQS refused for
+// good, which means that the message is no longer ours; failed of those it may take another time.
+func (s *settler) changeBatch(ctx context.Context, changes []visibilityChange) (refused, failed []int) {
+	entries := make([]types.ChangeMessageVisibilityBatchRequestEntry, len(changes))
+	for i := range changes {
+		entries[i] = types.ChangeMessageVisibilityBatchRequestEntry{
+			Id: &batchIDs[i], ReceiptHandle: &changes[i].handle,
+			VisibilityTimeout: int32((changes[i].d + time.Second - 1) / time.Second),
 		}
 	}
-	return refused
+	errs, err := s.api.changeVisibility(ctx, s.url, entries)
+	if err != nil {
+		for i := range changes {
+			failed = append(failed, i)
+		}
+		return nil, failed
+	}
+	for i := range errs {
+		switch n := entryIndex(errs[i].Id, len(changes)); {
+		case n < 0:
+		case errs[i].SenderFault:
+			refused = append(refused, n)
+		default:
+			failed = append(failed, n)
+		}
+	}
+	return refused, failed
 }
 
 // flush sends what is queued now and waits for all of it.

@@ -3,6 +3,7 @@ package rpcclient
 import (
 	"container/list"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -21,14 +22,15 @@ import (
 // is logged, and the reply is sent.
 type ReplyStore interface {
 	// Claim looks key up, in one atomic step. When there is no entry, or one whose lease is over, or one
-	// that Complete marked failed and whose Attempt is below key's, it makes one for key until lease and
-	// returns ClaimGranted. When the entry's Content is not key's it returns ClaimConflict; when the entry
+	// that Complete marked failed and whose Attempt is below key's, or a claim of key's own Owner, it makes
+	// one for key until lease and returns ClaimGranted: a claim is renewed by claiming again, some seconds
+	// before its lease ends, for as long as the request is handled. When the entry's Content is not key's it returns ClaimConflict; when the entry
 	// is another's and not complete, ClaimBusy; otherwise ClaimAnswered and what Complete was given.
 	Claim(ctx context.Context, key StoreKey, lease time.Time) (reply []byte, state ClaimState, err error)
 	// Complete ends a claim with the reply to give to copies until expires, at least. failed: the reply is
-	// an error. Replies are opaque and at most 1.4 MB.
+	// an error. Replies are opaque and at most 1.4 MB. What is complete stays as it is.
 	Complete(ctx context.Context, key StoreKey, reply []byte, failed bool, expires time.Time) error
-	// Release gives a claim up: nothing was answered.
+	// Release gives a claim up that is still key.Owner's: nothing was answered.
 	Release(ctx context.Context, key StoreKey) error
 }
 
@@ -41,6 +43,8 @@ type StoreKey struct {
 	Content string
 	// Attempt of the requester, from 1.
 	Attempt int
+	// Owner is who handles the request: another value for each execution.
+	Owner string
 }
 
 // ClaimState is the answer of ReplyStore.Claim.
@@ -64,6 +68,39 @@ func WithReplyStore(s ReplyStore) Option { return func(c *config) { c.replyStore
 // storeTimeout bounds one question to the store: the request is hidden for 10 s at first.
 const storeTimeout = 3 * time.Second
 
+// claimRetry is how long a request that another process handles waits until the store is asked again.
+const claimRetry = 2 * time.Second
+
+// claim is a request's claim in the store.
+type claim struct {
+	key StoreKey
+
+	mu    sync.Mutex // what is asked about it is asked one after the other
+	ended bool
+}
+
+// lease is how long a claim lasts that is not renewed: it is renewed with the visibility, at six tenths of
+// that, and may fail to be some times. A process that dies holds up its requests for no longer.
+func (s *channelServer) lease() time.Time {
+	return time.Now().Add(max(s.visibility*3/2, storeTimeout))
+}
+
+// ask claims, or renews the claim.
+func (s *channelServer) ask(ctx context.Context, c *claim) (raw []byte, state ClaimState, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return nil, ClaimGranted, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	err = contained(func() (err error) {
+		raw, state, err = s.r.cfg.replyStore.Claim(ctx, c.key, s.lease())
+		return err
+	})
+	return raw, state, err
+}
+
 // storedReply is what the store keeps.
 type storedReply struct {
 	Body      string    `json:"body"`
@@ -78,22 +115,18 @@ func storeKey(q *request) StoreKey {
 	content := sha256.New()
 	_, _ = content.Write([]byte(q.method + "\x00"))
 	_, _ = content.Write(q.payload)
-	return StoreKey{ID: hex.EncodeToString(id[:]), Content: hex.EncodeToString(content.Sum(nil)), Attempt: max(1, q.info.Attempt)}
+	return StoreKey{ID: hex.EncodeToString(id[:]), Content: hex.EncodeToString(content.Sum(nil)), Attempt: max(1, q.info.Attempt), Owner: rand.Text()}
 }
 
 // claim asks the store about a request that this process does not know. It reports whether to run it;
 // otherwise it has settled it.
 func (s *channelServer) claim(q *request) bool {
 	r := s.r
-	ctx, cancel := context.WithTimeout(r.work, storeTimeout)
-	defer cancel()
-	key := storeKey(q)
-	var raw []byte
-	var state ClaimState
-	err := contained(func() (err error) {
-		raw, state, err = r.cfg.replyStore.Claim(ctx, key, q.deadline.Add(s.channel.VisibilityTimeout))
-		return err
-	})
+	c := &claim{key: storeKey(q)}
+	raw, state, err := s.ask(r.work, c)
+	for err == nil && state == ClaimBusy && s.awaitTurn(q) {
+		raw, state, err = s.ask(r.work, c)
+	}
 	var stored storedReply
 	if err == nil && state == ClaimAnswered {
 		err = json.Unmarshal(raw, &stored)
@@ -101,13 +134,17 @@ func (s *channelServer) claim(q *request) bool {
 	switch {
 	case err != nil:
 		r.cfg.log.Warn("the reply store does not answer; the request is left in the queue", "channel", s.channel.Name, "callID", hashCallID(q.info.id), "error", err)
-		s.settleCopies(r.cache.settleWithoutReply(q.entry, q.copy, ReplyNotSent), false)
+		s.settle(q, r.cache.settleWithoutReply(q.entry, q.copy, ReplyNotSent), false)
 		return false
 	case state == ClaimGranted:
-		q.claimed = &key
+		q.claim = c
+		s.extender.renewClaim(q.held, func() error {
+			_, _, err := s.ask(r.work, c)
+			return err
+		})
 		return true
 	case state == ClaimBusy:
-		s.settleCopies(r.cache.settleWithoutReply(q.entry, q.copy, ReplyNotSent), false)
+		s.settle(q, r.cache.settleWithoutReply(q.entry, q.copy, ReplyNotSent), false)
 		return false
 	case state == ClaimConflict:
 		s.conclude(q, Undecodable, nil, Errorf(InvalidArgument, "%w", errOtherContent), 0)
@@ -115,7 +152,7 @@ func (s *channelServer) claim(q *request) bool {
 	}
 	r.cfg.stats.duplicates.Add(1)
 	if q.peer == PeerOneWay {
-		s.settleCopies(r.cache.settleWithoutReply(q.entry, q.copy, Succeeded), true)
+		s.settle(q, r.cache.settleWithoutReply(q.entry, q.copy, Succeeded), true)
 		return false
 	}
 	reply := replyContent{body: stored.Body, envelope: stored.Envelope, virtual: stored.Virtual, trace: stored.Trace}
@@ -124,20 +161,52 @@ func (s *channelServer) claim(q *request) bool {
 	return false
 }
 
+// awaitTurn waits before the store is asked again about a request that another process handles, and keeps it
+// hidden meanwhile: it would be counted as received each time it came back. Its place is another's for that
+// time. It reports false when the time to handle it, or to wait, is over.
+func (s *channelServer) awaitTurn(q *request) bool {
+	r := s.r
+	if !time.Now().Before(q.deadline) {
+		return false
+	}
+	r.slots.replying(1)
+	r.slots.release(1)
+	timer := time.NewTimer(claimRetry)
+	defer timer.Stop()
+	waited := false
+	select {
+	case <-timer.C:
+		waited = true
+	case <-r.stopping:
+	case <-r.work.Done():
+	}
+	r.slots.replying(-1)
+	if waited && r.slots.acquire(r.work, r.stopping, 1) == 1 {
+		return true
+	}
+	r.slots.release(-1) // it is given back by who serves the request
+	return false
+}
+
 // remember tells the store how a claimed request ended. kept: reply is what copies get.
 func (s *channelServer) remember(q *request, kept bool, reply replyContent, situation Situation) {
-	if q.claimed == nil {
+	if q.claim == nil {
 		return
 	}
 	r := s.r
-	ctx, cancel := context.WithTimeout(r.work, storeTimeout)
+	q.claim.mu.Lock()
+	defer q.claim.mu.Unlock()
+	q.claim.ended = true
+	// Also when the responder is cut off: other processes wait for it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.work), storeTimeout)
 	defer cancel()
+	now := time.Now()
 	err := contained(func() error {
 		if !kept {
-			return r.cfg.replyStore.Release(ctx, *q.claimed)
+			return r.cfg.replyStore.Release(ctx, q.claim.key)
 		}
 		raw, _ := json.Marshal(storedReply{reply.body, reply.envelope, reply.virtual, reply.trace, situation})
-		return r.cfg.replyStore.Complete(ctx, *q.claimed, raw, situation != Succeeded, q.deadline.Add(s.channel.VisibilityTimeout))
+		return r.cfg.replyStore.Complete(ctx, q.claim.key, raw, situation != Succeeded, s.retention(q, now).end(now))
 	})
 	if err != nil {
 		r.cfg.log.Warn("the reply store was not told", "channel", s.channel.Name, "callID", hashCallID(q.info.id), "error", err)
@@ -177,7 +246,10 @@ func NewMemoryReplyStore(entries int) *MemoryReplyStore {
 }
 
 // Claim implements ReplyStore.
-func (m *MemoryReplyStore) Claim(_ context.Context, key StoreKey, lease time.Time) ([]byte, ClaimState, error) {
+func (m *MemoryReplyStore) Claim(ctx context.Context, key StoreKey, lease time.Time) ([]byte, ClaimState, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, 0, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if at, ok := m.entries[key.ID]; ok {
@@ -187,38 +259,56 @@ func (m *MemoryReplyStore) Claim(_ context.Context, key StoreKey, lease time.Tim
 			m.remove(at)
 		case e.key.Content != key.Content:
 			return nil, ClaimConflict, nil
-		case !e.complete:
+		case e.complete:
+			return e.reply, ClaimAnswered, nil
+		case key.Owner == "" || e.key.Owner != key.Owner:
 			return nil, ClaimBusy, nil
 		default:
-			return e.reply, ClaimAnswered, nil
+			m.remove(at) // to be the youngest
 		}
 	}
-	if len(m.entries) >= m.max {
-		m.remove(m.order.Front())
-	}
-	m.entries[key.ID] = m.order.PushBack(&memoryEntry{key: key, until: lease})
+	m.insert(&memoryEntry{key: key, until: lease})
 	return nil, ClaimGranted, nil
 }
 
 // Complete implements ReplyStore.
-func (m *MemoryReplyStore) Complete(_ context.Context, key StoreKey, reply []byte, failed bool, expires time.Time) error {
+func (m *MemoryReplyStore) Complete(ctx context.Context, key StoreKey, reply []byte, failed bool, expires time.Time) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if at, ok := m.entries[key.ID]; ok {
-		e := at.Value.(*memoryEntry)
-		e.reply, e.complete, e.failed, e.until = reply, true, failed, expires
+		if at.Value.(*memoryEntry).complete {
+			return nil
+		}
+		m.remove(at)
 	}
+	m.insert(&memoryEntry{key: key, until: expires, reply: reply, complete: true, failed: failed})
 	return nil
 }
 
 // Release implements ReplyStore.
-func (m *MemoryReplyStore) Release(_ context.Context, key StoreKey) error {
+func (m *MemoryReplyStore) Release(ctx context.Context, key StoreKey) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if at, ok := m.entries[key.ID]; ok && !at.Value.(*memoryEntry).complete {
-		m.remove(at)
+	if at, ok := m.entries[key.ID]; ok {
+		if e := at.Value.(*memoryEntry); !e.complete && e.key.Owner == key.Owner {
+			m.remove(at)
+		}
 	}
 	return nil
+}
+
+// insert makes room for a new entry. It is called with the lock held.
+func (m *MemoryReplyStore) insert(e *memoryEntry) {
+	if len(m.entries) >= m.max {
+		m.remove(m.order.Front())
+	}
+	m.entries[e.key.ID] = m.order.PushBack(e)
 }
 
 func (m *MemoryReplyStore) remove(at *list.Element) {
