@@ -45,10 +45,11 @@ func start(ctx context.Context, programs, dir string) (w *world, err error) {
 	if err != nil {
 		return nil, err
 	}
-	w = &world{dir: dir}
+	made := &world{dir: dir} // Beside w, which a return with an error sets to nil.
+	w = made
 	defer func() {
 		if err != nil {
-			w.stop()
+			made.stop()
 		}
 	}()
 	if err := command(ctx, "go", "build", "-o", filepath.Join(dir, "operator"), "./cmd"); err != nil {

@@ -91,6 +91,16 @@ var _ = ginkgo.Describe("Message counts", func() {
 		gomega.Expect(shown()).To(gomega.BeEmpty(), "a channel that is gone has no series")
 	})
 
+	ginkgo.It("are not asked for of a channel that is suspended", func() {
+		login := channelNamed("login")
+		w.apply(login)
+		w.reconciled(login)
+		change(w, login, func(c *v1alpha1.RequestChannel) { c.Spec.Suspend = ptr.To(true) })
+		w.reconciled(login)
+		requests, _ := count()
+		gomega.Expect(requests).To(gomega.BeEmpty())
+	})
+
 	ginkgo.It("are not shown while SQS does not tell them", func() {
 		login := channelNamed("login")
 		w.apply(login)

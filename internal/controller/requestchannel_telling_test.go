@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/controller"
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
 
 // manyTags are n tags whose keys begin with prefix.
@@ -75,5 +77,46 @@ var _ = ginkgo.Describe("The status", func() {
 		w.before = nil
 		w.reconciled(c)
 		gomega.Expect(c).To(beReady())
+	})
+})
+
+var _ = ginkgo.Describe("Time", func() {
+	ginkgo.It("is spread: of looks for drift, and of retries of what stalled", func(ctx context.Context) {
+		w := newWorld(context.WithoutCancel(ctx))
+		looks, retries := map[time.Duration]bool{}, map[time.Duration]bool{}
+		for i := range 8 {
+			c := channelNamed(fmt.Sprintf("login-%d", i))
+			w.apply(c)
+			w.reconciled(c)
+			gomega.Expect(w.result.RequeueAfter).To(gomega.BeNumerically("~", controller.DefaultDriftInterval, controller.DefaultDriftInterval/10))
+			looks[w.result.RequeueAfter] = true
+			d := channelNamed(fmt.Sprintf("denied-%d", i), called("not-allowed"))
+			w.apply(d)
+			w.reconciled(d)
+			gomega.Expect(w.result.RequeueAfter).To(gomega.BeNumerically("~", 5*time.Minute, 30*time.Second))
+			retries[w.result.RequeueAfter] = true
+		}
+		gomega.Expect(looks).To(gomega.HaveLen(8))
+		gomega.Expect(retries).To(gomega.HaveLen(8))
+	})
+
+	ginkgo.It("and not force is what a deletion that SQS throttles needs", func(ctx context.Context) {
+		w := newWorld(context.WithoutCancel(ctx))
+		c := channelNamed("login")
+		w.apply(c)
+		w.reconciled(c)
+		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.Throttle, Action: "DeleteQueue"}}})
+		w.remove(c)
+		change(w, c, func(c *v1alpha1.RequestChannel) {
+			c.Annotations = map[string]string{v1alpha1.AnnotationForceDelete: "true"}
+		})
+		w.reconciled(c)
+		gomega.Expect(w.exists(c)).To(gomega.BeTrue())
+		gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(1))
+		w.sqs.SetFaults(sqstest.Plan{})
+		w.pass(time.Minute)
+		w.reconciled(c)
+		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+		gomega.Expect(w.sqs.Queues()).To(gomega.BeEmpty())
 	})
 })

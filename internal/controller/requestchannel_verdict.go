@@ -102,8 +102,17 @@ func kindOf(kind string) string {
 	}
 }
 
-// judge turns an error into what to tell of it and when to go on; nil stays nil.
+// judge turns an error into what to tell of it and when to go on; nil stays nil. Slow retries are spread by a tenth to
+// either side, so that channels which stalled together do not ask together.
 func judge(channel *v1alpha1.RequestChannel, err error) *pause {
+	p := judged(channel, err)
+	if p != nil && p.after == slowRetry {
+		p.after = time.Duration(float64(slowRetry) * (0.9 + 0.2*fraction(channel.UID)))
+	}
+	return p
+}
+
+func judged(channel *v1alpha1.RequestChannel, err error) *pause {
 	if err == nil {
 		return nil
 	}

@@ -26,7 +26,12 @@ type guard struct {
 // every request in metrics. provider is the metrics' label. A request whose turn is too far off fails with
 // *SlowDown and is not sent.
 func Guard(api API, provider string, limits Limits, metrics *Metrics, clk clock.Clock) API {
-	return &guard{api: api, provider: provider, limiter: newLimiter(provider, limits, clk), metrics: metrics, clock: clk}
+	return guardWith(newLimiter(provider, limits, clk), api, provider, metrics, clk)
+}
+
+// guardWith is Guard with turns that others may have too.
+func guardWith(turns *limiter, api API, provider string, metrics *Metrics, clk clock.PassiveClock) API {
+	return &guard{api: api, provider: provider, limiter: turns, metrics: metrics, clock: clk}
 }
 
 // guarded sends one request. about is the name or the URL of the queue that it is about.

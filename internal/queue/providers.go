@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -53,7 +54,7 @@ type Registry struct {
 	ForeignPrefixes []string
 	// Version of the operator, for the user agent; empty: what the build says, else "devel".
 	Version string
-	// Limits for each provider; zero: DefaultLimits.
+	// Limits for each account and region, whichever providers use it; zero: DefaultLimits.
 	Limits Limits
 	// Metrics counts requests.
 	Metrics *Metrics
@@ -68,7 +69,11 @@ type Registry struct {
 
 	mu    sync.Mutex
 	built map[string]entry
+	turns map[counted]*limiter
 }
+
+// counted is where AWS counts requests.
+type counted struct{ region, endpoint, account string }
 
 // entry is a provider as built from one generation of its object.
 type entry struct {
@@ -193,6 +198,7 @@ func (r *Registry) connect(ctx context.Context, object *v1alpha1.QueueProvider) 
 	if clk == nil {
 		clk = clock.RealClock{}
 	}
+	at := counted{region: region, endpoint: endpoint, account: accountOf(spec.RoleARN)}
 	return &Provider{
 		Name:              object.Name,
 		Region:            region,
@@ -205,8 +211,31 @@ func (r *Registry) connect(ctx context.Context, object *v1alpha1.QueueProvider) 
 		AllowPolicies:     spec.AllowPolicies != nil && *spec.AllowPolicies,
 		ForeignPrefixes:   spec.SweepForeignPrefixes,
 		Fence:             r.Fence,
-		API:               Guard(api, object.Name, limits, r.Metrics, clk),
+		API:               guardWith(r.turnsAt(at, object.Name, limits, clk), api, object.Name, r.Metrics, clk),
 	}, nil
+}
+
+// turnsAt returns the limiter of an account and region. It is kept when a QueueProvider is edited, and shared by several
+// that lead to the same place: AWS counts them together.
+func (r *Registry) turnsAt(at counted, provider string, limits Limits, clk clock.Clock) *limiter {
+	turns, known := r.turns[at]
+	if !known {
+		if r.turns == nil {
+			r.turns = map[counted]*limiter{}
+		}
+		turns = newLimiter(provider, limits, clk)
+		r.turns[at] = turns
+	}
+	return turns
+}
+
+// accountOf is the account of a role to assume; empty for the operator's own.
+func accountOf(roleARN string) string {
+	parts := strings.SplitN(roleARN, ":", 6)
+	if len(parts) < 6 {
+		return ""
+	}
+	return parts[4]
 }
 
 // buildVersion is the module's version as the go command stamped it; a build from a checkout has none.
