@@ -194,7 +194,7 @@ func TestTheOptInLabelComesAndGoes(t *testing.T) {
 		s.must(s.Patch(s.ctx, p, client.MergeFrom(before)))
 	}
 	label(nil)
-	s.signals.Pods.See(p.UID, lifecycle.LastStateOf(p), false, s.clock.Now()) // its going from the cache looks like a deletion
+	s.signals.Pods.SeeLast(p.UID, lifecycle.LastStateOf(p)) // its going from the cache looks like a deletion
 	relabel := s.unlabelled()
 	s.beatFor(p, func() { s.pass(3 * time.Minute) })
 	relabel()
@@ -362,4 +362,20 @@ func TestANewLeaderKnowsTheSilent(t *testing.T) {
 	if n := s.idle("web"); n != 0 {
 		t.Errorf("%d idle after the heartbeat, want none", n)
 	}
+}
+
+// TestThatAPodIsGoneIsCountedFromTheAPIServersWord: a pod loses its label, which a watch with a selector reports as its
+// deletion, and nothing can be read for a while. That time is none that the pod was gone.
+func TestThatAPodIsGoneIsCountedFromTheAPIServersWord(t *testing.T) {
+	s := newReadyStage(t)
+	p := s.runningCaller("web-1")
+	s.records.seeLast(event.DeleteEvent{Object: p.DeepCopy()})
+	s.elapse(5 * time.Minute)
+	s.vanish(p) // its process lives
+	s.settle()
+	if n := len(s.queues()); n != 1 {
+		t.Fatalf("%d queues when the pod was first known to be gone, want the one that is kept for the safe time", n)
+	}
+	s.pass(2 * time.Minute)
+	s.expectNothingLeft(p)
 }

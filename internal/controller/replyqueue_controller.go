@@ -99,12 +99,12 @@ func recordChanged(e event.UpdateEvent) bool {
 		!maps.Equal(old.Annotations, now.Annotations) || len(old.Finalizers) != len(now.Finalizers)
 }
 
-// seeLast notes what the deletion event says the containers of a pod came to. An event that was missed and made up
-// from an old state says nothing; neither does a pod that merely lost its label, which leaves the cache in the same
-// way: it is seen present again by the first reading from the API server. Of pods that read no queue nothing is noted.
+// seeLast notes what the deletion event says the containers of a pod came to, and no more: a pod that merely lost its
+// label leaves the cache in the same way, so since when it is gone is counted from the API server's own word. An event
+// that was missed and made up from an old state says nothing. Of pods that read no queue nothing is noted.
 func (r *ReplyQueueReconciler) seeLast(e event.DeleteEvent) {
 	if pod, ok := e.Object.(*corev1.Pod); ok && !e.DeleteStateUnknown {
-		r.Signals.Pods.See(pod.UID, lifecycle.LastStateOf(pod), false, r.Signals.Clock.Now())
+		r.Signals.Pods.SeeLast(pod.UID, lifecycle.LastStateOf(pod))
 	}
 }
 

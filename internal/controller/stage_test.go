@@ -338,7 +338,7 @@ func (s *stage) round() {
 		if seen[uid] == nil {
 			// The deletion event of a watch carries the last state, which is noted of pods that read a queue (seeLast).
 			if len(s.recordsOf(last)) > 0 {
-				s.signals.Pods.See(uid, lifecycle.LastStateOf(last), false, s.clock.Now())
+				s.signals.Pods.SeeLast(uid, lifecycle.LastStateOf(last))
 			}
 			s.reconcile(s.pods, last.Name)
 		}

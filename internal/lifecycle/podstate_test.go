@@ -127,6 +127,22 @@ func TestCallerRuns(t *testing.T) {
 	}
 }
 
+// TestSeeLast: a last state says what the containers came to, and nothing of when the pod was gone; a later reading that
+// shows the pod takes it back.
+func TestSeeLast(t *testing.T) {
+	var s Sightings
+	start := time.Unix(1000, 0)
+	s.SeeLast("stopped", PodStopped)
+	s.SeeLast("relabelled", PodStopped)
+	s.SeeLast("running", PodGone)
+	s.See("relabelled", PodPresent, true, start)
+	for uid, want := range map[types.UID]Pod{"stopped": PodStopped, "relabelled": PodGone, "running": PodGone} {
+		if got := s.See(uid, PodGone, false, start.Add(time.Hour)); got.State != want || !got.Since.Equal(start.Add(time.Hour)) {
+			t.Errorf("%s: %s since %s, want %s since it was seen gone", uid, got.State, got.Since, want)
+		}
+	}
+}
+
 func TestSightings(t *testing.T) {
 	var s Sightings
 	uid := types.UID("u")

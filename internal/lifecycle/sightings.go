@@ -21,6 +21,8 @@ type sighting struct {
 	running bool
 	started time.Time
 	named   time.Time
+	// ending says that the last thing reported of the pod was the end of its containers.
+	ending bool
 }
 
 // Sighting is what Sightings knows of one pod.
@@ -35,19 +37,15 @@ type Sighting struct {
 }
 
 // See notes one reading of a pod's state and of whether its calling container runs, and returns what is now known.
-// A pod last seen stopped stays so when it is gone.
+// A pod last seen stopped, or reported so by SeeLast and not seen since, stays so when it is gone.
 func (s *Sightings) See(uid types.UID, state Pod, running bool, now time.Time) Sighting {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.pods == nil {
-		s.pods = map[types.UID]*sighting{}
-	}
-	p := s.pods[uid]
-	if p == nil {
-		p = &sighting{state: PodUnknown}
-		s.pods[uid] = p
-	}
-	if state == PodGone && p.state == PodStopped {
+	p := s.of(uid)
+	switch {
+	case state == PodPresent, state == PodTerminating:
+		p.ending = false
+	case state == PodGone && (p.state == PodStopped || p.ending):
 		state = PodStopped
 	}
 	if state != PodUnknown && state != p.state {
@@ -58,6 +56,28 @@ func (s *Sightings) See(uid types.UID, state Pod, running bool, now time.Time) S
 	}
 	p.running = running
 	return Sighting{State: p.state, Since: p.since, Running: p.running, Started: p.started, NameSince: p.named}
+}
+
+// SeeLast notes what a pod's containers came to, as its last state in a watch shows it (LastStateOf). That the pod is
+// gone it does not say, and nothing is counted from it: a watch with a selector reports a pod that lost its label in
+// the same way. See says when it is gone.
+func (s *Sightings) SeeLast(uid types.UID, state Pod) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.of(uid).ending = state == PodStopped
+}
+
+// of is what is remembered of a pod, for the caller that holds the lock.
+func (s *Sightings) of(uid types.UID) *sighting {
+	if s.pods == nil {
+		s.pods = map[types.UID]*sighting{}
+	}
+	p := s.pods[uid]
+	if p == nil {
+		p = &sighting{state: PodUnknown}
+		s.pods[uid] = p
+	}
+	return p
 }
 
 // SeeSuccessor notes that another pod has the name of a pod that was seen before.
