@@ -11,70 +11,108 @@ import (
 	"testing"
 )
 
-// Every exported function, and every method of the types that programs work with, is shown in an example;
-// the forms of call and the constructors in one of their own, with its output.
+// Every exported function, and every method of the types that programs work with, is called in an example;
+// the forms of call, the constructors and the operations of virtual queues in one of their own, with its
+// output.
 func TestEveryEntryPointHasAnExample(t *testing.T) {
+	types := []string{"Method", "Requester", "Responder", "Pending", "Channel", "Stats", "StatsSnapshot"}
+	own := func(ty, name string) bool {
+		return ty == "" && strings.HasPrefix(name, "New") || ty == "Method" && name != "Name"
+	}
+	for folder, tc := range map[string]struct {
+		types []string
+		own   func(ty, name string) bool
+		least int
+	}{
+		".":            {types, own, 60},
+		"rpcenv":       {nil, own, 2},
+		"rpcproto":     {nil, own, 1},
+		"rpctest":      {nil, func(_, name string) bool { return true }, 2},
+		"rpcotel":      {nil, own, 4},
+		"virtualqueue": {[]string{"Client"}, func(ty, name string) bool { return ty == "Client" || name == "New" }, 10},
+	} {
+		missing, seen := withoutExample(t, folder, tc.types, tc.own)
+		for _, m := range missing {
+			t.Errorf("%s: %s", folder, m)
+		}
+		if seen < tc.least {
+			t.Errorf("%s: only %d exported functions and methods were found", folder, seen)
+		}
+	}
+}
+
+// withoutExample lists the exported functions of a package, and the methods of its types named, that no
+// example calls, or that should have an example of their own, with output, and have none.
+func withoutExample(t *testing.T, folder string, types []string, own func(ty, name string) bool) (missing []string, seen int) {
+	t.Helper()
 	files := token.NewFileSet()
 	//nolint:staticcheck // doc.NewFromFiles wants the files of one package; build constraints play no part here
-	packages, err := parser.ParseDir(files, ".", func(fs.FileInfo) bool { return true }, parser.ParseComments)
+	packages, err := parser.ParseDir(files, folder, func(fs.FileInfo) bool { return true }, parser.ParseComments)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var sources []*ast.File
-	for _, f := range packages["rpcclient"].Files {
-		sources = append(sources, f)
-	}
-	shown := map[string]bool{} // identifiers in example functions
-	own := map[string]bool{}   // example functions with output
-	for name, f := range packages["rpcclient_test"].Files {
-		if !strings.HasPrefix(name, "example") {
-			continue
-		}
-		for _, e := range doc.Examples(f) {
-			if e.Output != "" {
-				own[e.Name] = true
+	called := map[string]bool{} // what files with examples call
+	owned := map[string]bool{}  // examples with output
+	for _, p := range packages {
+		for name, f := range p.Files {
+			if !strings.HasSuffix(name, "_test.go") {
+				sources = append(sources, f)
+				continue
 			}
-		}
-		ast.Inspect(f, func(n ast.Node) bool {
-			if s, ok := n.(*ast.SelectorExpr); ok {
-				shown[s.Sel.Name] = true
+			examples := doc.Examples(f)
+			for _, e := range examples {
+				if e.Output != "" {
+					owned[e.Name] = true
+				}
 			}
-			return true
-		})
+			if len(examples) == 0 || folder == "." && !strings.HasPrefix(name, "example") {
+				continue
+			}
+			ast.Inspect(f, func(n ast.Node) bool {
+				if c, ok := n.(*ast.CallExpr); ok {
+					fun := c.Fun
+					switch g := fun.(type) { // of explicit types
+					case *ast.IndexExpr:
+						fun = g.X
+					case *ast.IndexListExpr:
+						fun = g.X
+					}
+					if s, ok := fun.(*ast.SelectorExpr); ok {
+						called[s.Sel.Name] = true
+					}
+				}
+				return true
+			})
+		}
 	}
-	p, err := doc.NewFromFiles(files, sources, "github.com/replyqueue/replyqueue/pkg/rpcclient")
+	p, err := doc.NewFromFiles(files, sources, "github.com/replyqueue/replyqueue/pkg/rpcclient/"+folder)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var missing []string
-	seen := 0
-	want := func(name, example string, ownExample bool) {
+	want := func(ty, name string) {
 		seen++
+		example := strings.TrimPrefix(ty+"_"+name, "_")
 		switch {
-		case ownExample && !own[example]:
+		case own(ty, name) && !owned[example]:
 			missing = append(missing, name+": no Example"+example+" with output")
-		case !shown[name[strings.LastIndex(name, ".")+1:]]:
-			missing = append(missing, name+": in no example")
+		case !called[name]:
+			missing = append(missing, example+": called in no example")
 		}
 	}
 	for _, f := range p.Funcs {
-		want(f.Name, f.Name, strings.HasPrefix(f.Name, "New"))
+		want("", f.Name)
 	}
 	for _, ty := range p.Types {
 		for _, f := range ty.Funcs {
-			want(f.Name, f.Name, strings.HasPrefix(f.Name, "New"))
+			want("", f.Name)
 		}
-		if !slices.Contains([]string{"Method", "Requester", "Responder", "Pending", "Channel", "Stats", "StatsSnapshot"}, ty.Name) {
+		if !slices.Contains(types, ty.Name) {
 			continue
 		}
 		for _, m := range ty.Methods {
-			want(ty.Name+"."+m.Name, ty.Name+"_"+m.Name, ty.Name == "Method" && m.Name != "Name")
+			want(ty.Name, m.Name)
 		}
 	}
-	for _, m := range missing {
-		t.Error(m)
-	}
-	if seen < 60 {
-		t.Errorf("only %d exported functions and methods were found", seen)
-	}
+	return missing, seen
 }

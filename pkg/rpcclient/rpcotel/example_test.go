@@ -7,6 +7,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"go.opentelemetry.io/otel/propagation"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
@@ -31,6 +32,7 @@ func ExampleOptions() {
 	spans := tracetest.NewInMemoryExporter()
 	instrumented := rpcotel.Options(
 		rpcotel.WithTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))),
+		rpcotel.WithMeterProvider(sdkmetric.NewMeterProvider()), // with a reader, in a program
 		rpcotel.WithPropagator(propagation.TraceContext{}))
 
 	responder, err := rpcclient.NewResponder(client, append(instrumented, numbers)...)
