@@ -55,6 +55,29 @@ func readCRDs(t *testing.T) (rules []rule, bounds []bound) {
 	return rules, bounds
 }
 
+// TestNoDefaultIsStored holds the RequestChannel's schema to having no default: one would be written into every object and
+// outlive the release that chose it, where AWS has a default of its own.
+func TestNoDefaultIsStored(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(crdFolder, "replyqueue.dev_requestchannels.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var crd apiextensionsv1.CustomResourceDefinition
+	if err := yaml.UnmarshalStrict(text, &crd); err != nil {
+		t.Fatal(err)
+	}
+	fields := 0
+	walk("", *crd.Spec.Versions[0].Schema.OpenAPIV3Schema, func(path string, s apiextensionsv1.JSONSchemaProps) {
+		fields++
+		if s.Default != nil {
+			t.Errorf("%s has the default %s", path, s.Default.Raw)
+		}
+	})
+	if fields < 50 {
+		t.Errorf("only %d fields were seen", fields)
+	}
+}
+
 func walk(path string, s apiextensionsv1.JSONSchemaProps, visit func(string, apiextensionsv1.JSONSchemaProps)) {
 	if path == ".metadata" || strings.HasSuffix(path, ".conditions[*]") || strings.HasSuffix(path, "elector.matchExpressions") {
 		return

@@ -91,7 +91,7 @@ var _ = ginkgo.Describe("Channels under a manager", func() {
 		gomega.Expect(w.sqs.Requests(sqstest.Action("DeleteQueue"))).To(gomega.Equal(n))
 	})
 
-	ginkgo.It("are woken by what they wait for: a provider, a dead-letter channel, a name given up", func() {
+	ginkgo.It("are woken by what they wait for: a provider, a dead-letter channel", func() {
 		stop := operate()
 		defer func() { stop() }()
 		p := &v1alpha1.QueueProvider{ObjectMeta: metav1.ObjectMeta{Name: "p-" + w.namespace}}
