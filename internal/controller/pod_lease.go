@@ -40,8 +40,10 @@ func (s *podScope) publishLease(ctx context.Context) error {
 		// The record is being closed; what follows is a new one.
 		return nil
 	}
-	if err := s.ownsLease(ctx, heard); err != nil {
-		return err
+	if !s.names(heard) {
+		if err := s.mayName(ctx); err != nil {
+			return err
+		}
 	}
 	changes := map[string]any{}
 	for key, value := range wanted {
@@ -67,12 +69,11 @@ func (s *podScope) publishLease(ctx context.Context) error {
 	return err
 }
 
-// ownsLease fails with a conflict where the Lease is open for another record than the pod's, and the API server does not
-// know the pod's for an open one: the cache is behind, and its record is one that another leader has closed and
-// replaced. The version of the Lease does not tell, since Leases have a watch of their own.
-func (s *podScope) ownsLease(ctx context.Context, heard heartbeat.Heard) error {
-	named := heard.Annotations[heartbeat.AnnotationRecord]
-	if s.record == nil || named == "" || named == string(s.record.UID) || heard.Annotations[injected.LeaseState] != injected.LeaseStateOpen {
+// mayName fails with a conflict where the API server does not know the pod's record for an open one: the cache is
+// behind, and its record is one that another leader has closed, so that its URL is not to be told to anyone. The version
+// of the Lease does not tell, since Leases have a watch of their own.
+func (s *podScope) mayName(ctx context.Context) error {
+	if s.record == nil || s.told.replyQueueURL == "" {
 		return nil
 	}
 	current := &v1alpha1.ReplyQueue{}
@@ -85,6 +86,12 @@ func (s *podScope) ownsLease(ctx context.Context, heard heartbeat.Heard) error {
 			errors.New("the cache shows a record that was closed"))
 	}
 	return nil
+}
+
+// names says that a Lease is open for the pod's record: it was told of that record's queue when it was known for open.
+func (s *podScope) names(heard heartbeat.Heard) bool {
+	return s.record != nil && heard.Annotations[heartbeat.AnnotationRecord] == string(s.record.UID) &&
+		heard.Annotations[injected.LeaseState] == injected.LeaseStateOpen
 }
 
 // needsLease says whether the pod's application has anything to learn or to show by heartbeats: it reads a reply
@@ -129,6 +136,9 @@ func (s *podScope) intervalSeconds() int {
 }
 
 func (s *podScope) createLease(ctx context.Context, annotations map[string]string) error {
+	if err := s.mayName(ctx); err != nil {
+		return err
+	}
 	lease := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:   v1alpha1.HeartbeatNamespace,
