@@ -181,4 +181,78 @@ var _ = ginkgo.Describe("A claim to a queue", func() {
 		}
 		gomega.Expect(left).To(gomega.Equal(1))
 	})
+
+	ginkgo.It("that was given up with its dead-letter queue can be made again, with consent to both", func() {
+		c := channelNamed("login", withDeadLetter, func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
+		w.apply(c)
+		w.reconciled(c)
+		w.sendTo(named("login_dlq"))
+		w.remove(c)
+		w.reconciled(c)
+		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+		consented := func(name string) {
+			ginkgo.GinkgoHelper()
+			q, _ := w.sqs.Queue(name)
+			_, err := w.sqs.Client().TagQueue(w.ctx, &sqs.TagQueueInput{QueueUrl: &q.URL, Tags: map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace}})
+			gomega.Expect(err).NotTo(gomega.HaveOccurred())
+		}
+		consented(named("login"))
+		again := channelNamed("login", withDeadLetter, adopting)
+		w.apply(again)
+		w.reconciled(again)
+		gomega.Expect(again).To(beStalled(v1alpha1.ReasonNotOwned, "_dlq"))
+		consented(named("login_dlq"))
+		w.reconciled(again)
+		gomega.Expect(again).To(beReady())
+		w.remove(again)
+		w.pass(2 * time.Minute)
+		w.reconciled(again)
+		gomega.Expect(w.exists(again)).To(gomega.BeFalse())
+		q, _ := w.sqs.Queue(named("login_dlq"))
+		gomega.Expect(q.Visible).To(gomega.Equal(1), "what was adopted is not deleted")
+	})
+
+	ginkgo.DescribeTable("that was carried out by half is remembered: what is unset afterwards is restored", func(name string) {
+		p := w.providerFor(allowing("orders"))
+		c := channelNamed("login", using(p), func(spec *v1alpha1.RequestChannelSpec) {
+			spec.QueueName = name
+			spec.Queue = &v1alpha1.QueueAttributes{VisibilityTimeoutSeconds: ptr.To[int32](45)}
+			spec.Tags = v1alpha1.Tags{"cost": "1"}
+		})
+		w.apply(c)
+		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.Throttle, Action: "ListQueueTags", Count: 1}}})
+		w.reconciled(c)
+		gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(1))
+		gomega.Expect(c.Status.QueueURL).To(gomega.BeEmpty())
+		w.sqs.SetFaults(sqstest.Plan{})
+		w.restart()
+		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Queue, c.Spec.Tags = nil, nil })
+		w.pass(2 * time.Minute)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+		q := w.sqs.Queues()[0]
+		gomega.Expect(q.Attributes).To(gomega.HaveKeyWithValue("VisibilityTimeout", "30"))
+		gomega.Expect(q.Tags).NotTo(gomega.HaveKey("cost"))
+	}, ginkgo.Entry("under a name of its own", "orders"), ginkgo.Entry("under a computed name", ""))
+
+	ginkgo.It("holds its provider before there is a queue, and a provider that goes takes no new ones", func() {
+		p := w.providerFor()
+		c := channelNamed("login", using(p))
+		w.apply(c)
+		w.reconciled(c)
+		w.remove(p)
+		gomega.Expect(w.exists(p)).To(gomega.BeTrue())
+		late := channelNamed("late", using(p))
+		w.apply(late)
+		w.reconciled(late)
+		gomega.Expect(late).To(beReconciling(v1alpha1.ReasonWaitingForProvider, "is being deleted"))
+		gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(1))
+		for _, o := range []*v1alpha1.RequestChannel{late, c} {
+			w.remove(o)
+			w.reconciled(o)
+			gomega.Expect(w.exists(o)).To(gomega.BeFalse())
+		}
+		w.reconciled(p)
+		gomega.Expect(w.exists(p)).To(gomega.BeFalse())
+	})
 })

@@ -135,11 +135,14 @@ func (r *RequestChannelReconciler) release(ctx context.Context, s *scope) error 
 		return explained(err)
 	}
 	s.provider = provider
+	if channel.Spec.ProviderRef == nil && channel.Spec.QueueName != "" && channel.Status.QueueURL == "" {
+		return nil // The operator's own environment gives no names out and never did: nothing was made.
+	}
 	// Giving a queue up takes its ownership tags away, which would be as bad for the cluster that owns it.
 	if err := provider.MayDelete(); err != nil {
 		return err
 	}
-	endings, err := r.endings(ctx, s)
+	endings, unseen, err := r.endings(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -153,16 +156,16 @@ func (r *RequestChannelReconciler) release(ctx context.Context, s *scope) error 
 			return err
 		}
 	}
-	return nil
+	return unseen
 }
 
 // endings are the channel's queues that exist and are ours. The dead-letter queue is looked for whatever spec and status
-// say: it may have been made before spec.deadLetter was taken out and the status lost.
-func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) ([]ending, error) {
+// say: it may have been made before spec.deadLetter was taken out and the status lost. unseen is the wait for a queue that
+// may have been created and is not shown.
+func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) (all []ending, unseen, err error) {
 	spec, status := &s.channel.Spec, &s.channel.Status
 	request, deadLetter := s.provider.RequestQueue(s.channel, ""), s.provider.DeadLetterQueue(s.channel, "")
 	spokenOf := status.DeadLetterQueueURL != "" || (spec.DeadLetter != nil && spec.DeadLetter.Queue != nil)
-	var all []ending
 	for _, desired := range []queue.Desired{request, deadLetter} {
 		url, err := s.provider.QueueURL(ctx, desired.Name)
 		var tags map[string]string
@@ -172,10 +175,10 @@ func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) ([]end
 		switch {
 		case queue.Classify(err) == queue.NotFound:
 			if s.mayAppear(desired.Name) {
-				return nil, waiting(appearRetry, v1alpha1.ReasonProgressing, "queue %s may have been created a moment ago, and SQS does not show it", desired.Name)
+				unseen = waiting(appearRetry, v1alpha1.ReasonProgressing, "queue %s may have been created a moment ago, and SQS does not show it", desired.Name)
 			}
 		case err != nil:
-			return nil, err
+			return nil, nil, err
 		case queue.OwnerIn(tags) == desired.Owner:
 			all = append(all, ending{name: desired.Name, url: url, tags: tags, adopted: isTrue(status.Adopted) || queue.IsAdopted(tags) || s.provider.Consents(tags, s.channel.Namespace)})
 		case r.permitted(s) != nil && status.QueueURL == "":
@@ -185,7 +188,7 @@ func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) ([]end
 			r.leaves(s, desired.Name, "Queue %s is not this channel's, and is left as it is", desired.Name)
 		}
 	}
-	return all, nil
+	return all, unseen, nil
 }
 
 func (r *RequestChannelReconciler) end(ctx context.Context, s *scope, e ending) error {

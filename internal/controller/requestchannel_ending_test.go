@@ -187,8 +187,6 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 			w.pass(10 * time.Minute)
 			almost()
 			w.restart()
-			w.reconciled(c) // which may be about to see a queue that another process made
-			w.pass(time.Minute)
 			almost()
 			ends(c, time.Minute)
 			gomega.Expect(w.sqs.Queues()).To(gomega.BeEmpty())

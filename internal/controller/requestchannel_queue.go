@@ -98,7 +98,11 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 			return queue.Observed{}, err
 		}
 		if observed.Exists {
-			return observed, r.claim(ctx, s, desired, observed)
+			err := r.claim(ctx, s, desired, observed)
+			if err == nil && !had {
+				s.assumeOurs()
+			}
+			return observed, err
 		}
 	}
 	if had {
@@ -114,6 +118,12 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 	if err := r.oldestClaim(ctx, s); err != nil {
 		return queue.Observed{}, err
 	}
+	if err := r.holdProvider(ctx, s, had); err != nil {
+		return queue.Observed{}, err
+	}
+	if err := r.noteTags(ctx, s, desired); err != nil {
+		return queue.Observed{}, err
+	}
 	plan := queue.MakePlan(desired, queue.Remembered{}, queue.Observed{}, queue.Terms{})
 	s.creates(desired.Name)
 	observed, err := s.provider.CreateAndObserve(ctx, desired.Name, plan)
@@ -126,10 +136,8 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 	}
 	if had {
 		r.tellRecreated(s, desired.Name)
-	} else if !isTrue(channel.Status.Adopted) {
-		// The queue is ours and nothing is remembered of it: either it is new, and has AWS's defaults, or a note
-		// of it was lost in a crash, and what is not a default was ours.
-		channel.Status.AppliedAttributes = queue.Restorable()
+	} else {
+		s.assumeOurs()
 	}
 	return observed, nil
 }
@@ -183,7 +191,7 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 			return "", notVisible(desired.Name)
 		}
 	}
-	terms := queue.Terms{Adopt: s.provider.Inherits(desired, observed.Tags)}
+	terms := s.deadLetterTerms(&desired, observed.Tags)
 	plan := queue.MakePlan(desired, remembered, observed, terms)
 	created := plan.Create
 	if created {
@@ -194,7 +202,7 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 		if observed, err = s.provider.CreateBeside(ctx, sourceARN, desired.Name, plan); err != nil {
 			return "", err
 		}
-		terms.Adopt = s.provider.Inherits(desired, observed.Tags)
+		terms = s.deadLetterTerms(&desired, observed.Tags)
 		plan = queue.MakePlan(desired, remembered, observed, terms)
 	}
 	if plan.Refused {

@@ -59,6 +59,22 @@ func (s *scope) wrote() {
 	s.reconciler.remember(s.channel.UID, v)
 }
 
+// assumeOurs notes of a queue that is ours, and of which nothing is remembered, that all of it was: either it is new, and
+// has AWS's defaults, or a note of it was lost in a crash or a restore, and what is not a default was ours.
+func (s *scope) assumeOurs() {
+	if !isTrue(s.channel.Status.Adopted) {
+		s.channel.Status.AppliedAttributes = queue.Restorable()
+	}
+}
+
+// deadLetterTerms says whether a dead-letter queue that is there may be taken over, by the rules of the request queue.
+func (s *scope) deadLetterTerms(desired *queue.Desired, tags map[string]string) queue.Terms {
+	consented := s.channel.Spec.AdoptionPolicy == v1alpha1.AdoptionPolicyIfConsented &&
+		s.provider.Consents(tags, s.channel.Namespace) && queue.OwnerIn(tags).Cluster != desired.Owner.Cluster
+	desired.Adopted = consented || queue.IsAdopted(tags)
+	return queue.Terms{Adopt: consented || s.provider.Inherits(*desired, tags)}
+}
+
 // remembered is what was last set on the request queue.
 func (s *scope) remembered() queue.Remembered {
 	status := &s.channel.Status

@@ -409,7 +409,11 @@ var _ = ginkgo.Describe("What a namespace may ask for", func() {
 			gomega.Expect(w.result.RequeueAfter).To(gomega.BeNumerically(">", 0))
 			_, err := w.sqs.Client().PurgeQueue(w.ctx, &sqs.PurgeQueueInput{QueueUrl: &c.Status.QueueURL})
 			gomega.Expect(err).NotTo(gomega.HaveOccurred())
-			w.reconciled(c)
+			for range 7 {
+				gomega.Expect(w.exists(c)).To(gomega.BeTrue())
+				w.reconciled(c)
+				w.pass(w.result.RequeueAfter)
+			}
 			gomega.Expect(w.exists(c)).To(gomega.BeFalse())
 			gomega.Expect(w.sqs.Queues()).To(gomega.BeEmpty())
 		})
