@@ -134,6 +134,46 @@ func TestUnreadableEnvelopeIsNotJava(t *testing.T) {
 	}
 }
 
+// A reply to a requester that takes packs has the attribute that tracers look for when it goes alone, and
+// carries its trace context in the pack when it does not.
+func TestTraceOfRepliesThatMayBePacked(t *testing.T) {
+	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	bubble(t, func(t *testing.T) {
+		p := newPair(t, rpcclient.WithPackedReplies())
+		p.serve(t, func(ctx context.Context, r sumRequest) (sumReply, error) {
+			rpcclient.SetReplyMetadata(ctx, rpcclient.TraceParent, trace)
+			rpcclient.SetReplyMetadata(ctx, "k", "v")
+			return addUp(ctx, r)
+		})
+		id := rpcclient.NewCallID()
+		if _, err := p.client.SendMessage(t.Context(), &sqs.SendMessageInput{
+			QueueUrl: &p.url, MessageBody: aws.String(`{}`), MessageAttributes: attributes("ResponseQueueUrl", p.replyURL+"#"+id,
+				"replyqueue", `{"k":"q","v":1,"id":"`+id+`","m":"calculate_sum","e":"t","f":["pack"],"b":30000,"t":0,"a":1}`),
+		}); err != nil {
+			t.Fatal(err)
+		}
+		m := p.receive(t, p.replyURL)
+		if got := m.MessageAttributes["traceparent"].StringValue; got == nil || *got != trace {
+			t.Errorf("attributes of a lone reply: %v", m.MessageAttributes)
+		}
+		p.fault(sqstest.Rule{Fault: sqstest.DelayAfter, Action: "SendMessageBatch", Queue: replyQueue, Duration: 50 * time.Millisecond})
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				var md rpcclient.Metadata
+				p.call(t, rpcclient.CallReplyMetadata(&md))
+				if md[rpcclient.TraceParent] != trace || md["k"] != "v" {
+					t.Errorf("metadata %v", md)
+				}
+			})
+		}
+		wg.Wait()
+		if p.requester.Stats().PackedReplies == 0 {
+			t.Error("nothing was packed")
+		}
+	})
+}
+
 type closedCount struct {
 	rpcclient.ReplyQueueSource
 	closed atomic.Int64

@@ -3,6 +3,7 @@ package rpcclient
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -32,6 +33,27 @@ func (c replyContent) bytes() int {
 		n += messageSize(TraceParent, dataTypeString, c.trace)
 	}
 	return n
+}
+
+// packedEnvelope is the envelope for a line of a pack, which has no attributes of its own: it carries the
+// trace context too.
+func (c *replyContent) packedEnvelope() string {
+	if c.trace == "" {
+		return c.envelope
+	}
+	env, err := parseReplyEnvelope(c.envelope)
+	if err != nil {
+		return c.envelope
+	}
+	if env.Code == OK {
+		env.Code = ""
+	}
+	env.Metadata = joinTrace(maps.Clone(env.Metadata), c.trace)
+	text, err := marshalEnvelope(&env)
+	if err != nil {
+		return c.envelope
+	}
+	return text
 }
 
 // answerContent renders a handler's answer in the form its requester understands.
@@ -71,9 +93,7 @@ func frameContent(q *request, payload []byte) replyContent {
 // beside it.
 func (q *request) complete(env *replyEnvelope) (trace string) {
 	env.Metadata = q.serving.metadata.take()
-	if !q.packs { // a line of a pack has no attributes of its own
-		env.Metadata, trace = splitTrace(env.Metadata)
-	}
+	env.Metadata, trace = splitTrace(env.Metadata)
 	if !isXMLText(trace) {
 		trace = ""
 	}
@@ -174,7 +194,7 @@ func (m *replyMessage) packKey() string {
 
 func (m *replyMessage) line() string {
 	if m.packed == "" {
-		m.packed = packed{id: m.content.virtual, envelope: m.content.envelope, body: m.content.body}.line()
+		m.packed = packed{id: m.content.virtual, envelope: m.content.packedEnvelope(), body: m.content.body}.line()
 	}
 	return m.packed
 }
