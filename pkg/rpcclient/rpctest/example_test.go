@@ -38,6 +38,9 @@ func ExampleNew() {
 	}
 	world.Server.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.DropAfter, Action: "SendMessageBatch", Count: 1}}})
 	fmt.Println(double.Call(context.Background(), channel, 4))
+	if err := requester.Shutdown(context.Background()); err != nil { // waits for the send's end, which the reply may outrun
+		panic(err)
+	}
 	stats := requester.Stats()
 	fmt.Println("sends that failed:", stats.RequestFailures[rpcclient.ActionSend])
 	// Output:
