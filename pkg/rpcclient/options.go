@@ -151,7 +151,10 @@ func WithMaxPending(n int, fail bool) Option {
 // queue, or a predecessor) is put back for it rather than dropped, for requesters.
 func WithForeignGrace(d time.Duration) Option { return func(c *config) { c.foreignGrace = d } }
 
-// WithConcurrency bounds the handlers that run at once, for responders.
+// WithConcurrency bounds the handlers that run at once, for responders: on all channels together. No more
+// requests are received than there are places for, but by polls that have waited for 100 ms: those lend their
+// places, so that there may be fewer places than channels. What such a poll brings when all are taken waits
+// 1 s for one and is then put back, which SQS counts as a receive.
 func WithConcurrency(n int) Option { return func(c *config) { c.concurrency = n } }
 
 // WithReturnAddresses sets which reply queues may be answered, for responders.

@@ -62,7 +62,7 @@ func newChannelServer(r *Responder, channel ChannelConfig) (*channelServer, erro
 	s.pollers = &pollers{
 		wanted:    func() bool { return !r.isStopping() },
 		expecting: s.busy.Load, // silence is suspicious after traffic, not while idle
-		poll:      s.poll, ctx: r.work, max: r.cfg.maxPollers, log: r.cfg.log, url: channel.URL,
+		poll:      s.poll, ctx: r.work, max: min(r.cfg.maxPollers, max(2, r.cfg.concurrency/len(r.cfg.channels))), log: r.cfg.log, url: channel.URL,
 	}
 	return s, nil
 }
@@ -78,6 +78,7 @@ func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 	if n == 0 {
 		return false, nil
 	}
+	places := r.slots.lend(n)
 	system := systemAttributes
 	if s.channel.FIFO {
 		system = fifoSystemAttributes
@@ -86,7 +87,7 @@ func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 		queueURL: s.channel.URL, attributes: requestAttributes, system: system,
 		max: n, wait: r.cfg.receiveWait, visibility: s.visibility,
 	})
-	r.slots.release(n - len(msgs))
+	placed := places.end(len(msgs))
 	if err != nil {
 		return false, err
 	}
@@ -95,7 +96,7 @@ func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 	full = len(msgs) == s.share // of several: one alone says little
 	all := make([]*received, len(msgs))
 	for i := range msgs {
-		all[i] = &received{message: &msgs[i], delivery: newDelivery(&msgs[i], at, date)}
+		all[i] = &received{placed: i < placed, message: &msgs[i], delivery: newDelivery(&msgs[i], at, date)}
 		if d := all[i].delivery; d.count == 1 && !d.firstReceive.IsZero() {
 			r.clock.observe(d.firstReceive, at)
 			full = full || d.firstReceive.Sub(d.sent) > backlogAge
@@ -109,6 +110,10 @@ func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 	}
 	for i := range all {
 		r.wg.Go(func() {
+			if !s.place(all[i]) {
+				s.putBack(all[i : i+1])
+				return
+			}
 			defer r.slots.release(1)
 			s.serve(all[i])
 		})
@@ -121,7 +126,22 @@ type received struct {
 	message  *types.Message
 	delivery delivery
 	held     *heldRequest // while it waits for the others of its group
+	placed   bool         // it has one of the responder's places
 	left     atomic.Bool  // it was left in the queue
+}
+
+// placePatience is how long a message whose receive had lent its place waits for another, before it is put
+// back for other responders.
+const placePatience = time.Second
+
+// place waits for a place for a message that has none. It reports false when there is none for it.
+func (s *channelServer) place(m *received) bool {
+	if !m.placed {
+		ctx, cancel := context.WithTimeout(s.r.work, min(placePatience, s.visibility/5))
+		defer cancel()
+		m.placed = s.r.slots.acquireFor(ctx, s.r.stopping)
+	}
+	return m.placed
 }
 
 // byGroup splits a receive of a FIFO queue by message group, in order.
@@ -152,6 +172,10 @@ func (s *channelServer) serveGroup(group []*received) {
 		}
 	}
 	first, rest := group[0], group[1:]
+	if !s.place(first) {
+		s.putBack(group)
+		return
+	}
 	// Deferred, since a handler that calls runtime.Goexit returns to nobody.
 	defer func() {
 		s.r.slots.release(1)
@@ -176,16 +200,20 @@ func (s *channelServer) serveGroup(group []*received) {
 // together with it.
 const aloneFor = 3
 
-// putBack leaves what follows a message that was left.
+// putBack leaves what follows a message that was left, or finds no place.
 func (s *channelServer) putBack(rest []*received) {
+	placed := 0
 	changes := make([]visibilityChange, len(rest))
 	for i, m := range rest {
 		s.extender.release(m.held)
 		changes[i].handle = deref(m.message.ReceiptHandle)
+		if m.placed {
+			placed++
+		}
 	}
 	s.r.cfg.stats.left.Add(int64(len(rest)))
 	s.settler.changeVisibility(changes)
-	s.r.slots.release(len(rest))
+	s.r.slots.release(placed)
 }
 
 // serve takes one message from its receive to its settlement.

@@ -181,7 +181,7 @@ func (s *channelServer) awaitTurn(q *request) bool {
 	case <-r.work.Done():
 	}
 	r.slots.replying(-1)
-	if waited && r.slots.acquire(r.work, r.stopping, 1) == 1 {
+	if waited && r.slots.acquireFor(r.work, r.stopping) {
 		return true
 	}
 	r.slots.release(-1) // it is given back by who serves the request
