@@ -17,7 +17,7 @@ type messageCopy struct{ id, handle string }
 // would expire first goes first, and early is told when its time was not over.
 type replyCache struct {
 	maxEntries, maxBytes int
-	early                func()
+	early                func(left time.Duration) // called without the lock
 
 	mu       sync.Mutex
 	entries  map[string]*cacheEntry
@@ -83,7 +83,7 @@ func (r retention) end(now time.Time) time.Time {
 // entryOverhead is a rough size of an entry without its reply.
 const entryOverhead = 512
 
-func newReplyCache(entries, bytes int, early func()) *replyCache {
+func newReplyCache(entries, bytes int, early func(left time.Duration)) *replyCache {
 	return &replyCache{maxEntries: max(1, entries), maxBytes: bytes, early: early, entries: map[string]*cacheEntry{}}
 }
 
@@ -102,8 +102,17 @@ const (
 // again, and runs.
 func (c *replyCache) begin(key string, hash uint64, attempt int, copied messageCopy, now time.Time, kept retention) (*cacheEntry, verdict) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.evict(now)
+	early := c.evict(now)
+	e, found := c.enter(key, hash, attempt, copied, kept)
+	c.mu.Unlock()
+	for _, left := range early {
+		c.early(left)
+	}
+	return e, found
+}
+
+// enter is begin's decision. It is called with the lock held.
+func (c *replyCache) enter(key string, hash uint64, attempt int, copied messageCopy, kept retention) (*cacheEntry, verdict) {
 	e, ok := c.entries[key]
 	if ok && e.hash == hash && e.finished && e.situation != Succeeded && attempt > e.attempt {
 		c.remove(e)
@@ -215,18 +224,20 @@ func (c *replyCache) handles(e *cacheEntry, one messageCopy) []string {
 	return all
 }
 
-// evict makes room. Entries whose handler runs stay, whatever their number. It is called with the lock held.
-func (c *replyCache) evict(now time.Time) {
+// evict makes room, and returns how long each entry would have stayed that had to go before its time. Entries
+// whose handler runs stay, whatever their number. It is called with the lock held.
+func (c *replyCache) evict(now time.Time) (early []time.Duration) {
 	for len(c.finished) > 0 {
 		e := c.finished[0]
 		if now.Before(e.expires) {
 			if len(c.entries) < c.maxEntries && c.bytes <= c.maxBytes {
-				return
+				return early
 			}
-			c.early()
+			early = append(early, e.expires.Sub(now))
 		}
 		c.remove(e)
 	}
+	return early
 }
 
 func (c *replyCache) remove(e *cacheEntry) {

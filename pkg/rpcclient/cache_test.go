@@ -10,7 +10,16 @@ import (
 func TestReplyCacheForgetsWhatExpiresFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		early := 0
-		c := newReplyCache(4, 1<<20, func() { early++ })
+		var left time.Duration
+		var c *replyCache
+		c = newReplyCache(4, 1<<20, func(d time.Duration) {
+			if !c.mu.TryLock() {
+				t.Error("hooks are called with the lock held")
+				return
+			}
+			c.mu.Unlock()
+			early, left = early+1, d
+		})
 		begin := func(key string, kept retention) (*cacheEntry, verdict) {
 			now := time.Now()
 			return c.begin(key, 0, 1, messageCopy{key, key}, now, kept)
@@ -50,8 +59,8 @@ func TestReplyCacheForgetsWhatExpiresFirst(t *testing.T) {
 		known("0245")
 		run("6", until(time.Hour))
 		known("0456")
-		if early != 2 {
-			t.Errorf("%d forgotten early, want 2", early)
+		if early != 2 || left != 58*time.Minute {
+			t.Errorf("%d forgotten early, want 2; the last %s before its time", early, left)
 		}
 		time.Sleep(time.Hour)
 		run("7", until(time.Hour)) // the running one stays

@@ -123,6 +123,7 @@ func (panickingHooks) OnServed(rpcclient.Served)         { panic("served") }
 func (panickingHooks) OnSQSRequest(rpcclient.SQSRequest) { panic("request") }
 func (panickingHooks) OnCallEnd(rpcclient.CallEnd)       { panic("call") }
 func (panickingHooks) OnReplyQueue(string)               { panic("queue") }
+func (panickingHooks) OnForgottenEarly(time.Duration)    { panic("forgotten") }
 
 // panickingStore panics at first.
 type panickingStore struct {
@@ -148,8 +149,12 @@ func (s *panickingStore) Complete(ctx context.Context, key rpcclient.StoreKey, r
 func TestHooksAndStoresAreContained(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := newPair(t, rpcclient.WithHooks(panickingHooks{}))
-		p.serve(t, addUp, rpcclient.WithReplyStore(&panickingStore{ReplyStore: rpcclient.NewMemoryReplyStore(10)}))
+		p.serve(t, addUp, rpcclient.WithReplyStore(&panickingStore{ReplyStore: rpcclient.NewMemoryReplyStore(10)}),
+			rpcclient.WithHooks(panickingHooks{}), rpcclient.WithReplyCache(1, 1<<20))
 		p.call(t)
 		p.call(t)
+		if p.responder.Stats().ForgottenEarly != 1 {
+			t.Error("nothing was forgotten")
+		}
 	})
 }

@@ -99,6 +99,12 @@ type Served struct {
 // HookServed sees every request a responder settles.
 type HookServed interface{ OnServed(Served) }
 
+// HookForgottenEarly sees every request that a responder's cache forgot for want of room, left before its time:
+// a copy of it that comes later runs again (WithReplyCache).
+type HookForgottenEarly interface {
+	OnForgottenEarly(left time.Duration)
+}
+
 // HookReplyQueue sees the reply queue change: the URL that replies now come to, or "" when it is lost.
 type HookReplyQueue interface{ OnReplyQueue(queueURL string) }
 
@@ -110,6 +116,7 @@ type hooks struct {
 	retry   []HookRetry
 	stray   []HookStrayReply
 	served  []HookServed
+	forgot  []HookForgottenEarly
 	queue   []HookReplyQueue
 }
 
@@ -130,6 +137,9 @@ func newHooks(all []Hook, log *slog.Logger) hooks {
 		}
 		if v, ok := hook.(HookServed); ok {
 			h.served = append(h.served, v)
+		}
+		if v, ok := hook.(HookForgottenEarly); ok {
+			h.forgot = append(h.forgot, v)
 		}
 		if v, ok := hook.(HookReplyQueue); ok {
 			h.queue = append(h.queue, v)
@@ -168,6 +178,15 @@ func (h hooks) onServed(s Served) {
 		func() {
 			defer h.contain()
 			v.OnServed(s)
+		}()
+	}
+}
+
+func (h hooks) onForgottenEarly(left time.Duration) {
+	for _, v := range h.forgot {
+		func() {
+			defer h.contain()
+			v.OnForgottenEarly(left)
 		}()
 	}
 }

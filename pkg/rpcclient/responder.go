@@ -55,8 +55,9 @@ func NewResponder(client *sqs.Client, opts ...Option) (*Responder, error) {
 		handlers: map[string]*handler{}, stopping: make(chan struct{}), done: make(chan struct{}),
 	}
 	var warn sync.Once
-	r.cache = newReplyCache(cfg.cacheEntries, cfg.cacheBytes, func() {
+	r.cache = newReplyCache(cfg.cacheEntries, cfg.cacheBytes, func(left time.Duration) {
 		cfg.stats.forgotten.Add(1)
+		r.hooks.onForgottenEarly(left)
 		warn.Do(func() {
 			cfg.log.Warn("the reply cache is too small: requests are forgotten before their time, and copies of them run again; see WithReplyCache")
 		})

@@ -1,7 +1,6 @@
 package rpcclient
 
 import (
-	"container/list"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -56,7 +55,8 @@ const (
 	ClaimGranted ClaimState = iota
 	// ClaimAnswered: give the stored reply.
 	ClaimAnswered
-	// ClaimBusy: another process is handling the request.
+	// ClaimBusy: another process is handling the request, or the store has no room until one has ended. The
+	// request is kept hidden, and the store asked again every 2 s until the request's deadline.
 	ClaimBusy
 	// ClaimConflict: the call ID came before with other content.
 	ClaimConflict
@@ -221,97 +221,4 @@ func contained(ask func() error) (err error) {
 		}
 	}()
 	return ask()
-}
-
-// MemoryReplyStore is a ReplyStore in memory, for responders of one process and for tests. It shows what
-// a store for many has to do.
-type MemoryReplyStore struct {
-	max int
-
-	mu      sync.Mutex
-	entries map[string]*list.Element // of *memoryEntry, by StoreKey.ID
-	order   list.List                // oldest first
-}
-
-type memoryEntry struct {
-	key              StoreKey
-	until            time.Time
-	reply            []byte
-	complete, failed bool
-}
-
-// NewMemoryReplyStore returns a store of at most entries requests; the oldest go first.
-func NewMemoryReplyStore(entries int) *MemoryReplyStore {
-	return &MemoryReplyStore{max: max(1, entries), entries: map[string]*list.Element{}}
-}
-
-// Claim implements ReplyStore.
-func (m *MemoryReplyStore) Claim(ctx context.Context, key StoreKey, lease time.Time) ([]byte, ClaimState, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, 0, err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if at, ok := m.entries[key.ID]; ok {
-		e := at.Value.(*memoryEntry)
-		switch {
-		case !time.Now().Before(e.until), e.failed && e.key.Attempt < key.Attempt && e.key.Content == key.Content:
-			m.remove(at)
-		case e.key.Content != key.Content:
-			return nil, ClaimConflict, nil
-		case e.complete:
-			return e.reply, ClaimAnswered, nil
-		case key.Owner == "" || e.key.Owner != key.Owner:
-			return nil, ClaimBusy, nil
-		default:
-			m.remove(at) // to be the youngest
-		}
-	}
-	m.insert(&memoryEntry{key: key, until: lease})
-	return nil, ClaimGranted, nil
-}
-
-// Complete implements ReplyStore.
-func (m *MemoryReplyStore) Complete(ctx context.Context, key StoreKey, reply []byte, failed bool, expires time.Time) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if at, ok := m.entries[key.ID]; ok {
-		if at.Value.(*memoryEntry).complete {
-			return nil
-		}
-		m.remove(at)
-	}
-	m.insert(&memoryEntry{key: key, until: expires, reply: reply, complete: true, failed: failed})
-	return nil
-}
-
-// Release implements ReplyStore.
-func (m *MemoryReplyStore) Release(ctx context.Context, key StoreKey) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if at, ok := m.entries[key.ID]; ok {
-		if e := at.Value.(*memoryEntry); !e.complete && e.key.Owner == key.Owner {
-			m.remove(at)
-		}
-	}
-	return nil
-}
-
-// insert makes room for a new entry. It is called with the lock held.
-func (m *MemoryReplyStore) insert(e *memoryEntry) {
-	if len(m.entries) >= m.max {
-		m.remove(m.order.Front())
-	}
-	m.entries[e.key.ID] = m.order.PushBack(e)
-}
-
-func (m *MemoryReplyStore) remove(at *list.Element) {
-	delete(m.entries, at.Value.(*memoryEntry).key.ID)
-	m.order.Remove(at)
 }

@@ -3,6 +3,8 @@ package rpcclient_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -194,7 +196,65 @@ func TestMemoryReplyStore(t *testing.T) {
 		time.Sleep(time.Minute) // the process that had it died
 		claim(key("1", "c", 3), rpcclient.ClaimGranted, "")
 		claim(key("2", "c", 1), rpcclient.ClaimGranted, "")
-		claim(key("3", "c", 1), rpcclient.ClaimGranted, "") // pushes the oldest out
-		claim(key("1", "c", 3), rpcclient.ClaimGranted, "")
+		claim(key("3", "c", 1), rpcclient.ClaimBusy, "") // those in progress stay
+		if err := s.Complete(ctx, key("3", "c", 1), nil, false, in(time.Hour)); err == nil {
+			t.Error("an answer found room among claims")
+		}
+		if err := s.Complete(ctx, key("2", "c", 1), []byte("two"), false, in(time.Hour)); err != nil {
+			t.Error(err)
+		}
+		claim(key("3", "c", 1), rpcclient.ClaimGranted, "") // pushes the oldest answer out
+		claim(key("2", "c", 1), rpcclient.ClaimBusy, "")
+		time.Sleep(time.Minute) // nobody renewed 1 and 3
+		claim(key("2", "c", 1), rpcclient.ClaimGranted, "")
+		if _, state, err := s.Claim(ctx, key("4", "c", 1), in(time.Hour)); state != rpcclient.ClaimGranted || err != nil {
+			t.Error(state, err)
+		}
+		claim(key("5", "c", 1), rpcclient.ClaimBusy, "")
+		time.Sleep(time.Minute) // 2 is over; 4 is not, which is older in the store than its successor will be
+		claim(key("5", "c", 1), rpcclient.ClaimGranted, "")
+		claim(key("4", "c", 1), rpcclient.ClaimBusy, "")
+	})
+}
+
+// A store with less room than there is to do holds requests up; it lets none run beside itself, nor become a dead
+// letter.
+func TestSmallReplyStore(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPair(t)
+		store, stats := rpcclient.NewMemoryReplyStore(3), new(rpcclient.Stats)
+		var mu sync.Mutex
+		running, runs, most := map[int]int{}, 0, 0
+		for range 2 {
+			p.serve(t, func(ctx context.Context, r sumRequest) (sumReply, error) {
+				change := func(by int) {
+					mu.Lock()
+					defer mu.Unlock()
+					runs += max(0, by)
+					running[r.Numbers[0]] += by
+					all := 0
+					for _, n := range running {
+						all += n
+					}
+					if most = max(most, all); running[r.Numbers[0]] > 1 {
+						t.Errorf("request %d runs twice at a time", r.Numbers[0])
+					}
+				}
+				change(1)
+				defer change(-1)
+				time.Sleep(3 * time.Second)
+				return addUp(ctx, r)
+			}, rpcclient.WithReplyStore(store), rpcclient.WithStats(stats))
+		}
+		for n := range 12 {
+			p.copies(t, 4, "calculate_sum", fmt.Sprintf(`{"Numbers":[%d]}`, n), "1")
+		}
+		time.Sleep(time.Minute)
+		if runs < 12 || most != 3 {
+			t.Errorf("%d runs of 12 requests, %d at a time, of a store with room for 3", runs, most)
+		}
+		if n, left := p.messages(t, requestQueue), stats.Snapshot().Left; n != 0 || left != 0 {
+			t.Errorf("%d requests are in the queue, %d were given back", n, left)
+		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/aws/smithy-go"
 	"go.opentelemetry.io/otel"
@@ -18,7 +19,8 @@ type metrics struct {
 	client, server, operation, dwell metric.Float64Histogram
 	batch                            metric.Int64Histogram
 	sent, consumed                   metric.Int64Counter
-	retries, stray, settled          metric.Int64Counter
+	retries, stray                   metric.Int64Counter
+	settled, forgotten               metric.Int64Counter
 	pending                          metric.Int64UpDownCounter
 }
 
@@ -50,6 +52,7 @@ func newMetrics(m metric.Meter) metrics {
 		retries:   counter(metricRetries, "{attempt}", "Attempts that another followed."),
 		stray:     counter(metricStray, "{message}", "Replies that nobody waited for."),
 		settled:   counter(metricSettled, "{request}", "Requests that were settled, by what became of them."),
+		forgotten: counter(metricForgotten, "{request}", "Requests that the reply cache forgot before their time: it is too small."),
 		pending:   pending,
 	}
 }
@@ -97,6 +100,9 @@ func (i *instrumentation) OnServed(s rpcclient.Served) {
 		i.metrics.dwell.Record(background, s.Age.Seconds(), metric.WithAttributes(channel))
 	}
 }
+
+// OnForgottenEarly implements rpcclient.HookForgottenEarly.
+func (i *instrumentation) OnForgottenEarly(time.Duration) { i.metrics.forgotten.Add(background, 1) }
 
 // OnRetry implements rpcclient.HookRetry.
 func (i *instrumentation) OnRetry(r rpcclient.Retry) {

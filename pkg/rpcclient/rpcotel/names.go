@@ -48,6 +48,7 @@ const (
 	metricRetries           = "replyqueue.client.calls.retries"
 	metricStray             = "replyqueue.client.replies.stray"
 	metricSettled           = "replyqueue.server.requests.settled"
+	metricForgotten         = "replyqueue.server.requests.forgotten"
 	metricDwell             = "replyqueue.server.requests.dwell"
 	metricBatch             = "replyqueue.sqs.batch.size"
 

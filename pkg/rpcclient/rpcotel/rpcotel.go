@@ -26,6 +26,8 @@
 //	replyqueue.client.calls.retries      attempts that another followed, by method, channel, status
 //	replyqueue.client.replies.stray      replies nobody waited for, by late, dropped
 //	replyqueue.server.requests.settled   requests, by method, channel, situation
+//	replyqueue.server.requests.forgotten requests that the reply cache forgot before their time; not 0: it is
+//	                                     too small, and copies of them run again (rpcclient.WithReplyCache)
 //	replyqueue.server.requests.dwell     s a request waited in its queue, by channel
 //
 // SQS requests per call, which is what calls cost, is the count of messaging.client.operation.duration over

@@ -51,7 +51,7 @@ type observed struct {
 	handled chan context.Context
 }
 
-func observe(t *testing.T) *observed {
+func observe(t *testing.T, responder ...rpcclient.Option) *observed {
 	t.Helper()
 	o := &observed{t: t, spans: tracetest.NewSpanRecorder(), reader: sdkmetric.NewManualReader(), handled: make(chan context.Context, 100)}
 	o.tracers = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(o.spans))
@@ -83,7 +83,7 @@ func observe(t *testing.T) *observed {
 			o.handled <- ctx
 			return s, nil
 		})
-	}, options...)
+	}, append(responder, options...)...)
 	requester := o.world.Requester(options...)
 	channel, err := requester.Channel("numbers")
 	if err != nil {
@@ -294,6 +294,20 @@ func TestMetricsCountCallsAndRequests(t *testing.T) {
 		}
 		if want == 0 {
 			t.Error("no requests were made")
+		}
+	})
+}
+
+func TestForgottenRequestsAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := observe(t, rpcclient.WithReplyCache(2, 1<<20))
+		for n := range 5 {
+			if _, err := double.Call(t.Context(), o.channel, n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, n := o.points("replyqueue.server.requests.forgotten"); n != 3 {
+			t.Errorf("%g requests are counted as forgotten, want 3", n)
 		}
 	})
 }
