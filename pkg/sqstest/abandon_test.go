@@ -2,18 +2,20 @@ package sqstest
 
 import (
 	"context"
+	"runtime"
 	"sync/atomic"
 	"testing"
 )
 
-// lateContext ends between two looks at it: the first sees it alive.
+// lateContext is that of a client which goes after messages were chosen for it: it is there when its poll begins and when a
+// message comes, and gone when the poll is to be answered.
 type lateContext struct {
 	context.Context
 	looks atomic.Int32
 }
 
 func (c *lateContext) Err() error {
-	if c.looks.Add(1) == 1 {
+	if c.looks.Add(1) <= 2 {
 		return nil
 	}
 	return context.Canceled
@@ -47,16 +49,21 @@ func pollUntilGone(t *testing.T, q *queue) {
 		defer close(done)
 		_, _ = q.receive(&lateContext{Context: context.Background()}, 10, 600_000, 20_000, "")
 	}()
-	for waiting := 0; waiting == 0; {
+	waiting := func() int {
 		q.mu.Lock()
-		waiting = q.waiters.len
-		q.mu.Unlock()
+		defer q.mu.Unlock()
+		return q.waiters.len
+	}
+	for waiting() == 0 {
+		select {
+		case <-done:
+			t.Fatal("the poll did not wait")
+		default:
+			runtime.Gosched()
+		}
 	}
 	q.put(t, "x")
-	q.mu.Lock()
-	waiting := q.waiters.len
-	q.mu.Unlock()
-	if waiting != 0 {
+	if waiting() != 0 {
 		q.server.Close()
 		<-done
 		t.Fatal("the message woke nobody")

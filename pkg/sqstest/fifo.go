@@ -181,6 +181,8 @@ func (q *queue) replay(attempt string, limit int, visibility, now int64) []deliv
 		m := q.messages[out[i].serial]
 		q.hide(m, stateInFlight, now+visibility)
 		records[i].visible = m.visible
+		m.replays++ // it is this request's now: the one before may no longer put it back
+		out[i].replays = m.replays
 	}
 	return out
 }

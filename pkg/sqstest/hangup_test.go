@@ -2,6 +2,8 @@ package sqstest_test
 
 import (
 	"context"
+	"fmt"
+	"net"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
@@ -63,5 +65,67 @@ func TestMessageOfAHungUpPollGoesToTheNext(t *testing.T) {
 			t.Fatalf("received %+v", m)
 		}
 		remove(t, c, url, m[0])
+	}
+}
+
+// heldListener hands connections over when it is let.
+type heldListener struct {
+	net.Listener
+	let chan struct{}
+}
+
+func (l heldListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		<-l.let
+	}
+	return c, err
+}
+
+// A request whose client has hung up before the server comes to it takes nothing, though a message is there.
+func TestRequestOfAHungUpClientTakesNothing(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	let := make(chan struct{}, 1)
+	s := sqstest.New()
+	s.Serve(heldListener{listener, let})
+	defer s.Close()
+	defer close(let)
+	c := s.Client()
+	standard := create(t, c, "q", map[string]string{"VisibilityTimeout": "600"})
+	fifo := create(t, c, "q.fifo", map[string]string{"VisibilityTimeout": "600", "FifoQueue": "true", "ContentBasedDeduplication": "true"})
+	send(t, c, standard, "x")
+	sendGrouped(t, c, fifo, "x", "g")
+	for _, body := range []string{
+		`{"QueueUrl":"` + standard + `"}`, `{"QueueUrl":"` + standard + `","WaitTimeSeconds":20}`,
+		`{"QueueUrl":"` + fifo + `","ReceiveRequestAttemptId":"a"}`,
+	} {
+		s.ResetRequests()
+		hangUp(t, listener.Addr().String(), body)
+		let <- struct{}{}
+		until(t, func() bool { return s.Requests(sqstest.Action("ReceiveMessage")) == 1 })
+		for _, name := range []string{"q", "q.fifo"} {
+			if q, _ := s.Queue(name); q.InFlight != 0 || q.Visible != 1 {
+				t.Errorf("%s: %s has %d in flight, %d visible", body, name, q.InFlight, q.Visible)
+			}
+		}
+	}
+}
+
+// hangUp sends a receive and closes the connection at once.
+func hangUp(t *testing.T, address, body string) {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-amz-json-1.0\r\n"+
+		"X-Amz-Target: AmazonSQS.ReceiveMessage\r\nContent-Length: %d\r\n\r\n%s", len(body), body); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Close(); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -80,6 +80,12 @@ func (q *queue) receive(ctx context.Context, limit int, visibility, wait int64, 
 	if q.fifo == nil {
 		attempt = ""
 	}
+	// Nothing is taken for a client that hung up before its request was looked at. This is asked under the lock: whoever
+	// hangs up, and only then sends a message, does not lose it to the request before.
+	if isGone(ctx) {
+		q.unlock()
+		return nil, errAborted()
+	}
 	if attempt != "" {
 		if again := q.replay(attempt, limit, visibility, now); len(again) > 0 {
 			q.unlock()

@@ -316,7 +316,7 @@ type delivery struct {
 func (q *queue) putBack(deliveries []delivery) {
 	for _, d := range deliveries {
 		m := q.messages[d.serial]
-		if m == nil || m.receipt != d.receipt || m.state != stateInFlight {
+		if m == nil || m.receipt != d.receipt || m.replays != d.replays || m.state != stateInFlight {
 			continue
 		}
 		m.receives--
