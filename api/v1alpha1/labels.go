@@ -72,7 +72,8 @@ const (
 // What cluster administrators write on the ConfigMap that pins the operator's identity, in the operator's namespace.
 const (
 	// AnnotationConfirmIdentity says that this cluster, and no copy of it, owns the queues whose marker bears the nonce
-	// given (several: comma-separated). The operator removes it when it has claimed the marker.
+	// given (several: comma-separated), or, as "<provider>=abandoned", whose marker is gone. The operator removes it when
+	// it has claimed the marker.
 	AnnotationConfirmIdentity = "replyqueue.dev/confirm-identity"
 	// AnnotationAllowSweep lets one sweep delete more reply queues than its brake lets it: "<provider>=<number>",
 	// several comma-separated. It is used up by the next sweep that it lets through.

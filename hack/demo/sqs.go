@@ -110,6 +110,16 @@ func replyQueues(state sqstest.State) map[string]bool {
 	return urls
 }
 
+// left are the queues but the cluster's marker (internal/fence): that one stays as long as the cluster does.
+func left(state sqstest.State) (queues []sqstest.QueueInfo) {
+	for _, q := range state.Queues {
+		if q.Tags[v1alpha1.TagKind] != v1alpha1.TagKindIdentity {
+			queues = append(queues, q)
+		}
+	}
+	return queues
+}
+
 func requests(state sqstest.State) (n int) {
 	for _, r := range state.Requests {
 		n += r

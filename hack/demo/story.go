@@ -292,8 +292,8 @@ func (t *story) end(ctx context.Context) error {
 		if err != nil {
 			return "", err
 		}
-		if n := len(state.Queues); n > 0 {
-			return fmt.Sprintf("%d queues are left, %s first", n, state.Queues[0].Name), nil
+		if queues := left(state); len(queues) > 0 {
+			return fmt.Sprintf("%d queues are left, %s first", len(queues), queues[0].Name), nil
 		}
 		return t.leftovers(ctx)
 	}); err != nil {
@@ -311,7 +311,7 @@ func (t *story) end(ctx context.Context) error {
 	if records, err = t.records(ctx); err != nil {
 		return err
 	}
-	t.out.number("queues left in SQS", "%d", len(state.Queues))
+	t.out.number("queues left in SQS", "%d, but for %d by which the cluster is told from copies of it", len(left(state)), len(state.Queues)-len(left(state)))
 	t.out.number("ReplyQueue records left", "%d", len(records))
 	t.out.number("heartbeat Leases left", "%d", leases)
 	return nil
@@ -355,7 +355,7 @@ func (t *story) conclude(ctx context.Context) error {
 	t.out.number("SQS requests", "%d in all, the operator's %d for queues among them", requests(state), controlRequests(state.Requests))
 	t.out.line("")
 	t.out.line("DEMO OK calls=%d failed=%d wrong=%d reply_queues_peak=%d queues_left=%d sqs_requests_per_call=%.2f",
-		ended, all.failed, all.wrong, t.sqs.peakReplyQueues(), len(state.Queues), float64(requests(state))/float64(ended))
+		ended, all.failed, all.wrong, t.sqs.peakReplyQueues(), len(left(state)), float64(requests(state))/float64(ended))
 	return nil
 }
 

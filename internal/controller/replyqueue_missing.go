@@ -35,6 +35,12 @@ func (s *recordScope) replaceMissing(ctx context.Context) (bool, error) {
 	if _, err := provider.LookUp(ctx, provider.ReplyQueueName(s.record.UID)); queue.Classify(err) != queue.NotFound {
 		return false, nil //nolint:nilerr // It is there, or nothing is known; the next sweep asks again.
 	}
+	if provider.MayDelete() != nil {
+		return false, nil // The queues may not be this cluster's, or in another account; the next sweep asks again.
+	}
+	if same, err := provider.SameAccount(ctx, s.record.Status.QueueURL); err != nil || !same {
+		return false, nil //nolint:nilerr // As above.
+	}
 	if s.pod, err = s.reader(ctx, s.Reader); err != nil {
 		return false, err
 	}

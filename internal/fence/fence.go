@@ -91,6 +91,8 @@ type state struct {
 	proven time.Time
 	// conflict says what is wrong; empty: nothing.
 	conflict string
+	// held says that the nonces have agreed since the process began.
+	held bool
 	// foreign is another cluster's nonce, and steady how many comparisons in a row have found it.
 	foreign string
 	steady  int
@@ -154,7 +156,8 @@ func (f *Fence) sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Round compares the nonces of every provider in use, and removes the markers of those that are no longer.
+// Round compares the nonces of every provider that is in use, or was: a marker that stood still, or went, would be any
+// copy's.
 func (f *Fence) Round(ctx context.Context) {
 	f.init()
 	log := ctrl.LoggerFrom(ctx).WithName("fence")
@@ -170,7 +173,11 @@ func (f *Fence) Round(ctx context.Context) {
 		}
 		return
 	}
-	for _, name := range slices.Sorted(maps.Keys(inUse)) {
+	all := maps.Clone(inUse)
+	for name := range known.entries {
+		all[name] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
 		provider, err := f.Providers.ForDeletion(ctx, name)
 		if err == nil {
 			err = f.Check(ctx, provider)
@@ -178,14 +185,6 @@ func (f *Fence) Round(ctx context.Context) {
 		// A provider that there is not, or that cannot be reached, says so on the objects that name it.
 		if err != nil && ctx.Err() == nil && queue.Classify(err) == queue.Transient && !errors.Is(err, queue.ErrProviderNotFound) && !errors.Is(err, queue.ErrProviderInvalid) {
 			log.Info("Could not compare the nonce of a marker", "provider", name, "why", err.Error())
-		}
-	}
-	for name := range known.entries {
-		if inUse[name] {
-			continue
-		}
-		if err := f.retire(ctx, name); err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) {
-			log.Info("Could not remove a marker that is not used any more", "provider", name, "why", err.Error())
 		}
 	}
 }
@@ -229,33 +228,51 @@ func (f *Fence) check(ctx context.Context, provider *queue.Provider) error {
 		return err
 	}
 	tags, exists, err := provider.IdentityTags(ctx)
+	if class := queue.Classify(err); class == queue.Denied || (err == nil && !exists) {
+		// The URL may be computed from that of another account.
+		provider.ForgetAccount()
+		tags, exists, err = provider.IdentityTags(ctx)
+	}
 	if err != nil {
 		return err
 	}
 	nonceTag := nonceTag(provider.Name)
-	marker := Marker{Exists: exists, Cluster: tags[v1alpha1.TagCluster], Nonce: tags[nonceTag]}
+	marker := Marker{Exists: exists, Cluster: tags[v1alpha1.TagCluster], Nonce: tags[nonceTag], Account: provider.AccountID()}
 	mine := known.entries[provider.Name]
+	spoken := known.annotated(v1alpha1.AnnotationConfirmIdentity)
 	verdict := Judge(Pinned{
-		Cluster: f.ClusterUID, Nonces: mine.Nonces,
-		Confirmed: append(known.annotated(v1alpha1.AnnotationConfirmIdentity), mine.Confirmed...),
+		Cluster: f.ClusterUID, Nonces: mine.Nonces, Confirmed: mine.Confirmed, Seen: mine.Seen, Held: f.heldHere(provider.Name),
 		AdoptFrom: known.object.Annotations[v1alpha1.AnnotationAdoptFrom],
+		Contested: mine.Contested, Spoken: spoken, ClaimAbandoned: slices.Contains(spoken, abandoned(provider.Name)),
+		Account: mine.Account,
 	}, marker)
 	f.Metrics.found(provider.Name, verdict)
 	f.learn(provider.Name, known, verdict, asked)
-	if verdict == Conflict {
-		return f.conflict(ctx, provider, known, marker)
+	switch verdict {
+	case Conflict, Abandoned, Elsewhere:
+		return f.conflict(ctx, provider, known, verdict, marker)
 	}
 	if f.store.trouble(provider.Name, TroubleConflict, "") {
 		f.changed(provider.Name)
 	}
 	f.say(ctx, provider, known, verdict, marker)
 
-	if verdict != Behind && (verdict != Lost || len(mine.Nonces) == 0) {
+	if verdict != Behind && verdict != Lost {
 		mine.Nonces = Next(mine.Nonces, newNonce())
 	}
-	if verdict == Given && marker.Nonce != "" {
+	switch {
+	case verdict.MayDelete():
+		mine.Seen, mine.Account = true, marker.Account
+	case verdict == Given && marker.Nonce != "":
+		mine.Seen, mine.Contested = false, false
 		mine.Confirmed = Next(mine.Confirmed, marker.Nonce)
 		known.use(v1alpha1.AnnotationConfirmIdentity, marker.Nonce)
+	case verdict == Given:
+		mine.Seen, mine.Contested = false, false
+		if marker.Cluster == "" || marker.Cluster == f.ClusterUID {
+			mine.Account = "" // Whoever says that it was abandoned says so of where the operator looks now.
+			known.use(v1alpha1.AnnotationConfirmIdentity, abandoned(provider.Name))
+		}
 	}
 	known.entries[provider.Name] = mine
 	if err := f.store.write(ctx, known); err != nil {
@@ -266,11 +283,19 @@ func (f *Fence) check(ctx context.Context, provider *queue.Provider) error {
 			return err
 		}
 	}
+	created := !exists
 	err = provider.MarkIdentity(ctx, exists, map[string]string{
 		v1alpha1.TagCluster: f.ClusterUID, v1alpha1.TagKind: v1alpha1.TagKindIdentity, nonceTag: mine.Nonces[0],
 	})
-	if err != nil || verdict != Unclaimed {
+	if err != nil {
 		return err
+	}
+	if marker.Account = provider.AccountID(); created && mine.Account != "" && marker.Account != mine.Account {
+		f.learn(provider.Name, known, Elsewhere, asked)
+		return f.conflict(ctx, provider, known, Elsewhere, marker)
+	}
+	if verdict != Unclaimed {
+		return nil
 	}
 	// Nobody else can have claimed it but at this moment: then one of the two reads the other's nonce.
 	if tags, _, err = provider.IdentityTags(ctx); err == nil && tags[nonceTag] == mine.Nonces[0] && tags[v1alpha1.TagCluster] == f.ClusterUID {
@@ -313,26 +338,76 @@ func (f *Fence) learn(provider string, known *identity, verdict Verdict, asked t
 	s.adoptFrom, s.sweepFrom = "", known.object.Annotations[v1alpha1.AnnotationSweepFrom]
 	switch {
 	case verdict.MayDelete():
-		s.proven, s.conflict, s.foreign = asked, "", ""
+		s.proven, s.held, s.conflict, s.foreign = asked, true, "", ""
 		s.adoptFrom = known.object.Annotations[v1alpha1.AnnotationAdoptFrom]
 	default:
 		s.proven = time.Time{}
-		if verdict != Conflict {
+		if verdict != Conflict && verdict != Abandoned && verdict != Elsewhere {
 			s.conflict, s.foreign = "", ""
 		}
 	}
 }
 
-// conflict says that another cluster claims the marker, on everything that can say it.
-func (f *Fence) conflict(ctx context.Context, provider *queue.Provider, known *identity, marker Marker) error {
+// heldHere says that the nonces have agreed since the process began.
+func (f *Fence) heldHere(provider string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.state(provider).held
+}
+
+// conflict says that the queues may be another cluster's, on everything that can say it. That another cluster has claimed
+// the marker is kept until a human speaks: whatever becomes of the marker, the other may come back.
+func (f *Fence) conflict(ctx context.Context, provider *queue.Provider, known *identity, verdict Verdict, marker Marker) error {
+	if verdict == Conflict && marker.Cluster != "" {
+		mine := known.entries[provider.Name]
+		mine.Contested = true
+		known.entries[provider.Name] = mine
+	}
 	f.mu.Lock()
 	s := f.state(provider.Name)
 	if s.foreign != marker.Nonce {
 		s.foreign, s.steady = marker.Nonce, 0
 	}
 	s.steady++
-	quiet := s.steady > comparisonsOfAStopped
+	steady := s.steady
 	f.mu.Unlock()
+	if verdict == Abandoned && steady <= comparisonsOfAStopped {
+		return f.MayDelete(provider.Name) // SQS may not show it for a moment.
+	}
+	message := f.explain(provider, known.entries[provider.Name], verdict, marker, steady)
+	f.mu.Lock()
+	news := s.conflict != message
+	s.conflict = message
+	f.mu.Unlock()
+	if f.store.trouble(provider.Name, TroubleConflict, message) {
+		f.changed(provider.Name)
+	}
+	if news {
+		ctrl.LoggerFrom(ctx).WithName("fence").Info("The queues may be another cluster's; nothing is deleted", "provider", provider.Name, "why", message)
+		f.event(provider.Name, known.object, corev1.EventTypeWarning, EventIdentityConflict, message)
+	}
+	if err := f.store.write(ctx, known); err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) {
+		return err
+	}
+	return f.MayDelete(provider.Name)
+}
+
+// explain says what is wrong, and what a human can do.
+func (f *Fence) explain(provider *queue.Provider, mine entry, verdict Verdict, marker Marker, steady int) string {
+	if verdict == Elsewhere {
+		provider.ForgetAccount() // The credentials may become right again.
+		return fmt.Sprintf("the operator's credentials are those of account %s, and the queues of this cluster are in account %s. Nothing is deleted, and no record given up. Give it the credentials of account %s; or, if this cluster is to go on in account %s, delete queue %s there and then annotate ConfigMap %s with %s=%s",
+			marker.Account, mine.Account, mine.Account, marker.Account, provider.IdentityQueueName(), f.Identity, v1alpha1.AnnotationConfirmIdentity, abandoned(provider.Name))
+	}
+	if marker.Nonce == "" && (!marker.Exists || marker.Cluster == f.ClusterUID) {
+		message := fmt.Sprintf("queue %s, or its tag, is gone. This cluster may be a copy of another, or the operator's credentials those of another account. Nothing is deleted here. ", provider.IdentityQueueName())
+		if steady <= comparisonsToReturn {
+			return message + "If the operator of another cluster runs, it makes the queue again within two minutes"
+		}
+		return message + fmt.Sprintf("If this cluster, and no other, is to own the queues named %s* in the account of the operator's credentials, annotate ConfigMap %s with %s=%s",
+			provider.OwnPrefix(), f.Identity, v1alpha1.AnnotationConfirmIdentity, abandoned(provider.Name))
+	}
+	quiet := steady > comparisonsOfAStopped
 	message := fmt.Sprintf("queue %s bears a nonce that this cluster did not write: this cluster is a copy of another or was restored from a backup, or it is the original of a copy that took over. Nothing is deleted here. ", provider.IdentityQueueName())
 	switch marker.Cluster {
 	case f.ClusterUID:
@@ -349,26 +424,15 @@ func (f *Fence) conflict(ctx context.Context, provider *queue.Provider, known *i
 		message = fmt.Sprintf("the queues named %s* are the cluster's with the UID %s (tag %s of queue %s). Nothing is deleted here. If this cluster is to take them over, annotate ConfigMap %s with %s=%s",
 			provider.OwnPrefix(), marker.Cluster, v1alpha1.TagCluster, provider.IdentityQueueName(), f.Identity, v1alpha1.AnnotationAdoptFrom, marker.Cluster)
 	}
-	f.mu.Lock()
-	news := s.conflict != message
-	s.conflict = message
-	f.mu.Unlock()
-	if f.store.trouble(provider.Name, TroubleConflict, message) {
-		f.changed(provider.Name)
-	}
-	if news {
-		ctrl.LoggerFrom(ctx).WithName("fence").Info("Another cluster claims the queues; nothing is deleted", "provider", provider.Name, "why", message)
-		f.event(provider.Name, known.object, corev1.EventTypeWarning, EventIdentityConflict, message)
-	}
-	if err := f.store.write(ctx, known); err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) {
-		return err
-	}
-	return f.MayDelete(provider.Name)
+	return message
 }
 
 // comparisonsOfAStopped is after how many comparisons with the same nonce the other cluster's operator counts as stopped:
 // while it runs, its nonce changes once in a comparison.
 const comparisonsOfAStopped = 3
+
+// comparisonsToReturn is the same for a marker that is gone: SQS refuses the name of a deleted queue for 60 s.
+const comparisonsToReturn = 12
 
 // say says what is out of the ordinary, once.
 func (f *Fence) say(ctx context.Context, provider *queue.Provider, known *identity, verdict Verdict, marker Marker) {
@@ -406,58 +470,6 @@ func (f *Fence) event(provider string, identity *corev1.ConfigMap, kind, reason,
 		object.Name = provider
 		f.Recorder.Eventf(object, nil, kind, reason, "Compare", "%s", message)
 	}
-}
-
-// retire removes the marker of a provider that nothing names any more, if it stands for no other queue, and then what
-// is pinned of it. A process that stops in between finds no marker, and forgets it.
-func (f *Fence) retire(ctx context.Context, name string) error {
-	f.checking.Lock()
-	defer f.checking.Unlock()
-	provider, err := f.Providers.ForDeletion(ctx, name)
-	if errors.Is(err, queue.ErrProviderNotFound) {
-		return nil // Should it come back, its marker is still known.
-	}
-	if err != nil {
-		return err
-	}
-	known, err := f.store.read(ctx)
-	if err != nil {
-		return err
-	}
-	tags, exists, err := provider.IdentityTags(ctx)
-	if err != nil {
-		return err
-	}
-	if exists {
-		marker := Marker{Exists: true, Cluster: tags[v1alpha1.TagCluster], Nonce: tags[nonceTag(name)]}
-		if !Judge(Pinned{Cluster: f.ClusterUID, Nonces: known.entries[name].Nonces}, marker).MayDelete() {
-			return nil
-		}
-		names, _, err := provider.ListPage(ctx, provider.OwnPrefix(), "")
-		if err != nil || slices.ContainsFunc(names, func(n string) bool { return n != provider.IdentityQueueName() }) {
-			return err
-		}
-		url, err := provider.QueueURL(ctx, provider.IdentityQueueName())
-		if err != nil {
-			return err
-		}
-		f.learn(name, known, Held, f.Clock.Now())
-		if len(nonceTags(tags, nonceTag(name))) > 0 {
-			err = provider.Untag(ctx, url, []string{nonceTag(name)})
-		} else {
-			err = provider.Delete(ctx, url)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	delete(known.entries, name)
-	f.mu.Lock()
-	delete(f.states, name)
-	f.mu.Unlock()
-	f.store.trouble(name, TroubleConflict, "")
-	f.store.trouble(name, TroubleSweep, "")
-	return f.store.write(ctx, known)
 }
 
 func (f *Fence) state(provider string) *state {

@@ -266,6 +266,7 @@ func TestARestoredClusterAsks(t *testing.T) {
 func TestALostMarkerIsMadeAgain(t *testing.T) {
 	c := newCluster(t, sqstest.NewServer(t), uid, nil)
 	c.Round(c.ctx)
+	c.round()
 	url, _ := c.provider.QueueURL(c.ctx, "rq_c_identity")
 	if _, err := c.sqs.Client().DeleteQueue(c.ctx, &sqs.DeleteQueueInput{QueueUrl: &url}); err != nil {
 		t.Fatal(err)
@@ -276,11 +277,10 @@ func TestALostMarkerIsMadeAgain(t *testing.T) {
 	if n := c.heard("MarkerLost"); n != 1 {
 		t.Errorf("%d events, want 1", n)
 	}
-	fresh := newCluster(t, sqstest.NewServer(t), uid, c.snapshot())
+
+	fresh := newCluster(t, sqstest.NewServer(t), uid, nil)
 	fresh.round()
-	fresh.expectHeld("until it is seen", false)
 	fresh.round()
-	fresh.expectOpen("when it is seen")
 
 	q, _ := fresh.sqs.Queue("rq_c_identity")
 	if _, err := fresh.sqs.Client().UntagQueue(fresh.ctx, &sqs.UntagQueueInput{QueueUrl: &q.URL, TagKeys: []string{"nonce.replyqueue.dev/default"}}); err != nil {
@@ -331,30 +331,138 @@ func TestAMigrationTakesTheMarker(t *testing.T) {
 	}
 }
 
-func TestAMarkerThatNobodyNeedsGoes(t *testing.T) {
-	c := newCluster(t, sqstest.NewServer(t), uid, nil)
+// TestAMarkerOutlivesItsQueues is what a copy would otherwise wait for: a marker that is gone, or that stands still.
+func TestAMarkerOutlivesItsQueues(t *testing.T) {
+	server := sqstest.NewServer(t)
+	original := newCluster(t, server, uid, nil)
+	original.Round(original.ctx)
+	original.round()
+	original.inUse = nil
+	original.round()
+	clone, late := newCluster(t, server, uid, original.snapshot()), newCluster(t, server, uid, original.snapshot())
+	for range 15 {
+		original.round()
+		clone.round()
+		clone.expectHeld("the clone", true)
+	}
+	late.round()
+	late.expectHeld("a clone that looks late", true)
+	original.inUse = []string{"default"}
+	original.round()
+	original.expectOpen("the original, whose application is back")
+}
+
+// TestACloneNeverTakesALostMarker has somebody remove the marker, or its tag, while clones wait: one that has seen the
+// conflict, in a new process too, and one that looks for the first time.
+func TestACloneNeverTakesALostMarker(t *testing.T) {
+	for _, what := range []string{"tag", "queue"} {
+		t.Run(what, func(t *testing.T) {
+			clock := sqstest.NewManualClock(time.Now())
+			server := sqstest.NewServer(t, sqstest.WithClock(clock))
+			original := newCluster(t, server, uid, nil)
+			original.Round(original.ctx)
+			original.round()
+			clone, late := newCluster(t, server, uid, original.snapshot()), newCluster(t, server, uid, original.snapshot())
+			for range 15 {
+				original.round()
+				clone.round()
+				clone.expectHeld("the clone", true)
+			}
+			url, err := original.provider.QueueURL(original.ctx, "rq_c_identity")
+			if err == nil && what == "tag" {
+				_, err = server.Client().UntagQueue(t.Context(), &sqs.UntagQueueInput{QueueUrl: &url, TagKeys: []string{"nonce.replyqueue.dev/default"}})
+			} else if err == nil {
+				_, err = server.Client().DeleteQueue(t.Context(), &sqs.DeleteQueueInput{QueueUrl: &url})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 8 { // The original cannot look, and the clones can.
+				clock.Advance(10 * time.Second)
+				clone.round()
+				clone.expectHeld("the clone", true)
+				clone.lead(uid)
+				late.round()
+				if late.MayDelete("default") == nil {
+					t.Fatal("a clone that looks late may delete")
+				}
+			}
+			if q, there := server.Queue("rq_c_identity"); there && q.Tags["nonce.replyqueue.dev/default"] != "" {
+				t.Fatal("a clone wrote the marker")
+			}
+			original.round()
+			for range 3 {
+				original.round()
+				original.expectOpen("the original")
+				clone.round()
+				clone.expectHeld("the clone", true)
+				late.round()
+				late.expectHeld("the late clone", true)
+			}
+		})
+	}
+}
+
+// TestAnAbandonedMarkerNeedsAWord is a cluster whose marker was deleted while no operator ran.
+func TestAnAbandonedMarkerNeedsAWord(t *testing.T) {
+	before := newCluster(t, sqstest.NewServer(t), uid, nil)
+	before.Round(before.ctx)
+	before.round()
+	c := newCluster(t, sqstest.NewServer(t), uid, before.snapshot())
+	const word = v1alpha1.AnnotationConfirmIdentity + "=default=abandoned"
+	c.round()
+	c.expectHeld("until it is sure", false)
+	for range 5 {
+		c.round()
+	}
+	c.expectHeld("when it is gone for good", true)
+	if status := c.identity().Data["status"]; strings.Contains(status, word) {
+		t.Errorf("it asks before the other had time to come back: %q", status)
+	}
+	for range 8 {
+		c.round()
+	}
+	if status := c.identity().Data["status"]; !strings.Contains(status, word) {
+		t.Errorf("it does not say what to do: %q", status)
+	}
+	if len(c.sqs.Queues()) != 0 {
+		t.Error("it was made again without a word")
+	}
+	c.annotate(v1alpha1.AnnotationConfirmIdentity, "default=abandoned")
+	c.round()
+	c.expectHeld("until it is seen", false)
+	c.round()
+	c.expectOpen("when a human spoke")
+	if i := c.identity(); i.Annotations[v1alpha1.AnnotationConfirmIdentity] != "" || i.Data["status"] != "" {
+		t.Errorf("the word stays: %v %q", i.Annotations, i.Data["status"])
+	}
+}
+
+// TestCredentialsOfAnotherAccount are found by the process that held the marker, by the next, and even where a marker with
+// the right nonce is.
+func TestCredentialsOfAnotherAccount(t *testing.T) {
+	server := sqstest.NewServer(t, sqstest.WithAccount("111111111111"))
+	c := newCluster(t, server, uid, nil)
 	c.Round(c.ctx)
-	if _, err := c.provider.Create(c.ctx, "rq_c_shop_login", nil, nil); err != nil {
-		t.Fatal(err)
-	}
-	c.inUse = nil
 	c.round()
-	if len(c.sqs.Queues()) != 2 {
-		t.Fatal("the marker went while a queue is left")
+	theirs := sqstest.NewServer(t, sqstest.WithAccount("222222222222"))
+	c.provider.API = writing{theirs.Client(), c}
+	for range 4 {
+		c.round()
+		c.expectHeld("in another account", true)
+		c.lead(uid)
 	}
-	c.expectOpen("while a queue is left")
-	if err := c.provider.DeleteQueueByName(c.ctx, "rq_c_shop_login"); err != nil {
-		t.Fatal(err)
-	}
-	c.inUse = nil
 	c.round()
-	c.inUse = nil
-	c.round()
-	if n := len(c.sqs.Queues()); n != 0 {
-		t.Errorf("%d queues are left", n)
+	for _, account := range []string{"111111111111", "222222222222"} {
+		if status := c.identity().Data["status"]; !strings.Contains(status, account) {
+			t.Errorf("it does not name account %s: %q", account, status)
+		}
 	}
-	if known := c.snapshot()["fence"]; known != "" {
-		t.Errorf("%s is left", known)
+	c.provider.API = writing{server.Client(), c}
+	c.round()
+	c.expectOpen("in its own account again")
+	if status := c.identity().Data["status"]; status != "" {
+		t.Errorf("it still says %q", status)
 	}
 }
 
@@ -395,13 +503,6 @@ func TestFenceCrashPoints(t *testing.T) {
 		c.afterWrite = nil
 		c.round()
 		c.expectOpen("in the end")
-		c.inUse = nil
-		for range 3 {
-			round()
-		}
-		if n := len(c.sqs.Queues()); n != 0 || c.snapshot()["fence"] != "" {
-			t.Errorf("%d queues and %s are left", n, c.snapshot()["fence"])
-		}
 		return writes
 	}
 	points := live(t, 0)

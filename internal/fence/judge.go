@@ -16,6 +16,17 @@ type Pinned struct {
 	// human has given to this one.
 	Confirmed []string
 	AdoptFrom string
+	// Seen says that the marker once bore a nonce of this cluster. Without it, a marker that is not there was never made.
+	Seen bool
+	// Held says that this very process saw it. Nothing of this is in a backup or in a copy.
+	Held bool
+	// Contested says that another had claimed the marker, and that no human has spoken since. Spoken are the nonces of
+	// others that one declares void now, and ClaimAbandoned says that a marker that nobody claims is this cluster's.
+	Contested      bool
+	Spoken         []string
+	ClaimAbandoned bool
+	// Account holds the queues of this cluster; empty: not known yet.
+	Account string
 }
 
 // Marker is what the marker queue says.
@@ -24,6 +35,8 @@ type Marker struct {
 	Exists bool
 	// Cluster and Nonce are its tags; empty: no such tag.
 	Cluster, Nonce string
+	// Account holds it; empty: not known.
+	Account string
 }
 
 // Verdict is what comparing the two says.
@@ -37,13 +50,19 @@ const (
 	Behind Verdict = "Behind"
 	// Unclaimed: nobody has claimed the marker, and this cluster never has. It is claimed.
 	Unclaimed Verdict = "Unclaimed"
-	// Lost: this cluster had claimed the marker, and it is gone. That is no copy's doing: a copy changes nonces and
-	// deletes nothing. It is claimed again, and nothing is deleted until it is seen.
+	// Lost: this process had seen the marker as its own, and it is gone. It is claimed again, and nothing is deleted until
+	// it is seen.
 	Lost Verdict = "Lost"
-	// Given: another cluster claims the marker, and a human has given it to this one. It is claimed.
+	// Abandoned: this cluster had claimed the marker, and a process that never saw it finds none. It may be a copy, whose
+	// original will make the marker again, or look into another account. Nothing is deleted, and nothing written.
+	Abandoned Verdict = "Abandoned"
+	// Given: another cluster claims the marker, or none does, and a human has given it to this one. It is claimed.
 	Given Verdict = "Given"
-	// Conflict: another cluster claims the marker. Nothing is deleted, and nothing written.
+	// Conflict: another cluster claims the marker, or did, and no human has spoken since. Nothing is deleted, and nothing
+	// written.
 	Conflict Verdict = "Conflict"
+	// Elsewhere: the marker is in another account than this cluster's queues. Nothing is deleted, and nothing written.
+	Elsewhere Verdict = "Elsewhere"
 )
 
 // MayDelete says whether queues may be deleted on that verdict.
@@ -52,20 +71,20 @@ func (v Verdict) MayDelete() bool { return v == Held || v == Behind }
 // Judge compares what the cluster knows with what the marker says. It is pure and total, and where it cannot be sure it
 // says Conflict.
 func Judge(p Pinned, m Marker) Verdict {
-	given := m.Cluster != "" && m.Cluster == p.AdoptFrom
 	switch {
-	case !m.Exists && len(p.Nonces) == 0:
-		return Unclaimed
-	case !m.Exists:
-		return Lost
-	case m.Cluster != p.Cluster && given:
-		return Given
-	case m.Cluster != p.Cluster:
+	case m.Exists && p.Account != "" && m.Account != "" && m.Account != p.Account:
+		return Elsewhere
+	case m.Exists && m.Cluster != p.Cluster:
+		if m.Cluster != "" && m.Cluster == p.AdoptFrom {
+			return Given
+		}
 		return Conflict // A queue that is another's, or nobody's, is never written to.
-	case m.Nonce == "" && len(p.Nonces) == 0:
-		return Unclaimed // Another provider with the same account made it.
 	case m.Nonce == "":
-		return Lost
+		return judgeUnclaimed(p)
+	case slices.Contains(p.Spoken, m.Nonce):
+		return Given
+	case p.Contested:
+		return Conflict
 	case len(p.Nonces) > 0 && m.Nonce == p.Nonces[0]:
 		return Held
 	case slices.Contains(p.Nonces, m.Nonce):
@@ -74,6 +93,22 @@ func Judge(p Pinned, m Marker) Verdict {
 		return Given
 	default:
 		return Conflict
+	}
+}
+
+// judgeUnclaimed is for a marker that is not there, or bears no nonce of this provider.
+func judgeUnclaimed(p Pinned) Verdict {
+	switch {
+	case p.ClaimAbandoned:
+		return Given
+	case p.Contested:
+		return Conflict
+	case !p.Seen:
+		return Unclaimed // Never made, or another provider with the same account made it.
+	case p.Held:
+		return Lost
+	default:
+		return Abandoned
 	}
 }
 

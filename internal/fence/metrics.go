@@ -29,7 +29,7 @@ func (m *Metrics) found(provider string, verdict Verdict) {
 		return
 	}
 	conflict := 0.0
-	if verdict == Conflict {
+	if verdict == Conflict || verdict == Abandoned || verdict == Elsewhere {
 		conflict = 1
 	}
 	m.conflict.WithLabelValues(provider).Set(conflict)

@@ -18,7 +18,7 @@ import (
 
 // Keys of the identity ConfigMap's data that are written here.
 const (
-	// keyFence holds the nonces, as JSON: {"<provider>": {"nonces": [...], "confirmed": [...]}}.
+	// keyFence holds the nonces, as JSON: {"<provider>": entry}.
 	keyFence = "fence"
 	// keyStatus holds, for people, what would be conditions if a ConfigMap had any: a line for each trouble there is.
 	keyStatus = "status"
@@ -30,7 +30,15 @@ type entry struct {
 	Nonces []string `json:"nonces,omitempty"`
 	// Confirmed are nonces of others that a human declared void, newest first.
 	Confirmed []string `json:"confirmed,omitempty"`
+	// Seen and Contested as in Pinned.
+	Seen      bool `json:"seen,omitempty"`
+	Contested bool `json:"contested,omitempty"`
+	// Account holds the marker, as SQS wrote it in its URL.
+	Account string `json:"account,omitempty"`
 }
+
+// abandoned is the value of v1alpha1.AnnotationConfirmIdentity for a provider whose marker bears no nonce.
+func abandoned(provider string) string { return provider + "=abandoned" }
 
 // store is the identity ConfigMap. Every write is over the version that was read: two leaders at once, and a leader
 // and an administrator, never overwrite each other.

@@ -69,6 +69,30 @@ func (p *Provider) AccountID() string {
 	return ""
 }
 
+// ForgetAccount has the URL of the next queue asked for, and not computed: the credentials may have become another
+// account's.
+func (p *Provider) ForgetAccount() { p.base.Store(nil) }
+
+// SameAccount reports whether the operator sees the account that holds the queue with that URL: by the marker queue, which
+// it looks up by its name, at the cost of one request. Only then does a queue that is not found not exist. Without a
+// fence there is no marker, and the answer is yes. It fails with SQS's error, but for a marker that is not found.
+func (p *Provider) SameAccount(ctx context.Context, url string) (bool, error) {
+	if p.Fence == nil {
+		return true, nil
+	}
+	seen, err := p.LookUp(ctx, p.IdentityQueueName())
+	if err != nil {
+		if Classify(err) == NotFound {
+			err = nil
+		}
+		return false, err
+	}
+	return accountOf(seen) == accountOf(url), nil
+}
+
+// accountOf is the account in a queue's URL.
+func accountOf(url string) string { return nameOf(strings.TrimSuffix(url, "/"+nameOf(url))) }
+
 // learn keeps the base of a URL that SQS answered for the queue called name.
 func (p *Provider) learn(url, name string) {
 	base, found := strings.CutSuffix(url, name)

@@ -177,6 +177,11 @@ func (s *Sweeper) sweepQueue(ctx context.Context, p *place, f lifecycle.Finding)
 // findMissing tells of records whose queue is gone. A queue that was created after the queues were listed is in the
 // next list, so one sweep alone says nothing.
 func (s *Sweeper) findMissing(ctx context.Context, p *place, covered *records) error {
+	if p.MayDelete() != nil {
+		// What was listed, now or in the sweeps before, may be another account's. It is found again.
+		p.missing = lifecycle.Findings{}
+		return nil
+	}
 	listed := make(map[string]bool, len(p.listed))
 	for _, name := range p.listed {
 		listed[name] = true
@@ -212,6 +217,15 @@ func (s *Sweeper) findMissing(ctx context.Context, p *place, covered *records) e
 			return err
 		}
 		r := absent[f.Key]
+		var same bool
+		err = s.patiently(ctx, func() (err error) { same, err = p.SameAccount(ctx, r.url); return err })
+		if err != nil {
+			return err
+		}
+		if !same {
+			log.Info("A record's queue is not found, but it is in another account than the operator's credentials; it is kept", "namespace", r.Namespace, "name", r.Name)
+			continue
+		}
 		log.Info("A record has no queue any more: someone else deleted it", "namespace", r.Namespace, "name", r.Name)
 		if s.Missing != nil && !s.DryRun {
 			s.Missing(ctx, r.NamespacedName, r.uid)

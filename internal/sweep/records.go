@@ -29,6 +29,7 @@ type records struct {
 type openRecord struct {
 	types.NamespacedName
 	uid types.UID
+	url string
 }
 
 // listRecords reads every record from the API server: a cache may not show yet what was written before its queue was
@@ -47,7 +48,7 @@ func (s *Sweeper) listRecords(ctx context.Context) (*records, error) {
 			all.readers[types.UID(r.Status.PodUID)] = true
 			if r.Status.Closing == nil && r.Status.QueueURL != "" && r.DeletionTimestamp == nil {
 				provider := r.Spec.ProviderRef.Name
-				all.open[provider] = append(all.open[provider], openRecord{client.ObjectKeyFromObject(r), r.UID})
+				all.open[provider] = append(all.open[provider], openRecord{client.ObjectKeyFromObject(r), r.UID, r.Status.QueueURL})
 			}
 		}
 		if token = page.Continue; token == "" {
