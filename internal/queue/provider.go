@@ -87,11 +87,11 @@ func (p *Provider) SameAccount(ctx context.Context, url string) (bool, error) {
 		}
 		return false, err
 	}
-	return accountOf(seen) == accountOf(url), nil
+	return accountInURL(seen) == accountInURL(url), nil
 }
 
-// accountOf is the account in a queue's URL.
-func accountOf(url string) string { return nameOf(strings.TrimSuffix(url, "/"+nameOf(url))) }
+// accountInURL is the account in a queue's URL.
+func accountInURL(url string) string { return nameOf(strings.TrimSuffix(url, "/"+nameOf(url))) }
 
 // learn keeps the base of a URL that SQS answered for the queue called name.
 func (p *Provider) learn(url, name string) {
