@@ -515,3 +515,88 @@ func TestFenceCrashPoints(t *testing.T) {
 }
 
 var errCrash = errors.New("the process was stopped here")
+
+// TestACopyTakenWhileTheMarkerIsGone knows the nonce that the original is about to write.
+func TestACopyTakenWhileTheMarkerIsGone(t *testing.T) {
+	clock := sqstest.NewManualClock(time.Now())
+	server := sqstest.NewServer(t, sqstest.WithClock(clock))
+	original := newCluster(t, server, uid, nil)
+	original.Round(original.ctx)
+	original.round()
+	url, err := original.provider.QueueURL(original.ctx, "rq_c_identity")
+	if err == nil {
+		_, err = server.Client().DeleteQueue(t.Context(), &sqs.DeleteQueueInput{QueueUrl: &url})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 5 { // SQS refuses the name for a minute.
+		clock.Advance(fence.DefaultInterval)
+		original.round()
+	}
+	clone := newCluster(t, server, uid, original.snapshot())
+	clock.Advance(fence.DefaultInterval)
+	original.round() // within the lease that the clone's operator waits out
+	clone.round()
+	if _, there := server.Queue("rq_c_identity"); !there || clone.MayDelete("default") == nil {
+		t.Error("the marker was not made again, or the copy takes it for its own")
+	}
+	original.round()
+	original.expectOpen("the original")
+	clone.round()
+	clone.expectHeld("the clone", true)
+}
+
+// TestWhoCannotChangeTheNonceProvesNothing, since a copy would find the nonce that it knows.
+func TestWhoCannotChangeTheNonceProvesNothing(t *testing.T) {
+	server := sqstest.NewServer(t)
+	c := newCluster(t, server, uid, nil)
+	c.Round(c.ctx)
+	c.round()
+	server.SetAccess(sqstest.AccessRule{Action: "TagQueue", Deny: true})
+	clone := newCluster(t, server, uid, c.snapshot())
+	clone.round()
+	if clone.MayDelete("default") == nil {
+		t.Error("a copy may delete, though it has changed nothing")
+	}
+	for range 20 {
+		c.round()
+	}
+	c.expectHeld("when no nonce was changed for a minute", false)
+	server.SetAccess()
+	c.round()
+	c.expectOpen("when it can be changed again")
+	if n := len(c.identity().Data["fence"]); n > 400 {
+		t.Errorf("what was noted meanwhile is %d bytes long", n)
+	}
+}
+
+// TestAMarkerShownLateIsStillOurs has SQS answer with earlier tags for a minute, while the nonce goes on changing.
+func TestAMarkerShownLateIsStillOurs(t *testing.T) {
+	server := sqstest.NewServer(t)
+	c := newCluster(t, server, uid, nil)
+	c.Round(c.ctx)
+	c.round()
+	q, _ := server.Queue("rq_c_identity")
+	c.provider.API = stale{c.provider.API, q.Tags}
+	seen := map[string]bool{}
+	for range 30 {
+		c.round()
+		c.expectOpen("while an earlier nonce is shown")
+		now, _ := server.Queue("rq_c_identity")
+		seen[now.Tags["nonce.replyqueue.dev/default"]] = true
+	}
+	if len(seen) < 6 {
+		t.Errorf("the nonce took %d values, and a copy would find one that it knows", len(seen))
+	}
+}
+
+// stale answers with the tags of before.
+type stale struct {
+	queue.API
+	tags map[string]string
+}
+
+func (s stale) ListQueueTags(context.Context, *sqs.ListQueueTagsInput, ...func(*sqs.Options)) (*sqs.ListQueueTagsOutput, error) {
+	return &sqs.ListQueueTagsOutput{Tags: s.tags}, nil
+}
