@@ -233,6 +233,8 @@ func TestFIFOGroupStopsAtWhatIsLeft(t *testing.T) {
 			return addUp(ctx, r)
 		})
 		time.Sleep(2 * time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
 		if fmt.Sprint(order) != "[0 1 2 3 4]" || most > 3 { // together at first, and by a poll that was under way
 			t.Errorf("the order is %v, and another than the one that failed was received %d times", order, most)
 		}

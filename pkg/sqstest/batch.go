@@ -6,20 +6,18 @@ import "net/http"
 // otherwise each entry succeeds or fails by itself, in an answer with status 200.
 
 type batchFailure struct {
-	ID          string `json:"Id"`
-	SenderFault bool   `json:"SenderFault"`
-	Code        string `json:"Code"`
-	Message     string `json:"Message,omitempty"`
+	ID          string
+	SenderFault bool
+	Code        string
+	Message     string
 }
 
-type batchResult[T any] struct {
-	Successful []T            `json:"Successful,omitempty"`
-	Failed     []batchFailure `json:"Failed,omitempty"`
+type batchResult[T batchEntry] struct {
+	Successful []T
+	Failed     []batchFailure
 }
 
-type batchSuccess struct {
-	ID string `json:"Id"`
-}
+type batchSuccess struct{ ID string }
 
 func (r *batchResult[T]) fail(id string, e *apiError) {
 	r.Failed = append(r.Failed, batchFailure{id, e.sender, e.query, e.message})
@@ -82,7 +80,7 @@ func (in sendMessageBatchIn) payload() int {
 }
 
 type sendBatchSuccess struct {
-	ID string `json:"Id"`
+	ID string
 	sendResult
 }
 

@@ -4,9 +4,6 @@ import (
 	"crypto/md5" // the digest that the SQS API defines, not a protection
 	"encoding/binary"
 	"encoding/hex"
-	"hash"
-	"io"
-	"maps"
 	"slices"
 	"strings"
 	"unicode"
@@ -67,32 +64,40 @@ func (a attributes) size() int {
 // digest is the MD5 of the attributes as the API defines it: by name, each of name, type and value with its length, and
 // a byte for the kind of value (1 text, 2 binary).
 func (a attributes) digest() string {
-	names := make([]string, 0, len(a))
-	for name := range a {
-		names = append(names, name)
+	var room [maxAttributes]string
+	names := a.names(room[:0])
+	n := 0
+	for name, v := range a {
+		n += 3*4 + 1 + len(name) + len(v.DataType) + v.size()
 	}
-	slices.Sort(names)
-	h := md5.New()
+	var small [1024]byte
+	b := small[:0]
+	if n > len(small) {
+		b = make([]byte, 0, n)
+	}
 	for _, name := range names {
 		v := a[name]
-		hashString(h, name)
-		hashString(h, v.DataType)
+		b = appendSized(appendSized(b, name), v.DataType)
 		if v.binary() {
-			_, _ = h.Write([]byte{2})
-			hashString(h, string(v.BinaryValue))
+			b = appendSized(append(b, 2), v.BinaryValue)
 			continue
 		}
-		_, _ = h.Write([]byte{1})
-		hashString(h, *v.StringValue)
+		b = appendSized(append(b, 1), *v.StringValue)
 	}
-	return hex.EncodeToString(h.Sum(nil))
+	return digestHex(md5.Sum(b))
 }
 
-func hashString(h hash.Hash, s string) {
-	var n [4]byte
-	binary.BigEndian.PutUint32(n[:], uint32(len(s)))
-	_, _ = h.Write(n[:])
-	_, _ = io.WriteString(h, s)
+// names appends the names in order.
+func (a attributes) names(to []string) []string {
+	for name := range a {
+		to = append(to, name)
+	}
+	slices.Sort(to)
+	return to
+}
+
+func appendSized[T string | []byte](b []byte, s T) []byte {
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...)
 }
 
 // check is nil when SQS would take the attributes.
@@ -100,12 +105,13 @@ func (a attributes) check() *apiError {
 	if len(a) > maxAttributes {
 		return errInvalidParameter("Number of message attributes [%d] exceeds the allowed maximum [%d].", len(a), maxAttributes)
 	}
-	for _, name := range slices.Sorted(maps.Keys(a)) { // in order, so that of several errors always the same one is reported
+	var room [maxAttributes]string
+	for _, name := range a.names(room[:0]) { // in order, so that of several errors always the same one is reported
 		v := a[name]
 		if err := checkAttributeName(name); err != nil {
 			return err
 		}
-		if err := v.check("Message (user) attribute '" + name + "'"); err != nil {
+		if err := v.check(name); err != nil {
 			return err
 		}
 	}
@@ -113,11 +119,10 @@ func (a attributes) check() *apiError {
 }
 
 func checkAttributeName(name string) *apiError {
-	lower := strings.ToLower(name)
 	switch {
 	case name == "" || utf8.RuneCountInString(name) > maxAttributeName:
 		return errInvalidParameter("Message (user) attribute name must be 1 to %d characters long.", maxAttributeName)
-	case strings.HasPrefix(lower, "aws.") || strings.HasPrefix(lower, "amazon."):
+	case hasPrefixFold(name, "aws.") || hasPrefixFold(name, "amazon."):
 		return errInvalidParameter("Message (user) attribute name '%s' must not start with a reserved prefix (AWS. or Amazon.).", name)
 	case name[0] == '.' || name[len(name)-1] == '.' || strings.Contains(name, ".."):
 		return errInvalidParameter("Message (user) attribute name '%s' must not start or end with a period, nor have two in succession.", name)
@@ -131,27 +136,32 @@ func checkAttributeName(name string) *apiError {
 	return nil
 }
 
-func (v attributeValue) check(what string) *apiError {
+func hasPrefixFold(s, prefix string) bool {
+	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
+}
+
+// check is nil when SQS would take the value of the attribute of this name.
+func (v attributeValue) check(name string) *apiError {
 	if len(v.StringListValues) > 0 || len(v.BinaryListValues) > 0 {
 		return errUnsupported("Message attribute list values in SendMessage operation are not supported.")
 	}
 	kind, _, _ := strings.Cut(v.DataType, ".")
 	switch {
 	case v.DataType == "":
-		return errInvalidParameter("%s must contain a non-empty message attribute type.", what)
+		return errInvalidParameter("Message (user) attribute '%s' must contain a non-empty message attribute type.", name)
 	case len(v.DataType) > maxAttributeType:
-		return errInvalidParameter("%s has a type longer than %d characters.", what, maxAttributeType)
+		return errInvalidParameter("Message (user) attribute '%s' has a type longer than %d characters.", name, maxAttributeType)
 	case kind != "String" && kind != "Number" && kind != attributeTypeBinary:
-		return errInvalidParameter("%s has an invalid message attribute type, the set of supported type prefixes is Binary, Number, and String.", what)
+		return errInvalidParameter("Message (user) attribute '%s' has an invalid message attribute type, the set of supported type prefixes is Binary, Number, and String.", name)
 	case kind == attributeTypeBinary && v.StringValue != nil, kind != attributeTypeBinary && v.BinaryValue != nil:
-		return errInvalidParameter("%s with type '%s' must use field '%s'.", what, kind, map[bool]string{true: attributeTypeBinary, false: "String"}[kind == attributeTypeBinary])
+		return errInvalidParameter("Message (user) attribute '%s' with type '%s' must use field '%s'.", name, kind, map[bool]string{true: attributeTypeBinary, false: "String"}[kind == attributeTypeBinary])
 	case v.size() == 0:
-		return errInvalidParameter("%s must contain a non-empty value of type '%s'.", what, kind)
+		return errInvalidParameter("Message (user) attribute '%s' must contain a non-empty value of type '%s'.", name, kind)
 	case kind == "Number" && !isNumber(*v.StringValue):
-		return errInvalidParameter("Can't cast the value of %s to a number.", strings.ToLower(what[:1])+what[1:])
+		return errInvalidParameter("Can't cast the value of message (user) attribute '%s' to a number.", name)
 	case kind != attributeTypeBinary && !validText(*v.StringValue):
 		// Recorded: LocalStack's test_invalid_string_attributes_cause_invalid_parameter_value_error.
-		return errInvalidParameter("%s has a value with invalid characters.", what)
+		return errInvalidParameter("Message (user) attribute '%s' has a value with invalid characters.", name)
 	}
 	return nil
 }
@@ -220,8 +230,13 @@ func isToken(s string) bool {
 }
 
 func md5Hex(s string) string {
-	sum := md5.Sum([]byte(s))
-	return hex.EncodeToString(sum[:])
+	return digestHex(md5.Sum([]byte(s)))
+}
+
+func digestHex(sum [md5.Size]byte) string {
+	var out [2 * md5.Size]byte
+	hex.Encode(out[:], sum[:])
+	return string(out[:])
 }
 
 // messageState says in which of a queue's places a message is.

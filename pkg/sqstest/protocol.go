@@ -68,7 +68,11 @@ func bind[In input](f func(c *call, in In) (any, *apiError)) action {
 	return action{
 		decode: func(body []byte) (input, *apiError) {
 			var in In
+			if q, ok := any(&in).(quick); ok && quickly(body, q) {
+				return in, nil
+			}
 			if len(body) > 0 {
+				in = *new(In)
 				if err := json.Unmarshal(markBadText(body), &in); err != nil {
 					return in, errSerialization("%s", strings.TrimPrefix(err.Error(), "json: "))
 				}
@@ -205,6 +209,8 @@ func success(out any) answer {
 		// Actions without output answer with an empty body.
 	case encoded:
 		a.body = out
+	case rendered:
+		a.body = out.appendJSON(nil)
 	default:
 		var b bytes.Buffer
 		e := json.NewEncoder(&b)

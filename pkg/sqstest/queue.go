@@ -260,7 +260,7 @@ func (q *queue) take(limit int, visibility, now int64) []delivery {
 	if q.fifo != nil {
 		return q.takeFIFO(limit, visibility, now)
 	}
-	var out []delivery
+	out := make([]delivery, 0, max(0, min(limit, q.visibleCount())))
 	var again []*message // chosen, and still to be had by the next receive
 	type late struct {
 		m     *message

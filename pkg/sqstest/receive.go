@@ -19,20 +19,6 @@ type receiveMessageIn struct {
 	Attempt          *string  `json:"ReceiveRequestAttemptId"`
 }
 
-type messageOut struct {
-	MessageID     string            `json:"MessageId"`
-	Handle        string            `json:"ReceiptHandle"`
-	MD5           string            `json:"MD5OfBody"`
-	Body          string            `json:"Body"`
-	System        map[string]string `json:"Attributes,omitempty"`
-	MD5Attributes string            `json:"MD5OfMessageAttributes,omitempty"`
-	Attributes    attributes        `json:"MessageAttributes,omitempty"`
-}
-
-type receiveMessageOut struct {
-	Messages []messageOut `json:",omitempty"`
-}
-
 func receiveMessage(c *call, in receiveMessageIn) (any, *apiError) {
 	if err := in.checkNames(); err != nil {
 		return nil, err
@@ -69,12 +55,10 @@ func receiveMessage(c *call, in receiveMessageIn) (any, *apiError) {
 		return nil, err
 	}
 	system := nameSet(append(in.SystemAttributes, in.AttributeNames...))
-	var out receiveMessageOut
 	for i := range found {
 		c.payload += found[i].size()
-		out.Messages = append(out.Messages, render(&found[i], system, in.Attributes))
 	}
-	return out, nil
+	return receiveMessageOut{found, system, in.Attributes}, nil
 }
 
 // messageSystemAttributes are the names that MessageSystemAttributeNames can have (ReceiveMessage, API reference).
@@ -115,31 +99,6 @@ type nameSet []string
 
 func (n nameSet) has(name string) bool { return isOneOf(name, n) || isOneOf("All", n) }
 
-func render(d *delivery, system nameSet, names []string) messageOut {
-	out := messageOut{MessageID: d.id, Handle: d.handle, MD5: d.bodyMD5, Body: d.body}
-	if len(system) > 0 {
-		out.System = d.systemAttributes(system)
-	}
-	if len(d.attrs) == 0 || len(names) == 0 {
-		return out
-	}
-	chosen := attributes{}
-	for name, v := range d.attrs {
-		if wanted(name, names) {
-			chosen[name] = v
-		}
-	}
-	switch len(chosen) {
-	case 0:
-	case len(d.attrs):
-		out.Attributes, out.MD5Attributes = d.attrs, d.attrsMD5
-	default:
-		// The digest is that of the attributes returned (recorded answers).
-		out.Attributes, out.MD5Attributes = chosen, chosen.digest()
-	}
-	return out
-}
-
 // wanted reports whether a message attribute is asked for: by name, by prefix ("foo.*"), or with all others.
 func wanted(name string, names []string) bool {
 	for _, n := range names {
@@ -151,25 +110,6 @@ func wanted(name string, names []string) bool {
 		}
 	}
 	return false
-}
-
-func (d *delivery) systemAttributes(names nameSet) map[string]string {
-	out := map[string]string{}
-	put := func(name, value string) {
-		if value != "" && names.has(name) {
-			out[name] = value
-		}
-	}
-	put("SenderId", d.sender)
-	put("SentTimestamp", strconv.FormatInt(d.sent, 10))
-	put("ApproximateReceiveCount", strconv.Itoa(d.receives))
-	put("ApproximateFirstReceiveTimestamp", strconv.FormatInt(d.firstReceived, 10))
-	put("SequenceNumber", d.sequence)
-	put("MessageDeduplicationId", d.dedup)
-	put("MessageGroupId", d.group)
-	put(traceHeader, d.trace)
-	put("DeadLetterQueueSourceArn", d.source)
-	return out
 }
 
 type deleteMessageIn struct {

@@ -26,11 +26,7 @@ func (e *sendEntry) bytes() int { return len(deref(e.Body)) + e.Attributes.size(
 func (in sendMessageIn) payload() int { return in.bytes() }
 
 type sendResult struct {
-	MessageID     string `json:"MessageId"`
-	MD5           string `json:"MD5OfMessageBody"`
-	MD5Attributes string `json:"MD5OfMessageAttributes,omitempty"`
-	MD5System     string `json:"MD5OfMessageSystemAttributes,omitempty"`
-	Sequence      string `json:"SequenceNumber,omitempty"`
+	MessageID, MD5, MD5Attributes, MD5System, Sequence string
 }
 
 func sendMessage(c *call, in sendMessageIn) (any, *apiError) {

@@ -130,6 +130,7 @@ func (o *observed) expectAttributes(s sdktrace.ReadOnlySpan, want map[string]str
 // points returns count and sum of a metric's points that have all the attributes.
 func (o *observed) points(name string, having ...attribute.KeyValue) (count uint64, sum float64) {
 	o.t.Helper()
+	synctest.Wait() // a responder counts after its reply is on its way
 	var all metricdata.ResourceMetrics
 	if err := o.reader.Collect(context.Background(), &all); err != nil {
 		o.t.Fatal(err)

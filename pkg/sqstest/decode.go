@@ -1,0 +1,217 @@
+package sqstest
+
+import (
+	"bytes"
+	"unicode/utf8"
+)
+
+// The requests that come for every message are read here, in the form in which clients write them: one pass instead of
+// encoding/json's three. Whatever has another form is left to encoding/json, errors too.
+
+// quick is a request that can be read by hand. ok is false for what encoding/json must read.
+type quick interface{ read(s *scan) (ok bool) }
+
+// quickly reads a document in the plain form. Characters by number and bytes that are not UTF-8 are never plain.
+func quickly(document []byte, in quick) bool {
+	if bytes.Contains(document, []byte(`\u`)) || !utf8.Valid(document) {
+		return false
+	}
+	s := scan{b: document}
+	return in.read(&s) && s.space() == len(document)
+}
+
+func (in *sendMessageBatchIn) read(s *scan) bool {
+	return s.object(func(name string) bool {
+		switch name {
+		case "QueueUrl":
+			return s.into(&in.QueueURL)
+		case "Entries":
+			if in.Entries != nil {
+				return false
+			}
+			in.Entries = make([]sendBatchEntry, 0, maxBatchEntries)
+			return s.array(func() bool {
+				in.Entries = append(in.Entries, sendBatchEntry{})
+				return in.Entries[len(in.Entries)-1].read(s)
+			})
+		default:
+			return false
+		}
+	})
+}
+
+func (e *sendBatchEntry) read(s *scan) bool {
+	return s.object(func(name string) bool {
+		switch name {
+		case "Id":
+			return s.into(&e.ID)
+		case "MessageBody":
+			return s.intoNew(&e.Body)
+		case "MessageGroupId":
+			return s.intoNew(&e.Group)
+		case "MessageDeduplicationId":
+			return s.intoNew(&e.Dedup)
+		case "MessageAttributes":
+			return e.Attributes == nil && s.attributes(&e.Attributes)
+		default:
+			return false
+		}
+	})
+}
+
+func (in *deleteMessageBatchIn) read(s *scan) bool {
+	return s.object(func(name string) bool {
+		switch name {
+		case "QueueUrl":
+			return s.into(&in.QueueURL)
+		case "Entries":
+			if in.Entries != nil {
+				return false
+			}
+			in.Entries = make([]deleteBatchEntry, 0, maxBatchEntries)
+			return s.array(func() bool {
+				in.Entries = append(in.Entries, deleteBatchEntry{})
+				e := &in.Entries[len(in.Entries)-1]
+				return s.object(func(name string) bool {
+					switch name {
+					case "Id":
+						return s.into(&e.ID)
+					case "ReceiptHandle":
+						return s.into(&e.Handle)
+					default:
+						return false
+					}
+				})
+			})
+		default:
+			return false
+		}
+	})
+}
+
+// attributes reads those that are texts.
+func (s *scan) attributes(to *attributes) bool {
+	out := make(attributes, 2)
+	*to = out
+	return s.object(func(name string) bool {
+		var v attributeValue
+		ok := s.object(func(field string) bool {
+			switch field {
+			case "DataType":
+				return s.into(&v.DataType)
+			case "StringValue":
+				return s.intoNew(&v.StringValue)
+			default:
+				return false
+			}
+		})
+		_, twice := out[name]
+		out[name] = v
+		return ok && !twice
+	})
+}
+
+// scan reads through JSON, and stops at what is not plain.
+type scan struct {
+	b []byte
+	i int
+}
+
+func (s *scan) space() int {
+	for s.i < len(s.b) && (s.b[s.i] == ' ' || s.b[s.i] == '\t' || s.b[s.i] == '\n' || s.b[s.i] == '\r') {
+		s.i++
+	}
+	return s.i
+}
+
+// next passes c, if that is what comes.
+func (s *scan) next(c byte) bool {
+	if s.space() == len(s.b) || s.b[s.i] != c {
+		return false
+	}
+	s.i++
+	return true
+}
+
+// object reads an object; member reads the value of the member of that name.
+func (s *scan) object(member func(name string) bool) bool {
+	if !s.next('{') {
+		return false
+	}
+	for first := true; !s.next('}'); first = false {
+		if !first && !s.next(',') {
+			return false
+		}
+		if name, ok := s.text(); !ok || !s.next(':') || !member(name) {
+			return false
+		}
+	}
+	return true
+}
+
+// array reads an array; element reads each of its elements.
+func (s *scan) array(element func() bool) bool {
+	if !s.next('[') {
+		return false
+	}
+	for first := true; !s.next(']'); first = false {
+		if !first && !s.next(',') || !element() {
+			return false
+		}
+	}
+	return true
+}
+
+// into reads a text that was not there yet, or was empty.
+func (s *scan) into(to *string) bool {
+	text, ok := s.text()
+	ok = ok && *to == ""
+	*to = text
+	return ok
+}
+
+// intoNew reads a text that was not there yet.
+func (s *scan) intoNew(to **string) bool {
+	text, ok := s.text()
+	ok = ok && *to == nil
+	*to = &text
+	return ok
+}
+
+// escapes are the characters that stand for others after a backslash.
+var escapes = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
+
+// text reads a string.
+func (s *scan) text() (string, bool) {
+	if !s.next('"') {
+		return "", false
+	}
+	rest := s.b[s.i:]
+	var out []byte // what came before start, once there was an escape
+	start := 0
+	for i := 0; i < len(rest); i++ {
+		switch c := rest[i]; {
+		case c == '"':
+			s.i += i + 1
+			if out == nil {
+				return string(rest[:i]), true
+			}
+			return string(append(out, rest[start:i]...)), true
+		case c < ' ':
+			return "", false
+		case c == '\\':
+			if out == nil {
+				end := bytes.IndexByte(rest[i:], '}') // about where it ends
+				out = make([]byte, 0, i+max(end, 64))
+			}
+			out = append(out, rest[start:i]...)
+			i++
+			if i == len(rest) || escapes[rest[i]] == 0 {
+				return "", false
+			}
+			out = append(out, escapes[rest[i]])
+			start = i + 1
+		}
+	}
+	return "", false
+}
