@@ -168,6 +168,13 @@ type ReplyQueueStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	PodUID string `json:"podUID,omitempty"`
 
+	// closingID is set before the pod's Lease is marked closing, and written to the Lease with that mark. A mark without
+	// it is not the operator's, and closes nothing.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	ClosingID string `json:"closingID,omitempty"`
+
 	// closing is set once, before the queue is deleted in SQS.
 	// +optional
 	Closing *Closing `json:"closing,omitempty"`

@@ -36,7 +36,7 @@ func (s *podScope) publishLease(ctx context.Context) error {
 		}
 		return s.createLease(ctx, wanted)
 	}
-	if s.record != nil && closedByLease(s.record, heard) {
+	if s.record != nil && closedByLease(s.record, heard.Annotations) {
 		// The record is being closed; what follows is a new one.
 		return nil
 	}
@@ -81,7 +81,8 @@ func (s *podScope) mayName(ctx context.Context) error {
 	if client.IgnoreNotFound(err) != nil {
 		return err
 	}
-	if err != nil || current.UID != s.record.UID || !open(current) {
+	if err != nil || current.UID != s.record.UID || !open(current) ||
+		closedByLease(current, s.Signals.Heartbeats.Hear(s.pod.UID, s.Signals.Clock.Now()).Annotations) {
 		return apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("replyqueues").GroupResource(), s.record.Name,
 			errors.New("the cache shows a record that was closed"))
 	}
@@ -200,15 +201,16 @@ func deleteLease(ctx context.Context, c client.Client, pod types.UID) error {
 	return client.IgnoreNotFound(c.Delete(ctx, lease))
 }
 
-// closeLease marks a pod's Lease closing for the record with that UID, unless a heartbeat or anything else changed it since it was
+// closeLease marks a pod's Lease closing for a record that announces it, unless a heartbeat or anything else changed it since it was
 // read: the API server's conflict then says so. From here on the application stops using the queue.
-func closeLease(ctx context.Context, c client.Client, lease *coordinationv1.Lease, record types.UID) error {
+func closeLease(ctx context.Context, c client.Client, lease *coordinationv1.Lease, record *v1alpha1.ReplyQueue) error {
 	lease = lease.DeepCopy()
 	if lease.Annotations == nil {
 		lease.Annotations = map[string]string{}
 	}
 	lease.Annotations[injected.LeaseState] = injected.LeaseStateClosing
-	lease.Annotations[heartbeat.AnnotationRecord] = string(record)
+	lease.Annotations[heartbeat.AnnotationRecord] = string(record.UID)
+	lease.Annotations[heartbeat.AnnotationClosingID] = record.Status.ClosingID
 	delete(lease.Annotations, injected.LeaseReplyQueueURL)
 	return c.Update(ctx, lease)
 }

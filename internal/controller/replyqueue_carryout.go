@@ -8,8 +8,9 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -121,11 +122,8 @@ func (s *recordScope) confirm(ctx context.Context) error {
 		return err
 	}
 	reader := readerOf(s.record)
-	lease := &coordinationv1.Lease{}
-	switch err := s.Reader.Get(ctx, client.ObjectKey{Namespace: v1alpha1.HeartbeatNamespace, Name: string(reader)}, lease); {
-	case apierrors.IsNotFound(err):
-		lease = nil
-	case err != nil:
+	lease, err := s.leaseOf(ctx, reader)
+	if err != nil {
 		return err
 	}
 	s.again = 0
@@ -149,11 +147,38 @@ func (s *recordScope) confirm(ctx context.Context) error {
 	return s.close(ctx, decision, lease)
 }
 
+// leaseOf reads a pod's Lease from the API server; nil when there is none.
+func (s *recordScope) leaseOf(ctx context.Context, reader types.UID) (*coordinationv1.Lease, error) {
+	lease := &coordinationv1.Lease{}
+	err := s.Reader.Get(ctx, client.ObjectKey{Namespace: v1alpha1.HeartbeatNamespace, Name: string(reader)}, lease)
+	if err != nil {
+		return nil, client.IgnoreNotFound(err)
+	}
+	return lease, nil
+}
+
+// announce notes on the record, before its Lease is marked closing, by what that mark is known for the operator's own.
+// The ID is kept once it is there: whichever leader marks the Lease by it, the next one finishes.
+func (s *recordScope) announce(ctx context.Context) error {
+	if s.record.Status.ClosingID != "" {
+		return nil
+	}
+	s.record.Status.ClosingID = string(uuid.NewUUID())
+	if err := s.writeStatus(ctx); err != nil {
+		return err
+	}
+	s.before = s.record.DeepCopy()
+	return nil
+}
+
 // close marks the queue closed for ever: first on the Lease, so that the application stops using it, then on the
 // record, so that every later leader finishes it. Only then is the queue deleted.
 func (s *recordScope) close(ctx context.Context, decision lifecycle.Decision, lease *coordinationv1.Lease) error {
 	if lease != nil {
-		if err := closeLease(ctx, s.Client, lease, s.record.UID); client.IgnoreNotFound(err) != nil {
+		if err := s.announce(ctx); err != nil {
+			return err
+		}
+		if err := closeLease(ctx, s.Client, lease, s.record); client.IgnoreNotFound(err) != nil {
 			return err
 		}
 	}

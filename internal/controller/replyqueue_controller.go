@@ -96,6 +96,7 @@ func (r *ReplyQueueReconciler) SetupWithManager(mgr ctrl.Manager) error {
 func recordChanged(e event.UpdateEvent) bool {
 	old, now := e.ObjectOld.(*v1alpha1.ReplyQueue), e.ObjectNew.(*v1alpha1.ReplyQueue)
 	return old.Generation != now.Generation || readerOf(old) != readerOf(now) || open(old) != open(now) ||
+		old.Status.ClosingID != now.Status.ClosingID ||
 		!maps.Equal(old.Annotations, now.Annotations) || len(old.Finalizers) != len(now.Finalizers)
 }
 
@@ -157,8 +158,14 @@ func (s *recordScope) run(ctx context.Context) error {
 		}
 	}
 	reader := readerOf(s.record)
-	if heard := s.Signals.Heartbeats.Hear(reader, s.now); closedByLease(s.record, heard) {
-		return s.close(ctx, lifecycle.Decision{Reason: v1alpha1.CloseIdle, Message: "its Lease says that it is closed"}, nil)
+	if heard := s.Signals.Heartbeats.Hear(reader, s.now); heard.Lease && closedByLease(s.record, heard.Annotations) {
+		lease, err := s.leaseOf(ctx, reader)
+		if err != nil {
+			return err
+		}
+		if lease != nil && closedByLease(s.record, lease.Annotations) {
+			return s.close(ctx, lifecycle.Decision{Reason: v1alpha1.CloseIdle, Message: "its Lease says that it is closed"}, nil)
+		}
 	}
 	decision := s.Signals.decide(s.observe(s.pod), s.now)
 	s.look(decision.Again)

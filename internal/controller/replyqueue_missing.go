@@ -3,11 +3,8 @@ package controller
 import (
 	"context"
 
-	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/lifecycle"
@@ -44,11 +41,8 @@ func (s *recordScope) replaceMissing(ctx context.Context) (bool, error) {
 	if s.pod, err = s.reader(ctx, s.Reader); err != nil {
 		return false, err
 	}
-	lease := &coordinationv1.Lease{}
-	switch err := s.Reader.Get(ctx, client.ObjectKey{Namespace: v1alpha1.HeartbeatNamespace, Name: string(readerOf(s.record))}, lease); {
-	case apierrors.IsNotFound(err):
-		lease = nil
-	case err != nil:
+	lease, err := s.leaseOf(ctx, readerOf(s.record))
+	if err != nil {
 		return false, err
 	}
 	const message = "its queue was deleted in SQS by someone else"

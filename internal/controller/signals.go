@@ -14,6 +14,7 @@ import (
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/heartbeat"
 	"github.com/replyqueue/replyqueue/internal/lifecycle"
+	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
 )
 
 // Signals is what the controllers of the lifecycle share: what they have seen of pods over time, and of heartbeats.
@@ -101,10 +102,13 @@ func (s *Signals) terms(record *v1alpha1.ReplyQueue, host *v1alpha1.ReplyHost, n
 // open says that a record may still be read: it is not closed.
 func open(record *v1alpha1.ReplyQueue) bool { return record.Status.Closing == nil }
 
-// closedByLease says that the pod's Lease was marked closing for this record: the first half of closing it, after
-// which the second has to follow.
-func closedByLease(record *v1alpha1.ReplyQueue, heard heartbeat.Heard) bool {
-	return heard.Lease && heard.Closing && heard.Annotations[heartbeat.AnnotationRecord] == string(record.UID)
+// closedByLease says that a Lease with these annotations was marked closing for this record, by an operator that had
+// announced it on the record: the first half of closing it, after which the second has to follow. Another's mark proves
+// nothing: where the policy that guards heartbeats is missing, or was, any pod can have set it.
+func closedByLease(record *v1alpha1.ReplyQueue, annotations map[string]string) bool {
+	return record.Status.ClosingID != "" && annotations[heartbeat.AnnotationClosingID] == record.Status.ClosingID &&
+		annotations[injected.LeaseState] == injected.LeaseStateClosing &&
+		annotations[heartbeat.AnnotationRecord] == string(record.UID)
 }
 
 // soonest is the earlier of two times to look again; 0 is never.

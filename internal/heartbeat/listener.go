@@ -30,6 +30,9 @@ const (
 	AnnotationReplyHost = v1alpha1.AnnotationReplyHost
 	// AnnotationRecord on a Lease is the UID of the ReplyQueue that its state and URL are about: a name may come again.
 	AnnotationRecord = "replyqueue.dev/reply-queue-uid"
+	// AnnotationClosingID on a Lease that is closing is the status.closingID of that ReplyQueue: it proves that the operator
+	// closed it, since nobody else knew it before.
+	AnnotationClosingID = "replyqueue.dev/closing-id"
 )
 
 // Listener keeps a Ledger: it watches the Leases of v1alpha1.HeartbeatNamespace, renews the beacon, and looks at the
