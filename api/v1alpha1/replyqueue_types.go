@@ -168,12 +168,12 @@ type ReplyQueueStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	PodUID string `json:"podUID,omitempty"`
 
-	// closingID is set before the pod's Lease is marked closing, and written to the Lease with that mark. A mark without
-	// it is not the operator's, and closes nothing.
+	// closingIDHash is set before the pod's Lease is marked closing: the SHA-256 of an ID that is written to the Lease with
+	// that mark, and nowhere before. A mark without that ID is not the operator's, and closes nothing.
 	// +optional
-	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MinLength=64
 	// +kubebuilder:validation:MaxLength=64
-	ClosingID string `json:"closingID,omitempty"`
+	ClosingIDHash string `json:"closingIDHash,omitempty"`
 
 	// closing is set once, before the queue is deleted in SQS.
 	// +optional

@@ -201,16 +201,16 @@ func deleteLease(ctx context.Context, c client.Client, pod types.UID) error {
 	return client.IgnoreNotFound(c.Delete(ctx, lease))
 }
 
-// closeLease marks a pod's Lease closing for a record that announces it, unless a heartbeat or anything else changed it since it was
-// read: the API server's conflict then says so. From here on the application stops using the queue.
-func closeLease(ctx context.Context, c client.Client, lease *coordinationv1.Lease, record *v1alpha1.ReplyQueue) error {
+// closeLease marks a pod's Lease closing for the record with that UID, which has announced the ID, unless a heartbeat or anything else
+// changed it since it was read: the API server's conflict then says so. From here on the application stops using the queue.
+func closeLease(ctx context.Context, c client.Client, lease *coordinationv1.Lease, record types.UID, id string) error {
 	lease = lease.DeepCopy()
 	if lease.Annotations == nil {
 		lease.Annotations = map[string]string{}
 	}
 	lease.Annotations[injected.LeaseState] = injected.LeaseStateClosing
-	lease.Annotations[heartbeat.AnnotationRecord] = string(record.UID)
-	lease.Annotations[heartbeat.AnnotationClosingID] = record.Status.ClosingID
+	lease.Annotations[heartbeat.AnnotationRecord] = string(record)
+	lease.Annotations[heartbeat.AnnotationClosingID] = id
 	delete(lease.Annotations, injected.LeaseReplyQueueURL)
 	return c.Update(ctx, lease)
 }

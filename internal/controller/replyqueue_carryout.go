@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"time"
 
@@ -10,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/uuid"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -157,28 +157,28 @@ func (s *recordScope) leaseOf(ctx context.Context, reader types.UID) (*coordinat
 	return lease, nil
 }
 
-// announce notes on the record, before its Lease is marked closing, by what that mark is known for the operator's own.
-// The ID is kept once it is there: whichever leader marks the Lease by it, the next one finishes.
-func (s *recordScope) announce(ctx context.Context) error {
-	if s.record.Status.ClosingID != "" {
-		return nil
-	}
-	s.record.Status.ClosingID = string(uuid.NewUUID())
+// announce notes on the record, before its Lease is marked closing, by what that mark is known for the operator's own:
+// whoever may read records learns nothing that would let them set the mark. A mark that an earlier leader announced, and
+// that arrives after this, is none any more; the queue is then closed by the next, if that still has to be.
+func (s *recordScope) announce(ctx context.Context) (id string, err error) {
+	id = rand.Text()
+	s.record.Status.ClosingIDHash = hashOfID(id)
 	if err := s.writeStatus(ctx); err != nil {
-		return err
+		return "", err
 	}
 	s.before = s.record.DeepCopy()
-	return nil
+	return id, nil
 }
 
 // close marks the queue closed for ever: first on the Lease, so that the application stops using it, then on the
 // record, so that every later leader finishes it. Only then is the queue deleted.
 func (s *recordScope) close(ctx context.Context, decision lifecycle.Decision, lease *coordinationv1.Lease) error {
 	if lease != nil {
-		if err := s.announce(ctx); err != nil {
+		id, err := s.announce(ctx)
+		if err != nil {
 			return err
 		}
-		if err := closeLease(ctx, s.Client, lease, s.record); client.IgnoreNotFound(err) != nil {
+		if err := closeLease(ctx, s.Client, lease, s.record.UID, id); client.IgnoreNotFound(err) != nil {
 			return err
 		}
 	}

@@ -96,7 +96,7 @@ func (r *ReplyQueueReconciler) SetupWithManager(mgr ctrl.Manager) error {
 func recordChanged(e event.UpdateEvent) bool {
 	old, now := e.ObjectOld.(*v1alpha1.ReplyQueue), e.ObjectNew.(*v1alpha1.ReplyQueue)
 	return old.Generation != now.Generation || readerOf(old) != readerOf(now) || open(old) != open(now) ||
-		old.Status.ClosingID != now.Status.ClosingID ||
+		old.Status.ClosingIDHash != now.Status.ClosingIDHash ||
 		!maps.Equal(old.Annotations, now.Annotations) || len(old.Finalizers) != len(now.Finalizers)
 }
 

@@ -2,6 +2,8 @@ package controller
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"sync"
 	"time"
 
@@ -106,9 +108,15 @@ func open(record *v1alpha1.ReplyQueue) bool { return record.Status.Closing == ni
 // announced it on the record: the first half of closing it, after which the second has to follow. Another's mark proves
 // nothing: where the policy that guards heartbeats is missing, or was, any pod can have set it.
 func closedByLease(record *v1alpha1.ReplyQueue, annotations map[string]string) bool {
-	return record.Status.ClosingID != "" && annotations[heartbeat.AnnotationClosingID] == record.Status.ClosingID &&
-		annotations[injected.LeaseState] == injected.LeaseStateClosing &&
-		annotations[heartbeat.AnnotationRecord] == string(record.UID)
+	return annotations[injected.LeaseState] == injected.LeaseStateClosing &&
+		annotations[heartbeat.AnnotationRecord] == string(record.UID) &&
+		hashOfID(annotations[heartbeat.AnnotationClosingID]) == record.Status.ClosingIDHash
+}
+
+// hashOfID is what a record announces of an ID.
+func hashOfID(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return hex.EncodeToString(sum[:])
 }
 
 // soonest is the earlier of two times to look again; 0 is never.

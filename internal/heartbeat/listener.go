@@ -30,8 +30,8 @@ const (
 	AnnotationReplyHost = v1alpha1.AnnotationReplyHost
 	// AnnotationRecord on a Lease is the UID of the ReplyQueue that its state and URL are about: a name may come again.
 	AnnotationRecord = "replyqueue.dev/reply-queue-uid"
-	// AnnotationClosingID on a Lease that is closing is the status.closingID of that ReplyQueue: it proves that the operator
-	// closed it, since nobody else knew it before.
+	// AnnotationClosingID on a Lease that is closing is what the status.closingIDHash of that ReplyQueue is the hash of: it
+	// proves that the operator closed it, since nobody else knew it before.
 	AnnotationClosingID = "replyqueue.dev/closing-id"
 )
 
