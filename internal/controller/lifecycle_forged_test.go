@@ -53,8 +53,8 @@ func TestALateMarkIsNone(t *testing.T) {
 	s.beat(p)
 	s.beatFor(p, func() { s.pass(30 * time.Second) })
 	s.expectKept(p)
-	if s.leaseState(p) != injected.LeaseStateOpen {
-		t.Errorf("the Lease is %s", s.leaseState(p))
+	if now := s.recordsOf(p); len(now) != 1 || now[0].UID != record.UID || s.leaseState(p) != injected.LeaseStateOpen {
+		t.Errorf("the Lease is %s, and %d records are there, want the one from before", s.leaseState(p), len(now))
 	}
 }
 
