@@ -42,6 +42,8 @@ const (
 	// AnnotationRegion and AnnotationEndpoint are the provider's, when it names them.
 	AnnotationRegion   = "replyqueue.dev/region"
 	AnnotationEndpoint = "replyqueue.dev/endpoint"
+	// AnnotationIdentity is the JSON form of injected.Identity; absent with identity Pod.
+	AnnotationIdentity = "replyqueue.dev/identity"
 	// AnnotationWaitingFor says what a gated pod waits for; removed when it no longer waits.
 	AnnotationWaitingFor = "replyqueue.dev/waiting-for"
 	// AnnotationChannelURLPrefix precedes a channel's name in the annotation that carries its URL.

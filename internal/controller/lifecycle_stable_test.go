@@ -35,11 +35,19 @@ func TestStableQueueOutlivesItsPod(t *testing.T) {
 	successor := s.pod("web-0", caller(), ofSet)
 	s.settle()
 	s.reread(successor)
+	// Told on the pod and on the Lease, so that the client holds its predecessor's replies.
+	const identity = `{"kind":"Stable","retentionSeconds":60}`
+	if got := successor.Annotations[v1alpha1.AnnotationIdentity]; got != identity {
+		t.Errorf("identity %s, want %s", got, identity)
+	}
 	if gated(successor) || !slices.Equal(s.queues(), queues) || successor.Annotations[v1alpha1.AnnotationReplyQueueURL] == "" {
 		t.Fatalf("gated %v, queues %v, want the predecessor's %v", gated(successor), s.queues(), queues)
 	}
 	s.run(successor)
 	s.settle()
+	if got := s.lease(successor).Annotations[injected.LeaseIdentity]; got != identity {
+		t.Errorf("identity of the Lease %s, want %s", got, identity)
+	}
 
 	// One that vanished may still read: its successor waits.
 	s.vanish(successor)

@@ -21,6 +21,8 @@ type addresses struct {
 	region, endpoint string
 	// replyQueueURL is empty while the pod has no reply queue.
 	replyQueueURL string
+	// identity is nil unless the queue is kept for the pod's successors.
+	identity *injected.Identity
 }
 
 // outputs are the annotations that carry addresses on a pod. What is absent is to be removed.
@@ -34,6 +36,9 @@ func (a addresses) outputs() map[string]string {
 	}
 	if a.returns != nil {
 		out[v1alpha1.AnnotationReturnAddresses] = injected.Encode(*a.returns)
+	}
+	if a.identity != nil {
+		out[v1alpha1.AnnotationIdentity] = injected.Encode(*a.identity)
 	}
 	for key, value := range map[string]string{
 		v1alpha1.AnnotationRegion:        a.region,
@@ -67,6 +72,9 @@ func (a addresses) leaseAnnotations(pod *corev1.Pod, record string, intervalSeco
 	if a.returns != nil {
 		out[injected.LeaseReturnAddresses] = injected.Encode(*a.returns)
 	}
+	if a.identity != nil {
+		out[injected.LeaseIdentity] = injected.Encode(*a.identity)
+	}
 	if a.region != "" {
 		out[injected.LeaseRegion] = a.region
 	}
@@ -90,7 +98,7 @@ func gated(pod *corev1.Pod) bool {
 func isOutput(key string) bool {
 	switch key {
 	case v1alpha1.AnnotationReplyQueueURL, v1alpha1.AnnotationChannels, v1alpha1.AnnotationReturnAddresses,
-		v1alpha1.AnnotationRegion, v1alpha1.AnnotationEndpoint:
+		v1alpha1.AnnotationRegion, v1alpha1.AnnotationEndpoint, v1alpha1.AnnotationIdentity:
 		return true
 	}
 	return len(key) > len(v1alpha1.AnnotationChannelURLPrefix) &&

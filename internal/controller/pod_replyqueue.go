@@ -21,6 +21,7 @@ import (
 	"github.com/replyqueue/replyqueue/internal/controller/conditions"
 	"github.com/replyqueue/replyqueue/internal/lifecycle"
 	"github.com/replyqueue/replyqueue/internal/queue"
+	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
 )
 
 // resolveReplyQueue finds the pod's reply queue, has one recorded where there is none, and says whether the pod may
@@ -67,6 +68,9 @@ func (s *podScope) resolveReplyQueue(ctx context.Context) (ready bool, err error
 		return false, nil
 	}
 	s.told.replyQueueURL = s.record.Status.QueueURL
+	if terms := lifecycle.TermsOf(s.record, s.host); terms.Identity == v1alpha1.IdentityStable {
+		s.told.identity = &injected.Identity{Kind: injected.IdentityStable, RetentionSeconds: int32(terms.IdleRetention.Seconds())}
+	}
 	return true, s.tellHostProvider(ctx)
 }
 

@@ -33,7 +33,8 @@ func addEnvironment(pod *corev1.Pod, ask *request, heartbeat string) {
 
 	own := slices.Clone(shared)
 	if ask.replyHost != "" {
-		own = append(own, fromAnnotation(injected.EnvReplyQueueURL, v1alpha1.AnnotationReplyQueueURL))
+		own = append(own, fromAnnotation(injected.EnvReplyQueueURL, v1alpha1.AnnotationReplyQueueURL),
+			fromAnnotation(injected.EnvIdentity, v1alpha1.AnnotationIdentity))
 	}
 	for container := range lifecycle.LongRunning(&pod.Spec) {
 		if container.Name != ask.caller {

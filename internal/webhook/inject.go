@@ -25,6 +25,7 @@ func Outputs() []string {
 		v1alpha1.AnnotationReturnAddresses,
 		v1alpha1.AnnotationRegion,
 		v1alpha1.AnnotationEndpoint,
+		v1alpha1.AnnotationIdentity,
 		v1alpha1.AnnotationWaitingFor,
 	}
 }

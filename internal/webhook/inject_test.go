@@ -78,7 +78,7 @@ func TestRequester(t *testing.T) {
 
 	channels := []string{"REPLYQUEUE_CHANNEL_LOGIN_URL", "REPLYQUEUE_CHANNEL_PRICING_SHOP_URL", "REPLYQUEUE_CHANNEL_AUDIT_URL"}
 	everyone := slices.Concat(shared, channels)
-	caller := slices.Concat(everyone, []string{injected.EnvReplyQueueURL, injected.EnvHeartbeat})
+	caller := slices.Concat(everyone, []string{injected.EnvReplyQueueURL, injected.EnvIdentity, injected.EnvHeartbeat})
 	for _, c := range []struct {
 		got  corev1.Container
 		want []string
@@ -100,6 +100,7 @@ func TestRequester(t *testing.T) {
 	for name, path := range map[string]string{
 		injected.EnvPodUID:                    "metadata.uid",
 		injected.EnvReplyQueueURL:             "metadata.annotations['replyqueue.dev/reply-queue-url']",
+		injected.EnvIdentity:                  "metadata.annotations['replyqueue.dev/identity']",
 		"REPLYQUEUE_CHANNEL_PRICING_SHOP_URL": "metadata.annotations['url.replyqueue.dev/pricing.shop']",
 	} {
 		if got := env[name].ValueFrom.FieldRef.FieldPath; got != path {
@@ -296,6 +297,7 @@ func TestPresetOutputsAreStripped(t *testing.T) {
 	p := pod("true", v1alpha1.AnnotationServes, "login",
 		v1alpha1.AnnotationInjected, "lease", v1alpha1.AnnotationReplyQueueURL, "u", v1alpha1.AnnotationChannels, "c",
 		v1alpha1.AnnotationReturnAddresses, "r", v1alpha1.AnnotationRegion, "r", v1alpha1.AnnotationEndpoint, "e",
+		v1alpha1.AnnotationIdentity, `{"kind":"Stable","retentionSeconds":1209600}`,
 		v1alpha1.AnnotationWaitingFor, "w", v1alpha1.ChannelURLAnnotation("login"), "u", "example.com/mine", "kept")
 	inject(t, p)
 	want := map[string]string{v1alpha1.AnnotationServes: "login", v1alpha1.AnnotationInjected: "pod", "example.com/mine": "kept"}

@@ -28,7 +28,8 @@
 //	Stream                ranges over many replies, which HandleStream sends
 //	Gather, GatherFirst   ask several channels at once
 //	Notify                awaits no reply
-//	Resume                awaits the reply of a call that an earlier process made (WithCallID)
+//	Resume                awaits the reply of a call that an earlier process made (WithCallID), where the
+//	                      reply queue outlives it (a ReplyHost with identity Stable)
 //
 // All are methods of Method. NewRawMethod has them for bytes.
 //

@@ -271,6 +271,8 @@ func TestGatherOutcomeAndReach(t *testing.T) {
 		if e := errorOf(err); e.Code != rpcclient.NotFound || e.Outcome != rpcclient.Executed {
 			t.Errorf("Gather: %v", err)
 		}
+		// The silent one's queue has its request before it is known that the others' do not exist.
+		p.fault(sqstest.Rule{Fault: sqstest.Delay, Queue: "rq_test_ns_missing*", Duration: time.Second})
 		started := time.Now()
 		results, err := sum.GatherFirst(t.Context(), 2, []*rpcclient.Channel{targets["silent"], targets["missing"], targets["away"]}, sumRequest{})
 		if e := errorOf(err); e.Code != rpcclient.NotFound || e.Outcome != rpcclient.MaybeExecuted || time.Since(started) > 10*time.Second {

@@ -21,6 +21,8 @@ const (
 	// foreignBackoffSeconds is the longest that another process's reply is hidden at a time: it may take
 	// many turns until its reader meets it, and has to come before its deadline.
 	foreignBackoffSeconds = 3
+	// longestHeldSeconds is the longest that a reply held for Resume is hidden at a time.
+	longestHeldSeconds = 30
 )
 
 // poll makes one receive from the reply queue and hands each reply to its call.
@@ -55,6 +57,12 @@ func foreignBackoff(count int) time.Duration {
 		return 0
 	}
 	return time.Duration(1+rand.IntN(foreignBackoffSeconds)) * time.Second
+}
+
+// heldBackoff is how long a reply that is held for Resume is hidden that has been received count times: ever
+// longer, since it comes again only to be seen by a process that replaces this one.
+func heldBackoff(count int) time.Duration {
+	return time.Duration(min(longestHeldSeconds, 1+count)) * time.Second
 }
 
 // arrived is one reply of a receive.
@@ -129,7 +137,7 @@ func (q *replyQueue) dispatch(msgs []types.Message, at, date time.Time) (replies
 	}
 
 	var back []visibilityChange
-	var kept [maxBatch]bool
+	var kept, held [maxBatch]bool
 	var deliveries [maxBatch]delivery
 	for i := range msgs {
 		deliveries[i] = newDelivery(&msgs[i], at, date)
@@ -138,7 +146,9 @@ func (q *replyQueue) dispatch(msgs []types.Message, at, date time.Time) (replies
 		n := all[i].message
 		switch verdicts[i] {
 		case deliveryTaken:
-		case deliveryFull, deliveryHeld:
+		case deliveryHeld:
+			kept[n], held[n] = true, true
+		case deliveryFull:
 			kept[n] = true // a pack's other replies are known when it comes again
 		default:
 			// A pack is put back whole or not at all: not when part of it was for this process.
@@ -155,7 +165,10 @@ func (q *replyQueue) dispatch(msgs []types.Message, at, date time.Time) (replies
 		}
 		// Longer each time: among many that come again and again, the one that is looked for is not found.
 		d := min(longestPutBack, putBack[i]*time.Duration(deliveries[i].count))
-		if d == 0 {
+		switch {
+		case held[i]: // it is here already
+			d = max(d, heldBackoff(deliveries[i].count))
+		case d == 0:
 			d = foreignBackoff(deliveries[i].count)
 		}
 		back = append(back, visibilityChange{handle: handle, d: d})

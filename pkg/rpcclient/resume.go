@@ -13,9 +13,10 @@ const (
 )
 
 // WithHeldReplies holds replies for which no call is pending until Resume asks for them, each for grace
-// from when it was first seen, instead of dropping those that are old; for requesters. It is for reply
-// hosts with a Stable identity, where a restarted process reads its predecessor's queue. Held replies
-// stay in the queue, so that they survive another restart.
+// from when it was first seen, instead of dropping those that are old; for requesters. 0: none, the default. It
+// is for reply hosts with a Stable identity, where a restarted process reads its predecessor's queue; rpcenv
+// turns it on there. Held replies stay in the queue, hidden for 2 to 30 s at a time, so that they survive another
+// restart.
 func WithHeldReplies(grace time.Duration) Option { return func(c *config) { c.heldGrace = grace } }
 
 // Resume waits for the reply to a call that was made WithCallID, by this process or an earlier one with

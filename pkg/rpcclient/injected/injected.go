@@ -17,6 +17,9 @@ const (
 	// EnvReplyQueueURL holds the URL of the pod's own reply queue. Only the calling container gets it,
 	// since a reply queue has one reader. Empty or absent: the URL comes with the first heartbeat.
 	EnvReplyQueueURL = "REPLYQUEUE_REPLY_QUEUE_URL"
+	// EnvIdentity holds the JSON form of Identity, for the same container; absent or empty: the reply queue is
+	// this pod's alone, and goes with it.
+	EnvIdentity = "REPLYQUEUE_IDENTITY"
 	// EnvChannels holds the JSON form of Channels.
 	EnvChannels = "REPLYQUEUE_CHANNELS"
 	// EnvHeartbeat holds the JSON form of Heartbeat; absent or empty when the pod itself is the signal.
@@ -60,6 +63,8 @@ const (
 	// the provider does not name them.
 	LeaseRegion   = "replyqueue.dev/region"
 	LeaseEndpoint = "replyqueue.dev/endpoint"
+	// LeaseIdentity is what EnvIdentity would hold, for the same pods.
+	LeaseIdentity = "replyqueue.dev/identity"
 )
 
 // Values of the annotation LeaseState.
@@ -132,6 +137,21 @@ type ReturnAddresses struct {
 	Prefixes []string `json:"prefixes,omitempty"`
 }
 
+// Identity says for whom a reply queue is kept, where that is not the pod alone.
+type Identity struct {
+	// Kind is IdentityStable. A client treats one that it does not know as absent.
+	Kind string `json:"kind"`
+	// RetentionSeconds is how long the queue waits for its next reader after the last was seen, 1 or more.
+	RetentionSeconds int32 `json:"retentionSeconds"`
+}
+
+// IdentityStable: the reply queue belongs to the pod's name, and a pod that replaces another reads its
+// predecessor's replies.
+const IdentityStable = "Stable"
+
+// Retention is RetentionSeconds as a duration.
+func (i Identity) Retention() time.Duration { return time.Duration(i.RetentionSeconds) * time.Second }
+
 // ChannelURLVariable is the name of the variable that holds one channel's URL:
 // REPLYQUEUE_CHANNEL_<NAME>_URL with the name in upper case and every other character than A-Z and
 // 0-9 as an underscore ("pricing.shop" gives REPLYQUEUE_CHANNEL_PRICING_SHOP_URL).
@@ -149,7 +169,7 @@ func ChannelURLVariable(channel string) string {
 	return b.String()
 }
 
-// Encode returns v (Channels, Heartbeat or ReturnAddresses) in the form the variables and annotations
+// Encode returns v (Channels, Heartbeat, Identity or ReturnAddresses) in the form the variables and annotations
 // carry. Equal values encode to equal text.
 func Encode(v any) string {
 	var b bytes.Buffer
@@ -192,6 +212,18 @@ func ParseHeartbeat(text string) (Heartbeat, error) {
 		return Heartbeat{}, fmt.Errorf("heartbeat: namespace, name and an interval of at least 1 s are required, got %s", text)
 	}
 	return h, nil
+}
+
+// ParseIdentity reads the JSON form of Identity.
+func ParseIdentity(text string) (Identity, error) {
+	var i Identity
+	if err := parse(text, &i); err != nil {
+		return Identity{}, fmt.Errorf("identity: %w", err)
+	}
+	if i.Kind == "" || i.RetentionSeconds < 1 {
+		return Identity{}, fmt.Errorf("identity: a kind and a retention of at least 1 s are required, got %s", text)
+	}
+	return i, nil
 }
 
 // ParseReturnAddresses reads the JSON form of ReturnAddresses.

@@ -22,6 +22,7 @@ type environment struct {
 	replyQueueURL string
 	channels      injected.Channels // nil: not told
 	addresses     *injected.ReturnAddresses
+	identity      *injected.Identity  // nil: the pod's alone
 	heartbeat     *injected.Heartbeat // nil: the pod itself is the signal
 	region        string
 	endpoint      string
@@ -60,6 +61,13 @@ func readEnvironment(getenv func(string) string, exists func(string) bool) (envi
 		e.addresses = &a
 	case !errors.Is(err, injected.ErrAbsent):
 		return e, fmt.Errorf("%s: %w", injected.EnvReturnAddresses, err)
+	}
+	i, err := injected.ParseIdentity(getenv(injected.EnvIdentity))
+	switch {
+	case err == nil:
+		e.identity = &i
+	case !errors.Is(err, injected.ErrAbsent):
+		return e, fmt.Errorf("%s: %w", injected.EnvIdentity, err)
 	}
 	return e, e.readHeartbeat(getenv)
 }

@@ -52,6 +52,7 @@ type lease struct {
 	answered chan struct{} // closed and replaced at each answer
 	channels injected.Channels
 	returns  *injected.ReturnAddresses
+	identity *injected.Identity
 	region   string // with endpoint, empty where the Lease names none
 	endpoint string
 }
@@ -235,6 +236,11 @@ func (l *lease) take(annotations map[string]string) error {
 		l.returns = &a
 	} else if !errors.Is(err, injected.ErrAbsent) {
 		problems = append(problems, fmt.Errorf("annotation %s: %w", injected.LeaseReturnAddresses, err))
+	}
+	if i, err := injected.ParseIdentity(annotations[injected.LeaseIdentity]); err == nil {
+		l.identity = &i
+	} else if !errors.Is(err, injected.ErrAbsent) {
+		problems = append(problems, fmt.Errorf("annotation %s: %w", injected.LeaseIdentity, err))
 	}
 	l.region, l.endpoint = annotations[injected.LeaseRegion], annotations[injected.LeaseEndpoint]
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -17,6 +18,10 @@ import (
 
 // NewRequester returns a requester for the channels this pod calls, receiving replies on the pod's own
 // queue. With an injected heartbeat it starts to heartbeat at once and goes on until Shutdown.
+//
+// Where the reply queue belongs to the pod's name (a ReplyHost with identity Stable), replies to calls that a
+// predecessor made are held for Resume, for as long as the queue would wait for its reader, an hour at most;
+// WithHeldReplies among opts sets another time, or with 0 none.
 //
 // In a pod that started before it was injected, it blocks until the operator has named the channels,
 // or until ctx ends. Otherwise it makes no request. opts come after what the environment says. It logs to
@@ -75,13 +80,21 @@ func (e environment) requester(ctx context.Context, opts []rpcclient.Option) (*r
 		closeSource()
 		return nil, err
 	}
-	r, err := rpcclient.NewRequester(client, source, append([]rpcclient.Option{rpcclient.WithChannels(calls...), rpcclient.WithLogger(slog.Default())}, opts...)...)
+	own := []rpcclient.Option{rpcclient.WithChannels(calls...), rpcclient.WithLogger(slog.Default())}
+	if i := e.identity; i != nil && i.Kind == injected.IdentityStable {
+		own = append(own, rpcclient.WithHeldReplies(min(i.Retention(), longestHeld)))
+	}
+	r, err := rpcclient.NewRequester(client, source, append(own, opts...)...)
 	if err != nil {
 		closeSource()
 		return nil, err
 	}
 	return r, nil
 }
+
+// longestHeld bounds how long a predecessor's replies are held where its queue is kept for longer: what is not
+// asked for by then hardly will be, and SQS gives it out again and again.
+const longestHeld = time.Hour
 
 func (e environment) responder(ctx context.Context, opts []rpcclient.Option) (*rpcclient.Responder, error) {
 	if e.channels == nil && e.heartbeat != nil {
@@ -116,9 +129,10 @@ func (e *environment) askLease(ctx context.Context, l *lease) error {
 	for e.channels == nil {
 		l.mu.Lock()
 		channels, returns, region, endpoint, answered := l.channels, l.returns, l.region, l.endpoint, l.answered
+		identity := l.identity
 		l.mu.Unlock()
 		if channels != nil {
-			e.channels, e.addresses = channels, returns
+			e.channels, e.addresses, e.identity = channels, returns, cmp.Or(e.identity, identity)
 			// What the pod's author set wins here too.
 			e.region, e.endpoint = cmp.Or(e.region, region), cmp.Or(e.endpoint, endpoint)
 			return nil
