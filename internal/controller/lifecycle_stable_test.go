@@ -1,13 +1,16 @@
 package controller
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -206,5 +209,68 @@ func TestAWaitingSuccessorKeepsTheQueue(t *testing.T) {
 	s.pass(3 * time.Minute)
 	if len(s.recordsOf(successor)) != 0 || len(s.recordsOf(stranger)) != 1 || len(s.queues()) != 1 {
 		t.Errorf("%d records of a name that is absent, queues %v", len(s.recordsOf(successor)), s.queues())
+	}
+}
+
+// before is a cache that still shows a pod as it was.
+type before struct {
+	client.Client
+	pod *corev1.Pod
+}
+
+func (b before) Get(ctx context.Context, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+	if pod, ok := o.(*corev1.Pod); ok && key == client.ObjectKeyFromObject(b.pod) {
+		b.pod.DeepCopyInto(pod)
+		return nil
+	}
+	return b.Client.Get(ctx, key, o, opts...)
+}
+
+// TestNobodyTakesOverByAnOldCache has the cache of pods stand still at the predecessor, while its successor reads.
+func TestNobodyTakesOverByAnOldCache(t *testing.T) {
+	t.Parallel()
+	s := stableStage(t)
+	old := s.member("web-0")
+	s.reread(old)
+	running := old.DeepCopy()
+	s.stop(old)
+	s.settle()
+	p := s.member("web-0")
+	url := s.lease(p).Annotations[injected.LeaseReplyQueueURL]
+	current := s.pods.Client
+	s.pods.Client = before{current, running}
+	for range 4 {
+		s.reconcile(s.pods, "web-0")
+		s.elapse(time.Minute)
+	}
+	s.pods.Client = current
+	if records := s.recordsOf(p); len(records) != 1 || readerOf(&records[0]) != p.UID {
+		t.Errorf("%d records, want that of the pod that reads", len(records))
+	}
+	if !s.exists(s.lease(p)) || s.lease(p).Annotations[injected.LeaseReplyQueueURL] != url {
+		t.Error("the Lease of the pod that reads is gone, or names another queue")
+	}
+}
+
+// TestALeaseThatIsWrittenIsNotDeleted has something write the Lease of a pod that is gone just before it is deleted.
+func TestALeaseThatIsWrittenIsNotDeleted(t *testing.T) {
+	t.Parallel()
+	s := newReadyStage(t)
+	p := s.runningCaller("web-1")
+	lease := s.lease(p)
+	raced := false
+	s.intercept = func(verb string, o client.Object) error {
+		if _, ok := o.(*coordinationv1.Lease); ok && verb == "delete" && !raced {
+			raced = true
+			s.intercept = nil
+			s.quietBeat(p)
+		}
+		return nil
+	}
+	if err := deleteLease(s.ctx, s, s, p.UID); !raced || !apierrors.IsConflict(err) || !s.exists(lease) {
+		t.Errorf("deleted over a heartbeat (raced %v): %v", raced, err)
+	}
+	if err := deleteLease(s.ctx, s, s, p.UID); err != nil || s.exists(lease) {
+		t.Errorf("not deleted: %v", err)
 	}
 }

@@ -186,7 +186,7 @@ func (r *PodReconciler) tidyLeases(ctx context.Context, pod types.NamespacedName
 		if len(records.Items) > 0 {
 			continue
 		}
-		if err := deleteLease(ctx, r.Client, uid); err != nil {
+		if err := deleteLease(ctx, r.Reader, r.Client, uid); err != nil {
 			return err
 		}
 		r.Signals.Heartbeats.Forget(uid)
@@ -195,10 +195,14 @@ func (r *PodReconciler) tidyLeases(ctx context.Context, pod types.NamespacedName
 	return nil
 }
 
-// deleteLease deletes the Lease of a pod that is gone.
-func deleteLease(ctx context.Context, c client.Client, pod types.UID) error {
-	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.HeartbeatNamespace, Name: string(pod)}}
-	return client.IgnoreNotFound(c.Delete(ctx, lease))
+// deleteLease deletes the Lease of a pod that is gone, in the version that is there now. It fails with a conflict where
+// something writes it at this moment: then whoever asked decides anew.
+func deleteLease(ctx context.Context, from client.Reader, c client.Client, pod types.UID) error {
+	lease := &coordinationv1.Lease{}
+	if err := from.Get(ctx, client.ObjectKey{Namespace: v1alpha1.HeartbeatNamespace, Name: string(pod)}, lease); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	return client.IgnoreNotFound(c.Delete(ctx, lease, client.Preconditions{UID: &lease.UID, ResourceVersion: &lease.ResourceVersion}))
 }
 
 // closeLease marks a pod's Lease closing for the record with that UID, which has announced the ID, unless a heartbeat or anything else

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -123,6 +125,10 @@ func (s *podScope) stableRecord(ctx context.Context, host *v1alpha1.ReplyHost) (
 	if record == nil || readerOf(record) == s.pod.UID {
 		return record, nil
 	}
+	record, err := s.takeable(ctx, record)
+	if err != nil {
+		return nil, err
+	}
 	now := s.Signals.Clock.Now()
 	predecessor := s.Signals.Pods.See(readerOf(record), lifecycle.PodGone, false, now)
 	if wait := s.Signals.terms(record, host, now).SafeTime() - now.Sub(predecessor.Since); predecessor.State == lifecycle.PodGone && wait > 0 {
@@ -130,7 +136,7 @@ func (s *podScope) stableRecord(ctx context.Context, host *v1alpha1.ReplyHost) (
 		s.look(wait)
 		return nil, nil
 	}
-	if err := deleteLease(ctx, s.Client, readerOf(record)); err != nil {
+	if err := deleteLease(ctx, s.Reader, s.Client, readerOf(record)); err != nil {
 		return nil, err
 	}
 	s.Signals.Heartbeats.Forget(readerOf(record))
@@ -140,6 +146,30 @@ func (s *podScope) stableRecord(ctx context.Context, host *v1alpha1.ReplyHost) (
 	record.Status.State = v1alpha1.ReplyQueueActive
 	if err := s.Status().Patch(ctx, record, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
 		return nil, err
+	}
+	return record, nil
+}
+
+// takeable asks the API server for what a takeover follows from: that the pod has its name now, so that the one that reads
+// the record's queue is gone, and that the record is open and still that one's. It returns the record as it is there, and
+// fails with a conflict where caches show something else.
+func (s *podScope) takeable(ctx context.Context, cached *v1alpha1.ReplyQueue) (*v1alpha1.ReplyQueue, error) {
+	behind := func(resource, name string) error {
+		return apierrors.NewConflict(schema.GroupResource{Resource: resource}, name, errors.New("the cache is behind"))
+	}
+	pod := &corev1.Pod{}
+	switch err := s.Reader.Get(ctx, client.ObjectKeyFromObject(s.pod), pod); {
+	case client.IgnoreNotFound(err) != nil:
+		return nil, err
+	case err != nil || pod.UID != s.pod.UID || pod.DeletionTimestamp != nil || ended(pod):
+		return nil, behind("pods", s.pod.Name)
+	}
+	record := &v1alpha1.ReplyQueue{}
+	switch err := s.Reader.Get(ctx, client.ObjectKeyFromObject(cached), record); {
+	case client.IgnoreNotFound(err) != nil:
+		return nil, err
+	case err != nil || record.UID != cached.UID || !open(record) || readerOf(record) != readerOf(cached):
+		return nil, behind("replyqueues", cached.Name)
 	}
 	return record, nil
 }

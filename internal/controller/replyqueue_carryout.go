@@ -247,7 +247,7 @@ func (s *recordScope) forgetReader(ctx context.Context) error {
 		return err
 	}
 	reader := readerOf(s.record)
-	if err := deleteLease(ctx, s.Client, reader); err != nil {
+	if err := deleteLease(ctx, s.Reader, s.Client, reader); err != nil {
 		return err
 	}
 	s.Signals.Heartbeats.Forget(reader)
