@@ -34,9 +34,9 @@ const (
 	// ConditionSweepHeld surfaces, as True, on QueueProviders where so many reply queues have no record at once that
 	// they are not swept until a human allows it.
 	ConditionSweepHeld = "SweepHeld"
-	// ConditionHeartbeatsUnguarded surfaces, as True, on ReplyHosts while the admission policy is missing which stops one
-	// pod from renewing another's Lease, or the namespace that heartbeats are sent to. Nothing is closed for idleness
-	// meanwhile.
+	// ConditionHeartbeatsUnguarded surfaces, as True, on ReplyHosts while the admission policy is missing, or weakened, which
+	// stops one pod from renewing another's Lease, or the namespace is missing that heartbeats are sent to. Nothing is closed
+	// for idleness meanwhile.
 	ConditionHeartbeatsUnguarded = "HeartbeatsUnguarded"
 )
 
@@ -115,7 +115,8 @@ const (
 	ReasonObjectsUseIt = "ObjectsUseIt"
 	// ReasonMassSilence surfaces on HeartbeatOutage.
 	ReasonMassSilence = "MassSilence"
-	// ReasonPolicyMissing surfaces on HeartbeatsUnguarded.
+	// ReasonPolicyMissing surfaces on HeartbeatsUnguarded, when the policy or its binding is not there, or refuses less than
+	// what is shipped.
 	ReasonPolicyMissing = "PolicyMissing"
 	// ReasonTooManyOrphans surfaces on SweepHeld.
 	ReasonTooManyOrphans = "TooManyOrphans"

@@ -122,7 +122,7 @@ func (r *ReplyHostReconciler) judge(ctx context.Context, host *v1alpha1.ReplyHos
 		conditions.Remove(host, v1alpha1.ConditionHeartbeatsUnguarded)
 	default:
 		conditions.Set(host, v1alpha1.ConditionHeartbeatsUnguarded, metav1.ConditionTrue, v1alpha1.ReasonPolicyMissing,
-			"The ValidatingAdmissionPolicy replyqueue-heartbeats, or its binding, is missing: apply config/policy again. No queue is closed for idleness until then")
+			"The ValidatingAdmissionPolicy replyqueue-heartbeats, or its binding, is missing, or is weaker than the one shipped with this version: apply config/policy again. No queue is closed for idleness until then")
 	}
 	if host.DeletionTimestamp != nil {
 		message := fmt.Sprintf("%d reply queues go with their pods; then this ReplyHost is gone", records)

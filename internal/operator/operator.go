@@ -90,7 +90,7 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 		ready = certs.check(ready)
 	}
-	policy := &heartbeatPolicy{log: cfg.Log.WithName("policy")}
+	policy := &heartbeatPolicy{log: cfg.Log.WithName("policy"), namespace: cfg.Namespace}
 	if err := policy.setup(ctx, mgr); err != nil {
 		return err
 	}

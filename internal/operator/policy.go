@@ -3,7 +3,6 @@ package operator
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/go-logr/logr"
@@ -23,7 +22,7 @@ const HeartbeatPolicyName = "replyqueue-heartbeats"
 
 var policyInPlace = prometheus.NewGauge(prometheus.GaugeOpts{
 	Name: "replyqueue_heartbeat_policy_in_place",
-	Help: "1 while the admission policy that protects heartbeats is there and enforced. While 0, no reply queue is closed as idle; apply config/policy again.",
+	Help: "1 while the admission policy that protects heartbeats is there, as strict as shipped, and enforced. While 0, no reply queue is closed as idle; apply config/policy again.",
 })
 
 func init() { metrics.Registry.MustRegister(policyInPlace) }
@@ -32,35 +31,25 @@ func init() { metrics.Registry.MustRegister(policyInPlace) }
 // any other, so nothing may then be concluded from heartbeats.
 type heartbeatPolicy struct {
 	log logr.Logger
+	// namespace is the operator's own.
+	namespace string
 	// looked are true once what was there at the start has been seen.
 	looked []toolscache.InformerSynced
 
 	mu      sync.Mutex
 	policy  *admissionv1.ValidatingAdmissionPolicy
 	binding *admissionv1.ValidatingAdmissionPolicyBinding
+	guards  bool  // by the last sight of either
 	synced  bool  // until then an object may just not have been seen yet
 	said    *bool // what was logged last
 }
 
-// inPlace reports whether the policy is there and enforced. It does not block; before the first sight of
+// inPlace reports whether the policy is there, as strict as shipped, and enforced. It does not block; before the first sight of
 // both objects it is false.
 func (p *heartbeatPolicy) inPlace() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return enforced(p.policy, p.binding)
-}
-
-// enforced is true when the API server would refuse what the policy forbids: the policy fails closed, and
-// a binding without exceptions denies.
-func enforced(policy *admissionv1.ValidatingAdmissionPolicy, binding *admissionv1.ValidatingAdmissionPolicyBinding) bool {
-	if policy == nil || policy.DeletionTimestamp != nil || len(policy.Spec.Validations) == 0 ||
-		(policy.Spec.FailurePolicy != nil && *policy.Spec.FailurePolicy != admissionv1.Fail) {
-		return false
-	}
-	return binding != nil && binding.DeletionTimestamp == nil &&
-		binding.Spec.PolicyName == policy.Name &&
-		binding.Spec.MatchResources == nil &&
-		slices.Contains(binding.Spec.ValidationActions, admissionv1.Deny)
+	return p.guards
 }
 
 // Start says what the first look has found, which may be nothing at all. Every replica runs it.
@@ -122,12 +111,13 @@ func (p *heartbeatPolicy) seen(object any, exists bool) {
 			p.binding = nil
 		}
 	}
+	p.guards = enforced(p.namespace, p.policy, p.binding)
 	p.say()
 }
 
 // say logs and measures the answer when it has changed.
 func (p *heartbeatPolicy) say() {
-	now := enforced(p.policy, p.binding)
+	now := p.guards
 	if !p.synced || p.said != nil && *p.said == now {
 		return
 	}
@@ -137,6 +127,6 @@ func (p *heartbeatPolicy) say() {
 		p.log.Info("The policy on heartbeats is in place")
 	} else {
 		policyInPlace.Set(0)
-		p.log.Info("The policy on heartbeats, or its binding, is missing or not enforced: no reply queue is closed as idle", "policy", HeartbeatPolicyName)
+		p.log.Info("The policy on heartbeats, or its binding, is missing, or weaker than the one that is shipped: no reply queue is closed as idle", "policy", HeartbeatPolicyName)
 	}
 }

@@ -97,6 +97,20 @@ var _ = Describe("Run", Serial, func() {
 		bearer := token(ctx, ns, "default", nil)
 		Eventually(ctx, scrape).WithArguments(bearer).Should(ContainSubstring(gauge + " 1"))
 
+		By("weakening a check of the policy")
+		policy := &admissionv1.ValidatingAdmissionPolicy{}
+		Expect(admin.Get(ctx, client.ObjectKey{Name: operator.HeartbeatPolicyName}, policy)).To(Succeed())
+		policy.Spec.Validations[1].Expression = "true"
+		Expect(admin.Update(ctx, policy)).To(Succeed())
+		Eventually(ctx, scrape).WithArguments(bearer).Should(ContainSubstring(gauge + " 0"))
+		for _, object := range installed {
+			if object.GetKind() == "ValidatingAdmissionPolicy" && object.GetName() == operator.HeartbeatPolicyName {
+				apply(ctx, []*unstructured.Unstructured{object})
+			}
+		}
+		Eventually(ctx, scrape).WithArguments(bearer).Should(ContainSubstring(gauge + " 1"))
+
+		By("weakening its binding")
 		binding := &admissionv1.ValidatingAdmissionPolicyBinding{ObjectMeta: metav1.ObjectMeta{Name: operator.HeartbeatPolicyName}}
 		Expect(admin.Patch(ctx, binding.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(`{"spec":{"validationActions":["Audit"]}}`)))).To(Succeed())
 		Eventually(ctx, scrape).WithArguments(bearer).Should(ContainSubstring(gauge + " 0"))

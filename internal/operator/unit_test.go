@@ -96,18 +96,20 @@ func TestIdentityIsPinnedOnce(t *testing.T) {
 }
 
 func TestPolicyEnforced(t *testing.T) {
-	policy := func(change ...func(*admissionv1.ValidatingAdmissionPolicy)) *admissionv1.ValidatingAdmissionPolicy {
-		p := &admissionv1.ValidatingAdmissionPolicy{
-			ObjectMeta: metav1.ObjectMeta{Name: HeartbeatPolicyName},
-			Spec: admissionv1.ValidatingAdmissionPolicySpec{
-				FailurePolicy: ptr.To(admissionv1.Fail), Validations: []admissionv1.Validation{{Expression: "true"}},
-			},
-		}
+	shipped, err := shippedPolicy()
+	if err != nil || len(shipped.Spec.Validations) < 4 || len(shipped.Spec.MatchConditions) == 0 || len(shipped.Spec.Variables) == 0 {
+		t.Fatalf("what is shipped: %+v, %v", shipped, err)
+	}
+	type spec = admissionv1.ValidatingAdmissionPolicySpec
+	policy := func(change ...func(*spec)) *admissionv1.ValidatingAdmissionPolicy {
+		p := shipped.DeepCopy()
 		for _, f := range change {
-			f(p)
+			f(&p.Spec)
 		}
 		return p
 	}
+	going := policy()
+	going.DeletionTimestamp = &metav1.Time{}
 	binding := func(change ...func(*admissionv1.ValidatingAdmissionPolicyBinding)) *admissionv1.ValidatingAdmissionPolicyBinding {
 		b := &admissionv1.ValidatingAdmissionPolicyBinding{
 			ObjectMeta: metav1.ObjectMeta{Name: HeartbeatPolicyName},
@@ -129,19 +131,54 @@ func TestPolicyEnforced(t *testing.T) {
 		{"as shipped", policy(), binding(), true},
 		{"no policy", nil, binding(), false},
 		{"no binding", policy(), nil, false},
-		{"the policy fails open", policy(func(p *admissionv1.ValidatingAdmissionPolicy) { p.Spec.FailurePolicy = ptr.To(admissionv1.Ignore) }), binding(), false},
-		{"the policy is empty", policy(func(p *admissionv1.ValidatingAdmissionPolicy) { p.Spec.Validations = nil }), binding(), false},
-		{"the policy is being deleted", policy(func(p *admissionv1.ValidatingAdmissionPolicy) { p.DeletionTimestamp = &metav1.Time{} }), binding(), false},
+		{"with the API server's defaults", policy(func(s *spec) {
+			s.FailurePolicy, s.MatchConstraints.MatchPolicy = nil, ptr.To(admissionv1.Equivalent)
+			s.MatchConstraints.ObjectSelector = &metav1.LabelSelector{}
+			s.MatchConstraints.ResourceRules[0].Scope = ptr.To(admissionv1.AllScopes)
+		}), binding(), true},
+		{"the policy checks more", policy(func(s *spec) {
+			s.Validations = append(s.Validations, admissionv1.Validation{Expression: "false"})
+		}), binding(), true},
+		{"the policy excepts nobody", policy(func(s *spec) { s.MatchConditions = nil }), binding(), true},
+		{"the policy fails open", policy(func(s *spec) { s.FailurePolicy = ptr.To(admissionv1.Ignore) }), binding(), false},
+		{"the policy is empty", policy(func(s *spec) { s.Validations = nil }), binding(), false},
+		{"a check is missing", policy(func(s *spec) { s.Validations = s.Validations[1:] }), binding(), false},
+		{"a check is always true", policy(func(s *spec) { s.Validations[1].Expression = "true" }), binding(), false},
+		{"a variable is another", policy(func(s *spec) { s.Variables[0].Expression = "['a']" }), binding(), false},
+		{"it excepts someone else", policy(func(s *spec) {
+			s.MatchConditions[0].Expression = "request.userInfo.username != 'system:serviceaccount:shop:app'"
+		}), binding(), false},
+		{"it looks at less", policy(func(s *spec) {
+			s.MatchConditions = append(s.MatchConditions, admissionv1.MatchCondition{Name: "never", Expression: "false"})
+		}), binding(), false},
+		{"it looks at another namespace", policy(func(s *spec) {
+			s.MatchConstraints.NamespaceSelector.MatchLabels = map[string]string{"kubernetes.io/metadata.name": "other"}
+		}), binding(), false},
+		{"it looks at some objects", policy(func(s *spec) {
+			s.MatchConstraints.ObjectSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}}
+		}), binding(), false},
+		{"it looks at other operations", policy(func(s *spec) {
+			s.MatchConstraints.ResourceRules[0].Operations = []admissionv1.OperationType{admissionv1.Create}
+		}), binding(), false},
+		{"it leaves resources out", policy(func(s *spec) {
+			s.MatchConstraints.ExcludeResourceRules = s.MatchConstraints.ResourceRules
+		}), binding(), false},
+		{"it has no constraints", policy(func(s *spec) { s.MatchConstraints = nil }), binding(), false},
+		{"it takes parameters", policy(func(s *spec) { s.ParamKind = &admissionv1.ParamKind{APIVersion: "v1", Kind: "ConfigMap"} }), binding(), false},
+		{"the policy is being deleted", going, binding(), false},
 		{"the binding audits", policy(), binding(func(b *admissionv1.ValidatingAdmissionPolicyBinding) {
 			b.Spec.ValidationActions = []admissionv1.ValidationAction{admissionv1.Audit}
 		}), false},
 		{"the binding makes exceptions", policy(), binding(func(b *admissionv1.ValidatingAdmissionPolicyBinding) {
 			b.Spec.MatchResources = &admissionv1.MatchResources{}
 		}), false},
+		{"the binding takes parameters", policy(), binding(func(b *admissionv1.ValidatingAdmissionPolicyBinding) {
+			b.Spec.ParamRef = &admissionv1.ParamRef{Name: "a"}
+		}), false},
 		{"the binding binds another policy", policy(), binding(func(b *admissionv1.ValidatingAdmissionPolicyBinding) { b.Spec.PolicyName = "other" }), false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := &heartbeatPolicy{log: logr.Discard()}
+			p := &heartbeatPolicy{log: logr.Discard(), namespace: DefaultNamespace}
 			if p.inPlace() {
 				t.Error("in place before anything was seen")
 			}
@@ -159,6 +196,25 @@ func TestPolicyEnforced(t *testing.T) {
 				t.Error("in place without a binding")
 			}
 		})
+	}
+}
+
+// TestPolicyEnforcedElsewhere has the operator run in a namespace of another name, and so as another user.
+func TestPolicyEnforcedElsewhere(t *testing.T) {
+	shipped, err := shippedPolicy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	binding := &admissionv1.ValidatingAdmissionPolicyBinding{Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
+		PolicyName: shipped.Name, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny, admissionv1.Audit},
+	}}
+	elsewhere := shipped.DeepCopy()
+	elsewhere.Spec.MatchConditions[0].Expression = "request.userInfo.username != '" + userIn("elsewhere") + "'"
+	if !enforced("elsewhere", elsewhere, binding) {
+		t.Error("its own user may not be excepted")
+	}
+	if enforced("elsewhere", shipped, binding) || enforced(DefaultNamespace, elsewhere, binding) {
+		t.Error("another's user may be excepted")
 	}
 }
 
