@@ -29,9 +29,11 @@ type access struct {
 }
 
 // SetAccess replaces the access rules. A request is refused with AccessDenied (HTTP 403) when a denial matches it, or when
-// there are allowances for its access key and none matches it. No rules at all allow everything. It is a stand-in for
-// IAM and queue policies, which are not evaluated. It panics on a pattern that is malformed, and on one of actions that
-// matches none.
+// there are allowances for its access key and none matches it. No rules at all allow everything. A message move task also
+// takes ReceiveMessage, DeleteMessage and GetQueueAttributes on the dead-letter queue, and SendMessage on each queue that
+// it may move to ("dead-letter queue redrive", developer guide). It is a stand-in for
+// IAM and queue policies, which are not evaluated. It panics on a rule that could never apply: a pattern that is malformed,
+// or matches no action, or no name that a queue can have.
 func (s *Server) SetAccess(rules ...AccessRule) {
 	for i, r := range rules {
 		if err := r.check(); err != nil {
@@ -43,35 +45,54 @@ func (s *Server) SetAccess(rules ...AccessRule) {
 	s.access.rules = append([]AccessRule(nil), rules...)
 }
 
+// check refuses a rule that could never apply. It names the field.
 func (r AccessRule) check() error {
-	for _, pattern := range []string{r.AccessKey, r.Action, r.Queue} {
-		if _, err := path.Match(pattern, ""); err != nil {
-			return fmt.Errorf("pattern %q: %w", pattern, err)
-		}
+	if _, err := parsePattern(r.AccessKey); err != nil {
+		return fmt.Errorf("AccessKey: pattern %q: %w", r.AccessKey, err)
 	}
+	if _, err := parsePattern(r.Action); err != nil {
+		return fmt.Errorf("Action: pattern %q: %w", r.Action, err)
+	}
+	kinds, err := kindsOf(r.Queue)
+	if err != nil {
+		return fmt.Errorf("Queue: pattern %q: %w", r.Queue, err)
+	}
+	var of []string
 	for action := range actions {
 		if matches(r.Action, permission(action)) {
-			return nil
+			of = append(of, action)
 		}
 	}
-	return fmt.Errorf("there is no permission %q (batches are governed by that of the single action)", r.Action)
+	switch {
+	case len(of) == 0:
+		return fmt.Errorf("Action: there is no permission %q (batches are governed by that of the single action)", r.Action)
+	case !kinds.standard && !kinds.fifo:
+		return fmt.Errorf("Queue: %w", errNoSuchName(r.Queue))
+	case len(of) == 1 && of[0] == "ListQueues" && !kinds.none:
+		return fmt.Errorf("Queue: %q never matches: ListQueues is about no queue", r.Queue)
+	}
+	return nil
 }
 
 // permission is what an action is called where access is granted ("Amazon SQS API permissions", developer guide).
 func permission(action string) string { return strings.TrimSuffix(action, "Batch") }
 
-func (a *access) check(c *call) *apiError {
+// check is about what a request asks for itself.
+func (a *access) check(c *call) *apiError { return a.may(c.accessKey, permission(c.action), c.about) }
+
+// may is nil when the access key has the permission on the queue; the zero queueKey is for none.
+func (a *access) may(accessKey, permission string, on queueKey) *apiError {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	limited, allowed := false, false
 	for _, r := range a.rules {
-		if !matches(r.AccessKey, c.accessKey) {
+		if !matches(r.AccessKey, accessKey) {
 			continue
 		}
-		applies := matches(r.Action, permission(c.action)) && matches(r.Queue, c.queue)
+		applies := matches(r.Action, permission) && matches(r.Queue, on.name)
 		if r.Deny {
 			if applies {
-				return a.denied(c)
+				return denied(accessKey, permission, on)
 			}
 			continue
 		}
@@ -79,17 +100,32 @@ func (a *access) check(c *call) *apiError {
 		allowed = allowed || applies
 	}
 	if limited && !allowed {
-		return a.denied(c)
+		return denied(accessKey, permission, on)
 	}
 	return nil
 }
 
-func (a *access) denied(c *call) *apiError {
-	resource := "*"
-	if c.queue != "" {
-		resource = queueKey{c.region, c.owner(), c.queue}.arn()
+// mayMove is about a message move task: what it does, its caller must be allowed to do.
+func (a *access) mayMove(accessKey string, from queueKey, to ...queueKey) *apiError {
+	for _, permission := range []string{"ReceiveMessage", "DeleteMessage", "GetQueueAttributes"} {
+		if err := a.may(accessKey, permission, from); err != nil {
+			return err
+		}
 	}
-	return errAccessDenied(c.accessKey, permission(c.action), resource)
+	for _, key := range to {
+		if err := a.may(accessKey, "SendMessage", key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func denied(accessKey, permission string, on queueKey) *apiError {
+	resource := "*"
+	if on.name != "" {
+		resource = on.arn()
+	}
+	return errAccessDenied(accessKey, permission, resource)
 }
 
 // matches is path.Match with an empty pattern for everything. A bad pattern matches nothing.

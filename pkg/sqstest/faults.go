@@ -54,7 +54,7 @@ func (f *faults) before(c *call, h http.Header) effects {
 	case strikes(ExpiredCredentials) != nil:
 		e.err = senderError("ExpiredTokenException", "ExpiredToken", http.StatusForbidden, "The security token included in the request is expired")
 	case strikes(AccessDenied) != nil:
-		e.err = f.server.access.denied(c)
+		e.err = denied(c.accessKey, permission(c.action), c.about)
 	default:
 		e.err = skewed
 	}
@@ -66,7 +66,7 @@ func (f *faults) before(c *call, h http.Header) effects {
 	e.waitAfter = spread(DelayAfter)
 	if c.action == "ReceiveMessage" {
 		exists := func(*Rule) bool {
-			e.deleteQueue = f.server.registry.get(queueKey{c.region, c.owner(), c.queue})
+			e.deleteQueue = f.server.registry.get(c.about)
 			return e.deleteQueue != nil
 		}
 		if r, _ := f.strikeIf(DeleteUnderPoll, c.action, c.queue, exists); r != nil {
@@ -162,7 +162,7 @@ func (f *faults) lag(queue string) int64 {
 	if r == nil {
 		return 0
 	}
-	return r.spread(n).Milliseconds()
+	return max(1, r.spread(n).Milliseconds()) // the far end of a wide Spread is still a lag
 }
 
 // wakeUp is how many messages a long poll may get that found nothing at first.
@@ -255,11 +255,11 @@ func (f *faults) swallows(c *call, url string) bool {
 	if f.state.Load() == nil {
 		return false
 	}
-	account, name, ok := c.parseQueue(url)
+	key, ok := c.parseQueue(url)
 	if !ok {
 		return false
 	}
-	gone, ok := f.server.registry.lately(queueKey{c.region, account, name})
+	gone, ok := f.server.registry.lately(key)
 	if !ok {
 		return false
 	}

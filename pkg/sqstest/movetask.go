@@ -53,8 +53,8 @@ type startMessageMoveTaskIn struct {
 	Rate        *int   `json:"MaxNumberOfMessagesPerSecond"`
 }
 
-func (in startMessageMoveTaskIn) subject() string { return in.Source }
-func (startMessageMoveTaskIn) size() int          { return 1 }
+func (in startMessageMoveTaskIn) subject(*call) (queueKey, bool) { return parseARN(in.Source) }
+func (startMessageMoveTaskIn) size() int                         { return 1 }
 
 type taskHandleOut struct {
 	TaskHandle string
@@ -80,8 +80,12 @@ func startMessageMoveTask(c *call, in startMessageMoveTaskIn) (any, *apiError) {
 			return nil, errInvalidParameter("Source queue and destination queue must be of the same type.")
 		}
 	}
-	if len(c.s.registry.sourcesOf(source)) == 0 {
+	sources := c.s.registry.sourcesOf(source)
+	if len(sources) == 0 {
 		return nil, errInvalidParameter("Source queue must be configured as a Dead Letter Queue.")
+	}
+	if err := c.mayMove(source, to, sources); err != nil {
+		return nil, err
 	}
 	t := &moveTask{id: newMessageID(), source: source, to: to, started: c.s.millis(), status: taskRunning}
 	if in.Rate != nil {
@@ -96,6 +100,19 @@ func startMessageMoveTask(c *call, in startMessageMoveTaskIn) (any, *apiError) {
 		return nil, err
 	}
 	return taskHandleOut{t.handle()}, nil
+}
+
+// mayMove is about the permissions of a task that moves to a queue, or, when that is nil, to the sources of those names.
+func (c *call) mayMove(from, to *queue, sources []string) *apiError {
+	var targets []queueKey
+	if to != nil {
+		targets = []queueKey{to.key}
+	} else {
+		for _, name := range sources {
+			targets = append(targets, queueKey{from.key.region, from.key.account, name}) // see checkRedrive
+		}
+	}
+	return c.s.access.mayMove(c.accessKey, from.key, targets...)
 }
 
 // queueOfARN is the queue that a parameter names.
@@ -271,8 +288,8 @@ type listMessageMoveTasksIn struct {
 	MaxResults *int
 }
 
-func (in listMessageMoveTasksIn) subject() string { return in.Source }
-func (listMessageMoveTasksIn) size() int          { return 1 }
+func (in listMessageMoveTasksIn) subject(*call) (queueKey, bool) { return parseARN(in.Source) }
+func (listMessageMoveTasksIn) size() int                         { return 1 }
 
 type moveTaskOut struct {
 	TaskHandle     string `json:",omitempty"`
@@ -326,9 +343,9 @@ type cancelMessageMoveTaskIn struct {
 	TaskHandle *string
 }
 
-func (in cancelMessageMoveTaskIn) subject() string {
+func (in cancelMessageMoveTaskIn) subject(*call) (queueKey, bool) {
 	_, arn, _ := parseTaskHandle(deref(in.TaskHandle))
-	return arn
+	return parseARN(arn)
 }
 func (cancelMessageMoveTaskIn) size() int { return 1 }
 

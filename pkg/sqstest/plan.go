@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -109,6 +108,12 @@ var lasting = append([]Fault{Duplicate, DeleteUnderPoll, AbandonPoll}, timed...)
 
 // strikesAt are the actions that have occasions for a fault; faults that are absent have them with every action.
 var strikesAt = map[Fault][]string{
+	SlowCreate: {
+		"AddPermission", "CancelMessageMoveTask", "ChangeMessageVisibility", "ChangeMessageVisibilityBatch", "DeleteMessage",
+		"DeleteMessageBatch", "DeleteQueue", "GetQueueAttributes", "GetQueueUrl", "ListDeadLetterSourceQueues",
+		"ListMessageMoveTasks", "ListQueueTags", "PurgeQueue", "ReceiveMessage", "RemovePermission", "SendMessage",
+		"SendMessageBatch", "SetQueueAttributes", "StartMessageMoveTask", "TagQueue", "UntagQueue",
+	},
 	NotInFlight:      {"ChangeMessageVisibility", "ChangeMessageVisibilityBatch"},
 	AbandonPoll:      {"ReceiveMessage"},
 	DeleteUnderPoll:  {"ReceiveMessage"},
@@ -123,6 +128,19 @@ var strikesAt = map[Fault][]string{
 	StaleReads:       {"GetQueueAttributes", "GetQueueUrl", "ListQueueTags"},
 	ListLag:          {"ListQueues"},
 }
+
+// onStandard are the faults of standard queues only.
+var onStandard = []Fault{Duplicate, Reorder, DeliveryLag, IgnoreOldHandles}
+
+// inMilliseconds are the faults whose Duration is compared with the times of queues and messages, which are milliseconds.
+var inMilliseconds = []Fault{Duplicate, DeliveryLag, SlowCreate, StaleReads, ListLag, LostSends}
+
+// instead are the faults that are a request's whole answer. Of several that strike one request, the first of these is it.
+var instead = []Fault{BlackHole, DropBefore, HTMLUnavailable, Throttle, ServerError, ExpiredCredentials, AccessDenied}
+
+// minProbability is the least there is: chance is drawn from 32 bits, so that one much below would strike more often than it
+// says, and no run has so many occasions.
+const minProbability = 1e-9
 
 // maxSpread keeps a Spread from making hours of milliseconds.
 const maxSpread = 3
@@ -140,7 +158,7 @@ type Rule struct {
 	Action string `json:"action,omitempty"`
 	// Queue is a pattern of queue names.
 	Queue string `json:"queue,omitempty"`
-	// Probability of striking, above 0 and up to 1; 0 is always.
+	// Probability of striking, from 1e-9 to 1; 0 is always. It is drawn in steps of 2^-32.
 	Probability float64 `json:"probability,omitempty"`
 	// Skip lets that many occasions pass first, of each action on each queue.
 	Skip int `json:"skip,omitempty"`
@@ -178,6 +196,10 @@ func (p Plan) String() string {
 // ParsePlan reads what String wrote, or what a person wrote in that form:
 //
 //	{"seed":7,"rules":[{"fault":"Delay","action":"SendMessage*","probability":0.1,"duration":"2s"}]}
+//
+// It refuses a rule that could never strike, and says in which field: an action without occasions for the fault, a name that
+// no queue can have, a FIFO queue's with a fault of standard queues, a Duration below what the fault counts in (a millisecond,
+// for those that concern times of queues and messages), a Probability below 1e-9, or an earlier rule that always strikes first.
 func ParsePlan(s string) (Plan, error) {
 	var p Plan
 	d := json.NewDecoder(strings.NewReader(s))
@@ -213,39 +235,77 @@ func (p Plan) check() error {
 		if err := r.check(); err != nil {
 			return fmt.Errorf("fault plan: rule %d: %w", i, err)
 		}
+		for j, other := range p.Rules {
+			if i != j && other.hides(r, j < i) {
+				return fmt.Errorf("fault plan: rule %d: %s never strikes, since rule %d, %s, always does so first", i, r.Fault, j, other.Fault)
+			}
+		}
 	}
 	return nil
 }
 
+// hides reports whether a rule strikes whenever another could, and is asked first.
+func (r Rule) hides(other Rule, earlier bool) bool {
+	covers := func(pattern, of string) bool { return pattern == "" || pattern == "*" || pattern == of }
+	if r.Probability != 0 && r.Probability != 1 || r.Skip != 0 || r.Count != 0 || !covers(r.Action, other.Action) || !covers(r.Queue, other.Queue) {
+		return false
+	}
+	if r.Fault == other.Fault {
+		// Which occasions one of these has depends on its Duration.
+		depends := slices.Contains([]Fault{SlowCreate, StaleReads, ListLag, LostSends, AbandonPoll}, r.Fault)
+		return earlier && (!depends || r.Duration == other.Duration)
+	}
+	mine, its := slices.Index(instead, r.Fault), slices.Index(instead, other.Fault)
+	return mine >= 0 && mine < its
+}
+
+// check refuses what makes no sense, and what could never strike. It names the field.
 func (r Rule) check() error {
 	switch {
 	case !slices.Contains(allFaults, r.Fault):
-		return fmt.Errorf("unknown fault %q", r.Fault)
+		return fmt.Errorf("fault: there is no %q", r.Fault)
 	case !(r.Probability >= 0 && r.Probability <= 1): // and so no NaN
-		return fmt.Errorf("probability %v is not between 0 and 1", r.Probability)
-	case r.Skip < 0 || r.Count < 0:
-		return fmt.Errorf("skip and count cannot be negative")
-	case r.Duration == 0 && slices.Contains(timed, r.Fault):
-		return fmt.Errorf("%s needs a duration", r.Fault)
+		return fmt.Errorf("probability: %v is not between 0 and 1", r.Probability)
+	case r.Probability > 0 && r.Probability < minProbability:
+		return fmt.Errorf("probability: %v is below %v, and would never strike", r.Probability, minProbability)
+	case r.Skip < 0:
+		return fmt.Errorf("skip: %d is negative", r.Skip)
+	case r.Count < 0:
+		return fmt.Errorf("count: %d is negative", r.Count)
 	case !(r.Spread >= 0 && r.Spread <= maxSpread):
-		return fmt.Errorf("spread %v is not between 0 and %d", r.Spread, maxSpread)
+		return fmt.Errorf("spread: %v is not between 0 and %d", r.Spread, maxSpread)
 	case r.Spread != 0 && !slices.Contains(spreadable, r.Fault):
-		return fmt.Errorf("%s has no spread", r.Fault)
-	case r.Duration < 0 && r.Fault != ClockSkew:
-		return fmt.Errorf("the duration %v is negative", r.Duration)
-	case r.Duration != 0 && !slices.Contains(lasting, r.Fault):
-		return fmt.Errorf("%s has no duration", r.Fault)
+		return fmt.Errorf("spread: %s has none", r.Fault)
 	}
-	for _, pattern := range []string{r.Action, r.Queue} {
-		if _, err := path.Match(pattern, ""); err != nil {
-			return fmt.Errorf("pattern %q: %w", pattern, err)
-		}
+	if err := r.checkDuration(); err != nil {
+		return fmt.Errorf("duration: %w", err)
 	}
-	return r.checkAction()
+	return r.checkPatterns()
 }
 
-// checkAction refuses a rule that could never strike.
-func (r Rule) checkAction() error {
+func (r Rule) checkDuration() error {
+	switch {
+	case r.Duration == 0 && slices.Contains(timed, r.Fault):
+		return fmt.Errorf("%s needs one", r.Fault)
+	case r.Duration != 0 && !slices.Contains(lasting, r.Fault):
+		return fmt.Errorf("%s has none", r.Fault)
+	case r.Duration < 0 && r.Fault != ClockSkew:
+		return fmt.Errorf("%v is negative", r.Duration)
+	case r.Duration != 0 && r.Duration < time.Millisecond && slices.Contains(inMilliseconds, r.Fault):
+		return fmt.Errorf("%v is less than the millisecond in which %s counts", r.Duration, r.Fault)
+	}
+	return nil
+}
+
+// checkPatterns refuses patterns that match no action, or no queue, on which the fault has an occasion.
+func (r Rule) checkPatterns() error {
+	if _, err := parsePattern(r.Action); err != nil {
+		return fmt.Errorf("action: pattern %q: %w", r.Action, err)
+	}
+	kinds, err := kindsOf(r.Queue)
+	if err != nil {
+		return fmt.Errorf("queue: pattern %q: %w", r.Queue, err)
+	}
 	of := strikesAt[r.Fault]
 	if of == nil {
 		of = slices.Sorted(maps.Keys(actions))
@@ -253,9 +313,15 @@ func (r Rule) checkAction() error {
 	of = slices.DeleteFunc(slices.Clone(of), func(action string) bool { return !matches(r.Action, action) })
 	switch {
 	case len(of) == 0:
-		return fmt.Errorf("%s never strikes an action %q", r.Fault, r.Action)
-	case len(of) == 1 && of[0] == "ListQueues" && !matches(r.Queue, ""):
-		return fmt.Errorf("%s never strikes queue %q: ListQueues is about no queue", r.Fault, r.Queue)
+		return fmt.Errorf("action: %s never strikes %q", r.Fault, r.Action)
+	case !kinds.standard && !kinds.fifo:
+		return fmt.Errorf("queue: %w", errNoSuchName(r.Queue))
+	case len(of) == 1 && of[0] == "ListQueues":
+		if !kinds.none {
+			return fmt.Errorf("queue: %s never strikes %q: ListQueues is about no queue", r.Fault, r.Queue)
+		}
+	case slices.Contains(onStandard, r.Fault) && !kinds.standard:
+		return fmt.Errorf("queue: %s never strikes %q: it is a fault of standard queues", r.Fault, r.Queue)
 	}
 	return nil
 }

@@ -42,7 +42,7 @@ type call struct {
 	region    string
 	base      string        // what URLs of queues begin with
 	queue     string        // the name of the queue it is about, "" for none
-	in        input         // what it asks for, once it is decoded
+	about     queueKey      // that queue
 	entries   int           // messages or handles in the request
 	reached   bool          // it came to SQS, and was not lost before
 	payload   int           // bytes of the messages sent or received
@@ -51,8 +51,9 @@ type call struct {
 
 // input is a decoded request.
 type input interface {
-	// subject is the queue that the request is about, as it names it: a URL, a name or an ARN; "" for none.
-	subject() string
+	// subject is the queue that the request is about, found in it as the action finds it: what may be done to a queue is
+	// asked by it. It is false for no queue, and for one that is named in a way in which the action finds none.
+	subject(c *call) (queueKey, bool)
 	// size is the number of entries in the request, 1 for one without a list.
 	size() int
 }
@@ -155,7 +156,9 @@ func (s *Server) serve(c *call, h http.Header, body requestBody) (answer, string
 		return failure(err)
 	}
 	c.entries = in.size()
-	c.in, c.queue = in, subjectName(in.subject())
+	if about, ok := in.subject(c); ok {
+		c.about, c.queue = about, about.name
+	}
 
 	f := s.faults.before(c, h)
 	if f.wait != 0 && !s.wait(c.ctx, f.wait) || f.drop {
@@ -234,35 +237,14 @@ func failure(e *apiError) (answer, string) {
 	}, e.query
 }
 
-// subjectName is the queue's name out of a URL, an ARN, or a name.
-func subjectName(ref string) string {
-	if strings.HasPrefix(ref, "arn:") {
-		return ref[strings.LastIndexByte(ref, ':')+1:]
-	}
-	return ref[strings.LastIndexByte(ref, '/')+1:]
-}
-
-// owner is the account of the queue that the request is about.
-func (c *call) owner() string {
-	if named, ok := c.in.(interface{ owner() string }); ok && named.owner() != "" {
-		return named.owner()
-	}
-	if key, ok := parseARN(c.in.subject()); ok {
-		return key.account
-	}
-	if account, _, ok := parseQueueURL(c.in.subject()); ok {
-		return account
-	}
-	return c.account
-}
-
-// parseQueue is parseQueueURL, and takes a queue's bare name too, for the caller's own (recorded: LocalStack's
+// parseQueue is the queue of a URL, or of a bare name, which is of the caller's own (recorded: LocalStack's
 // test_posting_to_queue_via_queue_name).
-func (c *call) parseQueue(url string) (account, name string, ok bool) {
+func (c *call) parseQueue(url string) (queueKey, bool) {
 	if isQueueName(url) {
-		return c.account, url, true
+		return queueKey{c.region, c.account, url}, true
 	}
-	return parseQueueURL(url)
+	account, name, ok := parseQueueURL(url)
+	return queueKey{c.region, account, name}, ok
 }
 
 // find is the queue of a URL.
@@ -270,14 +252,14 @@ func (c *call) find(url string) (*queue, *apiError) {
 	if url == "" {
 		return nil, errMissing("QueueUrl")
 	}
-	account, name, ok := c.parseQueue(url)
+	key, ok := c.parseQueue(url)
 	if !ok {
 		return nil, errAddress(url)
 	}
-	if account != c.account && ownAccountOnly[c.action] {
-		return nil, errAccessDenied(c.accessKey, c.action, queueKey{c.region, account, name}.arn())
+	if key.account != c.account && ownAccountOnly[c.action] {
+		return nil, errAccessDenied(c.accessKey, c.action, key.arn())
 	}
-	return c.findKey(queueKey{c.region, account, name})
+	return c.findKey(key)
 }
 
 // ownAccountOnly are the actions to which "cross-account permissions don't apply" (API reference, the note on each). With

@@ -349,8 +349,10 @@ func (q *queue) expel(m *message, to *queue, now int64) {
 	q.remove(m)
 	m.failures, m.source = 0, q.arn
 	if q.fifo != nil {
-		// "For FIFO queues, the enqueue timestamp resets when the message is moved" (dead-letter queues, developer guide).
-		m.enqueued = now
+		// "For FIFO queues, the enqueue timestamp resets when the message is moved" (dead-letter queues, developer guide); and
+		// the deduplication ID becomes the message's ID, so that two messages that share one, minutes apart, can both be
+		// there (dead-letter queue redrive, developer guide; recorded: awsdocs/amazon-sqs-developer-guide#54).
+		m.enqueued, m.dedup = now, m.id
 	}
 	mv := move{m, to}
 	q.moves = append(q.moves, mv)

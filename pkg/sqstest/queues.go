@@ -14,8 +14,8 @@ type onQueue struct {
 	QueueURL string `json:"QueueUrl"`
 }
 
-func (q onQueue) subject() string { return q.QueueURL }
-func (onQueue) size() int         { return 1 }
+func (q onQueue) subject(c *call) (queueKey, bool) { return c.parseQueue(q.QueueURL) }
+func (onQueue) size() int                          { return 1 }
 
 type queueURLOut struct {
 	QueueURL string `json:"QueueUrl"`
@@ -27,8 +27,10 @@ type createQueueIn struct {
 	Tags       map[string]string `json:"tags"`
 }
 
-func (in createQueueIn) subject() string { return deref(in.QueueName) }
-func (createQueueIn) size() int          { return 1 }
+func (in createQueueIn) subject(c *call) (queueKey, bool) {
+	return queueKey{c.region, c.account, deref(in.QueueName)}, in.QueueName != nil
+}
+func (createQueueIn) size() int { return 1 }
 
 func createQueue(c *call, in createQueueIn) (any, *apiError) {
 	if in.QueueName == nil {
@@ -105,18 +107,20 @@ type getQueueURLIn struct {
 	Owner     string `json:"QueueOwnerAWSAccountId"`
 }
 
-func (in getQueueURLIn) subject() string { return deref(in.QueueName) }
-func (in getQueueURLIn) owner() string   { return in.Owner }
-func (getQueueURLIn) size() int          { return 1 }
+func (in getQueueURLIn) subject(c *call) (queueKey, bool) {
+	key := queueKey{c.region, c.account, deref(in.QueueName)}
+	if in.Owner != "" {
+		key.account = in.Owner
+	}
+	return key, in.QueueName != nil
+}
+func (getQueueURLIn) size() int { return 1 }
 
 func getQueueURL(c *call, in getQueueURLIn) (any, *apiError) {
 	if in.QueueName == nil {
 		return nil, errMissing("QueueName")
 	}
-	key := queueKey{c.region, c.account, *in.QueueName}
-	if in.Owner != "" {
-		key.account = in.Owner
-	}
+	key, _ := in.subject(c)
 	if _, err := c.findKey(key); err != nil {
 		return nil, err
 	}
@@ -129,8 +133,8 @@ type listQueuesIn struct {
 	MaxResults *int
 }
 
-func (listQueuesIn) subject() string { return "" }
-func (listQueuesIn) size() int       { return 1 }
+func (listQueuesIn) subject(*call) (queueKey, bool) { return queueKey{}, false }
+func (listQueuesIn) size() int                      { return 1 }
 
 type listQueuesOut struct {
 	QueueURLs []string `json:"QueueUrls,omitempty"`

@@ -17,21 +17,40 @@ import (
 	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
 
+// What could never strike is refused, with the name of the field that is wrong.
 func TestRulesThatCannotStrikeAreRefused(t *testing.T) {
-	for _, rule := range []string{
-		`{"fault":"Throttle","action":"SendMesage"}`, `{"fault":"Reorder","action":"SendMessageBatch"}`,
-		`{"fault":"Duplicate","action":"SendMessage"}`, `{"fault":"PartialBatch","action":"SendMessage"}`,
-		`{"fault":"NotInFlight","action":"ReceiveMessage"}`, `{"fault":"StaleReads","action":"ListQueues","duration":"1s"}`,
-		`{"fault":"ListLag","queue":"rq_*","duration":"1s"}`, `{"fault":"Throttle","action":"ListQueues","queue":"q"}`,
-		`{"fault":"Throttle","duration":"1s"}`, `{"fault":"CutBody","duration":"1s"}`,
+	for rule, field := range map[string]string{
+		`{"fault":"Throtle"}`:                        "fault",
+		`{"fault":"Throttle","action":"SendMesage"}`: "action", `{"fault":"Reorder","action":"SendMessageBatch"}`: "action",
+		`{"fault":"Duplicate","action":"SendMessage"}`: "action", `{"fault":"PartialBatch","action":"SendMessage"}`: "action",
+		`{"fault":"NotInFlight","action":"ReceiveMessage"}`: "action", `{"fault":"StaleReads","action":"ListQueues","duration":"1s"}`: "action",
+		`{"fault":"SlowCreate","action":"CreateQueue","duration":"1s"}`: "action", `{"fault":"SlowCreate","action":"ListQueues","duration":"1s"}`: "action",
+		`{"fault":"Throttle","action":"["}`: "action", `{"fault":"Throttle","action":"Send[z-a]*"}`: "action",
+		`{"fault":"ListLag","queue":"rq_*","duration":"1s"}`: "queue", `{"fault":"Throttle","action":"ListQueues","queue":"q"}`: "queue",
+		`{"fault":"Duplicate","queue":"*.fifo"}`: "queue", `{"fault":"Reorder","queue":"q?.fif[o]"}`: "queue",
+		`{"fault":"DeliveryLag","queue":"q.*","duration":"1s"}`: "queue", `{"fault":"IgnoreOldHandles","queue":"q.fifo"}`: "queue",
+		`{"fault":"Throttle","queue":"q.a"}`: "queue", `{"fault":"Throttle","queue":".fifo"}`: "queue", `{"fault":"Throttle","queue":"my queue"}`: "queue",
+		`{"fault":"Throttle","queue":"http://127.0.0.1/000000000000/q"}`: "queue", `{"fault":"Throttle","queue":"arn:aws:sqs:*"}`: "queue",
+		`{"fault":"Throttle","queue":"` + strings.Repeat("q", 81) + `"}`: "queue", `{"fault":"Throttle","queue":"` + strings.Repeat("?", 76) + `.fifo*"}`: "queue",
+		`{"fault":"Throttle","queue":"q["}`: "queue", `{"fault":"Throttle","queue":"ä*"}`: "queue",
+		`{"fault":"Throttle","duration":"1s"}`: "duration", `{"fault":"CutBody","duration":"1s"}`: "duration", `{"fault":"Delay"}`: "duration",
+		`{"fault":"StaleReads","duration":"999µs"}`: "duration", `{"fault":"DeliveryLag","duration":"1ns"}`: "duration", `{"fault":"SlowCreate","duration":"-1s"}`: "duration",
+		`{"fault":"ListLag","duration":"1us"}`: "duration", `{"fault":"LostSends","duration":"1us"}`: "duration", `{"fault":"Duplicate","duration":"1us"}`: "duration",
+		`{"fault":"Throttle","probability":1e-10}`: "probability", `{"fault":"Throttle","probability":-0.1}`: "probability", `{"fault":"Throttle","probability":1.1}`: "probability",
+		`{"fault":"Throttle","skip":-1}`: "skip", `{"fault":"Throttle","count":-1}`: "count", `{"fault":"Throttle","spread":1}`: "spread",
 	} {
-		if _, err := sqstest.ParsePlan(`{"rules":[` + rule + `]}`); err == nil {
-			t.Errorf("%s was taken", rule)
+		_, err := sqstest.ParsePlan(`{"rules":[` + rule + `]}`)
+		if err == nil || !strings.HasPrefix(err.Error(), "fault plan: rule 0: "+field+": ") {
+			t.Errorf("%s: %v", rule, err)
 		}
 	}
 	for _, rule := range []string{
 		`{"fault":"ListLag","duration":"1s"}`, `{"fault":"PartialBatch","action":"*Batch"}`, `{"fault":"Throttle","queue":"rq_*"}`,
 		`{"fault":"AbandonPoll","duration":"1s"}`, `{"fault":"Duplicate","duration":"1s"}`, `{"fault":"Reorder","action":"Send*"}`,
+		`{"fault":"Duplicate","queue":"*[o]"}`, `{"fault":"Throttle","queue":"*.fifo"}`, `{"fault":"Sharded","queue":"q.fifo"}`,
+		`{"fault":"Throttle","queue":"` + strings.Repeat("?", 75) + `.fifo"}`, `{"fault":"Throttle","queue":"` + strings.Repeat("q", 80) + `"}`,
+		`{"fault":"Throttle","queue":"[^a-y]\\-*"}`, `{"fault":"Throttle","action":"ListQueues","queue":"*"}`, `{"fault":"SlowCreate","action":"*Queue*","duration":"1s"}`,
+		`{"fault":"StaleReads","duration":"1ms"}`, `{"fault":"Delay","duration":"1us"}`, `{"fault":"Throttle","probability":1e-9}`,
 	} {
 		if _, err := sqstest.ParsePlan(`{"rules":[` + rule + `]}`); err != nil {
 			t.Errorf("%s: %v", rule, err)
@@ -39,20 +58,122 @@ func TestRulesThatCannotStrikeAreRefused(t *testing.T) {
 	}
 }
 
-func panics(f func()) (panicked bool) {
-	defer func() { panicked = recover() != nil }()
-	f()
-	return false
+// A rule whose occasions another takes first, all of them, could never strike either.
+func TestHiddenRulesAreRefused(t *testing.T) {
+	for rules, hidden := range map[string]int{
+		`{"fault":"Throttle"},{"fault":"Throttle","queue":"q"}`:                                                   1,
+		`{"fault":"Throttle","queue":"q"},{"fault":"Throttle"}`:                                                   -1,
+		`{"fault":"Throttle","action":"SendMessage"},{"fault":"Throttle","action":"SendMessage","probability":1}`: 1,
+		`{"fault":"Throttle","count":1},{"fault":"Throttle"}`:                                                     -1,
+		`{"fault":"Throttle","skip":1},{"fault":"Throttle"}`:                                                      -1,
+		`{"fault":"Throttle","probability":0.5},{"fault":"Throttle"}`:                                             -1,
+		`{"fault":"ServerError","queue":"q"},{"fault":"Throttle"}`:                                                0,
+		`{"fault":"ServerError"},{"fault":"Throttle","queue":"q"}`:                                                -1,
+		`{"fault":"DropBefore"},{"fault":"DropAfter"}`:                                                            -1,
+		`{"fault":"StaleReads","duration":"1s"},{"fault":"StaleReads","duration":"2s"}`:                           -1,
+		`{"fault":"StaleReads","duration":"1s"},{"fault":"StaleReads","duration":"1s"}`:                           1,
+		`{"fault":"Delay","duration":"1s"},{"fault":"Delay","duration":"2s"}`:                                     1,
+		`{"fault":"AbandonPoll"},{"fault":"AbandonPoll","duration":"2s"}`:                                         -1,
+	} {
+		_, err := sqstest.ParsePlan(`{"rules":[` + rules + `]}`)
+		if (err != nil) != (hidden >= 0) || err != nil && !strings.HasPrefix(err.Error(), fmt.Sprintf("fault plan: rule %d: ", hidden)) {
+			t.Errorf("%s: %v, want rule %d refused", rules, err, hidden)
+		}
+	}
 }
+
+// panicked is what f panics with, nil when it does not.
+func panicked(f func()) (with any) {
+	defer func() { with = recover() }()
+	f()
+	return nil
+}
+
+func panics(f func()) bool { return panicked(f) != nil }
 
 func TestAccessRulesThatMeanNothingPanic(t *testing.T) {
 	s := sqstest.New()
-	for _, r := range []sqstest.AccessRule{{Queue: "rq_["}, {AccessKey: "["}, {Action: "SendMesage"}, {Action: "SendMessageBatch"}, {Action: "*Batch"}} {
-		if !panics(func() { s.SetAccess(r) }) {
-			t.Errorf("%+v was taken", r)
+	for field, rules := range map[string][]sqstest.AccessRule{
+		"AccessKey": {{AccessKey: "["}},
+		"Action":    {{Action: "SendMesage"}, {Action: "SendMessageBatch"}, {Action: "*Batch"}, {Action: "["}},
+		"Queue": {
+			{Queue: "rq_["}, {Action: "ListQueues", Queue: "rq_*"}, {Queue: "rq a"}, {Queue: "http://h/000000000000/q"}, {Deny: true, Queue: "q.fi"},
+		},
+	} {
+		for _, r := range rules {
+			said := panicked(func() { s.SetAccess(r) })
+			if !strings.HasPrefix(fmt.Sprint(said), "sqstest: access rule 0: "+field+": ") {
+				t.Errorf("%+v: %v", r, said)
+			}
 		}
 	}
-	s.SetAccess(sqstest.AccessRule{Action: "Send*"}, sqstest.AccessRule{})
+	s.SetAccess(sqstest.AccessRule{Action: "Send*", Queue: "*.fifo"}, sqstest.AccessRule{}, sqstest.AccessRule{Action: "ListQueues"})
+}
+
+// However a request names a queue, what is said of that queue holds for it.
+func TestDenialsHoldForEveryNameOfAQueue(t *testing.T) {
+	s := sqstest.New()
+	c := s.Client(noRetries)
+	create(t, c, "victim", nil)
+	names := []string{
+		"http://h/000000000000/victim", "arn:://h/000000000000/victim", "arn:aws:sqs://000000000000/victim", "/000000000000/victim",
+		"000000000000/victim", "victim", "http://h/a:b/c/000000000000/victim", "x://y://h/000000000000/victim",
+		"arn:aws:sqs:us-east-1:000000000000:victim", "http://h/000000000000/victim/", "http://h/000000000000/victim?a=/b",
+	}
+	trySend := func(url string) string {
+		_, err := c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("x")})
+		return errorCode(err)
+	}
+	for _, name := range names {
+		s.SetAccess()
+		s.ResetRequests()
+		before := trySend(name)
+		s.SetAccess(sqstest.AccessRule{Deny: true, Queue: "victim"})
+		after := trySend(name)
+		if before == "" && after != "AccessDenied" || before != "" && after != before {
+			t.Errorf("%s: %q, and %q when denied", name, before, after)
+		}
+		// The log and the faults call it by the same name.
+		if log := s.RequestLog(); before == "" && log[0].Queue != "victim" {
+			t.Errorf("%s is logged as %q", name, log[0].Queue)
+		}
+	}
+	if q, _ := s.Queue("victim"); q.Visible < 5 {
+		t.Errorf("%d of the names work", q.Visible)
+	}
+}
+
+// Whoever may not send to a queue cannot have messages moved to it, nor moved from one that cannot be received from.
+func TestMoveTasksNeedThePermissionsOfWhatTheyDo(t *testing.T) {
+	s := sqstest.New()
+	c := s.Client(noRetries)
+	dead := create(t, c, "dead", nil)
+	create(t, c, "victim", map[string]string{"RedrivePolicy": `{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:dead","maxReceiveCount":1}`})
+	create(t, c, "other", nil)
+	send(t, c, dead, "x")
+	start := func(to string) string {
+		in := &sqs.StartMessageMoveTaskInput{SourceArn: aws.String("arn:aws:sqs:us-east-1:000000000000:dead")}
+		if to != "" {
+			in.DestinationArn = aws.String("arn:aws:sqs:us-east-1:000000000000:" + to)
+		}
+		_, err := c.StartMessageMoveTask(t.Context(), in)
+		return errorCode(err)
+	}
+	s.SetAccess(sqstest.AccessRule{Deny: true, Action: "SendMessage", Queue: "victim"})
+	if named, back := start("victim"), start(""); named != "AccessDenied" || back != "AccessDenied" {
+		t.Errorf("to a queue that may not be sent to: %q, and %q as the messages' source", named, back)
+	}
+	for _, permission := range []string{"ReceiveMessage", "DeleteMessage", "GetQueueAttributes", "StartMessageMoveTask"} {
+		s.SetAccess(sqstest.AccessRule{Deny: true, Action: permission, Queue: "dead"})
+		if code := start("other"); code != "AccessDenied" {
+			t.Errorf("without %s on the dead-letter queue: %q", permission, code)
+		}
+	}
+	s.SetAccess(sqstest.AccessRule{Deny: true, Action: "SendMessage", Queue: "victim"})
+	if code := start("other"); code != "" {
+		t.Errorf("with what it takes: %q", code)
+	}
+	s.Close()
 }
 
 func TestBatchesAreGovernedByTheSingleAction(t *testing.T) {

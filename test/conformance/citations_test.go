@@ -31,6 +31,9 @@ var citations = map[string]citation{
 	"create/fifo-again-different": {
 		"recorded test_create_fifo_queue_with_different_attributes_raises_error", "QueueAlreadyExists for ContentBasedDeduplication false after true",
 	},
+	"dead-letter/fifo-deduplication-id": {
+		"recorded awsdocs/amazon-sqs-developer-guide#54", "a user's report of what AWS does, taken into the guide: in the dead-letter queue, the deduplication ID is the original message's ID",
+	},
 	"dead-letter/keeps-the-message": {
 		"recorded test_dead_letter_queue_message_attributes", "message ID, attributes and SentTimestamp stay; DeadLetterQueueSourceArn is set",
 	},

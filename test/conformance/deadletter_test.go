@@ -28,6 +28,16 @@ func (k *kit) kill(source, body string) {
 	equal(k, "received after it was given up", len(k.receive(source, 1, 1)), 0)
 }
 
+// deadFIFO lets a message of group "g" go to a FIFO dead-letter queue: the ID with which it was sent, and it as it is there.
+func (k *kit) deadFIFO() (sent string, m types.Message) {
+	dead := k.fifo(nil)
+	source := k.fifo(attrs{"RedrivePolicy": redrive(k.arn(dead), 1)})
+	sent = str(k.send(source, "x", group("g"), dedup("d")).MessageId)
+	k.ok("ChangeMessageVisibility", k.change(source, k.one(source), 0))
+	k.receive(source, 1, 1)
+	return sent, k.one(dead)
+}
+
 func (k *kit) startMove(source, destination string, rate *int32) (*sqs.StartMessageMoveTaskOutput, error) {
 	in := &sqs.StartMessageMoveTaskInput{SourceArn: &source, MaxNumberOfMessagesPerSecond: rate}
 	if destination != "" {
@@ -94,14 +104,12 @@ func deadLetterChecks() []check {
 			k.one(dead)
 		}},
 		{"dead-letter/fifo-keeps-group", "guide dead-letter queues", 3 * time.Second, func(k *kit) {
-			dead := k.fifo(nil)
-			source := k.fifo(attrs{"RedrivePolicy": redrive(k.arn(dead), 1)})
-			k.send(source, "x", group("g"), dedup("d"))
-			k.ok("ChangeMessageVisibility", k.change(source, k.one(source), 0))
-			k.receive(source, 1, 1)
-			m := k.one(dead)
+			_, m := k.deadFIFO()
 			equal(k, "MessageGroupId", m.Attributes["MessageGroupId"], "g")
-			equal(k, "MessageDeduplicationId", m.Attributes["MessageDeduplicationId"], "d")
+		}},
+		{"dead-letter/fifo-deduplication-id", "recorded awsdocs/amazon-sqs-developer-guide#54; guide dead-letter queue redrive", 3 * time.Second, func(k *kit) {
+			sent, m := k.deadFIFO()
+			equal(k, "MessageDeduplicationId", m.Attributes["MessageDeduplicationId"], sent)
 		}},
 		{"redrive-policy/kept", "API CreateQueue, RedrivePolicy", 0, func(k *kit) {
 			source, dead := k.withDeadLetter(7)

@@ -70,7 +70,7 @@ var recorded = map[string]recording{
 	"test_fifo_empty_message_groups_added_back_to_queue":                       {"test_sqs", "2024-04-30"},
 	"test_fifo_group_visibility_extends_with_change_message_visibility":        {"test_sqs", "2025-11-19"},
 	"test_fifo_message_attributes":                                             {"test_sqs", "2024-04-30"},
-	"test_fifo_message_group_visibility_after_change_message_visibility":       {"test_sqs", "2025-11-17"},
+	"test_fifo_message_group_visibility_after_change_message_visibility":       {"test_sqs", ""},
 	"test_fifo_message_group_visibility_after_delete":                          {"test_sqs", ""},
 	"test_fifo_message_group_visibility_after_partial_delete":                  {"test_sqs", ""},
 	"test_fifo_message_group_visibility_after_terminate_visibility_timeout":    {"test_sqs", ""},
