@@ -2,7 +2,9 @@ package sqstest
 
 import (
 	"context"
+	"net/http"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 )
@@ -41,13 +43,15 @@ func (q *queue) put(t *testing.T, body string) {
 	q.unlock()
 }
 
-// pollUntilGone starts a poll whose client goes away after messages were chosen for it, and lets a message come.
+// pollUntilGone starts a poll whose client goes away after messages were chosen for it, and lets a message of three billed
+// chunks come.
 func pollUntilGone(t *testing.T, q *queue) {
 	t.Helper()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_, _ = q.receive(&lateContext{Context: context.Background()}, 10, 600_000, 20_000, "")
+		body := []byte(`{"QueueUrl":"q","WaitTimeSeconds":20,"VisibilityTimeout":600}`)
+		q.server.answer(&lateContext{Context: context.Background()}, http.Header{"X-Amz-Target": {"AmazonSQS.ReceiveMessage"}}, "http://h", requestBody{bytes: body})
 	}()
 	waiting := func() int {
 		q.mu.Lock()
@@ -62,7 +66,7 @@ func pollUntilGone(t *testing.T, q *queue) {
 			runtime.Gosched()
 		}
 	}
-	q.put(t, "x")
+	q.put(t, strings.Repeat("x", 3*billedChunk))
 	if waiting() != 0 {
 		q.server.Close()
 		<-done
@@ -90,6 +94,20 @@ func TestMessagesOfAnAbandonedPollStayInFlightUnderFaults(t *testing.T) {
 	pollUntilGone(t, q)
 	if q.inFlight != 1 || q.visibleCount() != 1 {
 		t.Errorf("%d in flight, %d visible", q.inFlight, q.visibleCount())
+	}
+}
+
+// What is left in flight was delivered, as far as the bill goes; what is put back was not.
+func TestBilledOfAbandonedPolls(t *testing.T) {
+	for _, kept := range []bool{false, true} {
+		q := testQueue(t)
+		if kept {
+			q.server.SetFaults(Plan{Rules: []Rule{{Fault: AbandonPoll}}})
+		}
+		pollUntilGone(t, q)
+		if n, want := q.server.Billed(), map[bool]int{false: 1, true: 3}[kept]; n != want || q.server.Requests() != 1 {
+			t.Errorf("kept %t: %d of %d requests billed, want %d of 1", kept, n, q.server.Requests(), want)
+		}
 	}
 }
 

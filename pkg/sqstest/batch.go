@@ -71,7 +71,8 @@ type sendMessageBatchIn struct {
 
 func (in sendMessageBatchIn) size() int { return len(in.Entries) }
 
-func (in sendMessageBatchIn) payload() int {
+// bytes is what the limit of a batch is about: all its messages.
+func (in sendMessageBatchIn) bytes() int {
 	total := 0
 	for i := range in.Entries {
 		total += in.Entries[i].bytes()
@@ -88,7 +89,7 @@ func sendMessageBatch(c *call, in sendMessageBatchIn) (any, *apiError) {
 	if err := checkBatch("SendMessageBatchRequestEntry", in.Entries); err != nil {
 		return nil, err
 	}
-	if total := in.payload(); total > maxMessageBytes {
+	if total := in.bytes(); total > maxMessageBytes {
 		return nil, errBatch("BatchRequestTooLong", "Batch requests cannot be longer than %d bytes. You have sent %d bytes.", maxMessageBytes, total)
 	}
 	var out batchResult[sendBatchSuccess]
@@ -97,6 +98,7 @@ func sendMessageBatch(c *call, in sendMessageBatchIn) (any, *apiError) {
 		if !c.s.faults.swallows(c, in.QueueURL) {
 			return nil, err
 		}
+		c.payload = in.bytes()
 		for i := range in.Entries {
 			out.Successful = append(out.Successful, sendBatchSuccess{in.Entries[i].ID, pretendSent(&in.Entries[i].sendEntry)})
 		}
@@ -123,6 +125,7 @@ func sendMessageBatch(c *call, in sendMessageBatchIn) (any, *apiError) {
 			out.fail(e.ID, err)
 			continue
 		}
+		c.payload += m.size()
 		out.Successful = append(out.Successful, sendBatchSuccess{e.ID, q.send(m, now, delay)})
 	}
 	return out, nil

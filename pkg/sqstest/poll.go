@@ -65,7 +65,7 @@ func (l *waiterList) pop() *waiter {
 }
 
 // receive is what ReceiveMessage does. It blocks for up to wait while there is nothing, without taking anything when ctx
-// ends first.
+// ends first. What comes with an error left for a client that was gone by then.
 func (q *queue) receive(ctx context.Context, limit int, visibility, wait int64, attempt string) ([]delivery, *apiError) {
 	now, apiErr := q.lock()
 	if apiErr != nil {
@@ -121,8 +121,7 @@ func (q *queue) receive(ctx context.Context, limit int, visibility, wait int64, 
 	select {
 	case p := <-w.answers:
 		if isGone(ctx) {
-			q.abandon(p)
-			return nil, errAborted()
+			return q.abandon(p), errAborted()
 		}
 		return p.deliveries, p.err
 	case <-ctx.Done():
@@ -133,8 +132,7 @@ func (q *queue) receive(ctx context.Context, limit int, visibility, wait int64, 
 			return nil, errAborted()
 		}
 		q.mu.Unlock()
-		q.abandon(<-w.answers)
-		return nil, errAborted()
+		return q.abandon(<-w.answers), errAborted()
 	}
 }
 
@@ -179,16 +177,18 @@ func (q *queue) leave(w *waiter) {
 }
 
 // abandon deals with messages that were chosen for a poll whose client had gone by then: they are as before, unless the
-// fault plan wants what AWS does, which is to leave them hidden until their visibility timeout has passed.
-func (q *queue) abandon(p polled) {
+// fault plan wants what AWS does, which is to leave them hidden until their visibility timeout has passed. Those are
+// returned.
+func (q *queue) abandon(p polled) []delivery {
 	if len(p.deliveries) == 0 || q.server.faults.keepsAbandoned(q.key.name) {
-		return
+		return p.deliveries
 	}
 	if _, err := q.lock(); err != nil {
-		return
+		return nil
 	}
 	q.putBack(p.deliveries)
 	q.unlock()
+	return nil
 }
 
 // serve gives what is ready to those who wait. One message wakes one poll: the one that has waited longest and still has

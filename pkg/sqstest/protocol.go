@@ -45,7 +45,7 @@ type call struct {
 	about     queueKey      // that queue
 	entries   int           // messages or handles in the request
 	reached   bool          // it came to SQS, and was not lost before
-	payload   int           // bytes of the messages sent or received
+	payload   int           // bytes of the messages accepted or delivered: see Billed
 	skew      time.Duration // of the clock that this client sees
 }
 
@@ -149,10 +149,12 @@ func (s *Server) serve(c *call, h http.Header, body requestBody) (answer, string
 	}
 	c.action = name
 	if body.tooLarge {
+		c.reached = true
 		return failure(errTooLarge())
 	}
 	in, err := act.decode(body.bytes)
 	if err != nil {
+		c.reached = true
 		return failure(err)
 	}
 	c.entries = in.size()
@@ -168,9 +170,6 @@ func (s *Server) serve(c *call, h http.Header, body requestBody) (answer, string
 		return *f.page, fmt.Sprintf("HTTP %d", f.page.status)
 	}
 	c.reached = true
-	if sends, ok := in.(interface{ payload() int }); ok {
-		c.payload = sends.payload()
-	}
 	if f.err != nil {
 		return failure(f.err)
 	}

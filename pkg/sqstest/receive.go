@@ -51,13 +51,13 @@ func receiveMessage(c *call, in receiveMessageIn) (any, *apiError) {
 	}
 	limit = c.s.faults.shard(c, limit)
 	found, err := q.receive(c.ctx, limit, visibility, wait, deref(in.Attempt))
+	for i := range found {
+		c.payload += found[i].size()
+	}
 	if err != nil {
 		return nil, err
 	}
 	system := nameSet(append(in.SystemAttributes, in.AttributeNames...))
-	for i := range found {
-		c.payload += found[i].size()
-	}
 	return receiveMessageOut{found, system, in.Attributes}, nil
 }
 

@@ -116,10 +116,16 @@ func (s *Server) Requests(filters ...Filter) int {
 	return total
 }
 
-// Billed is Requests as SQS bills them: "every 64 KB chunk of a payload is billed as 1 request" (SQS pricing), of what is
-// sent, or of what a receive gets, batches as a whole. Requests that never came to SQS are not billed: those that the fault
-// plan dropped before their effect, lost in a black hole or answered with a page of HTML, and those that are none of the
-// API's. Those that SQS refused are; the pricing page does not except them.
+// Billed is Requests as SQS bills them: "every 64 KB chunk of a payload is billed as 1 request" (SQS pricing). The payload is
+// what was taken in or given out: of a send, the messages accepted, of a batch those of its entries that succeeded, as a
+// whole; of a receive, the messages that left for the client, though it was gone by then (AbandonPoll), or the answer was
+// lost on its way (DropAfter, CutBody). A poll that AbandonPoll lets wait on is billed when its client goes, and what it
+// takes after that is not.
+//
+// What SQS refused is one request, however large: a malformed body, one larger than any can be, a throttled or denied
+// request. The pricing page excepts none of them, and says nothing of their size. What never came to SQS is not billed: what
+// the fault plan dropped before its effect, lost in a black hole or answered with a page of HTML, and what is no action of
+// the API.
 func (s *Server) Billed(filters ...Filter) int {
 	total := 0
 	s.log.each(filters, func(_ *Request, n *count) { total += n.billed })

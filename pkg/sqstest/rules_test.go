@@ -205,25 +205,94 @@ func TestAccountsAreTwelveDigits(t *testing.T) {
 }
 
 func TestBilled(t *testing.T) {
-	s := sqstest.New()
-	c := s.Client(noRetries)
-	url := create(t, c, "q", nil)
-	s.ResetRequests()
-	send(t, c, url, strings.Repeat("x", 1<<20))
-	m := mustPoll(t, c, url, 1, 0)
-	remove(t, c, url, m[0])
-	send(t, c, url, strings.Repeat("x", 64<<10), strings.Repeat("x", 64<<10+1))
-	s.SetFaults(plan(sqstest.Rule{Fault: sqstest.DropBefore, Count: 1}))
-	if _, err := c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("x")}); err == nil {
-		t.Error("not dropped")
+	const chunk = 64 << 10
+	large := strings.Repeat("x", 3*chunk)
+	for what, test := range map[string]struct {
+		do     func(t *testing.T, s *sqstest.Server, c *sqs.Client, url string)
+		action string
+		want   int
+	}{
+		"a mebibyte sent": {func(t *testing.T, _ *sqstest.Server, c *sqs.Client, url string) {
+			send(t, c, url, strings.Repeat("x", 1<<20))
+		}, "SendMessage", 16},
+		"a chunk, and a byte more": {func(t *testing.T, _ *sqstest.Server, c *sqs.Client, url string) {
+			send(t, c, url, large[:chunk], large[:chunk+1])
+		}, "SendMessage", 3},
+		"a receive of three chunks": {func(t *testing.T, _ *sqstest.Server, c *sqs.Client, url string) {
+			send(t, c, url, large)
+			mustPoll(t, c, url, 1, 0)
+		}, "ReceiveMessage", 3},
+		"a receive of nothing": {func(t *testing.T, _ *sqstest.Server, c *sqs.Client, url string) { mustPoll(t, c, url, 1, 0) }, "ReceiveMessage", 1},
+		"a batch, as a whole": {func(t *testing.T, _ *sqstest.Server, c *sqs.Client, url string) {
+			sendTwo(t, c, url, large[:chunk], large[:chunk])
+		}, "SendMessageBatch", 2},
+		"a batch's accepted entry": {func(t *testing.T, _ *sqstest.Server, c *sqs.Client, url string) {
+			sendTwo(t, c, url, large, large+"\x00")
+		}, "SendMessageBatch", 3},
+		"a refused batch": {func(t *testing.T, _ *sqstest.Server, c *sqs.Client, url string) {
+			sendTwo(t, c, url, strings.Repeat(large, 5), large)
+		}, "SendMessageBatch", 1},
+		"a refused message": {func(t *testing.T, _ *sqstest.Server, c *sqs.Client, url string) { trySend(t, c, url, large+"\x00") }, "SendMessage", 1},
+		"no queue":          {func(t *testing.T, _ *sqstest.Server, c *sqs.Client, url string) { trySend(t, c, url+"-not", large) }, "SendMessage", 1},
+		"a malformed body": {func(_ *testing.T, s *sqstest.Server, _ *sqs.Client, _ string) {
+			serve(s, http.MethodPost, "/", "AmazonSQS.SendMessage", large)
+		}, "SendMessage", 1},
+		"a body larger than any": {func(_ *testing.T, s *sqstest.Server, _ *sqs.Client, _ string) {
+			serve(s, http.MethodPost, "/", "AmazonSQS.SendMessage", strings.Repeat(large, 50))
+		}, "SendMessage", 1},
+		"no action of the API": {func(_ *testing.T, s *sqstest.Server, _ *sqs.Client, _ string) {
+			serve(s, http.MethodPost, "/", "AmazonSQS.Nonsense", "{}")
+		}, "", 0},
+		"a denied send":               {struck(sqstest.AccessDenied, large), "SendMessage", 1},
+		"a throttled send":            {struck(sqstest.Throttle, large), "SendMessage", 1},
+		"a send dropped before":       {struck(sqstest.DropBefore, large), "SendMessage", 0},
+		"a send lost to a proxy":      {struck(sqstest.HTMLUnavailable, large), "SendMessage", 0},
+		"a send dropped after":        {struck(sqstest.DropAfter, large), "SendMessage", 3},
+		"an error after a send":       {struck(sqstest.ServerErrorAfter, large), "SendMessage", 3},
+		"a receive dropped after":     {receiveStruck(sqstest.DropAfter, large), "ReceiveMessage", 3},
+		"a receive broken off":        {receiveStruck(sqstest.CutBody, large), "ReceiveMessage", 3},
+		"a receive refused afterward": {receiveStruck(sqstest.ServerErrorAfter, large), "ReceiveMessage", 3},
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := sqstest.New()
+			c := s.Client(noRetries)
+			test.do(t, s, c, create(t, c, "q", nil))
+			if n := s.Billed(sqstest.Action(test.action)); n != test.want {
+				t.Errorf("%d billed, want %d", n, test.want)
+			}
+		})
 	}
-	for action, want := range map[string]int{"SendMessage": 16 + 1 + 2, "ReceiveMessage": 16, "DeleteMessage": 1} {
-		if n := s.Billed(sqstest.Action(action)); n != want {
-			t.Errorf("%s: %d billed, want %d", action, n, want)
+}
+
+func trySend(t *testing.T, c *sqs.Client, url, body string) {
+	t.Helper()
+	if _, err := c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &url, MessageBody: &body}); err == nil {
+		t.Error("the send succeeded")
+	}
+}
+
+// sendTwo sends a batch, of which not all may succeed.
+func sendTwo(t *testing.T, c *sqs.Client, url, first, second string) {
+	t.Helper()
+	_, _ = c.SendMessageBatch(t.Context(), &sqs.SendMessageBatchInput{QueueUrl: &url, Entries: []types.SendMessageBatchRequestEntry{
+		{Id: aws.String("1"), MessageBody: &first}, {Id: aws.String("2"), MessageBody: &second},
+	}})
+}
+
+func struck(fault sqstest.Fault, body string) func(*testing.T, *sqstest.Server, *sqs.Client, string) {
+	return func(t *testing.T, s *sqstest.Server, c *sqs.Client, url string) {
+		s.SetFaults(plan(sqstest.Rule{Fault: fault}))
+		trySend(t, c, url, body)
+	}
+}
+
+func receiveStruck(fault sqstest.Fault, body string) func(*testing.T, *sqstest.Server, *sqs.Client, string) {
+	return func(t *testing.T, s *sqstest.Server, c *sqs.Client, url string) {
+		send(t, c, url, body)
+		s.SetFaults(plan(sqstest.Rule{Fault: fault}))
+		if m, err := poll(t.Context(), c, url, 1, 0); err == nil {
+			t.Errorf("received %v", m)
 		}
-	}
-	if n := s.Requests(sqstest.Action("SendMessage")); n != 4 {
-		t.Errorf("%d requests, want 4", n)
 	}
 }
 

@@ -23,8 +23,6 @@ type sendMessageIn struct {
 
 func (e *sendEntry) bytes() int { return len(deref(e.Body)) + e.Attributes.size() }
 
-func (in sendMessageIn) payload() int { return in.bytes() }
-
 type sendResult struct {
 	MessageID, MD5, MD5Attributes, MD5System, Sequence string
 }
@@ -33,6 +31,7 @@ func sendMessage(c *call, in sendMessageIn) (any, *apiError) {
 	q, err := c.find(in.QueueURL)
 	if err != nil {
 		if c.s.faults.swallows(c, in.QueueURL) {
+			c.payload = in.bytes()
 			return pretendSent(&in.sendEntry), nil
 		}
 		return nil, err
@@ -46,6 +45,7 @@ func sendMessage(c *call, in sendMessageIn) (any, *apiError) {
 	if err != nil {
 		return nil, err
 	}
+	c.payload = m.size()
 	return q.send(m, now, delay), nil
 }
 
