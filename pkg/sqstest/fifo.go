@@ -68,6 +68,21 @@ func (f *fifoState) append(m *message) {
 	g.tail = m
 }
 
+// prepend puts a message back at the head of its group. It must be ready.
+func (f *fifoState) prepend(m *message) {
+	g := f.groups[m.group]
+	if g == nil {
+		f.append(m)
+	} else {
+		if f.ready.has(g) {
+			f.ready.remove(g) // before its key, the head, changes
+		}
+		m.next, m.prev = g.head, nil
+		g.head.prev, g.head = m, m
+	}
+	f.headChanged(m.group)
+}
+
 func (f *fifoState) remove(m *message) {
 	g := f.groups[m.group]
 	if g == nil {
@@ -229,6 +244,15 @@ func (s *seen[V]) put(key string, value V, now int64) {
 	until := now + dedupWindow
 	s.entries[key] = seenEntry[V]{value, until}
 	s.queue = append(s.queue, seenKey{key, until})
+}
+
+// each calls f with every entry, in the order in which they end.
+func (s *seen[V]) each(f func(key string, value V, until int64)) {
+	for _, k := range s.queue {
+		if e, ok := s.entries[k.key]; ok && e.until == k.until {
+			f(k.key, e.value, k.until)
+		}
+	}
 }
 
 func (s *seen[V]) forget(now int64) {

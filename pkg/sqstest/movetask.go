@@ -255,7 +255,7 @@ func (s *Server) moveOne(t *moveTask) (done bool, failure string) {
 	s.moving.add(move{again, to})
 	t.source.unlock()
 	if !to.readmit(again) {
-		t.source.takeIn(m) // the destination was deleted this moment
+		t.source.takeBack(m) // the destination was deleted this moment
 		return false, errNoQueue().query
 	}
 	return false, ""

@@ -41,8 +41,9 @@ type savedQueue struct {
 	Attributes            map[string]string
 	Tags                  map[string]string `json:",omitempty"`
 	Serial, Orders        uint64
-	Sequence              uint64      `json:",omitempty"`
-	Deduplication         []savedSent `json:",omitempty"`
+	Sequence              uint64         `json:",omitempty"`
+	Deduplication         []savedSent    `json:",omitempty"`
+	Attempts              []savedAttempt `json:",omitempty"`
 	Messages              int
 }
 
@@ -50,6 +51,18 @@ type savedQueue struct {
 type savedSent struct {
 	Key, ID, Sequence string
 	Until             int64
+}
+
+// savedAttempt is a receive attempt ID that a FIFO queue remembers, and what the receive got.
+type savedAttempt struct {
+	ID       string
+	Until    int64
+	Messages []savedReceive
+}
+
+type savedReceive struct {
+	Serial, Receipt uint64
+	Visible         int64
 }
 
 type savedMessage struct {
@@ -77,9 +90,9 @@ type savedMessage struct {
 }
 
 // Save writes all queues with their messages, tags and attributes, for Load. It is a picture of one moment; requests wait
-// while it is taken, and go on while it is written; until then, each message takes some 300 bytes more. Receipt handles, what is in flight and until when, deduplication IDs
-// and the locks on names of deleted queues are in it. Polls, message move tasks, receive attempt IDs, the requests counted
-// and the fault plan are not.
+// while it is taken, and go on while it is written; until then, each message takes some 300 bytes more. Receipt handles, what is in flight and until when, deduplication IDs, receive
+// attempt IDs and the locks on names of deleted queues are in it. Polls, message move tasks, the requests counted and the
+// fault plan are not.
 func (s *Server) Save(w io.Writer) error {
 	header, queues := s.picture()
 	buffered := bufio.NewWriterSize(w, 1<<16)
@@ -189,11 +202,16 @@ func (q *queue) picture(moving []move) pictured {
 	}
 	if q.fifo != nil {
 		p.queue.Sequence = sequence
-		for _, k := range q.fifo.sent.queue {
-			if e, ok := q.fifo.sent.entries[k.key]; ok && e.until == k.until {
-				p.queue.Deduplication = append(p.queue.Deduplication, savedSent{k.key, e.value.id, e.value.sequence, k.until})
+		q.fifo.sent.each(func(key string, first sentRecord, until int64) {
+			p.queue.Deduplication = append(p.queue.Deduplication, savedSent{key, first.id, first.sequence, until})
+		})
+		q.fifo.received.each(func(id string, got []attempted, until int64) {
+			a := savedAttempt{ID: id, Until: until}
+			for _, r := range got {
+				a.Messages = append(a.Messages, savedReceive{r.serial, r.receipt, r.visible})
 			}
-		}
+			p.queue.Attempts = append(p.queue.Attempts, a)
+		})
 	}
 	return p
 }
@@ -291,6 +309,13 @@ func (s *Server) readQueue(lines *json.Decoder) (*queue, error) {
 		q.fifo.sequence = in.Sequence
 		for _, d := range in.Deduplication {
 			q.fifo.sent.put(d.Key, sentRecord{d.ID, d.Sequence}, d.Until-dedupWindow)
+		}
+		for _, a := range in.Attempts {
+			var got []attempted
+			for _, r := range a.Messages {
+				got = append(got, attempted{r.Serial, r.Receipt, r.Visible})
+			}
+			q.fifo.received.put(a.ID, got, a.Until-dedupWindow)
 		}
 	}
 	return q, nil

@@ -145,6 +145,24 @@ func TestSavedFIFOQueueGoesOn(t *testing.T) {
 	reborn(t, s, clock)
 }
 
+func TestSavedReceiveAttemptsAreRemembered(t *testing.T) {
+	clock := sqstest.NewManualClock(time.Unix(1_800_000_000, 0))
+	s := sqstest.New(sqstest.WithClock(clock))
+	c := s.Client(noRetries)
+	url := create(t, c, "q.fifo", map[string]string{"FifoQueue": "true", "ContentBasedDeduplication": "true", "VisibilityTimeout": "600"})
+	sendGrouped(t, c, url, "x", "g")
+	first := attemptOf(t, c, url, "1", 1, 0)
+	s, c = reborn(t, s, clock)
+	if again := attemptOf(t, c, url, "1", 1, 0); len(again) != 1 || *again[0].ReceiptHandle != *first[0].ReceiptHandle {
+		t.Errorf("the attempt got %v, and after a restart %v", first, again)
+	}
+	clock.Advance(5 * time.Minute)
+	if again := attemptOf(t, c, url, "1", 1, 0); len(again) != 0 {
+		t.Errorf("after five minutes the attempt still gets %v", again)
+	}
+	reborn(t, s, clock)
+}
+
 func TestLoadRefuses(t *testing.T) {
 	s := sqstest.New()
 	c := s.Client()

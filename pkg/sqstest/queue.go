@@ -374,6 +374,24 @@ func (q *queue) takeIn(m *message) {
 	q.unlock()
 }
 
+// takeBack puts a message where it was that left as the first to be received, and could not arrive.
+func (q *queue) takeBack(m *message) {
+	now, err := q.lock()
+	if err != nil {
+		return
+	}
+	q.touch()
+	q.messages[m.serial] = m
+	q.age.push(m)
+	if q.fifo != nil {
+		q.fifo.prepend(m)
+	} else {
+		q.fair.join(m, now)
+		q.fair.push(m)
+	}
+	q.unlock()
+}
+
 // close ends the queue: those who wait are told, and the messages are gone.
 func (q *queue) close() {
 	q.mu.Lock()

@@ -389,7 +389,7 @@ type tagQueueIn struct {
 }
 
 func tagQueue(c *call, in tagQueueIn) (any, *apiError) {
-	if in.Tags == nil {
+	if len(in.Tags) == 0 {
 		return nil, errMissing("Tags")
 	}
 	if err := checkTags(in.Tags); err != nil {

@@ -79,6 +79,7 @@ func fifoChecks() []check {
 			u := k.fifo(nil)
 			k.send(u, "same", group("a"))
 			k.send(u, "same", group("a"))
+			k.send(u, "same", group("b"))
 			k.send(u, "other", group("a"))
 			equal(k, "received", bodies(k.receive(u, 10, 2)), "same other")
 		}},
@@ -268,9 +269,10 @@ func fifoChecks() []check {
 		}},
 		{"fifo/purge", "recorded test_purge_queue_clears_fifo_deduplication_cache", 0, func(k *kit) {
 			u := k.fifo(nil)
-			k.send(u, "x", group("g"))
+			k.send(u, "message-1", group("g"), dedup("d"))
 			k.purge(u)
-			k.none(u)
+			k.send(u, "message-2", group("g"), dedup("d"))
+			equal(k, "received", bodies(k.receive(u, 10, 1)), "message-2")
 		}},
 		{"fifo/groups-in-a-batch", "API SendMessageBatchRequestEntry, MessageGroupId", 0, func(k *kit) {
 			u := k.fifo(nil)

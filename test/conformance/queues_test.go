@@ -168,11 +168,9 @@ func queueChecks() []check {
 				k.refused(err, badName, bad)
 			}
 		}},
-		{"create/throughput-per-group-needs-scope", "API CreateQueue, FifoThroughputLimit", 0, func(k *kit) {
+		{"create/throughput-per-group-needs-scope", "API CreateQueue, FifoThroughputLimit; API CreateQueue, Errors (InvalidAttributeValue)", 0, func(k *kit) {
 			_, err := k.tryCreate(name(true), attrs{"FifoQueue": "true", "FifoThroughputLimit": "perMessageGroupId"}, nil)
-			if err == nil {
-				k.failf("succeeded")
-			}
+			k.refused(err, badValue, bad)
 		}},
 		{"create/with-tags", "API CreateQueue, tags", 0, func(k *kit) {
 			out, err := k.tryCreate(name(false), nil, map[string]string{"a": "1", "b": ""})
@@ -234,10 +232,20 @@ func queueChecks() []check {
 		}},
 		{"list/no-token-without-max", "API ListQueues, MaxResults", 0, func(k *kit) {
 			n := name(false)
-			k.named(n, nil)
-			k.named(n+"2", nil)
-			if out := k.list(&sqs.ListQueuesInput{QueueNamePrefix: &n}); out.NextToken != nil || len(out.QueueUrls) != 2 {
-				k.failf("%d queues and the token %q, want two and none", len(out.QueueUrls), str(out.NextToken))
+			for i := range 3 {
+				k.named(fmt.Sprint(n, i), nil)
+			}
+			// The same list with a page's size has a token, until the page is as large as the list.
+			for _, c := range []struct {
+				size  *int32
+				found int
+				token bool
+			}{{aws.Int32(1), 1, true}, {aws.Int32(2), 2, true}, {aws.Int32(3), 3, false}, {nil, 3, false}} {
+				out := k.list(&sqs.ListQueuesInput{QueueNamePrefix: &n, MaxResults: c.size})
+				if (out.NextToken != nil) != c.token || len(out.QueueUrls) != c.found {
+					k.failf("MaxResults %d: %d queues and the token %q, want %d queues and a token: %t",
+						aws.ToInt32(c.size), len(out.QueueUrls), str(out.NextToken), c.found, c.token)
+				}
 			}
 		}},
 		{"list/max-beyond", "API ListQueues, MaxResults", 0, func(k *kit) {
@@ -383,6 +391,10 @@ func queueChecks() []check {
 			equal(k, "tags", fmt.Sprint(k.tags(u)), "map[tag2:value2]")
 		}},
 		{"tags/none", "recorded test_tag_untag_queue", 0, func(k *kit) { equal(k, "tags", len(k.tags(k.queue(nil))), 0) }},
+		{"tags/none-given", "API TagQueue, Tags (required)", 0, func(k *kit) {
+			err := k.tag(k.queue(nil), map[string]string{})
+			k.refused(err, missing, bad)
+		}},
 		{"tags/case-sensitive", "API TagQueue, Description", 0, func(k *kit) {
 			u := k.queue(nil)
 			k.ok("TagQueue", k.tag(u, map[string]string{"a": "1", "A": "2"}))
