@@ -28,6 +28,9 @@ var citations = map[string]citation{
 	"create/MessageRetentionPeriod/beyond":        {"API CreateQueue, Errors", "a queue attribute value is invalid: InvalidAttributeValue, 400; MessageRetentionPeriod is 60 to 1,209,600"},
 	"create/ReceiveMessageWaitTimeSeconds/beyond": {"API CreateQueue, Errors", "a queue attribute value is invalid: InvalidAttributeValue, 400; ReceiveMessageWaitTimeSeconds is 0 to 20"},
 	"create/VisibilityTimeout/beyond":             {"API CreateQueue, Errors", "a queue attribute value is invalid: InvalidAttributeValue, 400; VisibilityTimeout is 0 to 43,200"},
+	"create/throughput-per-group-needs-scope": {
+		"API CreateQueue, FifoThroughputLimit; API CreateQueue, Errors", "perMessageGroupId is allowed only when DeduplicationScope is messageGroup; a queue attribute value is invalid: InvalidAttributeValue, 400",
+	},
 	"create/fifo-again-different": {
 		"recorded test_create_fifo_queue_with_different_attributes_raises_error", "QueueAlreadyExists for ContentBasedDeduplication false after true",
 	},

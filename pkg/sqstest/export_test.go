@@ -1,0 +1,4 @@
+package sqstest
+
+// AllFaults is every fault there is.
+var AllFaults = allFaults
