@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -105,21 +106,38 @@ var unreachable = map[Situation][]Peer{
 	RequesterGone: {PeerOneWay},
 }
 
-// Every cell of the table, with messages on a server.
+// Every cell of the table, with messages on a server; in each of its variants, where a dead-letter queue or the
+// replying of errors makes another of it.
 func TestSettlement(t *testing.T) {
 	for s := range situationCount {
 		for p := range peerCount {
-			skip := false
-			for _, u := range unreachable[s] {
-				skip = skip || u == p
-			}
-			if skip {
+			if slices.Contains(unreachable[s], p) {
 				continue
 			}
-			t.Run(s.String()+"/"+p.String(), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) { settleOne(t, s, p) })
-			})
+			plain := settle(s, p, false, false)
+			for _, v := range []variant{{}, {deadLetter: true}, {errorReplies: true}} {
+				if v != (variant{}) && settle(s, p, v.deadLetter, v.errorReplies) == plain {
+					continue
+				}
+				t.Run(s.String()+"/"+p.String()+v.String(), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { settleOne(t, s, p, v) })
+				})
+			}
 		}
+	}
+}
+
+// variant is what a cell of the table may depend on besides situation and peer.
+type variant struct{ deadLetter, errorReplies bool }
+
+func (v variant) String() string {
+	switch {
+	case v.deadLetter:
+		return "/with a dead-letter queue"
+	case v.errorReplies:
+		return "/with error replies"
+	default:
+		return ""
 	}
 }
 
@@ -127,7 +145,7 @@ type situationLog struct{ seen chan Served }
 
 func (l situationLog) OnServed(s Served) { l.seen <- s }
 
-func settleOne(t *testing.T, s Situation, p Peer) {
+func settleOne(t *testing.T, s Situation, p Peer, v variant) {
 	server := sqstest.New()
 	client := server.Client()
 	queue := func(name string) string {
@@ -183,7 +201,10 @@ func settleOne(t *testing.T, s Situation, p Peer) {
 
 	// The responder.
 	log := situationLog{seen: make(chan Served, 10)}
-	opts := []Option{WithChannels(ChannelConfig{Name: "login", URL: requests}), WithHooks(log)}
+	opts := []Option{WithChannels(ChannelConfig{Name: "login", URL: requests, DeadLetter: v.deadLetter}), WithHooks(log)}
+	if v.errorReplies {
+		opts = append(opts, WithErrorReplies())
+	}
 	switch s {
 	case Expired:
 		time.Sleep(21 * time.Second)
@@ -218,7 +239,7 @@ func settleOne(t *testing.T, s Situation, p Peer) {
 	time.Sleep(8 * time.Second) // deletes have gone out, and what was left is not visible again
 
 	// What came of it.
-	want := settle(s, p, false, false)
+	want := settle(s, p, v.deadLetter, v.errorReplies)
 	left, _ := server.Queue("rq_c_ns_login")
 	if got := left.Visible+left.InFlight == 0; got != want.delete {
 		t.Errorf("deleted: %t, want %t", got, want.delete)
@@ -253,6 +274,12 @@ func checkSettlementReply(t *testing.T, m *types.Message, s Situation, p Peer, w
 		t.Errorf("virtual queue %q", got)
 	}
 	text := attribute(m, attributeEnvelope)
+	if p != PeerNative && s != Succeeded { // an error in words, and in the envelope for who reads it
+		if e, err := parseReplyEnvelope(text); err != nil || e.Code == OK || e.Rejected != want.rejected || *m.Body == emptyBody || *m.Body == "2" {
+			t.Errorf("%s got body %q and envelope %s", p, *m.Body, text)
+		}
+		return
+	}
 	if p != PeerNative {
 		if text != "" || *m.Body != "2" {
 			t.Errorf("%s got body %q and envelope %s", p, *m.Body, text)

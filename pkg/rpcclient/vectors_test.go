@@ -156,47 +156,85 @@ func TestReplyVectors(t *testing.T) {
 	type vector struct {
 		Name string `json:"name"`
 		vectorMessage
-		Want struct {
-			Payload      string            `json:"payload"`
-			Code         Code              `json:"code"`
-			Outcome      string            `json:"outcome"`
-			Message      *string           `json:"message"`
-			Details      []json.RawMessage `json:"details"`
-			RetryAfterMS int64             `json:"retryAfterMs"`
+		Attempt int `json:"attempt"` // that the requester awaits; 0: the first
+		Want    struct {
+			wantedReply
+			Ignored bool `json:"ignored"`
 		} `json:"want"`
 	}
 	for _, v := range vectors[vector](t, "replies.json") {
-		t.Run(v.Name, func(t *testing.T) {
-			c := &call{id: newCallID(newNonce()), channel: &Channel{sender: &sender{}}}
-			m := v.message()
-			var payload []byte
-			err := c.read(answer{body: *m.Body, envelope: attribute(m, attributeEnvelope)}, func(b []byte, _ Metadata) error {
-				payload = b
-				return nil
-			})
-			if v.Want.Code == "" {
-				if err != nil || string(payload) != v.Want.Payload {
-					t.Errorf("got %q, %v; want %q", payload, err, v.Want.Payload)
-				}
-				return
-			}
-			if err == nil || err.Code != v.Want.Code || err.Outcome.String() != v.Want.Outcome ||
-				err.RetryAfter.Milliseconds() != v.Want.RetryAfterMS || len(err.Details) != len(v.Want.Details) {
-				t.Fatalf("got %#v, want %+v", err, v.Want)
-			}
-			if v.Want.Message != nil && err.Message != *v.Want.Message {
-				t.Errorf("message %q, want %q", err.Message, *v.Want.Message)
-			}
-		})
+		t.Run(v.Name, func(t *testing.T) { readReply(t, v.message(), max(1, v.Attempt), v.Want.wantedReply, v.Want.Ignored) })
+	}
+}
+
+// wantedReply is what a caller sees of a reply.
+type wantedReply struct {
+	Payload      string            `json:"payload"`
+	Metadata     Metadata          `json:"metadata"`
+	Code         Code              `json:"code"`
+	Outcome      string            `json:"outcome"`
+	Message      *string           `json:"message"`
+	Details      []json.RawMessage `json:"details"`
+	RetryAfterMS int64             `json:"retryAfterMs"`
+}
+
+// offlineRequester never touches the network.
+func offlineRequester(t *testing.T, opts ...Option) *Requester {
+	t.Helper()
+	r, err := NewRequester(sqs.New(sqs.Options{Region: "eu-west-1"}), StaticReplyQueue(ownQueue), append([]Option{WithChannels(
+		ChannelConfig{Name: "login", URL: ownQueue}, ChannelConfig{Name: "fifo", URL: ownQueue + ".fifo"})}, opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Shutdown(context.Background()) })
+	return r
+}
+
+// readReply gives a message to a call that awaits the reply to an attempt.
+func readReply(t *testing.T, m *types.Message, attempt int, want wantedReply, ignored bool) {
+	t.Helper()
+	r := offlineRequester(t)
+	c := &call{requester: r, id: newCallID(r.nonce), channel: r.channels["login"], attempt: attempt, queue: r.queue, done: make(chan answer, 1)}
+	r.mu.Lock()
+	r.pending[c.id] = c
+	verdict := c.delivered(answer{body: *m.Body, envelope: attribute(m, attributeEnvelope), trace: attribute(m, TraceParent)})
+	delete(r.pending, c.id)
+	r.mu.Unlock()
+	if (verdict == deliveryStale) != ignored {
+		t.Fatalf("verdict %d; to be ignored: %t", verdict, ignored)
+	}
+	if ignored {
+		return
+	}
+	var payload []byte
+	var metadata Metadata
+	err := c.read(<-c.done, func(b []byte, md Metadata) error {
+		payload, metadata = b, md
+		return nil
+	})
+	if want.Code == "" {
+		if err != nil || string(payload) != want.Payload || !maps.Equal(metadata, want.Metadata) {
+			t.Errorf("got %q with %v, %v; want %q with %v", payload, metadata, err, want.Payload, want.Metadata)
+		}
+		return
+	}
+	if err == nil || err.Code != want.Code || err.Outcome.String() != want.Outcome ||
+		err.RetryAfter.Milliseconds() != want.RetryAfterMS || len(err.Details) != len(want.Details) {
+		t.Fatalf("got %#v, want %+v", err, want)
+	}
+	if want.Message != nil && err.Message != *want.Message {
+		t.Errorf("message %q, want %q", err.Message, *want.Message)
 	}
 }
 
 func TestAnswerVectors(t *testing.T) {
 	type vector struct {
-		Name    string        `json:"name"`
-		Request vectorMessage `json:"request"`
-		Result  struct {
+		Name         string        `json:"name"`
+		Request      vectorMessage `json:"request"`
+		ReceiveCount int           `json:"receiveCount"` // 0: 1
+		Result       struct {
 			Payload       string            `json:"payload"`
+			Metadata      Metadata          `json:"metadata"`
 			PayloadBase64 string            `json:"payloadBase64"`
 			Code          Code              `json:"code"`
 			Message       string            `json:"message"`
@@ -212,16 +250,25 @@ func TestAnswerVectors(t *testing.T) {
 	}
 	for _, v := range vectors[vector](t, "answers.json") {
 		t.Run(v.Name, func(t *testing.T) {
-			q := offlineServer(t, "calculate_sum").admit(v.Request.message(), freshDelivery(0), vectorTime)
+			s := offlineServer(t, "calculate_sum")
+			NewRawMethod("blob", Raw.Name()).Handle(s.r, func(_ context.Context, b []byte) ([]byte, error) { return b, nil })
+			d := freshDelivery(0)
+			d.count = max(1, v.ReceiveCount)
+			q := s.admit(v.Request.message(), d, vectorTime)
 			if q.refusal != nil {
 				t.Fatal(q.refusal)
+			}
+			for key, value := range v.Result.Metadata {
+				SetReplyMetadata(context.WithValue(t.Context(), servingKey{}, &q.serving), key, value)
 			}
 			payload := []byte(v.Result.Payload)
 			if v.Result.PayloadBase64 != "" {
 				payload, _ = base64.StdEncoding.DecodeString(v.Result.PayloadBase64)
 			}
-			content := answerContent(q, payload)
-			if v.Result.Code != "" {
+			var content replyContent
+			if v.Result.Code == "" {
+				content = answerContent(q, payload)
+			} else {
 				content = errorContent(q, &Error{
 					Code: v.Result.Code, Message: v.Result.Message, Details: compact(t, v.Result.Details),
 					RetryAfter: time.Duration(v.Result.RetryAfterMS) * time.Millisecond,
@@ -239,6 +286,24 @@ func TestAnswerVectors(t *testing.T) {
 			if *entry.MessageBody != v.Want.Body || !maps.Equal(got, v.Want.Attributes) || m.to.queueURL != v.Want.To {
 				t.Errorf("to %s\nbody %s\nattributes %v\nwant %+v", m.to.queueURL, *entry.MessageBody, got, v.Want)
 			}
+
+			// And back: the requester that gets it knows what the handler returned.
+			want := wantedReply{Payload: string(payload), Metadata: v.Result.Metadata}
+			if v.Result.Code != "" {
+				outcome := Executed
+				if v.Result.Rejected && v.ReceiveCount > 1 {
+					outcome = MaybeExecuted
+				} else if v.Result.Rejected {
+					outcome = Rejected
+				}
+				want = wantedReply{
+					Code: v.Result.Code, Outcome: outcome.String(), Message: &v.Result.Message,
+					Details: v.Result.Details, RetryAfterMS: v.Result.RetryAfterMS,
+				}
+			} else if !q.native && len(payload) == 0 {
+				want.Payload = emptyBody // nothing tells a Java requester
+			}
+			readReply(t, vectorMessage{Body: v.Want.Body, Attributes: v.Want.Attributes}.message(), max(1, q.info.Attempt), want, false)
 		})
 	}
 }
@@ -305,45 +370,6 @@ func TestReturnAddressVectors(t *testing.T) {
 	}
 }
 
-// The request that goes out is what the document says, and what our responder reads.
-func TestRequestOnTheWire(t *testing.T) {
-	r, err := NewRequester(sqs.New(sqs.Options{Region: "eu-west-1"}), StaticReplyQueue(ownQueue), WithChannels(
-		ChannelConfig{Name: "login", URL: ownQueue}, ChannelConfig{Name: "fifo", URL: ownQueue + ".fifo"}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = r.Shutdown(context.Background()) }()
-	for _, tc := range []struct{ channel, group, wantGroup, wantDedup string }{
-		{"login", "", "", ""},
-		{"login", "tenant", "tenant", ""},
-		{"fifo", "", "CALL-ID-0123456789", "CALL-ID-0123456789-1"},
-		{"fifo", "order-7", "order-7", "CALL-ID-0123456789-1"},
-	} {
-		ch, err := r.Channel(tc.channel)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := &call{
-			requester: r, channel: ch, method: "calculate_sum", attempt: 1, id: "CALL-ID-0123456789", group: tc.group,
-			replyTo: "https://sqs.eu-west-1.amazonaws.com/111122223333/rq_c_r_7f3a#CALL-ID-0123456789", deadline: vectorTime.Add(30 * time.Second), expires: vectorTime.Add(30 * time.Second),
-		}
-		if err := c.prepare("json", []byte(`{"Numbers":[1,2]}`), Metadata{"k": "v"}); err != nil {
-			t.Fatal(err)
-		}
-		e, ok := c.entry(vectorTime)
-		if !ok || len(e.MessageAttributes) != 2 || aws.ToString(e.MessageGroupId) != tc.wantGroup || aws.ToString(e.MessageDeduplicationId) != tc.wantDedup {
-			t.Fatalf("%+v: entry %+v", tc, e)
-		}
-		const want = `{"k":"q","v":1,"id":"CALL-ID-0123456789","m":"calculate_sum","e":"t","md":{"k":"v"},"b":30000,"t":1700000000000,"a":1}`
-		if got := *e.MessageAttributes[attributeEnvelope].StringValue; got != want {
-			t.Errorf("got  %s\nwant %s", got, want)
-		}
-		if got := *e.MessageAttributes[attributeReplyTo].StringValue; got != c.replyTo {
-			t.Errorf("return address %s", got)
-		}
-	}
-}
-
 func TestPackVectors(t *testing.T) {
 	type reply struct {
 		ID       string `json:"id"`
@@ -352,6 +378,7 @@ func TestPackVectors(t *testing.T) {
 	}
 	for _, v := range vectors[struct {
 		Name string `json:"name"`
+		Sent bool   `json:"sent"` // a responder sends exactly this
 		vectorMessage
 		Want struct {
 			NotAPack  bool    `json:"notAPack"`
@@ -374,6 +401,16 @@ func TestPackVectors(t *testing.T) {
 			if got[i] != (packed{id: w.ID, envelope: w.Envelope, body: w.Body}) {
 				t.Errorf("%s: got %+v, want %+v", v.Name, got[i], w)
 			}
+		}
+		if !v.Sent {
+			continue
+		}
+		var lines []string
+		for _, w := range v.Want.Replies {
+			lines = append(lines, (&replyMessage{content: replyContent{body: w.Body, envelope: w.Envelope, virtual: w.ID}}).line())
+		}
+		if e := packEntry(lines); *e.MessageBody != v.Body || *e.MessageAttributes[attributeEnvelope].StringValue != v.Attributes[attributeEnvelope] || len(e.MessageAttributes) != 1 {
+			t.Errorf("%s: sent as\n%s\nwant\n%s", v.Name, *e.MessageBody, v.Body)
 		}
 	}
 }

@@ -64,6 +64,23 @@ func keysIn(text string) (keys []string) {
 	return keys
 }
 
+func isRequestQueue(name string) bool { return name == requestQueue || name == keptQueue }
+
+// keyOn is the key of a call to a queue: a Gather asks both the same.
+func keyOn(queue, key string) string {
+	if queue == keptQueue {
+		return key + "-kept"
+	}
+	return key
+}
+
+func keysOn(queue string, keys []string) []string {
+	for i := range keys {
+		keys[i] = keyOn(queue, keys[i])
+	}
+	return keys
+}
+
 // sqsRequest is a request as far as the gate reads it.
 type sqsRequest struct {
 	action string
@@ -76,7 +93,7 @@ type sqsRequest struct {
 
 var credential = regexp.MustCompile(`Credential=([^/]+)/`)
 
-func parseRequest(r *http.Request) (sqsRequest, error) {
+func (g *gate) parseRequest(r *http.Request) (sqsRequest, error) {
 	raw, err := io.ReadAll(r.Body)
 	if err != nil {
 		return sqsRequest{}, err
@@ -99,8 +116,16 @@ func parseRequest(r *http.Request) (sqsRequest, error) {
 	}
 	q.queue = path.Base(in.QueueURL)
 	for i := range in.Entries {
-		q.keys = append(q.keys, keysIn(in.Entries[i].MessageBody))
-		q.reply = append(q.reply, in.Entries[i].MessageAttributes["ResponseQueueUrl"].StringValue)
+		e := &in.Entries[i]
+		address := e.MessageAttributes["ResponseQueueUrl"].StringValue
+		q.reply = append(q.reply, address)
+		if isRequestQueue(q.queue) {
+			keys := keysOn(q.queue, keysIn(e.MessageBody))
+			g.ledger.asked(keys, address)
+			q.keys = append(q.keys, keys)
+			continue
+		}
+		q.keys = append(q.keys, g.ledger.keysOfReplies(e.MessageAttributes["__AmazonSQSVirtualQueuesClient.QueueName"].StringValue+" "+e.MessageBody))
 	}
 	return q, nil
 }
@@ -113,7 +138,7 @@ func (q *sqsRequest) allKeys() (all []string) {
 }
 
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	q, err := parseRequest(r)
+	q, err := g.parseRequest(r)
 	if err != nil {
 		return // the client went away
 	}
@@ -145,7 +170,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case dropAfter, errorAfter:
 		answer := g.do(r, &q)
 		if q.action == "ReceiveMessage" {
-			q.keys = [][]string{keysIn(answer.body.String())}
+			q.keys = [][]string{g.keysReceived(q.queue, answer.body.String())}
 			if len(q.keys[0]) == 0 { // nothing was lost
 				answer.copyTo(w)
 				return
@@ -165,7 +190,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // hit counts a fault and the calls it touched.
 func (g *gate) hit(q *sqsRequest, f fault) {
 	g.ledger.struck(f, 1)
-	request := q.queue == requestQueue && strings.HasPrefix(q.action, "Send")
+	request := isRequestQueue(q.queue) && strings.HasPrefix(q.action, "Send")
 	g.ledger.touch(q.allKeys(), f, request && before[f])
 }
 
@@ -173,11 +198,11 @@ func (g *gate) hit(q *sqsRequest, f fault) {
 func (g *gate) strike(q *sqsRequest) fault {
 	kinds := []fault{throttled, errorBefore, dropBefore, dropAfter, errorAfter, blackHole}
 	switch {
-	case q.action == "SendMessageBatch" && q.queue != requestQueue:
+	case q.action == "SendMessageBatch" && !isRequestQueue(q.queue):
 		kinds = append(kinds, lateReply, lateReply)
 	case q.action == "ReceiveMessage":
 		kinds = kinds[:5] // a poll in a black hole is what a quiet queue looks like; sends and deletes have it
-		if q.queue == requestQueue {
+		if isRequestQueue(q.queue) {
 			kinds = append(kinds, blackHole)
 		}
 	}
@@ -239,8 +264,8 @@ func (g *gate) do(r *http.Request, q *sqsRequest) *answer {
 	}
 	switch q.action {
 	case "ReceiveMessage":
-		keys := keysIn(a.body.String())
-		if q.queue == requestQueue {
+		keys := g.keysReceived(q.queue, a.body.String())
+		if isRequestQueue(q.queue) {
 			g.ledger.handedOut(keys, q.sender)
 		}
 		if len(keys) > 0 {
@@ -258,16 +283,24 @@ func (g *gate) do(r *http.Request, q *sqsRequest) *answer {
 		for _, e := range out.Failed {
 			if n, ok := entryOf(e.ID, len(q.keys)); ok {
 				g.ledger.struck(partial, 1)
-				g.ledger.touch(q.keys[n], partial, q.queue == requestQueue)
+				g.ledger.touch(q.keys[n], partial, isRequestQueue(q.queue))
 			}
 		}
 		for _, e := range out.Successful {
 			if n, ok := entryOf(e.ID, len(q.keys)); ok {
-				g.ledger.took(q.keys[n], q.queue, q.reply[n])
+				g.ledger.took(q.keys[n], q.queue)
 			}
 		}
 	}
 	return a
+}
+
+// keysReceived are the calls whose messages a receive brought.
+func (g *gate) keysReceived(queue, answer string) []string {
+	if isRequestQueue(queue) {
+		return keysOn(queue, keysIn(answer))
+	}
+	return g.ledger.keysOfReplies(answer)
 }
 
 // travel lets time pass between the choice of messages and their arrival, as a network does: a poll that

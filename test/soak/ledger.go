@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +15,9 @@ import (
 type ledger struct {
 	mu      sync.Mutex
 	calls   map[string]*record
+	ids     map[string]string // keys by call ID
+	killed  map[string]bool   // responders
+	broken  []string          // what the requesters found wrong with what they got
 	strikes map[fault]int
 	given   map[string][]string // keys that a responder was given, by its access key
 	slack   time.Duration       // what a call may end, and an execution begin, after the deadline, beyond the usual
@@ -52,7 +56,7 @@ type execution struct {
 }
 
 func newLedger() *ledger {
-	return &ledger{calls: map[string]*record{}, strikes: map[fault]int{}, given: map[string][]string{}}
+	return &ledger{calls: map[string]*record{}, ids: map[string]string{}, killed: map[string]bool{}, strikes: map[fault]int{}, given: map[string][]string{}}
 }
 
 // of is the record of a key. It is called with the lock held.
@@ -105,21 +109,56 @@ func (l *ledger) execute(key, responder string) {
 	r.executed = append(r.executed, execution{responder, time.Now()})
 }
 
+// asked notes where the reply to a request is to go.
+func (l *ledger) asked(keys []string, returnAddress string) {
+	url, id, ok := strings.Cut(returnAddress, "#")
+	if !ok {
+		return // nobody awaits one
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, k := range keys {
+		l.ids[id] = k
+		r := l.of(k)
+		r.queue, r.callID = url, id
+	}
+}
+
+// callIDPattern finds what may be a call ID.
+var callIDPattern = regexp.MustCompile(`[A-Za-z0-9_-]{34,}`)
+
+// keysOfReplies are the calls that a text answers, by their IDs: an error, or a stream's end, says no key.
+func (l *ledger) keysOfReplies(text string) (keys []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, id := range callIDPattern.FindAllString(text, -1) {
+		if k, ok := l.ids[id]; ok {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
 // took notes messages that a queue took.
-func (l *ledger) took(keys []string, queue, returnAddress string) {
+func (l *ledger) took(keys []string, queue string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, k := range keys {
 		r := l.of(k)
-		if queue != requestQueue {
+		if !isRequestQueue(queue) {
 			r.replied = true
 			continue
 		}
 		r.taken = true
 		r.sends++
-		url, id, _ := strings.Cut(returnAddress, "#")
-		r.queue, r.callID = url, id
 	}
+}
+
+// contradicted notes that what a requester got contradicts itself.
+func (l *ledger) contradicted(what string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.broken = append(l.broken, what)
 }
 
 func (l *ledger) handedOut(keys []string, responder string) {
@@ -135,8 +174,9 @@ func (l *ledger) handedOut(keys []string, responder string) {
 func (l *ledger) responderKilled(responder string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.killed[responder] = true
 	for _, k := range l.given[responder] {
-		if r := l.of(k); !r.replied && r.ends == 0 {
+		if r := l.of(k); (!r.replied || r.what == stream) && r.ends == 0 {
 			r.struck = true
 			l.strikes[killed]++
 		}
@@ -186,8 +226,13 @@ func (l *ledger) pick(ok func(*record) bool) (r record, found bool) {
 type report struct {
 	calls, outcomes                     int
 	misrouted, overdue                  []string
-	executedAnyway, takenAnyway         []string // NotSent or Rejected, and yet
-	unexplained                         []string // an answer without an execution
+	executedAnyway, takenAnyway         []string       // NotSent or Rejected, and yet
+	unexplained                         []string       // an answer without an execution
+	broken                              []string       // answers that contradict themselves
+	notGiven                            []string       // notifications that SQS took, and nobody executed
+	byTwo                               []string       // executions by two processes that share a store
+	recalled                            int            // claims that the shared store refused
+	kinds                               map[string]int // calls that ended well, by method or form
 	twice, afterDeadline                []string
 	untouched, untouchedWell            int
 	beforeEffect, beforeEffectWell      int
@@ -207,7 +252,7 @@ const (
 func (l *ledger) report() report {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	rep := report{strikes: l.strikes, outcomesBy: map[string]int{}}
+	rep := report{strikes: l.strikes, outcomesBy: map[string]int{}, broken: l.broken, kinds: map[string]int{}}
 	for _, n := range l.strikes {
 		rep.faults += n
 	}
@@ -216,7 +261,7 @@ func (l *ledger) report() report {
 			continue // its process was killed before it could say that it began
 		}
 		rep.calls++
-		rep.executions(r, l.slack)
+		rep.executions(r, l.slack, l.killed)
 		if r.lost && r.ends == 0 {
 			continue
 		}
@@ -231,23 +276,40 @@ func (l *ledger) report() report {
 	return rep
 }
 
-func (rep *report) executions(r *record, slack time.Duration) {
+func (rep *report) executions(r *record, slack time.Duration, killed map[string]bool) {
 	byProcess := map[string]int{}
+	// A stream of which SQS did not take every frame is run again.
+	again := r.what == stream && (r.struck || r.struckBefore)
+	excused := again
 	for _, e := range r.executed {
-		if byProcess[e.responder]++; byProcess[e.responder] == 2 {
+		if byProcess[e.responder]++; byProcess[e.responder] == 2 && !again {
 			rep.twice = append(rep.twice, r.key+" by "+e.responder)
 		}
-		if late := e.at.Sub(r.start.Add(r.limit)); late > clockSlack+slack {
+		if late := e.at.Sub(r.start.Add(r.limit)); late > clockSlack+slack && r.what != notify {
 			rep.afterDeadline = append(rep.afterDeadline, fmt.Sprintf("%s, %s after its deadline", r.key, late))
 		}
+		excused = excused || killed[e.responder] // before it told the store, or its answer was lost with it
+	}
+	if r.shared() && len(byProcess) > 1 && !excused {
+		rep.byTwo = append(rep.byTwo, fmt.Sprintf("%s %s by %v", r.what, r.key, byProcess))
 	}
 }
 
+// shared reports whether the call's responders share a store.
+func (r *record) shared() bool { return strings.HasSuffix(r.key, keyOn(keptQueue, "")) }
+
 func (rep *report) outcome(r *record) {
 	well := r.well()
+	if well {
+		rep.kinds[r.what]++
+	}
 	switch r.outcome {
 	case "OK":
-		if r.answer != r.key {
+		if r.what == notify {
+			if !r.taken || len(r.executed) == 0 {
+				rep.notGiven = append(rep.notGiven, r.String())
+			}
+		} else if r.answer != r.key {
 			rep.misrouted = append(rep.misrouted, r.key+" got "+r.answer)
 		} else if len(r.executed) == 0 {
 			rep.unexplained = append(rep.unexplained, r.key)
@@ -296,11 +358,13 @@ func (r *record) refused(code string) bool {
 // well reports whether the call ended as it should without faults.
 func (r *record) well() bool {
 	switch r.what {
-	case "sum":
+	case "sum", stream, gather:
 		return r.outcome == "OK" && r.answer == r.key
+	case notify:
+		return r.outcome == "OK"
 	case "fail":
 		return r.outcome == executed && r.code == "FAILED_PRECONDITION"
-	case "cancel":
+	case "cancel", first: // the caller changed its mind, or had enough
 		return r.code == string(rpcclient.Canceled) || r.outcome == "OK" && r.answer == r.key
 	case "busy":
 		return r.outcome == "OK" && r.answer == r.key || r.refused("UNAVAILABLE")
@@ -318,12 +382,14 @@ func (r *record) String() string {
 type bar struct {
 	calls, each int // calls, and strikes of each fault
 	refused     int // calls that a responder with too much to do refused
+	recalled    int // copies that the shared store kept from being executed by another process
+	kinds       int // calls of each form that ended well
 	// shares of the calls that no fault touched, and of those struck before the effect only, that must end well
 	untouched, before float64
 }
 
 // wanted is what the project promises.
-var wanted = bar{calls: 20_000, each: 50, refused: 50, untouched: 0.99, before: 0.95}
+var wanted = bar{calls: 20_000, each: 50, refused: 50, recalled: 20, kinds: 200, untouched: 0.99, before: 0.95}
 
 // violations lists what the report breaks of the promises.
 func (rep *report) violations(b bar) (all []violation) {
@@ -339,6 +405,9 @@ func (rep *report) violations(b bar) (all []violation) {
 	add("NotSent, and in the queue", rep.takenAnyway)
 	add("answered, and not executed", rep.unexplained)
 	add(executedTwice, rep.twice)
+	add("executed by two processes that share a reply store", rep.byTwo)
+	add("an answer that contradicts itself", rep.broken)
+	add("notified, and not executed", rep.notGiven)
 	add(executedLate, rep.afterDeadline)
 	if share := ratio(rep.untouchedWell, rep.untouched); share < b.untouched {
 		all = append(all, violation{untouchedFailed, fmt.Sprintf("%.2f %% of %d succeeded; %s", share*100, rep.untouched, strings.Join(rep.exampleOfUntouched, "; "))})
@@ -352,6 +421,14 @@ func (rep *report) violations(b bar) (all []violation) {
 	}
 	if n := rep.outcomesBy[rejected+" UNAVAILABLE"]; n < b.refused {
 		all = append(all, violation{"too few refusals", fmt.Sprintf("%d of %d", n, b.refused)})
+	}
+	if rep.recalled < b.recalled {
+		all = append(all, violation{"too few copies at the reply store", fmt.Sprintf("%d of %d", rep.recalled, b.recalled)})
+	}
+	for _, kind := range []string{stream, gather, first, notify} {
+		if n := rep.kinds[kind]; n < b.kinds {
+			all = append(all, violation{"too few of a form of call", fmt.Sprintf("%s: %d of %d", kind, n, b.kinds)})
+		}
 	}
 	for _, f := range allFaults {
 		if n := rep.strikes[f]; n < b.each {

@@ -3,7 +3,10 @@
 //
 //	go run ./test/soak -duration 60s -seed 1
 //
-// The server, its gate and the ledger are in this process; each requester and responder is a process of its
+// Requesters call in every form: Call, Stream, Gather, GatherFirst and Notify, on two channels. The responders of one
+// share a reply store.
+//
+// The server, its gate, the store and the ledger are in this process; each requester and responder is a process of its
 // own. The gate strikes SQS requests (throttling, 5xx and closed connections before and after the effect, black
 // holes, replies that come late); the server hands messages out twice and out of order, and fails single
 // entries. Processes are killed with SIGKILL and started anew, reply queues are deleted and moved under
@@ -109,6 +112,7 @@ func (rep *report) print(out io.Writer) {
 	fmt.Fprintf(out, "  %d of %d calls that no fault touched succeeded; %d of %d struck before the effect were not sent or succeeded\n",
 		rep.untouchedWell, rep.untouched, rep.beforeEffectWell, rep.beforeEffect)
 	fmt.Fprintf(out, "  outcomes: %s\n", table(rep.outcomesBy))
+	fmt.Fprintf(out, "  ended well: %s; %d copies were recalled by the reply store that responders share\n", table(rep.kinds), rep.recalled)
 	strikes := map[string]int{}
 	for f, n := range rep.strikes {
 		strikes[string(f)] = n

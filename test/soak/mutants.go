@@ -56,7 +56,7 @@ var mutants = []mutant{
 			{
 				"call.go",
 				"\tdelete(r.pending, c.id)\n",
-				"\tdelete(r.pending, c.id)\n\tif cancel, ok := underWay.Load(c.queue.pollers); ok {\n\t\tcancel.(context.CancelFunc)()\n\t}\n",
+				"\tdelete(r.pending, c.id)\n\tif c.queue != nil { // a notification has none\n\t\tif cancel, ok := underWay.Load(c.queue.pollers); ok {\n\t\t\tcancel.(context.CancelFunc)()\n\t\t}\n\t}\n",
 			},
 		},
 		want: untouchedFailed,

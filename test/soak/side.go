@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -38,6 +37,8 @@ var (
 	fails   = rpcclient.NewMethod[work, result]("fail")
 	busy    = rpcclient.NewMethod[work, result]("busy") // refused while one runs and one waits
 	nowhere = rpcclient.NewMethod[work, result]("nowhere")
+	counts  = rpcclient.NewMethod[work, result]("count") // a stream
+	notes   = rpcclient.NewMethod[work, result]("note")  // nobody awaits its end
 )
 
 // roleVariable says in the environment of a child what it is: role, its name, the server, the reply queue.
@@ -61,20 +62,33 @@ func side(in io.Reader, out io.Writer) error {
 		return errors.New("no role")
 	}
 	role, name, endpoint, replyQueue := part[0], part[1], part[2], part[3]
-	channel := rpcclient.WithChannels(rpcclient.ChannelConfig{Name: "work", URL: queueURL(endpoint, requestQueue)})
-	if role == "responder" {
-		return respond(in, name, endpoint, channel)
+	work := rpcclient.ChannelConfig{Name: requestQueue, URL: queueURL(endpoint, requestQueue)}
+	kept := rpcclient.ChannelConfig{Name: keptQueue, URL: queueURL(endpoint, keptQueue)}
+	if role == "requester" {
+		return request(in, out, name, endpoint, replyQueue, rpcclient.WithChannels(work, kept))
 	}
-	return request(in, out, name, endpoint, replyQueue, channel)
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	go func() {
+		_, _ = io.Copy(io.Discard, in) // ends when the parent has closed it
+		stop()
+	}()
+	// One knows what it answered by itself, the other by the store that all processes share.
+	alone := make(chan error, 1)
+	go func() { alone <- respond(ctx, name, endpoint, rpcclient.WithChannels(work)) }()
+	err := respond(ctx, name, endpoint, rpcclient.WithChannels(kept), rpcclient.WithReplyStore(remoteStore(endpoint+storePath)))
+	return errors.Join(err, <-alone)
 }
 
-func respond(in io.Reader, name, endpoint string, channel rpcclient.Option) error {
-	r, err := rpcclient.NewResponder(sqsClient(endpoint, name), channel, rpcclient.WithReceiveWait(2*time.Second))
+func respond(ctx context.Context, name, endpoint string, opts ...rpcclient.Option) error {
+	r, err := rpcclient.NewResponder(sqsClient(endpoint, name), append(opts, rpcclient.WithReceiveWait(2*time.Second))...)
 	if err != nil {
 		return err
 	}
 	// The handler tells the ledger that it runs, before anything else.
-	execute := func(ctx context.Context, w work) error {
+	execute := func(ctx context.Context, w *work) error {
+		info, _ := rpcclient.InfoFromContext(ctx)
+		w.Key = keyOn(info.Channel, w.Key)
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint+executedPath+"?"+url.Values{"key": {w.Key}, "by": {name}}.Encode(), nil)
 		if err != nil {
 			return err
@@ -86,7 +100,7 @@ func respond(in io.Reader, name, endpoint string, channel rpcclient.Option) erro
 		return resp.Body.Close()
 	}
 	sum.Handle(r, func(ctx context.Context, w work) (result, error) {
-		if err := execute(ctx, w); err != nil {
+		if err := execute(ctx, &w); err != nil {
 			return result{}, err
 		}
 		out := result{Key: w.Key}
@@ -96,7 +110,7 @@ func respond(in io.Reader, name, endpoint string, channel rpcclient.Option) erro
 		return out, nil
 	})
 	busy.Handle(r, func(ctx context.Context, w work) (result, error) {
-		if err := execute(ctx, w); err != nil {
+		if err := execute(ctx, &w); err != nil {
 			return result{}, err
 		}
 		t := time.NewTimer(busyFor)
@@ -108,17 +122,23 @@ func respond(in io.Reader, name, endpoint string, channel rpcclient.Option) erro
 		return result{Key: w.Key, Sum: w.Numbers[0] + w.Numbers[1] + w.Numbers[2]}, nil
 	}, rpcclient.WithMethodConcurrency(1))
 	fails.Handle(r, func(ctx context.Context, w work) (result, error) {
-		if err := execute(ctx, w); err != nil {
+		if err := execute(ctx, &w); err != nil {
 			return result{}, err
 		}
 		return result{}, rpcclient.Errorf(rpcclient.FailedPrecondition, "%s", w.Key)
 	})
-	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
-	go func() {
-		_, _ = io.Copy(io.Discard, in) // ends when the parent has closed it
-		stop()
-	}()
+	notes.Handle(r, func(ctx context.Context, w work) (result, error) { return result{}, execute(ctx, &w) })
+	counts.HandleStream(r, func(ctx context.Context, w work, send func(result) error) error {
+		if err := execute(ctx, &w); err != nil {
+			return err
+		}
+		for i := range frames(w) {
+			if err := send(result{Key: w.Key, Sum: i}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	return r.Serve(ctx)
 }
 
@@ -172,9 +192,11 @@ func request(in io.Reader, out io.Writer, name, endpoint, replyQueue string, cha
 	if err != nil {
 		return err
 	}
-	ch, err := r.Channel("work")
-	if err != nil {
-		return err
+	c := &caller{say: say}
+	for i, name := range []string{requestQueue, keptQueue} {
+		if c.channels[i], err = r.Channel(name); err != nil {
+			return err
+		}
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -182,7 +204,7 @@ func request(in io.Reader, out io.Writer, name, endpoint, replyQueue string, cha
 	for i := range callers {
 		wg.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
-				one(ch, say, fmt.Sprintf("%s-%d-%d", name, i, n))
+				c.call(fmt.Sprintf("%s-%d-%d", name, i, n))
 				t := time.NewTimer(rand.N(2 * pause))
 				select {
 				case <-t.C:
@@ -207,44 +229,3 @@ func request(in io.Reader, out io.Writer, name, endpoint, replyQueue string, cha
 
 // packs says which requesters take packed replies: every other one.
 func packs(name string) bool { return strings.HasPrefix(name, "Q1") || strings.HasPrefix(name, "Q3") }
-
-// one makes a call and tells the ledger its beginning and its end.
-func one(ch *rpcclient.Channel, say func(string, ...any), key string) {
-	limit := shortest + rand.N(longest-shortest)
-	w := work{Key: key, Numbers: []int{rand.IntN(100), rand.IntN(100), rand.IntN(100)}}
-	what, method := "sum", sum
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	switch rand.IntN(25) {
-	case 0:
-		what, method = "fail", fails
-	case 1:
-		what, method = "nowhere", nowhere
-	case 5:
-		what, method = "busy", busy
-	case 2, 3, 4: // the caller changes its mind
-		what = "cancel"
-		defer time.AfterFunc(rand.N(cancelWithin), cancel).Stop()
-	}
-	opts := []rpcclient.CallOption{rpcclient.CallTimeout(limit)}
-	if what == "busy" { // many are refused for good
-		opts = append(opts, rpcclient.CallMaxAttempts(1+rand.IntN(2)))
-	}
-	started := time.Now()
-	say("began %s %s %d %d", key, what, started.UnixNano(), limit)
-	got, err := method.Call(ctx, ch, w, opts...)
-	took := time.Since(started)
-	outcome, code, answer := "OK", "OK", got.Key
-	if err != nil {
-		var e *rpcclient.Error
-		if !errors.As(err, &e) {
-			outcome, code = "untyped", "-"
-		} else {
-			outcome, code = e.Outcome.String(), string(e.Code)
-		}
-		answer = "-"
-	} else if want := w.Numbers[0] + w.Numbers[1] + w.Numbers[2]; got.Sum != want {
-		answer = "wrong-sum-" + strconv.Itoa(got.Sum)
-	}
-	say("ended %s %s %s %s %d", key, outcome, code, answer, took)
-}

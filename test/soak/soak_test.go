@@ -74,7 +74,7 @@ func TestLedgerFindsViolations(t *testing.T) {
 		"rejected, executed": {func(l *ledger) { l.execute("k", "S1-1"); l.over("k", rejected, "UNAVAILABLE", "-", time.Second) },
 			"NotSent or Rejected, and executed"},
 		"rejected, and a copy of SQS's executed": {func(l *ledger) {
-			l.took([]string{"k"}, requestQueue, "http://q#id")
+			l.took([]string{"k"}, requestQueue)
 			l.handedOut([]string{"k"}, "S1-1")
 			l.handedOut([]string{"k"}, "S2-1")
 			l.execute("k", "S1-1")
@@ -82,13 +82,13 @@ func TestLedgerFindsViolations(t *testing.T) {
 			l.over("k", rejected, "UNAVAILABLE", "-", time.Second)
 		}, ""},
 		"rejected, and the only copy executed": {func(l *ledger) {
-			l.took([]string{"k"}, requestQueue, "http://q#id")
+			l.took([]string{"k"}, requestQueue)
 			l.handedOut([]string{"k"}, "S1-1")
 			l.execute("k", "S1-1")
 			l.over("k", rejected, "UNAVAILABLE", "-", time.Second)
 		}, "NotSent or Rejected, and executed"},
 		"not sent, taken": {func(l *ledger) {
-			l.took([]string{"k"}, requestQueue, "http://q#id")
+			l.took([]string{"k"}, requestQueue)
 			l.over("k", notSent, "UNAVAILABLE", "-", time.Second)
 		}, "NotSent, and in the queue"},
 		"twice": {func(l *ledger) {

@@ -25,7 +25,9 @@ import (
 
 const (
 	requestQueue = "rq_soak_ns_work"
-	executedPath = "/executed" // where handlers tell that they run
+	keptQueue    = "rq_soak_ns_kept" // whose responders share a reply store
+	executedPath = "/executed"       // where handlers tell that they run
+	storePath    = "/store"          // where the reply store is
 	controller   = "CONTROLLER"
 
 	requesters = 4
@@ -42,6 +44,7 @@ type world struct {
 	server *sqstest.Server
 	ledger *ledger
 	gate   *gate
+	store  *store
 	url    string
 	client *sqs.Client // the controller's, which no fault strikes
 
@@ -95,6 +98,8 @@ func (w *world) run(ctx context.Context, seed uint64) (rep report, err error) {
 	mux.HandleFunc(executedPath, func(_ http.ResponseWriter, r *http.Request) {
 		w.ledger.execute(r.URL.Query().Get("key"), r.URL.Query().Get("by"))
 	})
+	w.store = newStore()
+	mux.Handle(storePath, w.store)
 	mux.Handle("/", w.gate)
 	front := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
 	served := make(chan struct{})
@@ -102,8 +107,10 @@ func (w *world) run(ctx context.Context, seed uint64) (rep report, err error) {
 	defer func() { w.gate.close(); _ = front.Close(); <-served }()
 	w.url = "http://" + listener.Addr().String()
 	w.client = sqsClient(w.url, controller)
-	if _, err := w.client.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: aws.String(requestQueue)}); err != nil {
-		return rep, err
+	for _, name := range []string{requestQueue, keptQueue} {
+		if _, err := w.client.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: aws.String(name)}); err != nil {
+			return rep, err
+		}
 	}
 	defer w.killAll()
 	for i := range responders {
@@ -126,7 +133,9 @@ func (w *world) run(ctx context.Context, seed uint64) (rep report, err error) {
 	if err := w.finish(); err != nil {
 		return rep, err
 	}
-	return w.ledger.report(), ctx.Err()
+	rep = w.ledger.report()
+	rep.recalled = int(w.store.recalled.Load())
+	return rep, ctx.Err()
 }
 
 // start fills a slot with a new process.
@@ -186,6 +195,8 @@ func (w *world) listen(ctx context.Context, s *slot, p *process, out io.Reader) 
 		case len(f) == 6 && f[0] == "ended":
 			took, _ := strconv.ParseInt(f[5], 10, 64)
 			w.ledger.over(f[1], f[2], f[3], f[4], time.Duration(took))
+		case len(f) > 1 && f[0] == "broken":
+			w.ledger.contradicted(strings.TrimPrefix(lines.Text(), "broken "))
 		case len(f) == 2 && f[0] == "lost":
 			w.replace(ctx, s, p, f[1])
 		case len(f) == 2 && f[0] == "moved":
@@ -380,11 +391,14 @@ func (w *world) sendForged(ctx context.Context, queue, id string) error {
 	return err
 }
 
-// finish lets the requesters end their calls, and everybody stop.
+// finish lets the requesters end their calls, the responders do what they were asked, and everybody stop.
 func (w *world) finish() error {
-	limit := time.NewTimer(longest + 40*time.Second)
+	limit := time.NewTimer(longest + 60*time.Second)
 	defer limit.Stop()
 	for _, role := range []string{"requester", "responder"} {
+		if role == "responder" && !w.drained(limit.C) {
+			return errors.New("the responders do not empty the request queues")
+		}
 		for _, s := range w.slots {
 			if s.role == role {
 				_ = s.process.in.Close()
@@ -408,6 +422,27 @@ func (w *world) finish() error {
 		}
 	}
 	return nil
+}
+
+// drained waits until nothing is left in the request queues, what a killed responder held included.
+func (w *world) drained(limit <-chan time.Time) bool {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		left := 0
+		for _, name := range []string{requestQueue, keptQueue} {
+			q, _ := w.server.Queue(name)
+			left += q.Visible + q.InFlight
+		}
+		if left == 0 {
+			return true
+		}
+		select {
+		case <-tick.C:
+		case <-limit:
+			return false
+		}
+	}
 }
 
 func (w *world) killAll() {
