@@ -21,32 +21,33 @@ type replyCache struct {
 
 	mu       sync.Mutex
 	entries  map[string]*cacheEntry
+	base     time.Time  // what expiries are counted from, by the monotonic clock
 	finished expiryHeap // those of entries whose handler does not run; the others are not evicted
 	bytes    int
 }
 
-// expiryHeap has what expires next at its head.
-type expiryHeap []*cacheEntry
+// expiryHeap has what expires next at its head. It looks at no entry to keep its order: there are many, all over
+// memory.
+type expiryHeap []expiry
+
+// expiry is when the time of a key's entry is over, from the cache's base. That of an entry which was removed
+// before stays until it comes to the head.
+type expiry struct {
+	at  time.Duration
+	key string
+}
 
 func (h expiryHeap) Len() int           { return len(h) }
-func (h expiryHeap) Less(i, j int) bool { return h[i].expires.Before(h[j].expires) }
-func (h expiryHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].place, h[j].place = i, j
-}
-
-func (h *expiryHeap) Push(x any) {
-	e := x.(*cacheEntry)
-	e.place = len(*h)
-	*h = append(*h, e)
-}
+func (h expiryHeap) Less(i, j int) bool { return h[i].at < h[j].at }
+func (h expiryHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *expiryHeap) Push(x any)        { *h = append(*h, x.(expiry)) }
 
 func (h *expiryHeap) Pop() any {
 	last := len(*h) - 1
-	e := (*h)[last]
-	(*h)[last] = nil
+	x := (*h)[last]
+	(*h)[last] = expiry{}
 	*h = (*h)[:last]
-	return e
+	return x
 }
 
 type cacheEntry struct {
@@ -59,7 +60,6 @@ type cacheEntry struct {
 	// Under the cache's lock:
 	finished bool
 	expires  time.Time     // once finished
-	place    int           // in the heap, once finished
 	copies   []messageCopy // not settled yet
 	// Written once, before finished:
 	reply     replyContent
@@ -84,7 +84,7 @@ func (r retention) end(now time.Time) time.Time {
 const entryOverhead = 512
 
 func newReplyCache(entries, bytes int, early func(left time.Duration)) *replyCache {
-	return &replyCache{maxEntries: max(1, entries), maxBytes: bytes, early: early, entries: map[string]*cacheEntry{}}
+	return &replyCache{maxEntries: max(1, entries), maxBytes: bytes, early: early, base: time.Now(), entries: map[string]*cacheEntry{}}
 }
 
 type verdict uint8
@@ -160,7 +160,7 @@ func (c *replyCache) finishLocked(e *cacheEntry, reply replyContent, situation S
 	e.reply, e.situation, e.finished = reply, situation, true
 	e.expires = e.kept.end(time.Now())
 	if c.entries[e.key] == e {
-		heap.Push(&c.finished, e)
+		heap.Push(&c.finished, expiry{e.expires.Sub(c.base), e.key})
 		c.bytes += reply.bytes()
 		e.bytes += reply.bytes()
 	}
@@ -228,25 +228,26 @@ func (c *replyCache) handles(e *cacheEntry, one messageCopy) []string {
 // whose handler runs stay, whatever their number. It is called with the lock held.
 func (c *replyCache) evict(now time.Time) (early []time.Duration) {
 	for len(c.finished) > 0 {
-		e := c.finished[0]
-		if now.Before(e.expires) {
-			if len(c.entries) < c.maxEntries && c.bytes <= c.maxBytes {
-				return early
+		first := c.finished[0]
+		if e := c.entries[first.key]; e != nil && e.finished && e.expires.Sub(c.base) == first.at {
+			if now.Before(e.expires) {
+				if len(c.entries) < c.maxEntries && c.bytes <= c.maxBytes {
+					return early
+				}
+				early = append(early, e.expires.Sub(now))
 			}
-			early = append(early, e.expires.Sub(now))
+			c.remove(e)
 		}
-		c.remove(e)
+		heap.Pop(&c.finished)
 	}
 	return early
 }
 
+// remove forgets an entry. What the heap has of it is small until its time comes.
 func (c *replyCache) remove(e *cacheEntry) {
 	if c.entries[e.key] != e {
 		return
 	}
 	delete(c.entries, e.key)
 	c.bytes -= e.bytes
-	if e.finished {
-		heap.Remove(&c.finished, e.place)
-	}
 }

@@ -392,7 +392,7 @@ func (c *call) entry(now time.Time) (types.SendMessageBatchRequestEntry, bool) {
 		},
 	}
 	if c.replyTo != "" {
-		e.MessageAttributes[attributeReplyTo] = stringAttribute(c.replyTo)
+		e.MessageAttributes[attributeReplyTo] = textAttribute(&c.replyTo)
 	}
 	if c.trace != "" {
 		e.MessageAttributes[TraceParent] = stringAttribute(c.trace)
@@ -497,6 +497,10 @@ func because(err error) string {
 		return ""
 	}
 	return "; the last attempt to send failed: " + err.Error()
+}
+
+func textAttribute(v *string) types.MessageAttributeValue {
+	return types.MessageAttributeValue{DataType: &stringType, StringValue: v}
 }
 
 func stringAttribute(v string) types.MessageAttributeValue {

@@ -51,3 +51,15 @@ func (rawCodec) Unmarshal(data []byte, v any) error {
 	*b = append([]byte(nil), data...)
 	return nil
 }
+
+// decodeOwned decodes a payload that nobody else has: raw bytes need not be copied.
+func decodeOwned[T any](c Codec, payload []byte) (any, error) {
+	if _, ok := c.(rawCodec); ok {
+		if _, ok := any((*T)(nil)).(*[]byte); ok {
+			return payload, nil
+		}
+	}
+	var v T
+	err := c.Unmarshal(payload, &v)
+	return v, err
+}

@@ -80,9 +80,11 @@ var errNotOurs = errors.New("not an envelope of the expected kind")
 // parseRequestEnvelope reads the attribute of a request. errNotOurs means that the message is to be
 // treated as a Java or hand-written one; another error, that it is ours and broken.
 func parseRequestEnvelope(text string) (requestEnvelope, error) {
-	var e requestEnvelope
-	// A field of another type leaves the others read.
-	err := json.Unmarshal([]byte(text), &e)
+	e, plain := plainRequest(text)
+	var err error
+	if !plain {
+		e, err = unmarshalRequest(text)
+	}
 	if e.Kind != kindRequest || err != nil && !errors.As(err, new(*json.UnmarshalTypeError)) {
 		return requestEnvelope{Version: e.Version}, errNotOurs
 	}
@@ -103,6 +105,12 @@ func parseRequestEnvelope(text string) (requestEnvelope, error) {
 		return e, fmt.Errorf("attempt %d", e.Attempt)
 	}
 	return e, nil
+}
+
+// unmarshalRequest reads any envelope. A field of another type leaves the others read.
+func unmarshalRequest(text string) (e requestEnvelope, err error) {
+	err = json.Unmarshal([]byte(text), &e)
+	return e, err
 }
 
 // plainReplies are the envelopes of answers without anything remarkable, and their texts: what most
@@ -127,6 +135,13 @@ func plainReplyText(e *replyEnvelope) (text string, ok bool) {
 	}
 	text, ok = plainReplyTexts[[2]string{e.Encoding, e.Codec}]
 	return text, ok
+}
+
+// isImplied reports whether an envelope says no more than its absence does: the body is the text of the whole
+// answer. Most replies' does, and an attribute costs both sides and SQS time and bytes.
+func isImplied(text string) bool {
+	e, ok := plainReplies[text]
+	return ok && e.Encoding == encodingText
 }
 
 // parseReplyEnvelope reads the attribute of a reply. errNotOurs: a Java responder's reply, whose body
@@ -178,6 +193,9 @@ const maxStampBytes = len(`,"b":,"t":,"a":}`) + 3*20
 
 func newRequestStamp(e *requestEnvelope) (requestStamp, error) {
 	e.BudgetMS, e.SentMS, e.Attempt = 0, 0, 0
+	if head, ok := plainHead(e); ok {
+		return requestStamp{head: head}, nil
+	}
 	text, err := marshalEnvelope(e)
 	if err != nil {
 		return requestStamp{}, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -182,5 +183,48 @@ func TestCallID(t *testing.T) {
 	}
 	if h := hashCallID(id); len(h) != 12 || strings.Contains(id, h) {
 		t.Errorf("hash %q", h)
+	}
+}
+
+// FuzzPlainEnvelope: what is read and written by hand is what encoding/json reads and writes.
+func FuzzPlainEnvelope(f *testing.F) {
+	f.Add(`{"k":"q","v":1,"id":"kq3FvZ0c1Lx9","m":"add","e":"t","c":"raw","b":30000,"t":1700000000000,"a":1}`)
+	f.Add(`{"k":"q","v":1,"id":"<&>","m":"a","b":0,"t":0,"a":0}`)
+	f.Add(`{"k":"q","k":"r"}`)
+	f.Add(`{"v":01,"a":-1,"b":1.5,"t":1e3}`)
+	f.Add(`{"id":1,"v":"1"}`)
+	f.Add(`{"k":"q","f":["pack","stream"],"m":"x"}`)
+	f.Add(`{"f":[],"f":[1]}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		e, ok := plainRequest(text)
+		if !ok {
+			return
+		}
+		var want requestEnvelope
+		if err := json.Unmarshal([]byte(text), &want); err != nil || !reflect.DeepEqual(e, want) {
+			t.Fatalf("%q: by hand %+v, by encoding/json %+v, %v", text, e, want, err)
+		}
+		e.BudgetMS, e.SentMS, e.Attempt = 0, 0, 0
+		if head, ok := plainHead(&e); ok && isPlain(e.Kind) {
+			if all, err := json.Marshal(&e); err != nil || string(all) != head+`,"b":0,"t":0,"a":0}` {
+				t.Fatalf("by hand %s, by encoding/json %s, %v", head, all, err)
+			}
+		}
+	})
+}
+
+// What requesters send usually is read by hand.
+func TestUsualEnvelopeIsPlain(t *testing.T) {
+	e := requestEnvelope{Kind: kindRequest, Version: protocolVersion, CallID: newCallID(newNonce()), Method: "orders.add", Encoding: encodingText}
+	stamp, err := newRequestStamp(&e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := stamp.render(time.Second, time.Now(), 1)
+	if _, ok := plainRequest(text); !ok {
+		t.Errorf("%s is left to encoding/json", text)
+	}
+	if n := testing.AllocsPerRun(100, func() { _, _ = parseRequestEnvelope(text) }); n > 0 {
+		t.Errorf("reading it makes %v allocations", n)
 	}
 }

@@ -78,11 +78,7 @@ func (m Method[Req, Rep]) newHandler(serve HandlerFunc) *handler {
 	codec := m.codec
 	return &handler{
 		codec: codec.Name(), serve: serve, encode: codec.Marshal,
-		decode: func(payload []byte) (any, error) {
-			var req Req
-			err := codec.Unmarshal(payload, &req)
-			return req, err
-		},
+		decode: func(payload []byte) (any, error) { return decodeOwned[Req](codec, payload) },
 	}
 }
 

@@ -12,9 +12,7 @@ func (m Method[Req, Rep]) newOutgoing(ctx context.Context, ch *Channel, kind Cal
 		Channel: ch.config.Name, QueueURL: ch.config.URL, Method: m.name, Kind: kind,
 		channel: ch, codec: m.codec, started: time.Now(), outcome: NotSent,
 		decode: func(payload []byte) (any, error) {
-			var rep Rep
-			err := m.codec.Unmarshal(payload, &rep)
-			return rep, err
+			return decodeOwned[Rep](m.codec, payload)
 		},
 	}
 	o.cfg.idempotent = m.idempotent

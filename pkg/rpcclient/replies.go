@@ -3,6 +3,7 @@ package rpcclient
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -23,13 +24,21 @@ const (
 	foreignBackoffSeconds = 3
 	// longestHeldSeconds is the longest that a reply held for Resume is hidden at a time.
 	longestHeldSeconds = 30
+	// datedFor is how long, after a reply that no call took, receives ask SQS for the age of messages and how
+	// often they were received. Otherwise nobody wants to know, and they come with every message. The first
+	// such reply is taken for new.
+	datedFor = time.Minute
 )
 
 // poll makes one receive from the reply queue and hands each reply to its call.
 func (q *replyQueue) poll(ctx context.Context) (full bool, err error) {
 	r := q.r
+	system := replySystemAttributes
+	if len(r.hooks.stray) == 0 && time.Now().UnixNano() >= q.dated.Load() {
+		system = nil
+	}
 	msgs, at, date, err := r.api.receive(ctx, longPoll{
-		queueURL: q.url, attributes: replyAttributes, system: replySystemAttributes,
+		queueURL: q.url, attributes: replyAttributes, system: system,
 		max: maxBatch, wait: r.cfg.receiveWait, visibility: replyVisibility,
 	})
 	if err != nil {
@@ -136,6 +145,9 @@ func (q *replyQueue) dispatch(msgs []types.Message, at, date time.Time) (replies
 		}
 	}
 
+	if slices.ContainsFunc(verdicts, func(v deliveryVerdict) bool { return v != deliveryTaken }) {
+		q.dated.Store(time.Now().Add(datedFor).UnixNano())
+	}
 	var back []visibilityChange
 	var kept, held [maxBatch]bool
 	var deliveries [maxBatch]delivery

@@ -167,14 +167,14 @@ func (m *replyMessage) entry(now time.Time) (types.SendMessageBatchRequestEntry,
 	if m.content.envelope != "" || m.content.virtual != "" {
 		e.MessageAttributes = make(map[string]types.MessageAttributeValue, 3)
 	}
-	if m.content.envelope != "" {
-		e.MessageAttributes[attributeEnvelope] = stringAttribute(m.content.envelope)
+	if m.content.envelope != "" && !isImplied(m.content.envelope) {
+		e.MessageAttributes[attributeEnvelope] = textAttribute(&m.content.envelope)
 	}
 	if m.content.virtual != "" {
-		e.MessageAttributes[attributeVirtualQueue] = stringAttribute(m.content.virtual)
+		e.MessageAttributes[attributeVirtualQueue] = textAttribute(&m.content.virtual)
 	}
 	if m.content.trace != "" {
-		e.MessageAttributes[TraceParent] = stringAttribute(m.content.trace)
+		e.MessageAttributes[TraceParent] = textAttribute(&m.content.trace)
 	}
 	return e, true
 }

@@ -161,6 +161,10 @@ func (s *channelServer) admit(m *types.Message, d delivery, now time.Time) *requ
 		q.packs = q.peer == PeerNative && slices.Contains(env.Accept, featurePack)
 		if q.info.id != "" {
 			q.key = q.to.queueURL + "#" + q.info.id
+			if q.to.virtual == q.info.id {
+				// The same text, but not a part of what the SDK made of the whole receive: the reply cache would keep all of it.
+				q.to.virtual = q.key[len(q.to.queueURL)+1:]
+			}
 		}
 	} else {
 		// What follows the # is a queue to such a requester, which may take any number of replies there.

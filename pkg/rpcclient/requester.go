@@ -307,6 +307,7 @@ type replyQueue struct {
 	url     string
 	pending atomic.Int64
 	sated   atomic.Int64 // of pending: streams that want no messages for now
+	dated   atomic.Int64 // until when receives ask for age and count; Unix nanoseconds
 	pollers *pollers
 	settler *settler
 

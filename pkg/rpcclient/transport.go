@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"reflect"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/smithy-go"
+	transport "github.com/aws/smithy-go/endpoints"
 )
 
 const (
@@ -54,7 +56,35 @@ func newClient(client *sqs.Client) *sqs.Client {
 			})
 		}
 		o.HTTPClient = tracingDoer{inner: inner}
+		if reflect.TypeOf(o.EndpointResolverV2) == reflect.TypeOf(sqs.NewDefaultEndpointResolverV2()) {
+			o.EndpointResolverV2 = &onceResolver{inner: o.EndpointResolverV2}
+		}
 	})
+}
+
+// onceResolver keeps what the SDK's own resolver made of its parameters, which stay the same: it goes through all
+// its rules for every request. An application's own resolver is asked each time.
+type onceResolver struct {
+	inner sqs.EndpointResolverV2
+	last  atomic.Pointer[resolved]
+}
+
+type resolved struct {
+	endpoint, region string
+	dual, fips       bool
+	result           transport.Endpoint
+}
+
+func (r *onceResolver) ResolveEndpoint(ctx context.Context, p sqs.EndpointParameters) (transport.Endpoint, error) {
+	asked := resolved{endpoint: deref(p.Endpoint), region: deref(p.Region), dual: aws.ToBool(p.UseDualStack), fips: aws.ToBool(p.UseFIPS)}
+	if l := r.last.Load(); l != nil && l.endpoint == asked.endpoint && l.region == asked.region && l.dual == asked.dual && l.fips == asked.fips {
+		return l.result, nil
+	}
+	var err error
+	if asked.result, err = r.inner.ResolveEndpoint(ctx, p); err == nil {
+		r.last.Store(&asked)
+	}
+	return asked.result, err
 }
 
 type httpDoer interface {

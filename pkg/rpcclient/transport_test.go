@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/aws/smithy-go"
+	transport "github.com/aws/smithy-go/endpoints"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
@@ -183,5 +184,42 @@ func TestAttemptOnARealConnection(t *testing.T) {
 	_ = listener.Close()
 	if !send(silent) {
 		t.Error("a refused connection counts as maybe sent")
+	}
+}
+
+// countedResolver is an application's own.
+type countedResolver struct {
+	sqs.EndpointResolverV2
+	asked int
+}
+
+func (r *countedResolver) ResolveEndpoint(ctx context.Context, p sqs.EndpointParameters) (transport.Endpoint, error) {
+	r.asked++
+	return r.EndpointResolverV2.ResolveEndpoint(ctx, p)
+}
+
+// The SDK's own resolver is asked again only when something else is asked; an application's, each time.
+func TestEndpointIsResolvedOnce(t *testing.T) {
+	inner := &countedResolver{EndpointResolverV2: sqs.NewDefaultEndpointResolverV2()}
+	once := &onceResolver{inner: inner}
+	for i, region := range []string{"eu-west-1", "eu-west-1", "us-east-1", "eu-west-1"} {
+		p := sqs.EndpointParameters{Region: aws.String(region), UseDualStack: aws.Bool(false), UseFIPS: aws.Bool(false)}
+		e, err := once.ResolveEndpoint(t.Context(), p)
+		if want := "sqs." + region + ".amazonaws.com"; err != nil || e.URI.Host != want {
+			t.Errorf("%d: %s, %v", i, e.URI.Host, err)
+		}
+	}
+	if inner.asked != 3 {
+		t.Errorf("asked %d times, want 3", inner.asked)
+	}
+	if _, err := once.ResolveEndpoint(t.Context(), sqs.EndpointParameters{}); err == nil {
+		t.Error("an error is hidden")
+	}
+	if _, ok := newClient(sqs.New(sqs.Options{Region: "eu-west-1"})).Options().EndpointResolverV2.(*onceResolver); !ok {
+		t.Error("the SDK's resolver goes through its rules for every request")
+	}
+	own := sqs.Options{Region: "eu-west-1", EndpointResolverV2: inner}
+	if _, ok := newClient(sqs.New(own)).Options().EndpointResolverV2.(*countedResolver); !ok {
+		t.Error("an application's resolver is not asked each time")
 	}
 }

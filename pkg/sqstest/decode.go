@@ -91,11 +91,16 @@ func (in *deleteMessageBatchIn) read(s *scan) bool {
 
 // attributes reads those that are texts.
 func (s *scan) attributes(to *attributes) bool {
-	out := make(attributes, 2)
-	*to = out
-	return s.object(func(name string) bool {
-		var v attributeValue
-		ok := s.object(func(field string) bool {
+	out := make(attributes, 0, 2)
+	ok := s.object(func(name string) bool {
+		for i := range out {
+			if out[i].name == name {
+				return false
+			}
+		}
+		out = append(out, attribute{name: name})
+		v := &out[len(out)-1]
+		return s.object(func(field string) bool {
 			switch field {
 			case "DataType":
 				return s.into(&v.DataType)
@@ -105,10 +110,10 @@ func (s *scan) attributes(to *attributes) bool {
 				return false
 			}
 		})
-		_, twice := out[name]
-		out[name] = v
-		return ok && !twice
 	})
+	out.sort()
+	*to = out
+	return ok
 }
 
 // scan reads through JSON, and stops at what is not plain.

@@ -4,6 +4,7 @@ import (
 	"crypto/md5" // the digest that the SQS API defines, not a protection
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"slices"
 	"strings"
 	"unicode"
@@ -38,9 +39,9 @@ type attributeValue struct {
 	BinaryListValues [][]byte `json:"BinaryListValues,omitempty"`
 }
 
-func (v attributeValue) binary() bool { return strings.HasPrefix(v.DataType, attributeTypeBinary) }
+func (v *attributeValue) binary() bool { return strings.HasPrefix(v.DataType, attributeTypeBinary) }
 
-func (v attributeValue) size() int {
+func (v *attributeValue) size() int {
 	if v.binary() {
 		return len(v.BinaryValue)
 	}
@@ -50,13 +51,45 @@ func (v attributeValue) size() int {
 	return len(*v.StringValue)
 }
 
-type attributes map[string]attributeValue
+// attribute is a named one.
+type attribute struct {
+	name string
+	attributeValue
+}
+
+// attributes are those of a message, by name: in this order their digest is made, and of several errors always the same one
+// is reported.
+type attributes []attribute
+
+// UnmarshalJSON reads any form that the API has; see decode.go for the usual one.
+func (a *attributes) UnmarshalJSON(b []byte) error {
+	var all map[string]attributeValue
+	if err := json.Unmarshal(b, &all); err != nil {
+		return err
+	}
+	*a = nil
+	if all != nil {
+		*a = make(attributes, 0, len(all))
+	}
+	for name, v := range all {
+		*a = append(*a, attribute{name, v})
+	}
+	a.sort()
+	return nil
+}
+
+// MarshalJSON writes what UnmarshalJSON reads.
+func (a attributes) MarshalJSON() ([]byte, error) { return a.appendJSON(nil), nil }
+
+func (a attributes) sort() {
+	slices.SortFunc(a, func(x, y attribute) int { return strings.Compare(x.name, y.name) })
+}
 
 // size is what the attributes count towards the message's size: name, type and value of each.
 func (a attributes) size() int {
 	n := 0
-	for name, v := range a {
-		n += len(name) + len(v.DataType) + v.size()
+	for i := range a {
+		n += len(a[i].name) + len(a[i].DataType) + a[i].size()
 	}
 	return n
 }
@@ -64,20 +97,14 @@ func (a attributes) size() int {
 // digest is the MD5 of the attributes as the API defines it: by name, each of name, type and value with its length, and
 // a byte for the kind of value (1 text, 2 binary).
 func (a attributes) digest() string {
-	var room [maxAttributes]string
-	names := a.names(room[:0])
-	n := 0
-	for name, v := range a {
-		n += 3*4 + 1 + len(name) + len(v.DataType) + v.size()
-	}
-	var small [1024]byte
-	b := small[:0]
-	if n > len(small) {
+	var room [1024]byte
+	b := room[:0]
+	if n := a.size() + len(a)*(3*4+1); n > len(room) {
 		b = make([]byte, 0, n)
 	}
-	for _, name := range names {
-		v := a[name]
-		b = appendSized(appendSized(b, name), v.DataType)
+	for i := range a {
+		v := &a[i]
+		b = appendSized(appendSized(b, v.name), v.DataType)
 		if v.binary() {
 			b = appendSized(append(b, 2), v.BinaryValue)
 			continue
@@ -85,15 +112,6 @@ func (a attributes) digest() string {
 		b = appendSized(append(b, 1), *v.StringValue)
 	}
 	return digestHex(md5.Sum(b))
-}
-
-// names appends the names in order.
-func (a attributes) names(to []string) []string {
-	for name := range a {
-		to = append(to, name)
-	}
-	slices.Sort(to)
-	return to
 }
 
 func appendSized[T string | []byte](b []byte, s T) []byte {
@@ -105,13 +123,11 @@ func (a attributes) check() *apiError {
 	if len(a) > maxAttributes {
 		return errInvalidParameter("Number of message attributes [%d] exceeds the allowed maximum [%d].", len(a), maxAttributes)
 	}
-	var room [maxAttributes]string
-	for _, name := range a.names(room[:0]) { // in order, so that of several errors always the same one is reported
-		v := a[name]
-		if err := checkAttributeName(name); err != nil {
+	for i := range a {
+		if err := checkAttributeName(a[i].name); err != nil {
 			return err
 		}
-		if err := v.check(name); err != nil {
+		if err := a[i].check(a[i].name); err != nil {
 			return err
 		}
 	}
@@ -141,7 +157,7 @@ func hasPrefixFold(s, prefix string) bool {
 }
 
 // check is nil when SQS would take the value of the attribute of this name.
-func (v attributeValue) check(name string) *apiError {
+func (v *attributeValue) check(name string) *apiError {
 	if len(v.StringListValues) > 0 || len(v.BinaryListValues) > 0 {
 		return errUnsupported("Message attribute list values in SendMessage operation are not supported.")
 	}

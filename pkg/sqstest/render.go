@@ -75,16 +75,16 @@ func appendName(b []byte, name string) []byte {
 
 func (a attributes) appendJSON(b []byte) []byte {
 	b = append(b, '{')
-	var room [maxAttributes]string
-	for _, name := range a.names(room[:0]) {
-		v := a[name]
-		b = append(appendName(b, name), '{')
-		b = appendMember(b, "DataType", v.DataType)
+	for i := range a {
+		v := &a[i]
+		b = append(appendName(b, v.name), `{"DataType":`...)
+		b = appendText(b, v.DataType)
 		if v.StringValue != nil {
-			b = appendMember(b, "StringValue", *v.StringValue)
+			b = append(b, `,"StringValue":`...)
+			b = appendText(b, *v.StringValue)
 		}
 		if len(v.BinaryValue) > 0 {
-			b = append(appendName(b, "BinaryValue"), '"')
+			b = append(b, `,"BinaryValue":"`...)
 			b = append(base64.StdEncoding.AppendEncode(b, v.BinaryValue), '"')
 		}
 		b = append(b, '}')
@@ -124,11 +124,11 @@ func (o receiveMessageOut) appendJSON(b []byte) []byte {
 const renderedOverhead = 640
 
 func (d *delivery) appendJSON(b []byte, system nameSet, names []string) []byte {
-	b = append(b, '{')
-	b = appendMember(b, "MessageId", d.id)
-	b = appendMember(b, "ReceiptHandle", d.handle)
-	b = appendMember(b, "MD5OfBody", d.bodyMD5)
-	b = appendMember(b, "Body", d.body)
+	b = append(append(b, `{"MessageId":"`...), d.id...)
+	b = append(append(b, `","ReceiptHandle":"`...), d.handle...)
+	b = append(append(b, `","MD5OfBody":"`...), d.bodyMD5...)
+	b = append(b, `","Body":`...)
+	b = appendText(b, d.body)
 	if len(system) > 0 {
 		b = d.appendSystemAttributes(b, system)
 	}
@@ -146,8 +146,8 @@ func (d *delivery) chosen(names []string) (attributes, string) {
 		return nil, ""
 	}
 	n := 0
-	for name := range d.attrs {
-		if wanted(name, names) {
+	for i := range d.attrs {
+		if wanted(d.attrs[i].name, names) {
 			n++
 		}
 	}
@@ -157,10 +157,10 @@ func (d *delivery) chosen(names []string) (attributes, string) {
 	case len(d.attrs):
 		return d.attrs, d.attrsMD5
 	}
-	chosen := make(attributes, n)
-	for name, v := range d.attrs {
-		if wanted(name, names) {
-			chosen[name] = v
+	chosen := make(attributes, 0, n)
+	for i := range d.attrs {
+		if wanted(d.attrs[i].name, names) {
+			chosen = append(chosen, d.attrs[i])
 		}
 	}
 	return chosen, chosen.digest()
@@ -249,7 +249,7 @@ func (s sendResult) appendJSON(b []byte) []byte { return s.appendMembers(append(
 
 func (s *sendResult) appendMembers(b []byte) []byte {
 	b = appendMember(b, "MessageId", s.MessageID)
-	b = appendMember(b, "MD5OfMessageBody", s.MD5)
+	b = append(append(append(b, `,"MD5OfMessageBody":"`...), s.MD5...), '"')
 	for _, m := range [...][2]string{
 		{"MD5OfMessageAttributes", s.MD5Attributes}, {"MD5OfMessageSystemAttributes", s.MD5System}, {"SequenceNumber", s.Sequence},
 	} {

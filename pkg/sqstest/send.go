@@ -1,10 +1,6 @@
 package sqstest
 
-import (
-	"maps"
-	"slices"
-	"strings"
-)
+import "strings"
 
 // sendEntry is a message to send, alone or in a batch.
 type sendEntry struct {
@@ -135,19 +131,21 @@ func checkToken(name, value string) *apiError {
 
 // traceOf is the one system attribute that a sender can set.
 func traceOf(system attributes) (string, *apiError) {
-	for _, name := range slices.Sorted(maps.Keys(system)) { // in order, so that the error is always the same
-		if name != traceHeader {
-			return "", errInvalidParameter("Message system attribute name '%s' is invalid.", name)
+	var trace *attribute
+	for i := range system {
+		if system[i].name != traceHeader {
+			return "", errInvalidParameter("Message system attribute name '%s' is invalid.", system[i].name)
 		}
+		trace = &system[i]
 	}
-	v, ok := system[traceHeader]
-	if !ok {
+	switch {
+	case trace == nil:
 		return "", nil
-	}
-	if v.DataType != "String" || deref(v.StringValue) == "" {
+	case trace.DataType != "String" || deref(trace.StringValue) == "":
 		return "", errInvalidParameter("Message system attribute '%s' must contain a non-empty value of type 'String'.", traceHeader)
+	default:
+		return *trace.StringValue, nil
 	}
-	return *v.StringValue, nil
 }
 
 // send puts the message in, or recognises it as a duplicate and answers as the first time.
@@ -174,7 +172,7 @@ func resultOf(m *message) sendResult {
 	out := sendResult{MessageID: m.id, MD5: m.bodyMD5, MD5Attributes: m.attrsMD5}
 	if m.trace != "" {
 		trace := m.trace
-		out.MD5System = attributes{traceHeader: {DataType: "String", StringValue: &trace}}.digest()
+		out.MD5System = attributes{{traceHeader, attributeValue{DataType: "String", StringValue: &trace}}}.digest()
 	}
 	return out
 }
