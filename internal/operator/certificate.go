@@ -8,10 +8,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 
 	"github.com/open-policy-agent/cert-controller/pkg/rotator"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -19,12 +22,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 )
 
-// cert-controller watches the Secrets of the operator's namespace and every webhook configuration; it
-// writes one of each.
-// +kubebuilder:rbac:groups="",namespace=replyqueue-system,resources=secrets,verbs=get;list;watch
-// +kubebuilder:rbac:groups="",namespace=replyqueue-system,resources=secrets,resourceNames=replyqueue-webhook-certificate,verbs=update
-// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations,verbs=get;list;watch
-// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations,resourceNames=replyqueue-pods,verbs=update
+// +kubebuilder:rbac:groups="",namespace=replyqueue-system,resources=secrets,resourceNames=replyqueue-webhook-certificate,verbs=get;list;watch;update
+// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations,resourceNames=replyqueue-pods,verbs=get;list;watch;update
 
 // certificate is the webhook's serving certificate as it is now. It comes from the Secret rather than from
 // a mounted volume, so that the webhook serves within a second of the first start, where the kubelet would
@@ -107,7 +106,7 @@ func (c *certificate) setup(ctx context.Context, mgr ctrl.Manager, cfg Config) e
 		names = append([]string{cfg.WebhookHost}, names...)
 	}
 	key := client.ObjectKey{Namespace: cfg.Namespace, Name: CertificateSecretName}
-	err := rotator.AddRotator(mgr, &rotator.CertRotator{
+	err := rotator.AddRotator(narrowed(mgr, cfg.Namespace), &rotator.CertRotator{
 		SecretKey:      key,
 		CertDir:        c.dir,
 		CAName:         "replyqueue-ca",
@@ -142,6 +141,45 @@ func (c *certificate) setup(ctx context.Context, mgr ctrl.Manager, cfg Config) e
 		UpdateFunc: func(_, object any) { use(object) },
 	})
 	return err
+}
+
+// narrowed is the manager as the rotator gets it. The rotator watches all Secrets of the operator's namespace and all webhook
+// configurations of the cluster, of which it writes one each: by its configuration's transport it asks for these, and so
+// it needs permission for no others.
+func narrowed(mgr ctrl.Manager, namespace string) ctrl.Manager {
+	config := rest.CopyConfig(mgr.GetConfig())
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return onlyNamed{next, map[string]string{
+			"/api/v1/namespaces/" + namespace + "/secrets":                        CertificateSecretName,
+			"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations": WebhookConfigurationName,
+		}}
+	})
+	return managerWith{mgr, config}
+}
+
+type managerWith struct {
+	ctrl.Manager
+	config *rest.Config
+}
+
+// GetConfig returns the configuration that the manager is to be used with.
+func (m managerWith) GetConfig() *rest.Config { return m.config }
+
+// onlyNamed has lists and watches of some collections (keys: paths) ask for the one object of that name.
+type onlyNamed struct {
+	next  http.RoundTripper
+	names map[string]string
+}
+
+// RoundTrip sends the request, narrowed.
+func (o onlyNamed) RoundTrip(request *http.Request) (*http.Response, error) {
+	if name, ok := o.names[strings.TrimSuffix(request.URL.Path, "/")]; ok && request.Method == http.MethodGet {
+		request = request.Clone(request.Context())
+		query := request.URL.Query()
+		query.Set("fieldSelector", fields.OneTermEqualSelector("metadata.name", name).String())
+		request.URL.RawQuery = query.Encode()
+	}
+	return o.next.RoundTrip(request)
 }
 
 // use serves the Secret's certificate from the next handshake on.
