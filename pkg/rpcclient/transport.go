@@ -70,21 +70,26 @@ type onceResolver struct {
 }
 
 type resolved struct {
+	asked  endpointQuestion
+	answer transport.Endpoint
+}
+
+// endpointQuestion is sqs.EndpointParameters by value.
+type endpointQuestion struct {
 	endpoint, region string
 	dual, fips       bool
-	result           transport.Endpoint
 }
 
 func (r *onceResolver) ResolveEndpoint(ctx context.Context, p sqs.EndpointParameters) (transport.Endpoint, error) {
-	asked := resolved{endpoint: deref(p.Endpoint), region: deref(p.Region), dual: aws.ToBool(p.UseDualStack), fips: aws.ToBool(p.UseFIPS)}
-	if l := r.last.Load(); l != nil && l.endpoint == asked.endpoint && l.region == asked.region && l.dual == asked.dual && l.fips == asked.fips {
-		return l.result, nil
+	asked := endpointQuestion{deref(p.Endpoint), deref(p.Region), aws.ToBool(p.UseDualStack), aws.ToBool(p.UseFIPS)}
+	if l := r.last.Load(); l != nil && l.asked == asked {
+		return l.answer, nil
 	}
-	var err error
-	if asked.result, err = r.inner.ResolveEndpoint(ctx, p); err == nil {
-		r.last.Store(&asked)
+	e, err := r.inner.ResolveEndpoint(ctx, p)
+	if err == nil {
+		r.last.Store(&resolved{asked, e})
 	}
-	return asked.result, err
+	return e, err
 }
 
 type httpDoer interface {
