@@ -64,7 +64,6 @@ var citations = map[string]citation{
 	"fifo/turns/timeout-shared":     {"recorded test_fifo_receive_message_visibility_timeout_shared_in_group", "g3-m1 g1-m1 g1-m2 g1-m3 g1-m4 g2-m1, marked as AWS's order"},
 	"fifo/turns/timeout-terminated": {"recorded test_fifo_message_group_visibility_after_terminate_visibility_timeout", "g2-m1 g1-m1: the group that comes back is behind the other"},
 	"fifo/turns/zero-visibility":    {"recorded test_fifo_receive_message_with_zero_visibility_timeout", "g3-m1 g1-m1 g1-m2 g2-m1 g2-m2: those received go behind"},
-	"move/cancel":                   {"recorded test_move_task_cancel", "CANCELLED within seconds, with fewer messages moved than there were"},
 	"policy/no-json":                {"recorded hashicorp/terraform-provider-aws#42209", "InvalidAttributeValue, 400: Invalid value for the parameter Policy."},
 	"redrive-allow/by-queue":        {"API CreateQueue, RedriveAllowPolicy", "byQueue: only queues of sourceQueueArns can name it as their dead-letter queue"},
 	"redrive-allow/deny-all":        {"API CreateQueue, RedriveAllowPolicy", "denyAll: no source queue can name it as its dead-letter queue"},

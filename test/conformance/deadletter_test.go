@@ -52,10 +52,10 @@ func (k *kit) moves(source string) []types.ListMessageMoveTasksResultEntry {
 	return out.Results
 }
 
-// awaitMove waits until the latest task has left the status RUNNING.
+// awaitMove waits until the latest task has ended: it may be CANCELLING for a while before it is CANCELLED.
 func (k *kit) awaitMove(source string) types.ListMessageMoveTasksResultEntry {
 	for range 50 {
-		if m := k.moves(source); len(m) > 0 && str(m[0].Status) != "RUNNING" {
+		if m := k.moves(source); len(m) > 0 && str(m[0].Status) != "RUNNING" && str(m[0].Status) != "CANCELLING" {
 			return m[0]
 		}
 		k.pass(200 * time.Millisecond)
