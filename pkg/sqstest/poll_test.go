@@ -206,6 +206,43 @@ func TestCancelledPollTakesNothing(t *testing.T) {
 	})
 }
 
+// A batch wakes as many polls as it has messages for, and so do messages that become visible together.
+func TestABatchWakesAsManyPolls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := sqstest.New()
+		c := s.Client()
+		url := create(t, c, "q", map[string]string{"VisibilityTimeout": "5"})
+		const n = 4
+		for _, after := range []time.Duration{0, 5 * time.Second} {
+			took := make(chan time.Duration, n)
+			start := time.Now()
+			for range n {
+				go func() {
+					if m := mustPoll(t, c, url, 1, 20); len(m) != 1 {
+						t.Errorf("received %d messages", len(m))
+					}
+					took <- time.Since(start)
+				}()
+			}
+			synctest.Wait()
+			if after == 0 { // and 5 s later, the four are visible once more
+				var entries []types.SendMessageBatchRequestEntry
+				for i := range n {
+					entries = append(entries, types.SendMessageBatchRequestEntry{Id: aws.String(fmt.Sprint(i)), MessageBody: aws.String("x")})
+				}
+				if _, err := c.SendMessageBatch(t.Context(), &sqs.SendMessageBatchInput{QueueUrl: &url, Entries: entries}); err != nil {
+					t.Error(err)
+				}
+			}
+			for range n {
+				if d := <-took; d != after {
+					t.Errorf("woken after %v, want %v", d, after)
+				}
+			}
+		}
+	})
+}
+
 // Cancelling and sending at the same moment: whoever wins, the message must be there for the next receive, at once and
 // with a count of 1, unless the poll returned it.
 func TestPollCancelledWhileAMessageComes(t *testing.T) {

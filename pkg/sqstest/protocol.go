@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 	"syscall"
 	"time"
@@ -66,6 +67,7 @@ type action struct {
 
 // bind makes an action of a function of its input type.
 func bind[In input](f func(c *call, in In) (any, *apiError)) action {
+	form := shapeOf(reflect.TypeFor[In]())
 	return action{
 		decode: func(body []byte) (input, *apiError) {
 			var in In
@@ -74,7 +76,7 @@ func bind[In input](f func(c *call, in In) (any, *apiError)) action {
 			}
 			if len(body) > 0 {
 				in = *new(In)
-				if err := json.Unmarshal(markBadText(body), &in); err != nil {
+				if err := json.Unmarshal(form.hideInexact(markBadText(body)), &in); err != nil {
 					return in, errSerialization("%s", strings.TrimPrefix(err.Error(), "json: "))
 				}
 			}
