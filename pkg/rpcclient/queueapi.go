@@ -15,6 +15,7 @@ type queueAPI struct {
 	client *sqs.Client
 	stats  *Stats
 	hooks  hooks
+	crew   crew // makes the calls that nobody's own goroutine makes
 }
 
 func newQueueAPI(client *sqs.Client, stats *Stats, h hooks) *queueAPI {

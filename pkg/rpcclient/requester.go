@@ -272,6 +272,7 @@ func (r *Requester) Shutdown(ctx context.Context) error {
 		ch.sender.wait()
 	}
 	r.wg.Wait()
+	r.api.crew.close()
 	if err := r.closeSource(); err != nil && cut == nil {
 		return fmt.Errorf("close the reply queue source: %w", err)
 	}

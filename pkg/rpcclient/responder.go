@@ -182,6 +182,7 @@ func (r *Responder) Shutdown(ctx context.Context) error {
 		s.settler.flush()
 	}
 	r.replies.wait()
+	r.api.crew.close()
 	r.stop()
 	close(r.done)
 	return r.result

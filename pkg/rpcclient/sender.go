@@ -165,7 +165,7 @@ func (s *sender) full() bool {
 func (s *sender) launch() {
 	s.inFlight++
 	s.taking++
-	s.flights.Go(s.fly)
+	s.api.crew.run(&s.flights, s.fly)
 }
 
 func (s *sender) linger() time.Duration { return min(maxLinger, s.usual*3/2) }
@@ -251,7 +251,7 @@ func (s *sender) deliverApart(part []parcel) {
 	s.mu.Lock()
 	s.inFlight++
 	s.mu.Unlock()
-	s.flights.Go(func() {
+	s.api.crew.run(&s.flights, func() {
 		s.deliver(part)
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -92,7 +92,9 @@ func (s *scripted) sender(t *testing.T) *sender {
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
-	return newSender(ctx, newQueueAPI(client, &Stats{}, hooks{}), ownQueue)
+	api := newQueueAPI(client, &Stats{}, hooks{})
+	t.Cleanup(api.crew.close)
+	return newSender(ctx, api, ownQueue)
 }
 
 // note is a message that remembers its end.

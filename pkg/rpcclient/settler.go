@@ -66,7 +66,7 @@ func (s *settler) launch() {
 	}
 	batch := s.deletes
 	s.deletes = nil
-	s.flights.Go(func() {
+	s.api.crew.run(&s.flights, func() {
 		for part := range slices.Chunk(batch, maxBatch) {
 			s.deleteBatch(part)
 		}
