@@ -452,7 +452,8 @@ type RequestChannelStatus struct {
 	// +optional
 	Responders *ResponderCounts `json:"responders,omitempty"`
 
-	// lastWriteTime is when an attribute of the queue, or of its dead-letter queue, was last written. No drift verdict falls until SQS has propagated it.
+	// lastWriteTime is when an attribute or a tag of the queue, or of its dead-letter queue, was last written. No drift verdict falls on
+	// it until SQS has propagated it.
 	// +optional
 	LastWriteTime *metav1.Time `json:"lastWriteTime,omitempty"`
 

@@ -59,6 +59,9 @@ type visit struct {
 	// since is when this process first saw the channel; inherited: another process may have created queues before.
 	since     time.Time
 	inherited bool
+	// sent is what this process wrote to each queue lately, and blind until when another may have written to them.
+	sent  map[string]queue.Sent
+	blind time.Time
 	// created is when this process last asked for each queue's creation.
 	created map[string]time.Time
 	// leaving is what the process remembers of a deletion that goes on.

@@ -47,6 +47,9 @@ func (s *scope) meet() {
 		if v.since.IsZero() {
 			v.since = s.reconciler.now()
 			v.inherited = controllerutil.ContainsFinalizer(s.channel, v1alpha1.FinalizerRequestChannel)
+			if v.inherited {
+				v.blind = s.blindAt(v.since)
+			}
 		}
 	})
 }
@@ -59,6 +62,8 @@ func (s *scope) creates(name string) {
 			v.created = map[string]time.Time{}
 		}
 		v.created[name] = s.reconciler.now()
+		v.sent = maps.Clone(v.sent)
+		delete(v.sent, name)
 	})
 }
 

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,12 +19,8 @@ import (
 	"github.com/replyqueue/replyqueue/internal/queue"
 )
 
-const (
-	// propagation is how long SQS may go on showing an attribute's old value (SetQueueAttributes, API reference).
-	propagation = 60 * time.Second
-	// retentionPropagation is the same for the message retention.
-	retentionPropagation = 15 * time.Minute
-)
+// propagation is how long SQS may go on showing what was before a write.
+const propagation = queue.Propagation
 
 // Reasons of events that are no condition's.
 const (
@@ -98,6 +93,10 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 			return queue.Observed{}, err
 		}
 		if observed.Exists {
+			observed = s.known(desired.Name, observed)
+			if !had {
+				observed = observed.UnsureOnly(queue.RedrivePolicy) // The only one that is set after creation.
+			}
 			err := r.claim(ctx, s, desired, observed)
 			if err == nil && !had {
 				s.assumeOurs()
@@ -131,9 +130,11 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 		return queue.Observed{}, err
 	}
 	s.created = true
+	observed = s.known(desired.Name, observed).UnsureOnly(queue.RedrivePolicy)
 	if err := r.claim(ctx, s, desired, observed); err != nil {
 		return queue.Observed{}, err
 	}
+	s.madeSo(desired, observed)
 	if had {
 		r.tellRecreated(s, desired.Name)
 	} else {
@@ -179,7 +180,7 @@ func (r *RequestChannelReconciler) noteMissing(s *scope, name string) {
 func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, sourceARN string) (string, error) {
 	channel := s.channel
 	desired := s.provider.DeadLetterQueue(channel, sourceARN)
-	remembered := queue.Remembered{Attributes: []string{queue.KMSDataKeyReusePeriod}, Tags: channel.Status.AppliedTags}
+	remembered := queue.Remembered{Attributes: []string{queue.KMSMasterKeyID, queue.KMSDataKeyReusePeriod}, Tags: channel.Status.AppliedTags}
 	had := channel.Status.DeadLetterQueueURL != ""
 	var observed queue.Observed
 	var err error
@@ -190,6 +191,7 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 		if !observed.Exists && r.lately(s) {
 			return "", notVisible(desired.Name)
 		}
+		observed = s.known(desired.Name, observed)
 	}
 	terms := s.deadLetterTerms(&desired, observed.Tags)
 	plan := queue.MakePlan(desired, remembered, observed, terms)
@@ -210,13 +212,16 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 	}
 	drifted := false
 	if !created {
-		plan = r.settled(s, plan)
+		plan = r.settled(s, plan, observed)
 		drifted = r.noteDrift(s, desired.Name, plan)
 	}
-	if err := s.provider.Apply(ctx, observed.URL, plan); err != nil {
+	done, lost, err := s.provider.Apply(ctx, observed.URL, plan)
+	s.sent(desired.Name, observed, done, lost)
+	if err != nil {
 		return "", err
 	}
-	if created || len(plan.Attributes) > 0 {
+	if created {
+		s.madeSo(desired, observed)
 		channel.Status.LastWriteTime = ptr.To(metav1.NewTime(r.now()))
 	}
 	switch {
@@ -255,24 +260,28 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 	if plan.Refused {
 		return notOwned(s, desired.Name, observed.Tags)
 	}
-	adopting := queue.OwnerIn(observed.Tags) != desired.Owner
-	plan = r.settled(s, plan)
+	if !s.created {
+		plan = r.settled(s, plan, observed)
+	}
+	adopting := queue.OwnerIn(observed.Tags) != desired.Owner && plan.TakesOver()
 	drifted := r.noteDrift(s, desired.Name, plan)
 	s.noteOriginals(plan, observed)
 	if err := r.writeAhead(ctx, s, desired, plan, adopting); err != nil {
 		return err
 	}
-	if err := s.provider.Apply(ctx, observed.URL, plan); err != nil {
+	done, lost, err := s.provider.Apply(ctx, observed.URL, plan)
+	s.sent(desired.Name, observed, done, lost)
+	if err != nil {
 		return err
 	}
-	if s.created || len(plan.Attributes) > 0 {
+	if s.created {
 		channel.Status.LastWriteTime = ptr.To(metav1.NewTime(r.now()))
 	}
 	if drifted {
 		r.tellCorrected(s, desired.Name, plan)
 	}
 	switch {
-	case inherits:
+	case adopting && inherits:
 		r.Recorder.Eventf(channel, nil, corev1.EventTypeNormal, EventQueueAdopted, "TagQueue", "Queue %s was taken over from the cluster with the UID %s, as a human said (%s)",
 			desired.Name, queue.OwnerIn(observed.Tags).Cluster, v1alpha1.AnnotationAdoptFrom)
 	case adopting:
@@ -306,38 +315,6 @@ func (r *RequestChannelReconciler) writeAhead(ctx context.Context, s *scope, des
 	status.AppliedAttributes, status.AppliedTags = attributes, tags
 	conditions.Reconciling(s.channel, v1alpha1.ReasonProgressing, "The queue is being changed")
 	return r.save(ctx, s)
-}
-
-// settled takes out of a plan what SQS may merely not show yet: with the spec unchanged, there is no verdict on an
-// attribute until an earlier write has surely been propagated.
-func (r *RequestChannelReconciler) settled(s *scope, plan queue.Plan) queue.Plan {
-	last := s.original.Status.LastWriteTime
-	if last == nil || s.created {
-		return plan
-	}
-	age := r.now().Sub(last.Time)
-	if age >= retentionPropagation {
-		return plan
-	}
-	window := func(attribute string) time.Duration {
-		if attribute == queue.MessageRetentionPeriod {
-			return retentionPropagation
-		}
-		return propagation
-	}
-	if !r.wasReady(s) {
-		// The spec changed or the last attempt failed: write, but what was read may be old, so look again.
-		if age < propagation {
-			s.settles = propagation
-		}
-		return plan
-	}
-	for attribute := range plan.Attributes {
-		if left := window(attribute) - age; left > 0 && (s.settles == 0 || left < s.settles) {
-			s.settles = left
-		}
-	}
-	return plan.Settling(func(attribute string) bool { return age < window(attribute) })
 }
 
 // noteDrift notes, and reports, that a queue differs from a spec that it had been brought to. What was found before and

@@ -107,24 +107,40 @@ func (p *Provider) CreateBeside(ctx context.Context, siblingARN, name string, pl
 }
 
 // Apply carries out a plan for a queue that exists: first the tags, so that ownership is written before anything
-// else, then the attributes in one request, then the tags to remove. It stops at the first error.
-func (p *Provider) Apply(ctx context.Context, url string, plan Plan) error {
+// else, then the attributes in one request, then the tags to remove. It stops at the first error. done is what was carried
+// out, and lost what may have been: the request whose answer did not come.
+func (p *Provider) Apply(ctx context.Context, url string, plan Plan) (done, lost Plan, err error) {
 	if len(plan.Tags) > 0 {
+		step := Plan{Tags: plan.Tags}
 		if _, err := p.API.TagQueue(ctx, &sqs.TagQueueInput{QueueUrl: &url, Tags: plan.Tags}); err != nil {
-			return fmt.Errorf("tag queue %s: %w", nameOf(url), err)
+			return done, step.unlessRefused(err), fmt.Errorf("tag queue %s: %w", nameOf(url), err)
 		}
+		done.Tags = plan.Tags
 	}
 	if len(plan.Attributes) > 0 {
+		step := Plan{Attributes: plan.Attributes}
 		_, err := p.API.SetQueueAttributes(ctx, &sqs.SetQueueAttributesInput{QueueUrl: &url, Attributes: plan.Attributes})
 		if err != nil {
 			names := strings.Join(slices.Sorted(maps.Keys(plan.Attributes)), ", ")
-			return fmt.Errorf("set %s of queue %s: %w", names, nameOf(url), err)
+			return done, step.unlessRefused(err), fmt.Errorf("set %s of queue %s: %w", names, nameOf(url), err)
 		}
+		done.Attributes = plan.Attributes
 	}
 	if len(plan.Untag) > 0 {
-		return p.Untag(ctx, url, plan.Untag)
+		if err := p.Untag(ctx, url, plan.Untag); err != nil {
+			return done, Plan{Untag: plan.Untag}.unlessRefused(err), err
+		}
+		done.Untag = plan.Untag
 	}
-	return nil
+	return done, Plan{}, nil
+}
+
+// unlessRefused is the plan, or nothing where SQS's answer says that it was not carried out.
+func (p Plan) unlessRefused(err error) Plan {
+	if Classify(err) == Transient {
+		return p
+	}
+	return Plan{}
 }
 
 // Untag removes tags from the queue at url.

@@ -3,6 +3,7 @@ package queue
 import (
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 )
@@ -75,6 +76,10 @@ type Observed struct {
 	URL, ARN string
 	// Attributes as GetQueueAttributes answers, and Tags as ListQueueTags does.
 	Attributes, Tags map[string]string
+
+	// unsure and unsureTag are for how long SQS may still show another value than what an attribute, or a tag, was last
+	// set to, where that is not known; nil: it shows all (see Sent).
+	unsure, unsureTag func(name string) time.Duration
 }
 
 // Terms say what may be done with a queue that exists and is not ours.
@@ -99,8 +104,13 @@ func (p Plan) Empty() bool {
 	return !p.Refused && !p.Create && len(p.Attributes) == 0 && len(p.Tags) == 0 && len(p.Untag) == 0
 }
 
-// MakePlan decides what brings a queue from what it is to what it should be: the least that does. It is pure;
-// when its plan was carried out, planning again gives nothing. It plans nothing for a queue that is another's, and
+// TakesOver reports whether the plan writes any of the tags that say whose the queue is.
+func (p Plan) TakesOver() bool {
+	return slices.ContainsFunc(OwnTags(), func(key string) bool { return p.Tags[key] != "" })
+}
+
+// MakePlan decides what brings a queue from what it is to what it should be: the least that does, and with it what SQS
+// may not show yet (see Sent). It is pure; when its plan was carried out, planning again gives nothing. It plans nothing for a queue that is another's, and
 // never a fixed attribute for a queue that exists.
 func MakePlan(desired Desired, remembered Remembered, observed Observed, terms Terms) Plan {
 	tags := make(map[string]string, len(desired.Tags)+5)
@@ -120,19 +130,20 @@ func MakePlan(desired Desired, remembered Remembered, observed Observed, terms T
 		return Plan{Refused: true}
 	}
 	plan := Plan{Attributes: map[string]string{}, Tags: map[string]string{}}
-	for name, want := range target(desired.Attributes, remembered, observed.Attributes) {
-		if !equal(name, want, observed.Attributes[name]) {
+	for name, want := range target(desired.Attributes, remembered, observed) {
+		forSure := observed.unsureOf(name) == 0 || (fifoOnly[name] && desired.Fixed[FIFOQueue] == "")
+		if !forSure || !equal(name, want, observed.Attributes[name]) {
 			plan.Attributes[name] = want
 		}
 	}
 	for key, want := range tags {
-		if is, there := observed.Tags[key]; !there || is != want {
+		if is, there := observed.Tags[key]; !there || is != want || observed.unsureOfTag(key) > 0 {
 			plan.Tags[key] = want
 		}
 	}
 	for _, key := range remembered.Tags {
 		if _, wanted := tags[key]; !wanted {
-			if _, there := observed.Tags[key]; there {
+			if _, there := observed.Tags[key]; there || observed.unsureOfTag(key) > 0 {
 				plan.Untag = append(plan.Untag, key)
 			}
 		}
@@ -144,7 +155,7 @@ func MakePlan(desired Desired, remembered Remembered, observed Observed, terms T
 
 // target is what the attributes should be: those that the spec sets, and of those it no longer sets the default or,
 // where there is none that we know, what they were before.
-func target(wanted map[string]string, remembered Remembered, observed map[string]string) map[string]string {
+func target(wanted map[string]string, remembered Remembered, observed Observed) map[string]string {
 	all := maps.Clone(wanted)
 	if all == nil {
 		all = map[string]string{}
@@ -170,9 +181,12 @@ func target(wanted map[string]string, remembered Remembered, observed map[string
 // together, and the data key's reuse is not kept without a KMS key.
 var encryption = map[string]bool{KMSMasterKeyID: true, KMSDataKeyReusePeriod: true, SQSManagedSSE: true}
 
+// fifoOnly names the attributes that SQS refuses for standard queues.
+var fifoOnly = map[string]bool{ContentBasedDeduplication: true, DeduplicationScope: true, FIFOThroughputLimit: true}
+
 // encryptionTarget is target for the coupled attributes. It is empty when the spec says nothing of encryption and
 // never did.
-func encryptionTarget(wanted map[string]string, remembered []string, observed map[string]string) map[string]string {
+func encryptionTarget(wanted map[string]string, remembered []string, observed Observed) map[string]string {
 	was := func(name string) bool { return slices.Contains(remembered, name) }
 	if key := wanted[KMSMasterKeyID]; key != "" {
 		all := map[string]string{KMSMasterKeyID: key}
@@ -191,15 +205,15 @@ func encryptionTarget(wanted map[string]string, remembered []string, observed ma
 		managed = defaults[SQSManagedSSE]
 	}
 	all := map[string]string{SQSManagedSSE: managed}
-	if observed[KMSMasterKeyID] != "" {
+	if observed.Attributes[KMSMasterKeyID] != "" || (was(KMSMasterKeyID) && observed.unsureOf(KMSMasterKeyID) > 0) {
 		all[KMSMasterKeyID] = ""
 	}
 	return all
 }
 
-// Settling returns the plan without the attributes that keep names. Tags are left as they are.
-func (p Plan) Settling(keep func(attribute string) bool) Plan {
-	p.Attributes = maps.Clone(p.Attributes)
-	maps.DeleteFunc(p.Attributes, func(name, _ string) bool { return keep(name) })
-	return p
+// InPlace are the attributes that a queue is to have and has.
+func InPlace(desired Desired, observed Observed) map[string]string {
+	in := maps.Clone(desired.Attributes)
+	maps.DeleteFunc(in, func(name, want string) bool { return !equal(name, want, observed.Attributes[name]) })
+	return in
 }

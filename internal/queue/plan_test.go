@@ -51,14 +51,14 @@ func TestPlanReachesAFixpoint(t *testing.T) {
 		}
 
 		foreign := drawForeignChanges(t)
-		if err := p.Apply(ctx, observed.URL, foreign); err != nil {
+		if _, _, err := p.Apply(ctx, observed.URL, foreign); err != nil {
 			t.Fatal(err)
 		}
 		before := observe(ctx, t, p, first.Name)
 		second := p.RequestQueue(drawChannel(t, "second", fifo), rapid.SampledFrom([]string{"", deadLetter}).Draw(t, "deadLetter"))
 		plan = MakePlan(second, names(first), before, Terms{})
 		checkTouchesOnlyOurs(t, plan, first, second)
-		if err := p.Apply(ctx, observed.URL, plan); err != nil {
+		if _, _, err := p.Apply(ctx, observed.URL, plan); err != nil {
 			t.Fatalf("SQS refuses %+v: %v", plan, err)
 		}
 		after := observe(ctx, t, p, first.Name)
