@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -109,12 +110,11 @@ func TestFIFOChannel(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		wg.Wait()
-		for i, n := range order {
-			if n != i {
-				t.Errorf("order %v", order)
-				break
-			}
+		mu.Lock()
+		if !slices.Equal(order, upTo(10)) {
+			t.Errorf("order %v", order)
 		}
+		mu.Unlock()
 		// One group: one after the other, but a delete does not wait its second for company.
 		if took := time.Since(started); took < time.Second || took > 4*time.Second {
 			t.Errorf("took %s", took)

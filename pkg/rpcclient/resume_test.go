@@ -3,6 +3,7 @@ package rpcclient_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,12 +38,12 @@ func TestResume(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				p := newPair(t)
-				runs := 0
+				var runs atomic.Int64
 				slow := rpcclient.NewMethod[int, int]("slow")
 				p.respond(t, func(r *rpcclient.Responder) {
 					sum.Handle(r, addUp)
 					slow.Handle(r, func(_ context.Context, n int) (int, error) {
-						runs++
+						runs.Add(1)
 						time.Sleep(10 * time.Second)
 						return n + 1, nil
 					})
@@ -64,8 +65,8 @@ func TestResume(t *testing.T) {
 				}
 				started := time.Now()
 				got, err := slow.Resume(t.Context(), p.channel, id)
-				if err != nil || got != 42 || runs != 1 {
-					t.Fatalf("got %d, %v after %d runs", got, err, runs)
+				if err != nil || got != 42 || runs.Load() != 1 {
+					t.Fatalf("got %d, %v after %d runs", got, err, runs.Load())
 				}
 				if tc.traffic && time.Since(started) != 0 {
 					t.Errorf("a reply that was there took %s", time.Since(started))

@@ -78,16 +78,16 @@ func TestReplyStoreAcrossRestarts(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := newPair(t)
 		store := rpcclient.NewMemoryReplyStore(100)
-		runs := 0
+		var runs atomic.Int64
 		fail := rpcclient.NewMethod[int, int]("fail")
 		start := func() (stop func()) {
 			return p.respond(t, func(r *rpcclient.Responder) {
 				sum.Handle(r, func(ctx context.Context, q sumRequest) (sumReply, error) {
-					runs++
+					runs.Add(1)
 					return addUp(ctx, q)
 				})
 				fail.Handle(r, func(context.Context, int) (int, error) {
-					runs++
+					runs.Add(1)
 					return 0, rpcclient.Errorf(rpcclient.Unavailable, "down")
 				})
 			}, rpcclient.WithReplyStore(store))
@@ -101,25 +101,25 @@ func TestReplyStoreAcrossRestarts(t *testing.T) {
 			}
 			return out.Messages
 		}
-		for i, want := range []int{2, 2} { // the second responder runs nothing
+		for i, want := range []int64{2, 2} { // the second responder runs nothing
 			stop := start()
 			p.copiesOf(t, good, 1, "calculate_sum", `{"Numbers":[1,2]}`, "1")
 			p.copiesOf(t, bad, 1, "fail", `1`, "1")
-			if got := replies(); len(got) != 2 || runs != want {
-				t.Errorf("responder %d: %d replies after %d runs", i, len(got), runs)
+			if got := replies(); len(got) != 2 || runs.Load() != want {
+				t.Errorf("responder %d: %d replies after %d runs", i, len(got), runs.Load())
 			}
 			stop()
 		}
 		stop := start()
 		p.copiesOf(t, bad, 1, "fail", `1`, "2") // the requester tries again
 		p.copiesOf(t, good, 1, "calculate_sum", `{"Numbers":[1,2]}`, "2")
-		if got := replies(); len(got) != 2 || runs != 3 {
-			t.Errorf("the second attempt: %d replies, %d runs", len(got), runs)
+		if got := replies(); len(got) != 2 || runs.Load() != 3 {
+			t.Errorf("the second attempt: %d replies, %d runs", len(got), runs.Load())
 		}
 		p.copiesOf(t, good, 1, "calculate_sum", `{"Numbers":[3]}`, "1")
 		got := replies()
-		if len(got) != 1 || runs != 3 || !contains(*got[0].MessageAttributes["replyqueue"].StringValue, `"s":"INVALID_ARGUMENT"`, `"x":true`) {
-			t.Errorf("another body: %d replies, %d runs", len(got), runs)
+		if len(got) != 1 || runs.Load() != 3 || !contains(*got[0].MessageAttributes["replyqueue"].StringValue, `"s":"INVALID_ARGUMENT"`, `"x":true`) {
+			t.Errorf("another body: %d replies, %d runs", len(got), runs.Load())
 		}
 		stop()
 		if n := p.messages(t, requestQueue); n != 0 {
@@ -250,6 +250,8 @@ func TestSmallReplyStore(t *testing.T) {
 			p.copies(t, 4, "calculate_sum", fmt.Sprintf(`{"Numbers":[%d]}`, n), "1")
 		}
 		time.Sleep(time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
 		if runs < 12 || most != 3 {
 			t.Errorf("%d runs of 12 requests, %d at a time, of a store with room for 3", runs, most)
 		}

@@ -107,9 +107,13 @@ func TestIdleRequesterMakesNoRequests(t *testing.T) {
 func TestIdleResponderPollsWithTheLongestWait(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := newPair(t)
-		p.serve(t, addUp)
-		p.call(t)
-		time.Sleep(time.Minute)
+		p.serve(t, addUp, rpcclient.WithReplyStore(rpcclient.NewMemoryReplyStore(1000)))
+		var wg sync.WaitGroup
+		for range 200 { // for which there are more pollers
+			wg.Go(func() { p.call(t) })
+		}
+		wg.Wait()
+		time.Sleep(21 * time.Second) // the polls that were under way run out
 		before := p.server.Requests()
 		time.Sleep(time.Minute)
 		if n := p.server.Requests() - before; n > 4 {

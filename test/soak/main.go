@@ -50,26 +50,34 @@ func main() {
 	}
 }
 
+// raceSlack is what may take longer under the race detector.
+const raceSlack = 20 * time.Second
+
 func run(ctx context.Context, args []string, out, log io.Writer) error {
 	f := flag.NewFlagSet("soak", flag.ContinueOnError)
 	duration := f.Duration("duration", time.Minute, "time of the run")
 	seed := f.Uint64("seed", uint64(time.Now().UnixNano()), "of the faults and the harm; the machine's pace still differs")
 	bin := f.String("bin", filepath.Join("bin", "soak"), "`folder` for the programs")
 	only := f.String("mutant", "", "run only mutants whose `name` begins so")
+	race := f.Bool("race", false, "build requesters and responders with the race detector, at whose pace fewer calls are made; a race ends the run")
 	mutantTime := f.Duration("mutants", 25*time.Second, "time of each mutant's run; 0: none")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	b := wanted
-	if *duration < time.Minute {
-		b.calls, b.each = 100, 0 // a short run shows that nothing is broken, and not how much was tried
+	if *duration < time.Minute || *race {
+		b = bar{calls: 100, untouched: b.untouched, before: b.before} // a short run shows that nothing is broken, and not how much was tried
 	}
-	child, err := build(ctx, *bin, "rpc", nil)
+	slack := time.Duration(0)
+	if *race {
+		b.untouched, b.before, slack = 0, 0, raceSlack
+	}
+	child, err := build(ctx, *bin, "rpc", nil, *race)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "soak: %s with seed %d\n", *duration, *seed)
-	rep, err := (&world{child: child, duration: *duration, log: log}).run(ctx, *seed)
+	rep, err := (&world{child: child, duration: *duration, log: log, slack: slack}).run(ctx, *seed)
 	if err != nil {
 		return err
 	}
@@ -130,12 +138,15 @@ func table(m map[string]int) string {
 }
 
 // build builds this program, with files of the library replaced.
-func build(ctx context.Context, bin, name string, replace map[string]string) (program string, err error) {
+func build(ctx context.Context, bin, name string, replace map[string]string, race bool) (program string, err error) {
 	program, err = filepath.Abs(filepath.Join(bin, name))
 	if err != nil {
 		return "", err
 	}
 	args := []string{"build", "-o", program}
+	if race {
+		args = append(args, "-race")
+	}
 	if len(replace) > 0 {
 		overlay, err := writeOverlay(bin, name, replace)
 		if err != nil {

@@ -72,7 +72,7 @@ func (m *mutant) caught(ctx context.Context, bin string, d time.Duration, seed u
 		return false, err
 	}
 	name, _, _ := strings.Cut(m.name, ":")
-	child, err := build(ctx, bin, strings.ReplaceAll(name, " ", "-"), replace)
+	child, err := build(ctx, bin, strings.ReplaceAll(name, " ", "-"), replace, false)
 	if err != nil {
 		return false, err
 	}

@@ -159,7 +159,7 @@ func (w *world) start(ctx context.Context, s *slot) error {
 		queue = "-"
 	}
 	p.cmd = exec.CommandContext(ctx, w.child)
-	p.cmd.Env = append(os.Environ(), roleVariable+"="+strings.Join([]string{s.role, p.name, w.url, queue}, " "))
+	p.cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1", roleVariable+"="+strings.Join([]string{s.role, p.name, w.url, queue}, " "))
 	p.cmd.Stderr = w.log
 	in, err := p.cmd.StdinPipe()
 	if err != nil {
