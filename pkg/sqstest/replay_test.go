@@ -139,7 +139,7 @@ func TestEveryFaultIsReplayed(t *testing.T) {
 func live(t *testing.T, s *sqstest.Server) string {
 	defer s.Close()
 	l := &life{t: t, c: s.Client(noRetries), url: aws.String("http://h/000000000000/q")}
-	for range 6 {
+	for range 3 {
 		l.round()
 	}
 	return l.seen.String()
