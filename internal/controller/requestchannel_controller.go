@@ -54,8 +54,9 @@ type visit struct {
 	provider *queue.Provider
 	// check is when to look for drift next.
 	check time.Time
-	// superseded are resource versions that our own writes have replaced: a cache that shows one is behind.
-	superseded []string
+	// version is the resource version of our last write, and wrote when it was: a cache that shows an older one is behind.
+	version string
+	wrote   time.Time
 	// since is when this process first saw the channel; inherited: another process may have created queues before.
 	since     time.Time
 	inherited bool
@@ -75,8 +76,12 @@ type visit struct {
 
 var _ reconcile.Reconciler = (*RequestChannelReconciler)(nil)
 
-// behindCache is how long to wait for a cache that does not show our last write yet.
-const behindCache = 200 * time.Millisecond
+const (
+	// behindCache is how long to wait for a cache that does not show our last write yet.
+	behindCache = 200 * time.Millisecond
+	// longestBehind is for how long that is waited for. An API server that was restored from a backup never shows it.
+	longestBehind = 10 * time.Minute
+)
 
 // Reconcile brings one channel's queues to its spec, or deletes them. It waits for nothing: what takes time is
 // asked for again later.

@@ -1,10 +1,12 @@
 package controller
 
 import (
+	"maps"
 	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/queue"
@@ -36,27 +38,28 @@ func (s *scope) changed() bool { return !sameStatus(s.written.Status, s.channel.
 // sameStatus compares what would be written: empty and missing are the same.
 func sameStatus(a, b any) bool { return equality.Semantic.DeepEqual(a, b) }
 
-// behind reports whether the channel was read from a cache that does not show our last write yet.
+// behind reports whether the channel was read from a cache that does not show our last write yet. Versions between what was
+// read and what was written are behind too: somebody else wrote one, over a status without what we had noted.
 func (s *scope) behind() bool {
-	s.reconciler.mu.Lock()
-	defer s.reconciler.mu.Unlock()
-	return slices.Contains(s.reconciler.visited[s.channel.UID].superseded, s.channel.ResourceVersion)
-}
-
-// wrote notes what a write returned, and that it has replaced the version written before. Four versions are kept: no
-// reconcile writes more often. A write that changed nothing replaced nothing.
-func (s *scope) wrote() {
-	replaced := s.written.ResourceVersion
-	s.written = s.channel.DeepCopy()
-	if replaced == s.channel.ResourceVersion {
-		return
-	}
+	now := s.reconciler.now()
 	s.reconciler.mu.Lock()
 	defer s.reconciler.mu.Unlock()
 	v := s.reconciler.visited[s.channel.UID]
-	v.superseded = append(v.superseded, replaced)
-	v.superseded = v.superseded[max(0, len(v.superseded)-4):]
-	s.reconciler.remember(s.channel.UID, v)
+	// Kubernetes promises this order since 1.35; before that, versions were etcd's revisions, which have it too.
+	order, err := resourceversion.CompareResourceVersion(s.channel.ResourceVersion, v.version)
+	return err == nil && order < 0 && now.Sub(v.wrote) < longestBehind
+}
+
+// wrote notes what a write returned. The reconcile goes on with the channel as it was read: what people changed since came
+// back with the write too, and taken over now, it would count as done without having been looked at. It wakes the next
+// reconcile.
+func (s *scope) wrote() {
+	read := s.original
+	s.channel.Spec = *read.Spec.DeepCopy()
+	s.channel.Generation, s.channel.DeletionTimestamp = read.Generation, read.DeletionTimestamp.DeepCopy()
+	s.channel.Labels, s.channel.Annotations = maps.Clone(read.Labels), maps.Clone(read.Annotations)
+	s.written = s.channel.DeepCopy()
+	s.memory(func(v *visit) { v.version, v.wrote = s.written.ResourceVersion, s.reconciler.now() })
 }
 
 // assumeOurs notes of a queue that is ours, and of which nothing is remembered, that all of it was: either it is new, and
