@@ -379,6 +379,9 @@ func (l *Ledger) apply(lease *coordinationv1.Lease, now time.Time) []Notice {
 	switch {
 	case !closing:
 		e.woke = false
+	case !wasClosing && !isNew:
+		// Where nobody guards Leases, the mark may be anybody's: then it has to be taken back. Silence is not counted under it.
+		notable = true
 	case wasClosing && renewed && !isNew && !e.woke:
 		e.woke, notable = true, true
 	}

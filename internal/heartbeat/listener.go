@@ -54,6 +54,11 @@ type Listener struct {
 	// StateChanged is told when an outage of heartbeats begins or ends, and when their policy or namespace goes or comes;
 	// and once after the start, since whoever asked before may have asked too early.
 	StateChanged func(ctx context.Context)
+
+	// nextBeacon is when the beacon is renewed next; was is what StateChanged was told last, if told.
+	nextBeacon time.Time
+	was        state
+	told       bool
 }
 
 // NeedLeaderElection makes the manager run it on the leader alone.
@@ -68,7 +73,7 @@ func (l *Listener) Start(ctx context.Context) error {
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 			return l.Leases.Watch(ctx, options)
 		},
-	}, &coordinationv1.Lease{}, store{l, ctx}, cache.ReflectorOptions{Name: "heartbeats"})
+	}, &coordinationv1.Lease{}, l.Store(ctx), cache.ReflectorOptions{Name: "heartbeats"})
 
 	watching := make(chan struct{})
 	go func() {
@@ -77,41 +82,49 @@ func (l *Listener) Start(ctx context.Context) error {
 	}()
 	defer func() { <-watching }()
 
-	log := ctrl.LoggerFrom(ctx).WithName("heartbeats")
 	tick := l.Clock.NewTicker(time.Second)
 	defer tick.Stop()
-	was := state{guarded: true}
-	told := false
-	var next time.Time
 	for {
-		if now, every := l.Clock.Now(), l.Ledger.BeaconEvery(); !now.Before(next) || next.Sub(now) > every {
-			next = now.Add(every)
-			err := l.beacon(ctx)
-			l.tell(ctx, l.Ledger.setHomeless(NamespaceMissing(err)))
-			if err != nil && ctx.Err() == nil {
-				log.Error(err, "Could not renew the beacon; no queue is closed for idleness meanwhile")
-			}
-		}
+		l.Renew(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C():
 		}
-		l.tell(ctx, l.Ledger.Tick(l.Clock.Now()))
-		is := state{outage: l.Ledger.Outage(), guarded: l.Guarded(), homeless: l.Ledger.Homeless()}
-		if is == was && told {
-			continue
-		}
-		if is != was {
-			log.Info("What idleness is judged by changed", "outageOfHeartbeats", is.outage, "policyInPlace", is.guarded, "namespaceMissing", is.homeless)
-		}
-		was, told = is, true
-		l.StateChanged(ctx)
+		l.Look(ctx)
 	}
 }
 
+// Renew renews the beacon if that is due. Start calls it, and Look, once a second; they are exported, like Store, for
+// those who play the parts of API server and clock themselves. Renew blocks for BeaconInterval at most, and one call of
+// the two is made at a time.
+func (l *Listener) Renew(ctx context.Context) {
+	if now, every := l.Clock.Now(), l.Ledger.BeaconEvery(); !now.Before(l.nextBeacon) || l.nextBeacon.Sub(now) > every {
+		l.nextBeacon = now.Add(every)
+		err := l.beacon(ctx)
+		l.tell(ctx, l.Ledger.setHomeless(NamespaceMissing(err)))
+		if err != nil && ctx.Err() == nil {
+			ctrl.LoggerFrom(ctx).WithName("heartbeats").Error(err, "Could not renew the beacon; no queue is closed for idleness meanwhile")
+		}
+	}
+}
+
+// Look looks at all counts, and tells Notify and StateChanged of what it finds. It makes no call to the API server.
+func (l *Listener) Look(ctx context.Context) {
+	l.tell(ctx, l.Ledger.Tick(l.Clock.Now()))
+	is := state{outage: l.Ledger.Outage(), unguarded: !l.Guarded(), homeless: l.Ledger.Homeless()}
+	if is == l.was && l.told {
+		return
+	}
+	if is != l.was {
+		ctrl.LoggerFrom(ctx).WithName("heartbeats").Info("What idleness is judged by changed", "outageOfHeartbeats", is.outage, "policyInPlace", !is.unguarded, "namespaceMissing", is.homeless)
+	}
+	l.was, l.told = is, true
+	l.StateChanged(ctx)
+}
+
 // state is what idleness is judged by, as a whole.
-type state struct{ outage, guarded, homeless bool }
+type state struct{ outage, unguarded, homeless bool }
 
 // NamespaceMissing says whether a Lease could not be written because its namespace is not there, or is going. The
 // operator's permissions go with it, so that they are what is found missing first.
@@ -143,6 +156,9 @@ func (l *Listener) tell(ctx context.Context, notices []Notice) {
 		l.Notify(ctx, n)
 	}
 }
+
+// Store is where a reflector of Leases puts what it sees, for the run of ctx.
+func (l *Listener) Store(ctx context.Context) cache.ReflectorStore { return store{l, ctx} }
 
 // store passes what the reflector sees to the ledger. It holds the context of the run that it belongs to, since a
 // reflector's store is not given one.
