@@ -93,14 +93,19 @@ func (s *Sweeper) terms(p *place) lifecycle.SweepTerms {
 	return lifecycle.SweepTerms{Cluster: s.ClusterUID, Former: s.Fence.SweepsFrom(p.Name), Grace: s.Grace}
 }
 
+// readTags keeps a queue's tags. What cannot be read is not kept: no tags would say that the queue is nobody's.
 func (s *Sweeper) readTags(ctx context.Context, p *place, name string) error {
+	delete(p.tags, name)
 	return s.patiently(ctx, func() error {
 		tags, err := p.TagsOf(ctx, name)
+		if err != nil {
+			return err
+		}
 		if tags == nil {
 			tags = map[string]string{}
 		}
 		p.tags[name] = tags
-		return err
+		return nil
 	})
 }
 

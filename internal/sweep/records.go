@@ -22,7 +22,8 @@ const objectsAtOnce = 500
 type records struct {
 	// uids are those of records, and readers those of the pods that read their queues.
 	uids, readers map[types.UID]bool
-	// open are the records whose queue was created and is not closed, by provider.
+	// open are the records whose queue was created and is not closed, by provider. One that is to be deleted is open as long
+	// as its pod needs it.
 	open map[string][]openRecord
 }
 
@@ -46,7 +47,7 @@ func (s *Sweeper) listRecords(ctx context.Context) (*records, error) {
 			all.uids[r.UID] = true
 			all.readers[types.UID(r.Spec.PodRef.UID)] = true
 			all.readers[types.UID(r.Status.PodUID)] = true
-			if r.Status.Closing == nil && r.Status.QueueURL != "" && r.DeletionTimestamp == nil {
+			if r.Status.Closing == nil && r.Status.QueueURL != "" {
 				provider := r.Spec.ProviderRef.Name
 				all.open[provider] = append(all.open[provider], openRecord{client.ObjectKeyFromObject(r), r.UID, r.Status.QueueURL})
 			}

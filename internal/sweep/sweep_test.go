@@ -180,6 +180,20 @@ func TestThrottledSweepsBeginAnew(t *testing.T) {
 	}
 }
 
+// TestTagsThatWereNotReadAreReadAgain: no tags are a reason to keep a queue for good, and no answer is none.
+func TestTagsThatWereNotReadAreReadAgain(t *testing.T) {
+	s := newStage(t, sqstest.NewServer(t))
+	orphan := s.orphan()
+	s.passes(1)
+	s.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.Throttle, Action: "ListQueueTags", Queue: orphan}}})
+	if err := s.pass(); queue.Classify(err) != queue.Throttled {
+		t.Errorf("%v, want a throttle", err)
+	}
+	s.sqs.SetFaults(sqstest.Plan{})
+	s.passes(2)
+	s.expect(orphan, false, "once its tags could be read")
+}
+
 func TestTheBrake(t *testing.T) {
 	s := newStage(t, sqstest.NewServer(t))
 	_, live := s.live("web-1")
@@ -242,6 +256,10 @@ func TestAQueueThatIsGoneIsFound(t *testing.T) {
 	if len(s.missing) > 0 {
 		t.Error("one sweep says nothing: its list may be old")
 	}
+	// That a person wants the record deleted changes nothing: it is held while its pod lives, which needs a queue.
+	record.Finalizers = []string{v1alpha1.FinalizerReplyQueue}
+	s.must(s.kube.Update(s.ctx, record))
+	s.must(s.kube.Delete(s.ctx, record))
 	s.passes(1)
 	if len(s.missing) != 1 || s.missing[0] != client.ObjectKeyFromObject(record) {
 		t.Errorf("told of %v, want %s", s.missing, record.Name)
