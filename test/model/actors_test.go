@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/heartbeat"
 	"github.com/replyqueue/replyqueue/internal/lifecycle"
 	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
 )
@@ -32,6 +33,8 @@ type pod struct {
 	process *process
 	// bound says that it has a node, lost that the node cannot be reached.
 	bound, nodeLost bool
+	// muted says that its heartbeats are lost on their way.
+	muted bool
 	// open says that nothing keeps it from being scheduled.
 	open bool
 	// reported is what its kubelet last said of its container.
@@ -75,14 +78,24 @@ type process struct {
 	started time.Duration
 }
 
-func newHost(namespace, name string, identity v1alpha1.Identity) *v1alpha1.ReplyHost {
-	return &v1alpha1.ReplyHost{
+// hostNames are those of the ReplyHosts: one for names, one for pods that heartbeat fast, one for pods that do slowly.
+var hostNames = []string{"web", "db", "slow"}
+
+func newHost(namespace, name string) *v1alpha1.ReplyHost {
+	h := &v1alpha1.ReplyHost{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
 		Spec: v1alpha1.ReplyHostSpec{
-			Identity: identity, IdleRetentionSeconds: ptr.To[int32](60), DrainSeconds: ptr.To[int32](30),
+			Identity: v1alpha1.IdentityPod, IdleRetentionSeconds: ptr.To[int32](60), DrainSeconds: ptr.To[int32](30),
 			Heartbeat: &v1alpha1.HeartbeatPolicy{IntervalSeconds: ptr.To[int32](10)},
 		},
 	}
+	switch name {
+	case "db":
+		h.Spec.Identity = v1alpha1.IdentityStable
+	case "slow":
+		h.Spec.IdleRetentionSeconds, h.Spec.Heartbeat.IntervalSeconds = ptr.To[int32](120), ptr.To[int32](20)
+	}
+	return h
 }
 
 // create adds an opted-in pod, as the webhook leaves it.
@@ -111,7 +124,7 @@ func (w *world) create(name, host string, mode v1alpha1.HeartbeatMode, bestEffor
 		p.owed = lifecycle.TermsOf(&v1alpha1.ReplyQueue{}, h)
 		p.stable = h.Spec.Identity == v1alpha1.IdentityStable
 	} else {
-		p.owed = lifecycle.TermsOf(&v1alpha1.ReplyQueue{}, newHost("", "", ""))
+		p.owed = lifecycle.TermsOf(&v1alpha1.ReplyQueue{}, newHost("", host))
 	}
 	if host == "db" {
 		o.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "db", UID: "statefulset-db", Controller: ptr.To(true)}}
@@ -138,6 +151,9 @@ func (w *world) podChanged(o *corev1.Pod, gone bool) {
 	p := w.byUID[string(o.UID)]
 	if p == nil {
 		return
+	}
+	if w.restoring && !gone {
+		w.podRestored(p, o)
 	}
 	p.terminating = o.DeletionTimestamp != nil
 	p.open = len(o.Spec.SchedulingGates) == 0
@@ -199,11 +215,11 @@ func (w *world) beat(p *pod) {
 	}
 	m.next = w.now + time.Second // as it does when it gets no answer
 	switch {
-	case w.down && !w.lost && !p.nodeLost:
+	case w.down && !w.lost && !p.muted && !p.nodeLost:
 		// It heartbeats, and nothing but the API server is to blame.
 		p.heard = max(p.heard, w.now)
 		return
-	case w.down, w.lost, p.nodeLost, p.gone >= 0 && w.now-p.gone > lifecycle.TokenCacheTime:
+	case w.down, w.lost, p.muted, p.nodeLost, p.gone >= 0 && w.now-p.gone > lifecycle.TokenCacheTime:
 		return
 	}
 	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.HeartbeatNamespace, Name: p.uid}}
@@ -224,7 +240,7 @@ func (w *world) beat(p *pod) {
 			w.happened["told of a queue by a heartbeat"]++
 		}
 		m.using = url
-		if w.byURL(url) == nil {
+		if at, gone := w.deleted[url]; w.byURL(url) == nil && !w.taken[url] && !(gone && w.setBackSince(at)) {
 			w.violate("P2", "pod %s heartbeats, and is told of a queue that was deleted: %s", p, nameOf(url))
 		}
 	case lease.Annotations[injected.LeaseState] == injected.LeaseStateClosing:
@@ -266,3 +282,13 @@ func (w *world) loseNode(p *pod) {
 	w.must(w.cluster.editStatus(o, func() { o.Status.Phase = corev1.PodFailed }))
 	w.must(client.IgnoreNotFound(w.cluster.remove(o, nil, client.GracePeriodSeconds(0))))
 }
+
+// mark is what anybody can write to a Lease who knows how the operator closes one.
+func mark(lease *coordinationv1.Lease) {
+	metav1.SetMetaDataAnnotation(&lease.ObjectMeta, injected.LeaseState, injected.LeaseStateClosing)
+	metav1.SetMetaDataAnnotation(&lease.ObjectMeta, heartbeat.AnnotationClosingID, forgedID)
+	delete(lease.Annotations, injected.LeaseReplyQueueURL)
+}
+
+// forgedID is what a forger takes for the ID of a closing.
+const forgedID = "forged"

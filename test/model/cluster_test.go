@@ -26,7 +26,9 @@ type change struct {
 type cluster struct {
 	server client.Client
 	log    map[kind][]change
-	now    map[kind]map[types.NamespacedName]client.Object
+	// first is what it began with, before the log.
+	first map[kind]map[types.NamespacedName]client.Object
+	now   map[kind]map[types.NamespacedName]client.Object
 	// birth is the order in which objects came.
 	birth map[types.UID]int
 	// noticed is told of every change, with the call that made it; nil for what actors do.
@@ -156,15 +158,34 @@ type view struct {
 	at      int // position in the cluster's log
 }
 
-// list brings the view to the present at once, as a list does.
-func (v *view) list(c *cluster, k kind, wanted func(client.Object) bool) {
-	v.objects, v.at = map[types.NamespacedName]client.Object{}, len(c.log[k])
-	for key, o := range c.now[k] {
+// asOf is what a list showed after so many events of a kind.
+func (c *cluster) asOf(k kind, at int, wanted func(client.Object) bool) *view {
+	v := &view{objects: map[types.NamespacedName]client.Object{}, at: at}
+	if at == len(c.log[k]) {
+		for key, o := range c.now[k] {
+			if wanted(o) {
+				v.objects[key] = o
+			}
+		}
+		return v
+	}
+	for key, o := range c.first[k] {
 		if wanted(o) {
 			v.objects[key] = o
 		}
 	}
+	for _, ch := range c.log[k][:at] {
+		key := client.ObjectKeyFromObject(ch.object)
+		delete(v.objects, key)
+		if !ch.gone && wanted(ch.object) {
+			v.objects[key] = ch.object
+		}
+	}
+	return v
 }
+
+// present is the place in the log of now.
+func (c *cluster) present(k kind) int { return len(c.log[k]) }
 
 // copyInto answers a Get from a view.
 func (v *view) copyInto(key types.NamespacedName, into client.Object) error {

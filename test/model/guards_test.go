@@ -1,11 +1,15 @@
 package model
 
 import (
-	"context"
+	"encoding/json"
+	"fmt"
 	"maps"
 	"math/rand/v2"
+	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -19,8 +23,13 @@ import (
 
 // What stands guard over deletions: the fence against copies of the cluster, as each leading process runs it.
 
-// identity is the ConfigMap that pins the cluster's identity.
+// identity is the ConfigMap that pins the cluster's identity, and marker the queue that bears its nonce.
 var identity = types.NamespacedName{Namespace: "replyqueue-system", Name: "replyqueue-identity"}
+
+const (
+	marker   = "rq_c_identity"
+	nonceTag = v1alpha1.TagNoncePrefix + v1alpha1.DefaultProviderName
+)
 
 // timeless is a clock for what never waits by itself here: the script says when it runs.
 type timeless struct {
@@ -31,17 +40,17 @@ type timeless struct {
 func (t timeless) Now() time.Time                   { return t.clock.Now() }
 func (t timeless) Since(at time.Time) time.Duration { return t.clock.Since(at) }
 
-// newGuards gives the process its fence, and the provider asks it.
+// newGuards gives the process its fence, which the provider asks, and its sweeper.
 func (op *operator) newGuards(provider *queue.Provider) {
 	op.fence = &fence.Fence{
-		Client: kube{op: op}, Identity: identity, ClusterUID: clusterUID, Providers: only{provider}, Recorder: &silent{},
-		InUse: func(context.Context) ([]string, error) { return []string{v1alpha1.DefaultProviderName}, nil },
+		Client: kube{op: op}, Identity: identity, ClusterUID: clusterUID, Providers: only{provider}, Recorder: &silent{}, InUse: inUse,
 		Clock: timeless{clock: op.signals.Clock.(clock)},
 	}
 	op.provider, op.nextCheck, op.nextSweep = provider, op.world.now, op.world.now+sweepInterval
 	if !op.mutant.noFence {
 		provider.Fence = op.fence
 	}
+	op.newSweeper()
 }
 
 // guard has the fence compare its nonces, and the sweeper sweep, when that is due, one at a time.
@@ -49,7 +58,7 @@ func (op *operator) guard() {
 	switch {
 	case op.guarding:
 	case op.world.now >= op.nextSweep:
-		op.guarding, op.nextSweep = true, op.world.now+sweepInterval
+		op.guarding, op.nextSweep, op.sweepBegan = true, op.world.now+sweepInterval, op.world.now
 		op.start("sweep", op.sweep, func() { op.guarding = false })
 	case op.world.now >= op.nextCheck:
 		op.guarding, op.nextCheck = true, op.world.now+fence.DefaultInterval
@@ -57,27 +66,116 @@ func (op *operator) guard() {
 	}
 }
 
+// nonce is what the marker bears; exists is false when there is none.
+func (w *world) nonce() (value string, exists bool) {
+	out, err := w.sqs.GetQueueUrl(ctx, &sqs.GetQueueUrlInput{QueueName: aws.String(marker)})
+	if err != nil {
+		return "", false
+	}
+	tags, err := w.sqs.ListQueueTags(ctx, &sqs.ListQueueTagsInput{QueueUrl: out.QueueUrl})
+	w.must(err)
+	return tags.Tags[nonceTag], true
+}
+
+// nonces are those that the cluster knows for its own, newest first; none before it has seen one of them on the marker.
+func (w *world) nonces() []string {
+	cm, ok := w.cluster.now[configs][identity].(*corev1.ConfigMap)
+	if !ok {
+		return nil
+	}
+	var entries map[string]struct {
+		Nonces []string
+		Seen   bool
+	}
+	_ = json.Unmarshal([]byte(cm.Data["fence"]), &entries)
+	e := entries[v1alpha1.DefaultProviderName]
+	if !e.Seen {
+		return nil
+	}
+	return e.Nonces
+}
+
+// removeMarker is somebody who deletes the marker, or its tag.
+func (w *world) removeMarker(whole bool) bool {
+	out, err := w.sqs.GetQueueUrl(ctx, &sqs.GetQueueUrlInput{QueueName: aws.String(marker)})
+	if err != nil {
+		return false
+	}
+	if whole {
+		_, err = w.sqs.DeleteQueue(ctx, &sqs.DeleteQueueInput{QueueUrl: out.QueueUrl})
+		w.trace("somebody deletes the marker")
+	} else {
+		_, err = w.sqs.UntagQueue(ctx, &sqs.UntagQueueInput{QueueUrl: out.QueueUrl, TagKeys: []string{nonceTag}})
+		w.trace("somebody removes the marker's nonce")
+	}
+	w.must(err)
+	return true
+}
+
+// conflict says that the leader says that the queues may be another cluster's.
+func (w *world) conflict() bool {
+	return w.leader != nil && w.leader.fence.Trouble(v1alpha1.DefaultProviderName, fence.TroubleConflict) != ""
+}
+
+// held says that the leader says that its sweeps are held by their brake.
+func (w *world) held() bool {
+	return w.leader != nil && w.leader.fence.Trouble(v1alpha1.DefaultProviderName, fence.TroubleSweep) != ""
+}
+
+// confirm is a person who reads what the fence says and declares that this cluster owns the queues. Nobody does while a
+// copy runs.
+func (w *world) confirm() bool {
+	if len(w.copies) > 0 || !w.conflict() {
+		return false
+	}
+	word := v1alpha1.DefaultProviderName + "=abandoned"
+	if nonce, _ := w.nonce(); nonce != "" {
+		word = nonce
+	}
+	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: identity.Namespace, Name: identity.Name}}
+	w.must(w.cluster.edit(cm, func() { metav1.SetMetaDataAnnotation(&cm.ObjectMeta, v1alpha1.AnnotationConfirmIdentity, word) }))
+	w.trace("a person confirms the identity")
+	return true
+}
+
+// allow is a person who lets the sweep that is held delete what it wants to.
+func (w *world) allow() bool {
+	if !w.held() {
+		return false
+	}
+	w.allowed = len(w.queues)
+	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: identity.Namespace, Name: identity.Name}}
+	w.must(w.cluster.edit(cm, func() {
+		metav1.SetMetaDataAnnotation(&cm.ObjectMeta, v1alpha1.AnnotationAllowSweep, fmt.Sprintf("%s=%d", v1alpha1.DefaultProviderName, w.allowed))
+	}))
+	w.trace("a person allows the sweep")
+	return true
+}
+
 // copyCluster boots a copy of the cluster beside it: the same objects, another API server, the same SQS. It waits as a copy's
 // operator has to wait for the lease of the one that was copied, and is not begun where the original did not run
-// meanwhile: nothing could tell the two apart. In the copy, some pods are gone at once: they have no nodes there.
-func (w *world) copyCluster(arg uint64) bool {
+// meanwhile: nothing could tell the two apart. In the copy, some pods are gone at once: they have no nodes there. unmarked
+// has somebody delete the marker before the copy looks.
+func (w *world) copyCluster(arg uint64, unmarked bool) bool {
 	original, ok := w.cluster.server.(*memory)
-	if !ok || w.alone || len(w.copies) > 0 || w.down || w.leader == nil || w.leader.paused || w.leader.cut {
+	nonces := w.nonces()
+	if !ok || w.alone || len(w.copies) > 0 || w.down || w.elsewhere || w.leader == nil || w.leader.paused || w.leader.cut || len(nonces) == 0 {
 		return false
 	}
 	w.trace("the cluster is copied")
 	c := newCluster(original.clone())
 	c.birth = maps.Clone(w.cluster.birth)
+	c.first = map[kind]map[types.NamespacedName]client.Object{}
 	for k, all := range w.cluster.now {
-		c.now[k] = map[types.NamespacedName]client.Object{}
-		for key, o := range all {
-			c.now[k][key] = o
-		}
+		c.now[k], c.first[k] = maps.Clone(all), maps.Clone(all)
 	}
-	before := w.cluster.now[configs][identity].GetResourceVersion()
-	w.pass(20*time.Second, rand.New(rand.NewPCG(arg, 6)), 0)
-	if w.violation != nil || w.cluster.now[configs][identity].GetResourceVersion() == before {
+	random := rand.New(rand.NewPCG(arg, 6))
+	w.pass(20*time.Second, random, 0)
+	if w.violation != nil || len(w.nonces()) == 0 || w.nonces()[0] == nonces[0] {
 		return true
+	}
+	if unmarked {
+		w.removeMarker(arg>>4&1 == 0)
 	}
 	for i, key := range c.keysOf(c.now[pods]) {
 		if arg>>(8+i%32)&1 == 0 {
@@ -85,7 +183,31 @@ func (w *world) copyCluster(arg uint64) bool {
 		}
 	}
 	w.trace("the copy is booted beside it")
-	w.copies = append(w.copies, w.newOperator(c))
-	w.happened["in the way of a copy of their cluster"] += len(w.queues)
+	w.copies = append(w.copies, w.newOperator(c, c.present))
+	w.happened["queues in the way of a copy of their cluster"] += len(w.queues)
+	if unmarked {
+		// The copy looks before the original has made the marker again.
+		w.runCopies(random)
+	}
 	return true
+}
+
+// runCopies lets the copies work for a moment in which the original gets no time.
+func (w *world) runCopies(random *rand.Rand) {
+	was := map[*operator]bool{}
+	for _, op := range w.everyone() {
+		was[op] = op.paused
+		op.paused = op.paused || op.cluster == w.cluster
+	}
+	w.pass(10*time.Second, random, 0)
+	for op, paused := range was {
+		op.paused = paused
+	}
+}
+
+// forgetful is the identity as a fence reads it that does not know any more that it had claimed the marker.
+func forgetful(cm *corev1.ConfigMap) {
+	if text, ok := cm.Data["fence"]; ok {
+		cm.Data["fence"] = strings.ReplaceAll(text, `"seen":true`, `"seen":false`)
+	}
 }

@@ -3,6 +3,7 @@ package model
 import (
 	"context"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -29,7 +30,11 @@ func (k kube) Scheme() *runtime.Scheme { return scheme }
 
 func (k kube) Get(ctx context.Context, key client.ObjectKey, into client.Object, _ ...client.GetOption) error {
 	if !cached(kindOf(into)) {
-		return reader{k.op}.Get(ctx, key, into)
+		err := reader{k.op}.Get(ctx, key, into)
+		if cm, ok := into.(*corev1.ConfigMap); ok && err == nil && k.op.mutant.identity != nil {
+			k.op.mutant.identity(cm)
+		}
+		return err
 	}
 	err := k.op.views[kindOf(into)].copyInto(key, into)
 	if record, ok := into.(*v1alpha1.ReplyQueue); ok && err == nil && k.op.mutant.cachedRecord != nil {
@@ -89,6 +94,9 @@ func (k kube) Update(ctx context.Context, o client.Object, _ ...client.UpdateOpt
 }
 
 func (k kube) Patch(ctx context.Context, o client.Object, p client.Patch, _ ...client.PatchOption) error {
+	if k.op.mutant.beforePatch != nil {
+		p = k.op.mutant.beforePatch(o, p)
+	}
 	return k.write(ctx, "patch", o, func(c *call) error { return k.op.cluster.patch(o, p, c) })
 }
 

@@ -6,7 +6,10 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"runtime"
+	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -17,11 +20,18 @@ import (
 )
 
 var (
-	steps       = flag.Int("steps", 20_000, "how many steps the model takes at least")
+	steps       = flag.Int("steps", 400, "how many actions are played at least")
 	seed        = flag.Uint64("seed", 1, "what the scripts are made from")
 	withMutants = flag.Bool("mutants", false, "expect every mutant to be noticed, too")
-	patience    = flag.Int("patience", 1_000_000, "after how many steps a mutant counts as not noticed")
+	patience    = flag.Int("patience", 60_000, "after how many actions a mutant counts as not noticed")
+	scriptFrom  = flag.String("script", "", "a file with the script that TestReplay plays, one action a line; empty: the whole episode")
 	reportTo    = flag.String("report", "", "a file to write the report to")
+)
+
+// least is how often each kind of action is played in a thousand, at least, in a run that is long enough to say so.
+const (
+	least  = 2
+	enough = 10_000
 )
 
 // move is one action of a script.
@@ -32,12 +42,57 @@ type move struct {
 
 // outcome is what became of one episode.
 type outcome struct {
-	script    []move
-	steps     int
+	script []move
+	// moments are the events, calls and ticks that the actions came to.
+	moments   int
 	violation *violation
 	counts    map[string]int
 	happened  map[string]int
 	hash      uint64
+}
+
+// playwright chooses the actions of a script: most by their weights, and every other to be one of those that were not
+// played for longest, so that what is seldom possible is played when it is.
+type playwright struct {
+	random *rand.Rand
+	total  int
+	wishes []int
+	played int
+}
+
+func newPlaywright(random *rand.Rand) *playwright {
+	p := &playwright{random: random, wishes: random.Perm(len(actions))}
+	for _, a := range actions {
+		p.total += a.weight
+	}
+	return p
+}
+
+// next plays one action, and says whether it came to what its name says: what was tried in vain is part of the script, too.
+func (p *playwright) next(w *world) (m move, played bool) {
+	p.played++
+	before := w.step
+	if p.played%2 == 0 {
+		arg := p.random.Uint64()
+		for at, i := range p.wishes {
+			played = actions[i].do(w, arg)
+			if played || w.step != before {
+				p.wishes = append(slices.Delete(p.wishes, at, at+1), i)
+				return move{i, arg}, played
+			}
+		}
+	}
+	for {
+		n, i := p.random.IntN(p.total), 0
+		for n >= actions[i].weight {
+			n -= actions[i].weight
+			i++
+		}
+		m = move{action: i, arg: p.random.Uint64()}
+		if played = actions[i].do(w, m.arg); played || w.step != before {
+			return m, played
+		}
+	}
 }
 
 // episode is the life of one world, made from a seed.
@@ -47,22 +102,14 @@ func episode(m mutant, seed uint64, say func(string, ...any)) outcome {
 	w.say = say
 	random := rand.New(rand.NewPCG(seed, 0))
 	w.setUp(random.Uint64())
-	total := 0
-	for _, a := range actions {
-		total += a.weight
-	}
+	author := newPlaywright(random)
 	var script []move
-	for w.step < w.budget() && w.violation == nil {
-		n, i := random.IntN(total), 0
-		for n >= actions[i].weight {
-			n -= actions[i].weight
-			i++
+	for len(script) < w.budget() && w.violation == nil {
+		m, played := author.next(w)
+		if played {
+			w.counts[actions[m.action].name]++
 		}
-		m := move{action: i, arg: random.Uint64()}
-		if actions[i].do(w, m.arg) {
-			w.counts[actions[i].name]++
-			script = append(script, m)
-		}
+		script = append(script, m)
 	}
 	if w.violation == nil {
 		w.rest(rand.New(rand.NewPCG(seed, 3)))
@@ -104,18 +151,20 @@ func shrink(m mutant, seed uint64, script []move, promise string, deadline time.
 
 func TestMain(m *testing.M) {
 	ctrl.SetLogger(logr.Discard())
+	debug.SetGCPercent(800) // Worlds are small, and soon forgotten.
 	os.Exit(m.Run())
 }
 
-// TestModel plays episodes until they have taken the steps wanted, and expects every promise to hold; and, with -mutants,
-// expects every mutant to be noticed.
+// TestModel plays episodes until they have taken the steps wanted, and expects every promise to hold, and every kind of
+// action to have been played; and, with -mutants, expects every mutant to be noticed. A step is one action of a script.
 func TestModel(t *testing.T) {
 	out := &report{T: t}
-	taken, violations, counts, happened := 0, 0, map[string]int{}, map[string]int{}
+	taken, moments, violations, counts, happened := 0, 0, 0, map[string]int{}, map[string]int{}
 	began := time.Now()
 	for n := uint64(0); taken < *steps && violations < 3; n += batch {
 		for i, o := range episodes(mutant{}, firstSeed()+n) {
-			taken += o.steps
+			taken += len(o.script)
+			moments += o.moments
 			add(counts, o.counts)
 			add(happened, o.happened)
 			if o.violation != nil {
@@ -126,28 +175,25 @@ func TestModel(t *testing.T) {
 	}
 	for _, a := range actions {
 		out.line("%8d  %s", counts[a.name], a.name)
+		if violations == 0 && taken >= enough && counts[a.name] < taken*least/1000 {
+			t.Errorf("%q was played %d times in %d, and is to be %d times in a thousand", a.name, counts[a.name], taken, least)
+		}
 	}
 	out.line("")
 	for _, name := range slices.Sorted(maps.Keys(happened)) {
-		out.line("%8d  queues %s", happened[name], name)
+		out.line("%8d  %s", happened[name], name)
 	}
-	out.line("%8d  steps in %v\n", taken, time.Since(began).Round(time.Second))
+	out.line("%8d  actions, which came to %d events, calls and ticks\n", taken, moments)
+	t.Logf("%d actions in %v", taken, time.Since(began).Round(time.Second))
 	caught := 0
 	if *withMutants {
 		for _, m := range mutants {
 			if at, v := noticedAt(m); v != nil {
 				caught++
-				out.line("%-62s step %7d  %s", m.name, at, shorten(v))
+				out.line("%-72s step %6d  %s", m.name, at, shorten(v))
 			} else {
 				t.Errorf("%s: not noticed in %d steps", m.name, at)
 			}
-		}
-	}
-	if *withMutants {
-		if at, v := noticedWithin(careless, *steps/4); v != nil {
-			t.Errorf("%s: %v", careless.name, v)
-		} else {
-			out.line("%-62s nothing in %d steps, as it should be", careless.name, at)
 		}
 	}
 	verdict := "OK"
@@ -176,12 +222,10 @@ func episodes(m mutant, seed uint64) []outcome {
 }
 
 // noticedAt says after how many steps a mutant is noticed, and by what; nil: it is not, in that many.
-func noticedAt(m mutant) (at int, v *violation) { return noticedWithin(m, *patience) }
-
-func noticedWithin(m mutant, steps int) (at int, v *violation) {
-	for n := uint64(0); at < steps; n += batch {
+func noticedAt(m mutant) (at int, v *violation) {
+	for n := uint64(0); at < *patience; n += batch {
 		for i, o := range episodes(m, firstSeed()+n) {
-			at += o.steps
+			at += len(o.script)
 			// What breaks without the mutant too is not the mutant's doing.
 			if o.violation != nil && episode(mutant{}, firstSeed()+n+uint64(i), nil).violation == nil {
 				return at, o.violation
@@ -236,23 +280,53 @@ func (r *report) broken(seed uint64, o outcome) {
 	r.Error(text.String())
 }
 
-// TestReplay is for people: it plays one episode aloud.
+// TestReplay is for people: it plays one episode aloud, or a script that a failure printed.
 func TestReplay(t *testing.T) {
 	if !testing.Verbose() {
 		t.Skip("it is for people: -v -seed=<seed of an episode>")
 	}
-	o := episode(mutant{}, *seed, func(format string, args ...any) { fmt.Printf(format+"\n", args...) })
-	if o.violation != nil {
-		t.Error(o.violation)
+	aloud := func(format string, args ...any) { fmt.Printf(format+"\n", args...) }
+	if *scriptFrom == "" {
+		if o := episode(mutant{}, *seed, aloud); o.violation != nil {
+			t.Error(o.violation)
+		}
+		return
+	}
+	text, err := os.ReadFile(*scriptFrom)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var script []move
+	for line := range strings.Lines(string(text)) {
+		name, arg, _ := strings.Cut(strings.TrimSpace(line), " (")
+		n, err := strconv.ParseUint(strings.TrimSuffix(arg, ")"), 10, 64)
+		i := slices.IndexFunc(actions, func(a action) bool { return a.name == name })
+		if err != nil || i < 0 {
+			t.Fatalf("no action: %q", line)
+		}
+		script = append(script, move{i, n})
+	}
+	if v := replay(mutant{}, *seed, script, aloud); v != nil {
+		t.Error(v)
 	}
 }
 
-// TestSeedsReplay holds the model to its word that a seed says everything.
+// TestSeedsReplay holds the model to its word that a seed says everything: whatever number of processors there is, the
+// same is said, word for word.
 func TestSeedsReplay(t *testing.T) {
-	for n := range uint64(5) {
-		a, b := episode(mutant{}, firstSeed()+n, nil), episode(mutant{}, firstSeed()+n, nil)
-		if a.hash != b.hash || a.steps != b.steps {
-			t.Errorf("seed %d: two runs differ: %d steps and %x, %d steps and %x", firstSeed()+n, a.steps, a.hash, b.steps, b.hash)
+	aloud := func(seed uint64, processors int) string {
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(processors))
+		var b strings.Builder
+		o := episode(mutant{}, seed, func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) })
+		fmt.Fprintf(&b, "%v %x %v\n", o.script, o.hash, o.violation)
+		return b.String()
+	}
+	for n := range uint64(4) {
+		first := aloud(firstSeed()+n, 1)
+		for _, processors := range []int{1, 2} {
+			if again := aloud(firstSeed()+n, processors); again != first {
+				t.Errorf("seed %d, on %d processors, is played otherwise than before", firstSeed()+n, processors)
+			}
 		}
 	}
 }

@@ -2,9 +2,13 @@ package model
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
+	"regexp"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -25,16 +29,19 @@ type mutant struct {
 	sweeps sweepMistakes
 	// noFence: nothing keeps a copy of the cluster from deleting.
 	noFence bool
-	// keepsCounts: a gap in the view of heartbeats does not begin the counts anew.
-	keepsCounts bool
+	// keepsCounts: a gap in the view of heartbeats does not begin the counts anew; keepsCountsOverLists: a list does not.
+	keepsCounts, keepsCountsOverLists bool
 	// heardAt is when a renewal counts as heard.
 	heardAt func(lease *coordinationv1.Lease, now time.Time) time.Time
 	// queueName is what a reply queue is called instead.
 	queueName func(w *world, computed string, tags map[string]string) string
+	// identity changes what the fence reads of its ConfigMap.
+	identity func(*corev1.ConfigMap)
 	// cachedRecord changes what is read of a record.
 	cachedRecord func(*v1alpha1.ReplyQueue)
 	// create changes what is created, and beforeUpdate what is updated.
 	create       func(client.Object)
+	beforePatch  func(client.Object, client.Patch) client.Patch
 	beforeUpdate func(ctx context.Context, op *operator, o client.Object)
 }
 
@@ -44,6 +51,16 @@ var mutants = []mutant{
 		if lease, ok := o.(*coordinationv1.Lease); ok {
 			lease.ResourceVersion = ""
 		}
+	}},
+	{name: "a Lease is told of its queue whatever version it has", beforePatch: func(o client.Object, p client.Patch) client.Patch {
+		if _, ok := o.(*coordinationv1.Lease); !ok {
+			return p
+		}
+		data, err := p.Data(o)
+		if err != nil {
+			return p
+		}
+		return client.RawPatch(p.Type(), version.ReplaceAll(data, nil))
 	}},
 	{name: "no uncached re-read", readsFromCache: true},
 	{name: "names reused: queues are called by their pods", queueName: func(w *world, computed string, tags map[string]string) string {
@@ -62,6 +79,7 @@ var mutants = []mutant{
 		return lease.Spec.RenewTime.Time
 	}},
 	{name: "counts kept over a gap", keepsCounts: true},
+	{name: "counts kept over a list", keepsCountsOverLists: true},
 	{name: "the finalizer does not ask", cachedRecord: func(r *v1alpha1.ReplyQueue) {
 		if r.DeletionTimestamp != nil && r.Status.Closing == nil {
 			r.Status.Closing = &v1alpha1.Closing{Reason: v1alpha1.ClosePodGone}
@@ -93,11 +111,20 @@ var mutants = []mutant{
 		}
 		return lifecycle.Decide(o, now)
 	}},
-	{name: "sweep: cached list of records", sweeps: sweepMistakes{bare: true, cached: true}},
-	{name: "sweep: records listed before queues", sweeps: sweepMistakes{bare: true, swapped: true}},
+	{name: "sweep: cached list of records", sweeps: sweepMistakes{cached: true}},
+	{name: "sweep: records listed before queues", sweeps: sweepMistakes{swapped: true}},
+	{name: "sweep: the record is not looked for again", sweeps: sweepMistakes{blind: true}},
+	{name: "sweep: pods are not looked for", sweeps: sweepMistakes{podless: true}},
 	{name: "sweep: of any kind and any cluster", sweeps: sweepMistakes{anyKind: true}},
-	{name: "sweep: brake removed", sweeps: sweepMistakes{bare: true, unbraked: true}},
+	{name: "sweep: brake removed", sweeps: sweepMistakes{unbraked: true}},
+	{name: "sweep: another account's lists are believed", noFence: true, sweeps: sweepMistakes{accountless: true}},
 	{name: "fence removed: a copy of the cluster deletes what it takes for its own", noFence: true},
+	{name: "fence: a marker that is gone is anybody's", identity: forgetful},
+	{name: "a forged closing of a Lease is believed", cachedRecord: func(r *v1alpha1.ReplyQueue) {
+		if r.Status.Closing == nil && r.Status.ClosingIDHash == "" {
+			r.Status.ClosingIDHash = fmt.Sprintf("%x", sha256.Sum256([]byte(forgedID)))
+		}
+	}},
 	{name: "records without a finalizer", create: func(o client.Object) {
 		if _, ok := o.(*v1alpha1.ReplyQueue); ok {
 			o.SetFinalizers(nil)
@@ -109,10 +136,8 @@ var mutants = []mutant{
 	}},
 }
 
-// careless makes no mistake, but its sweeps have nothing to fall back on: that it breaks nothing shows that the order of
-// the lists and the brake protect by themselves, and that the mutants which it is the ground of are noticed for their
-// own mistakes.
-var careless = mutant{name: "sweeps without second looks", sweeps: sweepMistakes{bare: true}}
+// version is the version that a patch is made over.
+var version = regexp.MustCompile(`,"resourceVersion":"[0-9]*"`)
 
 // deleteFirst deletes the queue of the record that is about to be closed.
 func deleteFirst(ctx context.Context, op *operator, o client.Object) {

@@ -3,22 +3,17 @@ package model
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
-	coordinationv1 "k8s.io/api/coordination/v1"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/events"
-	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -29,6 +24,7 @@ import (
 	"github.com/replyqueue/replyqueue/internal/heartbeat"
 	"github.com/replyqueue/replyqueue/internal/lifecycle"
 	"github.com/replyqueue/replyqueue/internal/queue"
+	"github.com/replyqueue/replyqueue/internal/sweep"
 )
 
 var scheme = func() *runtime.Scheme {
@@ -69,21 +65,32 @@ type operator struct {
 	// dead says that the process is gone.
 	dead bool
 
-	// The listener: where its watch is, whether it has its list, when it renews its beacon next and whether it is at it.
-	leases         *view
-	listed         bool
-	nextBeacon     time.Duration
-	beaconing      bool
-	outage, policy bool
+	// broken are the kinds whose watch has to be replaced by a list.
+	broken map[kind]bool
+
+	// The listener of heartbeats: where its watch is, whether it has its list, and since when its view has no gap. It runs
+	// one second at a time; beacon is the renewal that it is at, and beaconSince since when. notices are to be passed on.
+	listener    *heartbeat.Listener
+	store       toolscache.ReflectorStore
+	leases      *view
+	listed      bool
+	listedAt    time.Duration
+	listedStep  int
+	heardBy     *listenerClock
+	beacon      *task
+	beaconSince time.Duration
+	notices     []heartbeat.Notice
 	// The fence, when it compares next, and whether it or the sweeper is at work.
 	fence     *fence.Fence
 	nextCheck time.Duration
 	guarding  bool
-	// The sweeper: when it sweeps next, what it found, and whether its brake holds.
+	// The sweeper, when it sweeps next, and what it counts.
 	provider  *queue.Provider
+	sweeper   *sweep.Sweeper
+	swept     *prometheus.Registry
 	nextSweep time.Duration
-	found     lifecycle.Findings
-	held      bool
+	// sweepBegan is when the last sweep did.
+	sweepBegan time.Duration
 }
 
 // workers are one controller: its reconciler and its queue.
@@ -96,18 +103,19 @@ type workers struct {
 // concurrency is that of the controllers.
 const concurrency = 8
 
-// newOperator starts a process that leads: its caches list, and every object is an event.
-func (w *world) newOperator(c *cluster) *operator {
+// newOperator starts a process that leads: its caches list, and every object is an event. An API server may answer a
+// watch's first list from a cache that is behind; late says by how many events, for each kind.
+func (w *world) newOperator(c *cluster, late func(kind) int) *operator {
 	w.operators++
 	op := &operator{
 		world: w, cluster: c, id: w.operators, mutant: w.mutant, views: map[kind]*view{},
-		handlers: map[kind][]toolscache.ResourceEventHandler{}, leases: &view{}, nextBeacon: w.now, policy: true,
+		handlers: map[kind][]toolscache.ResourceEventHandler{}, leases: &view{}, broken: map[kind]bool{}, listedAt: w.now,
 	}
 	op.ctx, op.cancel = context.WithCancel(context.Background())
 	for _, k := range watched {
-		op.views[k] = &view{}
-		op.views[k].list(c, k, optedIn)
+		op.views[k] = c.asOf(k, late(k), optedIn)
 	}
+	op.leases.at = late(leases)
 	clk := clock{now: func() time.Duration { return w.now }, skew: &w.operatorSkew}
 	op.signals = &controller.Signals{
 		Pods: &lifecycle.Sightings{}, Heartbeats: heartbeat.NewLedger(), Guarded: w.isGuarded, Clock: clk,
@@ -116,6 +124,7 @@ func (w *world) newOperator(c *cluster) *operator {
 	provider := &queue.Provider{
 		Name: v1alpha1.DefaultProviderName, Region: "us-east-1", Prefix: "rq", Cluster: "c", ClusterUID: clusterUID, API: wire{op: op},
 	}
+	op.newListener()
 	op.newGuards(provider)
 	providers := only{provider}
 	k := kube{op: op}
@@ -194,11 +203,15 @@ func (op *operator) unreachable() bool { return op.world.down || op.cut }
 
 // behind says that there are events of a kind that were not delivered.
 func (op *operator) behind(k kind) bool {
-	return !op.unreachable() && !(op.deaf && k == records) && op.views[k].at < len(op.cluster.log[k])
+	return !op.unreachable() && !(op.deaf && k == records) && (op.broken[k] || op.views[k].at < len(op.cluster.log[k]))
 }
 
 // deliver hands the next event of a kind to the cache and to the handlers.
 func (op *operator) deliver(k kind) {
+	if op.broken[k] {
+		op.relist(k)
+		return
+	}
 	v := op.views[k]
 	ch := op.cluster.log[k][v.at]
 	v.at++
@@ -251,127 +264,7 @@ func (op *operator) relist(k kind) {
 			op.see(k, now, false, false)
 		}
 	}
-	v.at = len(op.cluster.log[k])
-}
-
-// listenable says that the listener has something to hear.
-func (op *operator) listenable() bool {
-	return !op.unreachable() && (!op.listed || op.leases.at < len(op.cluster.log[leases]))
-}
-
-// listen hands the ledger the next event of Leases, or the list with which it begins.
-func (op *operator) listen() {
-	if !op.listed {
-		op.relistLeases()
-		return
-	}
-	ch := op.cluster.log[leases][op.leases.at]
-	op.leases.at++
-	lease := ch.object.(*coordinationv1.Lease)
-	if ch.gone {
-		op.notify(op.signals.Heartbeats.Remove(types.UID(lease.Name), op.clock()))
-		return
-	}
-	at := op.clock()
-	if op.mutant.heardAt != nil && lease.Name != heartbeat.BeaconName {
-		at = op.mutant.heardAt(lease, at)
-	}
-	op.notify(op.signals.Heartbeats.Apply(lease.DeepCopy(), at))
-}
-
-func (op *operator) relistLeases() {
-	op.listed = true
-	op.leases.at = len(op.cluster.log[leases])
-	var all []*coordinationv1.Lease
-	each(op.cluster, leases, func(l *coordinationv1.Lease) { all = append(all, l.DeepCopy()) })
-	if op.mutant.keepsCounts && op.leases.objects != nil {
-		for _, l := range all {
-			op.notify(op.signals.Heartbeats.Apply(l, op.clock()))
-		}
-		return
-	}
-	op.leases.objects = map[types.NamespacedName]client.Object{}
-	op.notify(op.signals.Heartbeats.Replace(all, op.clock()))
-}
-
-func (op *operator) clock() time.Time { return op.signals.Clock.Now() }
-
-// notify does with notices what the operator's wiring does: it wakes the pod and the records that it reads. The ledger
-// gives them in the order of a map; pods wake in the order in which they came.
-func (op *operator) notify(notices []heartbeat.Notice) {
-	slices.SortFunc(notices, func(a, b heartbeat.Notice) int { return op.world.rank(a.UID) - op.world.rank(b.UID) })
-	for _, n := range notices {
-		for _, key := range op.cluster.keysOf(op.views[records].objects) {
-			if record := op.views[records].objects[key].(*v1alpha1.ReplyQueue); readerOf(record) == n.UID {
-				op.queue("replyqueue").Add(reconcile.Request{NamespacedName: key})
-			}
-		}
-		if n.Pod.Name != "" {
-			op.queue("pod").Add(reconcile.Request{NamespacedName: n.Pod})
-		}
-	}
-}
-
-func readerOf(record *v1alpha1.ReplyQueue) types.UID {
-	if record.Status.PodUID != "" {
-		return types.UID(record.Status.PodUID)
-	}
-	return types.UID(record.Spec.PodRef.UID)
-}
-
-func (op *operator) queue(name string) *requests {
-	for _, c := range op.controllers {
-		if c.name == name {
-			return c.queue
-		}
-	}
-	panic("no controller " + name)
-}
-
-// tick is a second of the listener's: it looks at the counts, and renews the beacon when that is due.
-func (op *operator) tick() {
-	if op.paused {
-		return
-	}
-	op.notify(op.signals.Heartbeats.Tick(op.clock()))
-	if o, g := op.signals.Heartbeats.Outage(), op.world.isGuarded(); o != op.outage || g != op.policy {
-		op.outage, op.policy = o, g
-		for _, key := range op.cluster.keysOf(op.views[hosts].objects) {
-			op.queue("replyhost").Add(reconcile.Request{NamespacedName: key})
-		}
-	}
-	if op.mutant.keepsCounts {
-		op.world.beacons++
-		op.signals.Heartbeats.Apply(op.world.beacon(), op.clock())
-	}
-	op.guard()
-	if op.beaconing || op.world.now < op.nextBeacon {
-		return
-	}
-	op.beaconing, op.nextBeacon = true, op.world.now+heartbeat.BeaconInterval
-	op.start("beacon", op.renewBeacon, func() { op.beaconing = false })
-}
-
-func (op *operator) renewBeacon(ctx context.Context) {
-	op.world.beacons++
-	lease := op.world.beacon()
-	k := kube{op: op}
-	patch := fmt.Appendf(nil, `{"spec":{"renewTime":%q}}`, lease.Spec.RenewTime.UTC().Format(metav1.RFC3339Micro))
-	target := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: lease.Namespace, Name: lease.Name}}
-	if err := k.Patch(ctx, target, client.RawPatch(types.MergePatchType, patch)); apierrors.IsNotFound(err) {
-		_ = k.Create(ctx, lease)
-	}
-}
-
-// beacon is the operator's own Lease, renewed.
-func (w *world) beacon() *coordinationv1.Lease {
-	return &coordinationv1.Lease{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: v1alpha1.HeartbeatNamespace, Name: heartbeat.BeaconName,
-			Labels: map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByOperator},
-		},
-		Spec: coordinationv1.LeaseSpec{RenewTime: ptr.To(metav1.NewMicroTime(epoch.Add(time.Duration(w.beacons) * time.Microsecond)))},
-	}
+	v.at, op.broken[k] = len(op.cluster.log[k]), false
 }
 
 // reconcile starts the reconcile of the nth request of a controller that is ready.

@@ -9,7 +9,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
-	"github.com/replyqueue/replyqueue/internal/fence"
 	"github.com/replyqueue/replyqueue/internal/heartbeat"
 	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
 )
@@ -37,10 +36,19 @@ func (w *world) noticed(k kind, ch change, by *call) {
 	case *corev1.Pod:
 		w.podChanged(o, ch.gone)
 	case *coordinationv1.Lease:
-		if by != nil && !ch.gone && o.Annotations[injected.LeaseState] == injected.LeaseStateClosing {
+		if by == nil || ch.gone {
+			return
+		}
+		if o.Annotations[injected.LeaseState] == injected.LeaseStateClosing {
 			w.closing(o.Annotations[heartbeat.AnnotationRecord], by, true)
 		}
+		if q := w.byURL(o.Annotations[injected.LeaseReplyQueueURL]); q != nil && q.closed >= 0 && q.pod == o.Name && ch.before != nil && by.op.cluster == w.cluster {
+			w.opened(q)
+		}
 	case *v1alpha1.ReplyQueue:
+		if w.restoring && !ch.gone {
+			w.recordRestored(o)
+		}
 		if was, ok := ch.before.(*v1alpha1.ReplyQueue); ok && !ch.gone && readerOf(was) != readerOf(o) {
 			w.happened["taken over by a successor"]++
 		}
@@ -63,14 +71,22 @@ func (w *world) closing(record string, by *call, byLease bool) {
 	}
 }
 
+// opened is a Lease that names a queue again which it was marked closing for. That is right only while the record is open:
+// the mark was an earlier leader's, and late.
+func (w *world) opened(q *reply) {
+	for _, o := range w.cluster.now[records] {
+		if string(o.GetUID()) == q.record && o.(*v1alpha1.ReplyQueue).Status.Closing == nil {
+			q.closed = -1
+			return
+		}
+	}
+	w.violate("P2", "the Lease of pod %s names %s, which was closed", w.byUID[q.pod], q.name)
+}
+
 // deleting is a DeleteQueue that arrives at SQS.
-func (w *world) deleting(name string, by *call) {
+func (w *world) deleting(name string, q *reply, by *call) {
 	if owner, foreign := w.foreign[name]; foreign {
 		w.violate("P1", "DeleteQueue of %s, which is %s", name, owner)
-		return
-	}
-	q := w.queues[name]
-	if q == nil {
 		return
 	}
 	if by.op.cluster != w.cluster {
@@ -104,7 +120,7 @@ func (w *world) judge(q *reply, by *call) {
 	}
 	switch {
 	case p.exists():
-		w.judgePresent(q, p)
+		w.judgePresent(q, p, by)
 	case p.mode == v1alpha1.HeartbeatLease && w.now-p.heard > p.retention():
 		// It was silent for so long that its queue could be closed while it existed.
 	case p.stopped >= 0:
@@ -119,7 +135,7 @@ func (w *world) judge(q *reply, by *call) {
 	}
 }
 
-func (w *world) judgePresent(q *reply, p *pod) {
+func (w *world) judgePresent(q *reply, p *pod, by *call) {
 	switch {
 	case p.mode == v1alpha1.HeartbeatPod:
 		w.violate("P2", "%s is closed while its pod %s exists, which does not heartbeat", q.name, p)
@@ -127,8 +143,10 @@ func (w *world) judgePresent(q *reply, p *pod) {
 		w.violate("P2", "%s is closed before its pod %s started", q.name, p)
 	case w.now-p.heard <= p.retention():
 		w.violate("P2", "%s is closed %v after the last heartbeat of its pod %s, and is kept for %v", q.name, w.now-p.heard, p, p.retention())
-	case p.process.alive && !p.process.paused && w.massSilence():
-		w.violate("P2", "%s is closed while the heartbeats of nearly all pods are lost", q.name)
+	case p.process.alive && !p.process.paused && w.now-w.massUntil <= p.retention():
+		w.violate("P2", "%s is closed %v after the heartbeats of nearly all pods were lost, and is kept for %v", q.name, w.now-w.massUntil, p.retention())
+	case by.op.blind(by, p):
+		w.violate("P2", "%s is closed for idleness %v after a list replaced the operator's watch of heartbeats", q.name, w.now-by.op.listedAt)
 	case w.unguardedSince >= 0 && w.now-w.unguardedSince > time.Minute:
 		w.violate("P2", "%s is closed for idleness %v after the policy that guards heartbeats vanished", q.name, w.now-w.unguardedSince)
 	}
@@ -160,22 +178,39 @@ func (w *world) judgeStable(q *reply, by *call) {
 }
 
 // massSilence says that so many heartbeats are lost on their way that no silence means anything: clearly more than the
-// share and number at which the operator is to notice.
+// share and number at which the operator is to notice, among those that are to be heard of as often.
 func (w *world) massSilence() bool {
-	if !w.lost {
+	if w.lostSince == never {
 		return false
 	}
-	missing, all := 0, 0
+	type count struct{ missing, all int }
+	paces := map[time.Duration]*count{}
 	for _, p := range w.pods {
-		if !p.exists() || p.mode != v1alpha1.HeartbeatLease || p.stable || p.process == nil || !p.process.alive || p.process.using == "" {
+		if !p.exists() || p.mode != v1alpha1.HeartbeatLease || p.stable || p.process == nil || !p.process.alive || p.process.using == "" || p.reported != "running" {
 			continue
 		}
-		all++
-		if !p.process.paused && w.now-w.lostSince > 4*p.process.interval {
-			missing++
+		c := paces[p.process.interval]
+		if c == nil {
+			c = &count{}
+			paces[p.process.interval] = c
+		}
+		c.all++
+		if (w.lost || p.muted) && !p.process.paused && w.now-max(w.lostSince, p.heard) > 4*p.process.interval {
+			c.missing++
 		}
 	}
-	return missing > 13 && missing*2 > all
+	for pace, c := range paces {
+		missing, all := 0, 0
+		for other, d := range paces {
+			if other <= pace {
+				missing, all = missing+d.missing, all+d.all
+			}
+		}
+		if c.missing > 0 && missing > 12 && missing*2 > all {
+			return true
+		}
+	}
+	return false
 }
 
 // judgeRest is P3 and the other half of P2, when everything has come to rest: every reply queue has a pod that needs it,
@@ -199,11 +234,26 @@ func (w *world) judgeRest() {
 	})
 	for _, p := range w.pods {
 		if p.exists() && p.process != nil && p.process.alive && !p.process.paused && !p.unlabelled && !p.terminating && p.mode == v1alpha1.HeartbeatLease && w.hostServes(p) {
-			if q := w.byURL(p.process.using); q == nil {
+			if q := w.byURL(p.process.using); q == nil && !w.conflict() && !w.manyMissing() {
 				w.violate("P2", "pod %s lives and has no reply queue (it was told %q)", p, p.process.using)
 			}
 		}
 	}
+}
+
+// manyMissing says that so many records have no queue that the operator rather doubts its view, and says so: their pods keep
+// what they have.
+func (w *world) manyMissing() bool {
+	missing, open := 0, 0
+	each(w.cluster, records, func(r *v1alpha1.ReplyQueue) {
+		if r.Status.Closing == nil && r.Status.QueueURL != "" {
+			open++
+			if w.byURL(r.Status.QueueURL) == nil {
+				missing++
+			}
+		}
+	})
+	return missing > 10 && missing*5 > open
 }
 
 // hostServes says that the pod's ReplyHost exists and takes new pods.
@@ -215,8 +265,12 @@ func (w *world) hostServes(p *pod) bool {
 // uselessness says why a queue has no reason to exist; empty: it has.
 func (w *world) uselessness(q *reply) string {
 	switch {
+	case q.away:
+		return "" // The operator cannot see it.
 	case q.copied:
 		return "" // The copy has a record for it, and a human to decide which of the two clusters goes.
+	case !w.recorded(q) && w.podKnown(q):
+		return "" // Its pod is the sweeper's reason to wait.
 	case q.closed >= 0:
 		return "it was closed"
 	}
@@ -234,13 +288,17 @@ func (w *world) uselessness(q *reply) string {
 		return "it has no pod"
 	case !p.exists():
 		return "its pod " + p.String() + " is gone"
-	case q.stray:
-		return "" // No record stands for it, and its pod is the sweeper's reason to wait.
 	case p.mode == v1alpha1.HeartbeatLease && p.process != nil && p.process.alive && p.process.paused &&
 		w.now-p.heard > 3*p.retention() && p.reported == "running" && !p.unlabelled && !p.terminating && !w.outageOfHeartbeats():
 		return "its pod " + p.String() + " is silent"
 	}
 	return ""
+}
+
+// podKnown says that the API server knows the pod that a queue was made for, or one of that name that was told of it.
+func (w *world) podKnown(q *reply) bool {
+	o := w.cluster.now[pods][types.NamespacedName{Namespace: w.namespace, Name: q.podName}]
+	return o != nil && (string(o.GetUID()) == q.pod || o.GetAnnotations()[v1alpha1.AnnotationReplyQueueURL] == q.url)
 }
 
 // outageOfHeartbeats says that the operator rightly holds the queues of silent pods, and says so.
@@ -303,5 +361,11 @@ func (w *world) used(q *reply) bool {
 // that it does not know. The latter is also what comes of a request of an old leader that is later than the nonces are
 // remembered.
 func (w *world) braked() bool {
-	return w.leader.held || w.leader.fence.Trouble(v1alpha1.DefaultProviderName, fence.TroubleConflict) != ""
+	return w.held() || w.conflict()
+}
+
+// blind says that the process decided on a closing before it had watched heartbeats for as long as silence is tolerated: a
+// count was not begun anew when its view had a gap. A list that came after the decision says nothing.
+func (op *operator) blind(by *call, p *pod) bool {
+	return by.task != nil && op.listedStep < by.task.began && op.world.now-op.listedAt <= p.retention()
 }

@@ -26,6 +26,8 @@ type reply struct {
 	stray bool
 	// copied says that the operator of a copy of the cluster made it, for a record of its own.
 	copied bool
+	// away says that it is in another account than the cluster's queues.
+	away bool
 	// closed is when it was closed for ever; -1: it is open.
 	closed  time.Duration
 	created time.Duration
@@ -43,7 +45,7 @@ func nameOf(url string) string { return url[strings.LastIndexByte(url, '/')+1:] 
 
 func send[T any](ctx context.Context, w wire, verb, name string, run func(*call) (T, error)) (T, error) {
 	return ask(ctx, w.op, &call{sqs: true, verb: verb, target: name}, func(c *call) (T, error) {
-		q := w.op.world.queues[name]
+		q := w.op.world.queues[w.op.world.keyOf(name)]
 		if q != nil && w.op.world.recorded(q) {
 			w.op.world.requests++
 		}
@@ -60,7 +62,7 @@ func (w wire) CreateQueue(ctx context.Context, in *sqs.CreateQueueInput, _ ...fu
 		in.QueueName = aws.String(w.op.mutant.queueName(w.op.world, *in.QueueName, in.Tags))
 	}
 	return send(ctx, w, "CreateQueue", *in.QueueName, func(c *call) (*sqs.CreateQueueOutput, error) {
-		out, err := w.op.world.sqs.CreateQueue(context.Background(), in)
+		out, err := w.op.world.client().CreateQueue(context.Background(), in)
 		if err == nil {
 			w.op.world.created(*in.QueueName, *out.QueueUrl, record, in.Tags, c)
 		}
@@ -73,10 +75,17 @@ func (w wire) DeleteQueue(ctx context.Context, in *sqs.DeleteQueueInput, _ ...fu
 		in.QueueUrl = aws.String(strings.TrimSuffix(*in.QueueUrl, nameOf(*in.QueueUrl)) + w.op.mutant.queueName(w.op.world, nameOf(*in.QueueUrl), nil))
 	}
 	return send(ctx, w, "DeleteQueue", nameOf(*in.QueueUrl), func(c *call) (*sqs.DeleteQueueOutput, error) {
-		w.op.world.deleting(nameOf(*in.QueueUrl), c)
-		out, err := w.op.world.sqs.DeleteQueue(context.Background(), in)
-		if err == nil {
-			delete(w.op.world.queues, nameOf(*in.QueueUrl))
+		world := w.op.world
+		q := world.byURL(*in.QueueUrl)
+		if q != nil || world.foreign[nameOf(*in.QueueUrl)] != "" {
+			world.deleting(nameOf(*in.QueueUrl), q, c)
+		}
+		out, err := world.client().DeleteQueue(context.Background(), in)
+		if err == nil && q != nil {
+			world.vanished(q)
+			if p := passOf(ctx); p != nil {
+				world.sweptAway(p)
+			}
 		}
 		return out, err
 	})
@@ -87,40 +96,82 @@ func (w wire) GetQueueUrl(ctx context.Context, in *sqs.GetQueueUrlInput, _ ...fu
 		in.QueueName = aws.String(w.op.mutant.queueName(w.op.world, *in.QueueName, nil))
 	}
 	return send(ctx, w, "GetQueueUrl", *in.QueueName, func(*call) (*sqs.GetQueueUrlOutput, error) {
-		return w.op.world.sqs.GetQueueUrl(context.Background(), in)
+		return w.client(*in.QueueName).GetQueueUrl(context.Background(), in)
 	})
 }
 
 func (w wire) TagQueue(ctx context.Context, in *sqs.TagQueueInput, _ ...func(*sqs.Options)) (*sqs.TagQueueOutput, error) {
 	return send(ctx, w, "TagQueue", nameOf(*in.QueueUrl), func(*call) (*sqs.TagQueueOutput, error) {
 		w.op.world.changing("TagQueue", nameOf(*in.QueueUrl))
-		return w.op.world.sqs.TagQueue(context.Background(), in)
+		return w.client(*in.QueueUrl).TagQueue(context.Background(), in)
 	})
 }
 
 func (w wire) UntagQueue(ctx context.Context, in *sqs.UntagQueueInput, _ ...func(*sqs.Options)) (*sqs.UntagQueueOutput, error) {
 	return send(ctx, w, "UntagQueue", nameOf(*in.QueueUrl), func(*call) (*sqs.UntagQueueOutput, error) {
 		w.op.world.changing("UntagQueue", nameOf(*in.QueueUrl))
-		return w.op.world.sqs.UntagQueue(context.Background(), in)
+		return w.op.world.client().UntagQueue(context.Background(), in)
 	})
 }
 
 func (w wire) ListQueues(ctx context.Context, in *sqs.ListQueuesInput, _ ...func(*sqs.Options)) (*sqs.ListQueuesOutput, error) {
 	return send(ctx, w, "ListQueues", "", func(*call) (*sqs.ListQueuesOutput, error) {
 		world := w.op.world
+		if world.elsewhere {
+			out, err := world.away.ListQueues(context.Background(), in)
+			w.op.listedTo(ctx, out)
+			return out, err
+		}
 		if world.lag && world.lastList != nil {
+			w.op.listedTo(ctx, world.lastList)
 			return world.lastList, nil
 		}
 		var err error
 		world.lastList, err = world.sqs.ListQueues(context.Background(), in)
+		w.op.listedTo(ctx, world.lastList)
 		return world.lastList, err
 	})
 }
 
 func (w wire) ListQueueTags(ctx context.Context, in *sqs.ListQueueTagsInput, _ ...func(*sqs.Options)) (*sqs.ListQueueTagsOutput, error) {
 	return send(ctx, w, "ListQueueTags", nameOf(*in.QueueUrl), func(*call) (*sqs.ListQueueTagsOutput, error) {
-		return w.op.world.sqs.ListQueueTags(context.Background(), in)
+		out, err := w.client(*in.QueueUrl).ListQueueTags(context.Background(), in)
+		return w.op.tagsFor(ctx, out), err
 	})
+}
+
+// client is that of the account of the operator's credentials.
+func (w *world) client() *sqs.Client {
+	if w.elsewhere {
+		return w.away
+	}
+	return w.sqs
+}
+
+// client is the world's; but a mutant finds the marker where it always was.
+func (w wire) client(queue string) *sqs.Client {
+	if w.op.mutant.sweeps.accountless && nameOf(queue) == marker {
+		return w.op.world.sqs
+	}
+	return w.op.world.client()
+}
+
+// keyOf is by what the queue of that name is known: names are those of an account.
+func (w *world) keyOf(name string) string {
+	if w.elsewhere {
+		return "elsewhere/" + name
+	}
+	return name
+}
+
+// vanished notes that a queue is gone.
+func (w *world) vanished(q *reply) {
+	w.deleted[q.url] = w.now
+	for key, one := range w.queues {
+		if one == q {
+			delete(w.queues, key)
+		}
+	}
 }
 
 // changing is P1: a queue that is not ours is never changed.
@@ -132,7 +183,7 @@ func (w *world) changing(verb, name string) {
 
 // created notes that CreateQueue made, or found, a reply queue.
 func (w *world) created(name, url, record string, tags map[string]string, by *call) {
-	if w.queues[name] != nil || tags[v1alpha1.TagKind] != v1alpha1.TagKindReply {
+	if w.queues[w.keyOf(name)] != nil || tags[v1alpha1.TagKind] != v1alpha1.TagKindReply {
 		return
 	}
 	q := &reply{
@@ -142,5 +193,7 @@ func (w *world) created(name, url, record string, tags map[string]string, by *ca
 	if p := w.byUID[q.pod]; p != nil {
 		q.stable = p.stable
 	}
-	w.queues[name] = q
+	q.away = w.elsewhere
+	delete(w.deleted, url)
+	w.queues[w.keyOf(name)] = q
 }

@@ -33,10 +33,11 @@ type task struct {
 	finish  func()
 	// stalled says that the script leaves it alone until it is thawed.
 	stalled bool
-	// knew says that its cache showed the record with a queue when it began (P6), and podRead when it last read a pod from
-	// the API server (P2).
+	// knew says that its cache showed the record with a queue when it began (P6), podRead when it last read a pod from the
+	// API server (P2), and began when it began; both in steps.
 	knew    bool
 	podRead int
+	began   int
 	// steps counts its calls.
 	steps int
 }
@@ -47,12 +48,13 @@ type yieldKey struct{}
 var errKilled = errors.New("killed")
 
 // start begins a task and runs it up to its first call. finish is called when it has ended by itself.
-func (op *operator) start(name string, body func(context.Context), finish func()) {
-	op.startKnowing(name, false, body, finish)
+func (op *operator) start(name string, body func(context.Context), finish func()) *task {
+	return op.startKnowing(name, false, body, finish)
 }
 
-func (op *operator) startKnowing(name string, knew bool, body func(context.Context), finish func()) {
-	t := &task{op: op, name: name, finish: finish, knew: knew}
+// startKnowing returns nil when the task ended without a call.
+func (op *operator) startKnowing(name string, knew bool, body func(context.Context), finish func()) *task {
+	t := &task{op: op, name: name, finish: finish, knew: knew, began: op.world.step}
 	sequence := func(yield func(*call) bool) {
 		defer func() {
 			if r := recover(); r != nil {
@@ -71,6 +73,10 @@ func (op *operator) startKnowing(name string, knew bool, body func(context.Conte
 	t.next, t.stop = iter.Pull(iter.Seq[*call](sequence))
 	op.tasks = append(op.tasks, t)
 	t.resume()
+	if t.pending == nil {
+		return nil
+	}
+	return t
 }
 
 // resume runs the task up to its next call, or to its end.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -48,14 +49,36 @@ type world struct {
 	lostSince      time.Duration
 	unguardedSince time.Duration
 
+	// massUntil is when heartbeats were last lost on such a scale that the silence of no pod means anything.
+	massUntil time.Duration
+
 	pods    []*pod
 	byUID   map[string]*pod
 	queues  map[string]*reply
 	foreign map[string]string
 	alias   map[string]string
+	// taken are the URLs of queues that somebody else than the operator deleted, and deleted when each was that is gone.
+	taken   map[string]bool
+	deleted map[string]time.Duration
 	// lag says that SQS lists queues as they were, in lastList.
 	lag      bool
 	lastList *sqs.ListQueuesOutput
+	// elsewhere says that the operator's credentials are those of another account, whose client away is.
+	elsewhere bool
+	away      *sqs.Client
+	// staleLists says that the API server lists records to the sweeper as they were after staleAt events.
+	staleLists bool
+	staleAt    int
+	// allowed is how many queues a person let a sweep delete.
+	allowed int
+
+	// Backups of etcd, and when it was last set back; -1: never. oldest is, for each kind, the first place in the log that
+	// an API server can answer from since. restoring says that it is being set back.
+	backups    []backup
+	nextBackup time.Duration
+	setBackAt  time.Duration
+	oldest     map[kind]int
+	restoring  bool
 
 	// alone says that the cluster is never copied.
 	alone bool
@@ -90,7 +113,8 @@ func newWorldOn(m mutant, server client.Client, namespace string) *world {
 
 func emptyWorld(m mutant, namespace string) *world {
 	return &world{
-		mutant: m, namespace: namespace, sqsClock: sqstest.NewManualClock(epoch), unguardedSince: -1,
+		mutant: m, namespace: namespace, sqsClock: sqstest.NewManualClock(epoch), unguardedSince: -1, setBackAt: -1, massUntil: never, lostSince: never,
+		taken: map[string]bool{}, deleted: map[string]time.Duration{}, oldest: map[kind]int{},
 		byUID: map[string]*pod{}, queues: map[string]*reply{}, foreign: map[string]string{}, alias: map[string]string{},
 		counts: map[string]int{}, happened: map[string]int{}, digest: fnv.New64a(),
 	}
@@ -99,8 +123,11 @@ func emptyWorld(m mutant, namespace string) *world {
 // populate adds what every world begins with: two ReplyHosts, an operator, and queues of others.
 func (w *world) populate() {
 	w.cluster.noticed = w.noticed
-	w.sqsServer = sqstest.New(sqstest.WithClock(w.sqsClock))
+	w.sqsServer = sqstest.New(sqstest.WithClock(w.sqsClock), sqstest.WithAccessKey("AWAY", "222222222222"))
 	w.sqs = w.sqsServer.Client(func(o *sqs.Options) { o.Retryer = aws.NopRetryer{} })
+	w.away = w.sqsServer.Client(func(o *sqs.Options) {
+		o.Retryer, o.Credentials = aws.NopRetryer{}, credentials.NewStaticCredentialsProvider("AWAY", "secret", "")
+	})
 	for name, tags := range map[string]map[string]string{
 		"rq_c_shop_login":                              {v1alpha1.TagCluster: clusterUID, v1alpha1.TagKind: v1alpha1.TagKindRequest},
 		"rq_c_shop_login_dlq":                          {v1alpha1.TagCluster: clusterUID, v1alpha1.TagKind: v1alpha1.TagKindDeadLetter},
@@ -115,10 +142,11 @@ func (w *world) populate() {
 		}
 		w.foreign[name] = fmt.Sprintf("not ours to sweep (tags %v)", tags)
 	}
-	w.must(w.cluster.create(newHost(w.namespace, "web", v1alpha1.IdentityPod), nil))
-	w.must(w.cluster.create(newHost(w.namespace, "db", v1alpha1.IdentityStable), nil))
+	for _, name := range hostNames {
+		w.must(w.cluster.create(newHost(w.namespace, name), nil))
+	}
 	w.must(w.cluster.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: identity.Namespace, Name: identity.Name}}, nil))
-	w.leader = w.newOperator(w.cluster)
+	w.leader = w.newOperator(w.cluster, w.cluster.present)
 }
 
 func (w *world) must(err error) {
@@ -155,10 +183,14 @@ func (w *world) advance(d time.Duration) {
 		d -= chunk
 		w.now += chunk
 		w.sqsClock.Advance(chunk)
+		w.backUp()
 		for _, p := range w.pods {
 			if p.process != nil && p.process.alive && !p.process.paused && p.process.next <= w.now {
 				w.beat(p)
 			}
+		}
+		if w.massSilence() {
+			w.massUntil = w.now
 		}
 	}
 }
@@ -275,6 +307,26 @@ func (w *world) run(random *rand.Rand, stall float64, impatient bool) {
 	}
 }
 
+// until lets time go by while operators work, up to the moment when something is so, and reports whether that came.
+func (w *world) until(total time.Duration, random *rand.Rand, so func() bool) bool {
+	for began := w.now; w.violation == nil; w.tick(5 * time.Second) {
+		for range w.patience() {
+			if so() {
+				return true
+			}
+			all := w.possible(false)
+			if len(all) == 0 || w.violation != nil {
+				break
+			}
+			w.perform(all[random.IntN(len(all))], random.Uint64())
+		}
+		if w.now-began >= total {
+			return false
+		}
+	}
+	return false
+}
+
 // patience is how many things an operator may have to do until it rests. Two that believe to lead may count the silent
 // pods of a ReplyHost differently, and write that in turns while both live.
 func (w *world) patience() int {
@@ -335,7 +387,10 @@ func (w *world) collect() bool {
 // rest ends everything that is wrong with the world and lets it come to rest.
 func (w *world) rest(random *rand.Rand) {
 	w.trace("everything is mended, and comes to rest")
-	w.down, w.lost, w.lag, w.unguardedSince = false, false, false, -1
+	w.down, w.lost, w.lag, w.unguardedSince, w.elsewhere, w.staleLists = false, false, false, -1, false, false
+	for _, p := range w.pods {
+		p.muted = false
+	}
 	for len(w.flying) > 0 {
 		w.arrive(0)
 	}
@@ -343,7 +398,7 @@ func (w *world) rest(random *rand.Rand) {
 		w.kill(z, 0)
 	}
 	if w.leader == nil {
-		w.leader = w.newOperator(w.cluster)
+		w.leader = w.newOperator(w.cluster, w.cluster.present)
 	}
 	for _, op := range w.everyone() {
 		op.paused, op.cut, op.deaf = false, false, false
@@ -352,6 +407,7 @@ func (w *world) rest(random *rand.Rand) {
 		}
 	}
 	for range 100 {
+		w.confirm()
 		w.collect()
 		w.kubelets()
 		w.tick(5 * time.Second)
@@ -416,7 +472,9 @@ func (w *world) setUp(arg uint64) {
 		n = 24
 	}
 	for i := range n {
-		w.must(w.create(fmt.Sprintf("web-%d", i), "web", v1alpha1.HeartbeatLease, false))
+		// Some heartbeat slowly, and some fast.
+		host := hostNames[2*(i%2)]
+		w.must(w.create(fmt.Sprintf("%s-%d", host, i), host, v1alpha1.HeartbeatLease, false))
 	}
 	w.must(w.create("db-0", "db", v1alpha1.HeartbeatLease, false))
 	random := rand.New(rand.NewPCG(arg, 4))
@@ -433,12 +491,12 @@ func (w *world) setUp(arg uint64) {
 	w.run(random, 0, false)
 }
 
-// budget is about how many steps a world lives.
+// budget is how many actions a world lives for.
 func (w *world) budget() int {
 	if w.big {
-		return 2500
+		return 90
 	}
-	return 700
+	return 60
 }
 
 // rank is a pod's place in the order in which pods came.
