@@ -479,7 +479,8 @@ func (c *call) remoteError(env *replyEnvelope) *Error {
 	case env.Rejected:
 		e.Outcome = Rejected
 	}
-	e.Details, e.RetryAfter, e.remote = env.Details, time.Duration(env.RetryAfterMS)*time.Millisecond, true
+	e.Details, e.remote = env.Details, true
+	e.RetryAfter = time.Duration(max(0, min(env.RetryAfterMS, maxBudget.Milliseconds()))) * time.Millisecond
 	return e
 }
 

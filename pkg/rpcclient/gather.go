@@ -31,7 +31,7 @@ var errTooManyFailed = errors.New("too many others have failed")
 //
 // It must not be given WithCallID or CallReplyMetadata, since there are several calls.
 func (m Method[Req, Rep]) Gather(ctx context.Context, targets []*Channel, req Req, opts ...CallOption) ([]Gathered[Rep], error) {
-	return m.gather(ctx, len(targets), targets, req, opts)
+	return m.gather(ctx, len(targets), true, targets, req, opts)
 }
 
 // GatherFirst is Gather that has enough after n answers: it ends the calls that remain then, which their
@@ -41,10 +41,10 @@ func (m Method[Req, Rep]) GatherFirst(ctx context.Context, n int, targets []*Cha
 	if n < 1 || n > len(targets) {
 		return nil, localError(InvalidArgument, NotSent, nil, "the first %d of %d targets are wanted", n, len(targets))
 	}
-	return m.gather(ctx, n, targets, req, opts)
+	return m.gather(ctx, n, false, targets, req, opts)
 }
 
-func (m Method[Req, Rep]) gather(ctx context.Context, wanted int, targets []*Channel, req Req, opts []CallOption) ([]Gathered[Rep], error) {
+func (m Method[Req, Rep]) gather(ctx context.Context, wanted int, all bool, targets []*Channel, req Req, opts []CallOption) ([]Gathered[Rep], error) {
 	var c callConfig
 	for _, o := range opts {
 		o(&c)
@@ -64,12 +64,13 @@ func (m Method[Req, Rep]) gather(ctx context.Context, wanted int, targets []*Cha
 			g.Channel = target
 			o := m.newOutgoing(ctx, target, KindCall, opts)
 			o.Request = req
+			g.Err = o.exited()
 			g.Reply, g.Err = m.one(ctx, o)
 			g.ReplyMetadata = o.ReplyMetadata
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
-			case wanted == len(targets): // all are wanted, whatever became of the others
+			case all: // each is waited for, whatever became of the others
 				if g.Err == nil {
 					answered++
 				}

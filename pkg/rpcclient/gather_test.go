@@ -123,7 +123,7 @@ func TestGatherFirst(t *testing.T) {
 			t.Errorf("got %+v, %v", got, err)
 		}
 		var incomplete *rpcclient.Incomplete
-		if _, err := where.GatherFirst(t.Context(), 3, targets, 1); !errors.As(err, &incomplete) || *incomplete != (rpcclient.Incomplete{Received: 2, Expected: 3}) {
+		if _, err := where.GatherFirst(t.Context(), 3, targets, 1); !errors.As(err, &incomplete) || incomplete.Expected != 3 || incomplete.Received == 3 { // the others are not waited for
 			t.Errorf("got %v", err)
 		}
 		for _, n := range []int{0, 4} {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -72,10 +73,10 @@ type OutgoingCall struct {
 	cfg      callConfig
 	id       string
 	started  time.Time
-	outcome  Outcome // of what happened so far
-	begun    bool    // the call got past its interceptors
-	received bool    // a frame of a stream came
-	resumed  bool    // nothing is sent: an earlier process did
+	outcome  atomic.Uint32 // Outcome of what happened so far
+	begun    bool          // the call got past its interceptors
+	received bool          // a frame of a stream came
+	resumed  bool          // nothing is sent: an earlier process did
 }
 
 // CallFunc makes a call. It blocks until the call has ended, and calls receive for each reply, one after

@@ -10,11 +10,12 @@ import (
 func (m Method[Req, Rep]) newOutgoing(ctx context.Context, ch *Channel, kind CallKind, opts []CallOption) *OutgoingCall {
 	o := &OutgoingCall{
 		Channel: ch.config.Name, QueueURL: ch.config.URL, Method: m.name, Kind: kind,
-		channel: ch, codec: m.codec, started: time.Now(), outcome: NotSent,
+		channel: ch, codec: m.codec, started: time.Now(),
 		decode: func(payload []byte) (any, error) {
 			return decodeOwned[Rep](m.codec, payload)
 		},
 	}
+	o.outcome.Store(uint32(NotSent))
 	o.cfg.idempotent = m.idempotent
 	for _, opt := range opts {
 		opt(&o.cfg)
@@ -69,20 +70,27 @@ func (o *OutgoingCall) invoke(ctx context.Context, receive func(reply any) error
 	}
 }
 
+// exited is how a call ends whose goroutine an interceptor or codec ends (runtime.Goexit), so that it never returns.
+func (o *OutgoingCall) exited() *Error {
+	return o.failure(Internal, MaybeExecuted, errExitedCall, "%v", errExitedCall)
+}
+
+var errExitedCall = errors.New("an interceptor or codec ended the call's goroutine")
+
 // errStopped is what a stream's consumer ends the call with when it wants no more.
 var errStopped = errors.New("the consumer stopped")
 
 // conform makes an *Error of what came out of the interceptors.
 func (o *OutgoingCall) conform(err error) *Error {
 	if e, ok := err.(*Error); ok { //nolint:errorlint // a wrapped one is the next case
-		if e.CallID == "" {
+		if e.CallID != hashCallID(o.id) { // of no call, or of another that the interceptor made
 			c := *e
-			c.CallID, c.Attempt, c.Outcome = hashCallID(o.id), o.Attempts, o.outcome
+			c.CallID, c.Attempt, c.Outcome = hashCallID(o.id), o.Attempts, Outcome(o.outcome.Load())
 			e = &c
 		}
 		return e
 	}
-	out := &Error{Code: CodeOf(err), Message: err.Error(), Outcome: o.outcome, CallID: hashCallID(o.id), Attempt: o.Attempts, cause: err}
+	out := &Error{Code: CodeOf(err), Message: err.Error(), Outcome: Outcome(o.outcome.Load()), CallID: hashCallID(o.id), Attempt: o.Attempts, cause: err}
 	if inner := errorAs(err); inner != nil {
 		out.Details, out.RetryAfter, out.remote = inner.Details, inner.RetryAfter, inner.remote
 	}
@@ -111,17 +119,17 @@ func (r *Requester) onCallEnd(o *OutgoingCall, err *Error) {
 // perform is the innermost CallFunc: it encodes, sends as often as is safe and wanted, and receives.
 func (r *Requester) perform(ctx context.Context, o *OutgoingCall, receive func(reply any) error) error {
 	if o.begun {
-		return o.failure(Internal, o.outcome, nil, "an interceptor made the call twice")
+		return o.failure(Internal, Outcome(o.outcome.Load()), nil, "an interceptor made the call twice")
 	}
 	o.begun = true
+	o.outcome.Store(uint32(MaybeExecuted)) // until it has returned, which it may not
 	e := r.attempts(ctx, o, receive)
 	if e != nil {
-		o.outcome = e.Outcome
+		o.outcome.Store(uint32(e.Outcome))
 		return e
 	}
-	o.outcome = Executed
-	if o.Kind == KindNotify {
-		o.outcome = MaybeExecuted
+	if o.Kind != KindNotify {
+		o.outcome.Store(uint32(Executed))
 	}
 	return nil
 }

@@ -81,7 +81,7 @@ func (m Method[Req, Rep]) one(ctx context.Context, o *OutgoingCall) (Rep, error)
 		return nil
 	})
 	if err == nil && !got {
-		err = o.failure(Internal, o.outcome, nil, "an interceptor swallowed the reply")
+		err = o.failure(Internal, Outcome(o.outcome.Load()), nil, "an interceptor swallowed the reply")
 	}
 	if err != nil {
 		var none Rep

@@ -25,6 +25,7 @@ func (m Method[Req, Rep]) Start(ctx context.Context, ch *Channel, req Req, opts 
 	ch.requester.background(func() {
 		defer cancel(nil)
 		defer close(p.done)
+		p.err = o.exited()
 		p.reply, p.err = m.one(ctx, o)
 	})
 	return p

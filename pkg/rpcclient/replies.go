@@ -70,7 +70,11 @@ func foreignBackoff(count int) time.Duration {
 
 // heldBackoff is how long a reply that is held for Resume is hidden that has been received count times: ever
 // longer, since it comes again only to be seen by a process that replaces this one.
-func heldBackoff(count int) time.Duration {
+// Young ones may be another process's, which is given the chance as for any of its replies.
+func heldBackoff(count int, young bool) time.Duration {
+	if young {
+		return foreignBackoff(count)
+	}
 	return time.Duration(min(longestHeldSeconds, 1+count)) * time.Second
 }
 
@@ -179,7 +183,7 @@ func (q *replyQueue) dispatch(msgs []types.Message, at, date time.Time) (replies
 		d := min(longestPutBack, putBack[i]*time.Duration(deliveries[i].count))
 		switch {
 		case held[i]: // it is here already
-			d = max(d, heldBackoff(deliveries[i].count))
+			d = max(d, heldBackoff(deliveries[i].count, deliveries[i].age(&r.clock, deliveries[i].local) < r.cfg.foreignGrace))
 		case d == 0:
 			d = foreignBackoff(deliveries[i].count)
 		}

@@ -104,7 +104,10 @@ func (r *retrier) next(o *OutgoingCall, e *Error) (pause time.Duration, again bo
 	}
 	// Those that were refused together must not come together again: at least RetryAfter, and up to a fifth
 	// more.
-	pause = max(e.RetryAfter+rand.N(e.RetryAfter/5+1), r.policy.pause(o.Attempts))
+	pause = r.policy.pause(o.Attempts)
+	if after := min(e.RetryAfter, maxBudget); after > 0 {
+		pause = max(pause, after+rand.N(after/5+1))
+	}
 	// A pause that leaves no time for an answer is not worth it.
 	return pause, time.Until(o.Deadline) > pause
 }

@@ -457,6 +457,7 @@ func (s *channelServer) send(q *request, reply replyContent, situation Situation
 	} else {
 		s.extender.prolong(q.held, time.Now().Add(DefaultTimeout)) // which has no deadline that its reply must meet
 	}
+	refused := settle(situation, q.peer, s.channel.DeadLetter, r.cfg.errorReplies).rejected
 	m.done = func(sendErr error) {
 		defer r.unsettled.Done()
 		defer r.slots.replying(-1)
@@ -483,7 +484,14 @@ func (s *channelServer) send(q *request, reply replyContent, situation Situation
 			situation, err = ReplyNotSent, sendErr
 		}
 		st := settle(situation, q.peer, s.channel.DeadLetter, r.cfg.errorReplies)
-		s.settle(q, r.cache.takeCopies(q.entry, q.copy), st.delete)
+		copies := r.cache.takeCopies
+		if refused && situation == ReplyNotSent {
+			// Another responder may handle it before it comes back, when it is no certain refusal any more.
+			copies = func(e *cacheEntry, one messageCopy) []messageCopy {
+				return r.cache.settleWithoutReply(e, one, situation)
+			}
+		}
+		s.settle(q, copies(q.entry, q.copy), st.delete)
 		s.served(q, situation, err, took)
 	}
 	m.out.message = m

@@ -30,6 +30,9 @@ func (m Method[Req, Rep]) Stream(ctx context.Context, ch *Channel, req Req, opts
 		o.Request = req
 		stopped := false
 		err := o.invoke(ctx, func(reply any) error {
+			if stopped { // an interceptor kept it to itself
+				return errStopped
+			}
 			rep, ok := reply.(Rep)
 			if !ok && reply != nil {
 				return Errorf(Internal, "an interceptor returned a reply of type %T", reply)
