@@ -69,8 +69,8 @@ func TestADayOfLiveQueues(t *testing.T) {
 				t.Errorf("%d SQS requests, want %d: %v", total, perDay, spent)
 			}
 			for name, requests := range about {
-				if n := d.sqs.Requests(sqstest.OnQueue(name)) - requests; n != 0 && name != d.provider.IdentityQueueName() {
-					t.Errorf("%d SQS requests were about %s", n, name)
+				if more := d.sqs.Requests(sqstest.OnQueue(name)) - requests; more != 0 && name != d.provider.IdentityQueueName() {
+					t.Errorf("%d SQS requests were about %s", more, name)
 				}
 			}
 			if len(d.queues()) != n+1 {
