@@ -137,8 +137,10 @@ func (s *recordScope) confirm(ctx context.Context) error {
 		}
 		return s.keep(ctx, decision)
 	}
-	if decision.Reason == v1alpha1.CloseIdle {
-		if heard := s.Signals.Heartbeats.Hear(reader, s.now); lease == nil || heartbeat.RenewalOf(lease) != heard.Renewal {
+	idle := decision.Reason == v1alpha1.CloseIdle
+	if idle || (pod != nil && decision.Reason != v1alpha1.ClosePodStopped) {
+		heard := s.Signals.Heartbeats.Hear(reader, s.now)
+		if (idle && lease == nil) || (lease != nil && heartbeat.RenewalOf(lease) != heard.Renewal) {
 			// Something was written that the watch has not delivered yet.
 			s.look(staleRetry)
 			return nil

@@ -242,6 +242,11 @@ func (s *recordScope) observe(pod *corev1.Pod) lifecycle.Observation {
 		Terms: terms, Closing: !open(s.record), Pod: seen.State, PodSince: seen.Since,
 		Successor: s.successor, NameSince: seen.NameSince,
 	}
+	if terms.Mode == v1alpha1.HeartbeatLease && seen.State == lifecycle.PodGone && pod != nil {
+		heard := s.Signals.Heartbeats.Hear(reader, s.now)
+		o.Audible = heard.Lease || !s.Signals.Heartbeats.Listed()
+		o.Heartbeat = lifecycle.Heartbeat{Continuous: heard.Continuous, Since: heard.Since, Outage: heard.Outage}
+	}
 	if terms.Mode != v1alpha1.HeartbeatLease || terms.Identity != v1alpha1.IdentityPod {
 		return o
 	}
@@ -253,6 +258,9 @@ func (s *recordScope) observe(pod *corev1.Pod) lifecycle.Observation {
 		})
 	} else {
 		s.Signals.Heartbeats.Forget(reader)
+	}
+	if o.Audible {
+		return o
 	}
 	heard := s.Signals.Heartbeats.Hear(reader, s.now)
 	o.Heartbeat = lifecycle.Heartbeat{

@@ -112,7 +112,10 @@ type Observation struct {
 	Successor bool
 	// NameSince is, with identity Stable, when the operator last saw a successor that is gone now; zero: never.
 	NameSince time.Time
-	// Heartbeat is ignored with heartbeat mode Pod and with identity Stable.
+	// Audible says, of a pod that is PodGone, that its object is there all the same, in a terminal phase, and its Lease too:
+	// a process that lives can still heartbeat.
+	Audible bool
+	// Heartbeat is ignored with heartbeat mode Pod, and with identity Stable unless the pod is Audible.
 	Heartbeat Heartbeat
 }
 
@@ -161,6 +164,9 @@ type Decision struct {
 //	                                                                   close (NameAbsent)
 //	gone         any                           keep for the safe time  the same, and for the safe time
 //	                                           then close (PodGone)    at least
+//	gone, but    heard since                   keep until it is silent for the idle retention, then close
+//	its object   not heard since               as above
+//	is there     cannot be counted, or outage  keep
 //
 // A record that is Closing is deleted, whatever else is seen: closing is irreversible.
 //
@@ -170,7 +176,8 @@ type Decision struct {
 //	-----------------------------------------  ---------------------------------------------------------------
 //	a container restarts, or crashes in a loop present; silence is not counted while the caller does not run
 //	the pod finishes (a Job's)                 stopped: terminal, and the kubelet reported every container
-//	evicted by the kubelet                     stopped, once its containers are reported; until then gone
+//	evicted by the kubelet                     stopped, once its containers are reported; until then gone, but its
+//	                                           object is there
 //	deleted                                    terminating; then stopped, or gone where nobody reported the end
 //	force-deleted                              gone: its process may live
 //	its node is lost, and pod GC removes it    terminating or gone, never stopped: nobody reported the end
@@ -239,6 +246,15 @@ func decideAbsent(o Observation, now time.Time) Decision {
 		said = "the pod is gone and nobody reported the end of its containers"
 	}
 	since := o.PodSince
+	if o.Pod == PodGone && o.Audible {
+		if !o.Heartbeat.Continuous || o.Heartbeat.Outage {
+			return Decision{Action: Drain, Message: said + "; whether its application heartbeats is not known", Again: HeldRecheck}
+		}
+		if o.Heartbeat.Since.After(since) {
+			// A process lives that nobody speaks of any more, and it is given the time of one that is spoken of.
+			since, wait = o.Heartbeat.Since, max(wait, o.Terms.IdleRetention)
+		}
+	}
 	if o.Terms.Identity == v1alpha1.IdentityStable {
 		if o.Successor {
 			// Its end wakes nobody: it never read the queue.

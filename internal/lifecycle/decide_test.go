@@ -53,6 +53,12 @@ func TestDecide(t *testing.T) {
 		{name: "stopped, drained", in: Observation{Terms: podTerms, Pod: PodStopped, PodSince: ago(30 * time.Second)}, want: Close, reason: v1alpha1.ClosePodStopped},
 		{name: "gone, process may live", in: Observation{Terms: podTerms, Pod: PodGone, PodSince: ago(129 * time.Second)}, want: Drain, again: time.Second + time.Millisecond},
 		{name: "gone for the safe time", in: Observation{Terms: podTerms, Pod: PodGone, PodSince: ago(130 * time.Second)}, want: Close, reason: v1alpha1.ClosePodGone},
+		{name: "gone, its object is there, never heard since", in: Observation{Terms: podTerms, Pod: PodGone, Audible: true, PodSince: ago(130 * time.Second), Heartbeat: silent(long)}, want: Close, reason: v1alpha1.ClosePodGone},
+		{name: "gone, its object is there, heard since", in: Observation{Terms: podTerms, Pod: PodGone, Audible: true, PodSince: ago(time.Hour), Heartbeat: silent(9 * time.Minute)}, want: Drain, again: time.Minute + time.Millisecond},
+		{name: "gone, its object is there, heard since, and silent", in: Observation{Terms: podTerms, Pod: PodGone, Audible: true, PodSince: ago(time.Hour), Heartbeat: silent(10 * time.Minute)}, want: Close, reason: v1alpha1.ClosePodGone},
+		{name: "gone, its object is there, view broken", in: Observation{Terms: podTerms, Pod: PodGone, Audible: true, PodSince: ago(time.Hour), Heartbeat: with(silent(long), func(h *Heartbeat) { h.Continuous = false })}, want: Drain, again: HeldRecheck},
+		{name: "gone, its object is there, outage", in: Observation{Terms: podTerms, Pod: PodGone, Audible: true, PodSince: ago(time.Hour), Heartbeat: with(silent(long), func(h *Heartbeat) { h.Outage = true })}, want: Drain, again: HeldRecheck},
+		{name: "gone, its object is there, Stable, heard since", in: Observation{Terms: stable, Pod: PodGone, Audible: true, PodSince: ago(time.Hour), Heartbeat: silent(9 * time.Minute)}, want: Drain, again: time.Minute + time.Millisecond},
 		{name: "stopped, Stable", in: Observation{Terms: stable, Pod: PodStopped, PodSince: ago(9 * time.Minute)}, want: Drain, again: time.Minute + time.Millisecond},
 		{name: "stopped, Stable, name absent", in: Observation{Terms: stable, Pod: PodStopped, PodSince: ago(10 * time.Minute)}, want: Close, reason: v1alpha1.CloseNameAbsent},
 		{name: "gone, Stable, name absent", in: Observation{Terms: stable, Pod: PodGone, PodSince: ago(10 * time.Minute)}, want: Close, reason: v1alpha1.CloseNameAbsent},
@@ -92,6 +98,7 @@ func TestDecideKeepsItsPromises(t *testing.T) {
 			PodSince: ago(duration("podSince")),
 			// Only a Stable queue has one.
 			Successor: rapid.Bool().Draw(t, "successor"),
+			Audible:   rapid.Bool().Draw(t, "audible"),
 			NameSince: ago(duration("nameSince")),
 			Heartbeat: Heartbeat{
 				Continuous: rapid.Bool().Draw(t, "continuous"),
@@ -122,6 +129,9 @@ func TestDecideKeepsItsPromises(t *testing.T) {
 			case PodGone:
 				if now.Sub(o.PodSince) < o.Terms.SafeTime() {
 					t.Fatalf("closed before the safe time was over: %+v", o)
+				}
+				if o.Audible && (!h.Continuous || h.Outage || (h.Since.After(o.PodSince) && now.Sub(h.Since) < o.Terms.IdleRetention)) {
+					t.Fatalf("closed the queue of an application that may be heard: %+v", o)
 				}
 			default:
 				t.Fatalf("closed with the pod %s", o.Pod)
