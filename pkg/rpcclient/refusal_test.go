@@ -3,6 +3,7 @@ package rpcclient_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -177,6 +178,38 @@ func TestTwoHoldersOnOneQueue(t *testing.T) {
 				}
 				if failed > 0 || slow > 40 {
 					t.Errorf("grace %s: of %d calls %d failed, %d took over 1 s; worst %s", grace, 2*n, failed, slow, worst)
+				}
+			})
+		})
+	}
+}
+
+// An extension that SQS throttles, which it calls the sender's fault, is made again.
+func TestThrottledExtensionIsMadeAgain(t *testing.T) {
+	for _, code := range []string{"RequestThrottled", "KmsThrottled"} {
+		t.Run(code, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				p := newPair(t)
+				var struck atomic.Int64
+				p.client = wrapped(p.client, func(inner doer, action string, r *http.Request) (*http.Response, error) {
+					if action == "ChangeMessageVisibilityBatch" && struck.Add(1) == 1 {
+						body := `{"Successful":[],"Failed":[{"Id":"0","Code":"` + code + `","SenderFault":true,"Message":"slow down"}]}`
+						return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/x-amz-json-1.0"}}, Body: io.NopCloser(strings.NewReader(body)), Request: r, ContentLength: int64(len(body))}, nil
+					}
+					return inner.Do(r)
+				})
+				var runs atomic.Int64
+				for range 2 {
+					p.serve(t, func(ctx context.Context, r sumRequest) (sumReply, error) {
+						runs.Add(1)
+						time.Sleep(25 * time.Second)
+						return addUp(ctx, r)
+					})
+				}
+				_, _ = sum.Call(t.Context(), p.channel, sumRequest{})
+				time.Sleep(30 * time.Second)
+				if runs.Load() != 1 {
+					t.Errorf("%d runs", runs.Load())
 				}
 			})
 		})

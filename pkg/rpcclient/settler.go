@@ -90,11 +90,16 @@ func (s *settler) deleteBatch(handles []string) {
 	}
 }
 
+// forGood reports whether an entry failed for what it is. SQS says of its throttles that the sender is at fault.
+func forGood(e *types.BatchResultErrorEntry) bool {
+	return e.SenderFault && !isThrottleCode(deref(e.Code))
+}
+
 // retryable picks the entries that failed through no fault of theirs.
 func retryable(handles []string, failed []types.BatchResultErrorEntry) []string {
 	var again []string
 	for i := range failed {
-		if n := entryIndex(failed[i].Id, len(handles)); n >= 0 && !failed[i].SenderFault {
+		if n := entryIndex(failed[i].Id, len(handles)); n >= 0 && !forGood(&failed[i]) {
 			again = append(again, handles[n])
 		}
 	}
@@ -135,7 +140,7 @@ func (s *settler) changeBatch(ctx context.Context, changes []visibilityChange) (
 	for i := range errs {
 		switch n := entryIndex(errs[i].Id, len(changes)); {
 		case n < 0:
-		case errs[i].SenderFault:
+		case forGood(&errs[i]):
 			refused = append(refused, n)
 		default:
 			failed = append(failed, n)
