@@ -12,7 +12,8 @@ const (
 	// DeletionPolicyRetain leaves the queue, without our ownership tags.
 	DeletionPolicyRetain DeletionPolicy = "Retain"
 	// DeletionPolicyDeleteIfEmpty waits until the queue has held no message for three minutes by SQS's approximate counts,
-	// then deletes it. It waits for ever where somebody goes on sending.
+	// then deletes it. It waits for as long as somebody goes on sending; where its namespace is being
+	// deleted, for as long as its queues keep messages, and then leaves them as Retain does.
 	DeletionPolicyDeleteIfEmpty DeletionPolicy = "DeleteIfEmpty"
 )
 
@@ -269,7 +270,7 @@ type RequestChannelSpec struct {
 	// +kubebuilder:validation:MaxProperties=20
 	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) <= 100 && k.matches('^[A-Za-z][A-Za-z0-9]*$'))",message="an attribute's name is letters and digits, at most 100"
 	// +kubebuilder:validation:XValidation:rule="self.all(k, size(self[k]) <= 1024)",message="an attribute's value is at most 1024 characters long"
-	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('ApproximateNumberOfMessages') && !(k in ['All', 'CreatedTimestamp', 'LastModifiedTimestamp', 'VisibilityTimeout', 'MessageRetentionPeriod', 'MaximumMessageSize', 'ReceiveMessageWaitTimeSeconds', 'DelaySeconds', 'FifoQueue', 'ContentBasedDeduplication', 'DeduplicationScope', 'FifoThroughputLimit', 'KmsMasterKeyId', 'KmsDataKeyReusePeriodSeconds', 'SqsManagedSseEnabled', 'Policy', 'RedrivePolicy', 'RedriveAllowPolicy', 'QueueArn']))",message="this attribute has a field of its own in the spec, or cannot be set"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('ApproximateNumberOfMessages') && !k.startsWith('Redrive') && !k.contains('Policy') && !k.contains('Policies') && !(k in ['All', 'CreatedTimestamp', 'LastModifiedTimestamp', 'VisibilityTimeout', 'MessageRetentionPeriod', 'MaximumMessageSize', 'ReceiveMessageWaitTimeSeconds', 'DelaySeconds', 'FifoQueue', 'ContentBasedDeduplication', 'DeduplicationScope', 'FifoThroughputLimit', 'KmsMasterKeyId', 'KmsDataKeyReusePeriodSeconds', 'SqsManagedSseEnabled', 'QueueArn']))",message="this attribute has a field of its own in the spec, says who may use the queue or where messages go, or cannot be set"
 	ExtraAttributes map[string]string `json:"extraAttributes,omitempty"`
 
 	// allowedCallers says from which namespaces pods may call this channel. Unset: this namespace.

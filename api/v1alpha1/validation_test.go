@@ -110,9 +110,9 @@ var ruleCases = []ruleCase{
 	},
 	{
 		rule:     rule{channel, ".spec.extraAttributes", "has a field of its own"},
-		accepted: []string{`{extraAttributes: {Policies: x}}`},
+		accepted: []string{`{extraAttributes: {Politeness: x}}`},
 		refused: []string{
-			`{extraAttributes: {All: x}}`, `{extraAttributes: {VisibilityTimeout: "1"}}`, `{extraAttributes: {MessageRetentionPeriod: "60"}}`,
+			`{extraAttributes: {All: x}}`, `{extraAttributes: {RedriveNextYear: x}}`, `{extraAttributes: {NextYearsPolicy: x}}`, `{extraAttributes: {Policies: x}}`, `{extraAttributes: {VisibilityTimeout: "1"}}`, `{extraAttributes: {MessageRetentionPeriod: "60"}}`,
 			`{extraAttributes: {MaximumMessageSize: "1024"}}`, `{extraAttributes: {ReceiveMessageWaitTimeSeconds: "1"}}`, `{extraAttributes: {DelaySeconds: "1"}}`,
 			`{extraAttributes: {FifoQueue: "true"}}`, `{extraAttributes: {ContentBasedDeduplication: "true"}}`, `{extraAttributes: {DeduplicationScope: queue}}`,
 			`{extraAttributes: {FifoThroughputLimit: perQueue}}`, `{extraAttributes: {KmsMasterKeyId: k}}`, `{extraAttributes: {KmsDataKeyReusePeriodSeconds: "60"}}`,

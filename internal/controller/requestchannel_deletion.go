@@ -193,7 +193,7 @@ func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) (all [
 
 func (r *RequestChannelReconciler) end(ctx context.Context, s *scope, e ending) error {
 	policy := s.channel.Spec.DeletionPolicy
-	if policy == v1alpha1.DeletionPolicyRetain || (policy == "" && e.adopted) {
+	if policy == v1alpha1.DeletionPolicyRetain || s.givesUp || (policy == "" && e.adopted) {
 		keys := slices.DeleteFunc(queue.OwnTags(), func(key string) bool { return e.tags[key] == "" })
 		if err := s.provider.Untag(ctx, e.url, keys); err != nil && queue.Classify(err) != queue.NotFound {
 			return err

@@ -8,6 +8,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/onsi/ginkgo/v2"
 	"github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
@@ -222,6 +224,36 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 				w.reconciled(c)
 				gomega.Expect(c).To(beReconciling(v1alpha1.ReasonQueueNotEmpty, "holds about 1 messages"))
 				w.pass(30 * time.Second)
+			}
+		})
+
+		ginkgo.It("holds a namespace that is being deleted no longer than its queues keep messages, though somebody goes on sending", func() {
+			c := channelNamed("login", withDeadLetter, emptied, func(spec *v1alpha1.RequestChannelSpec) {
+				spec.Queue = &v1alpha1.QueueAttributes{MessageRetentionSeconds: ptr.To[int32](3600)}
+				spec.DeadLetter.Queue.MessageRetentionSeconds = ptr.To[int32](7200)
+			})
+			w.apply(c)
+			w.reconciled(c)
+			w.remove(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}}) // By somebody who cannot stop who sends.
+			w.remove(c)
+			w.heard()
+			start := w.clock.Now()
+			for {
+				w.sendTo(named("login"))
+				w.reconciled(c)
+				if !w.exists(c) {
+					break
+				}
+				gomega.Expect(c).To(beReconciling(v1alpha1.ReasonQueueNotEmpty, "holds about", "namespace is being deleted"))
+				gomega.Expect(w.clock.Since(start)).To(gomega.BeNumerically("<", 4*time.Hour))
+				w.pass(10 * time.Minute)
+			}
+			gomega.Expect(w.clock.Since(start)).To(gomega.BeNumerically(">=", 3*time.Hour), "what was there when the deletion began may be served until it expires")
+			gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.And(gomega.HavePrefix("Warning "+controller.EventQueueAbandoned), gomega.ContainSubstring("messages"))))
+			for _, name := range []string{"login", "login_dlq"} {
+				q, there := w.sqs.Queue(named(name))
+				gomega.Expect(there).To(gomega.BeTrue(), "no message is lost")
+				gomega.Expect(q.Tags).To(gomega.BeEmpty(), "it can be adopted")
 			}
 		})
 

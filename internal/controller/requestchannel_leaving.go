@@ -2,12 +2,14 @@ package controller
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
@@ -108,10 +110,11 @@ func (r *RequestChannelReconciler) leaves(s *scope, name, format string, args ..
 }
 
 // emptied waits until the queues have held no message for a while, by every count. What is never received expires with
-// the message retention, so the wait ends unless somebody goes on sending.
+// the message retention, so the wait ends unless somebody goes on sending; in a namespace that is being deleted, it ends then
+// too, by giving the queues up.
 func (r *RequestChannelReconciler) emptied(ctx context.Context, s *scope, endings []ending) error {
-	const waits = "deletionPolicy DeleteIfEmpty waits for them to go"
-	within := emptyFor
+	within, kept := emptyFor, emptyFor
+	held, messages := "", 0
 	for _, e := range endings {
 		attributes, err := s.provider.Attributes(ctx, e.url)
 		if queue.Classify(err) == queue.NotFound {
@@ -120,18 +123,20 @@ func (r *RequestChannelReconciler) emptied(ctx context.Context, s *scope, ending
 		if err != nil {
 			return err
 		}
-		if n := queue.CountsIn(attributes).Total(); n > 0 {
-			s.memory(func(v *visit) { v.leaving.emptySince, v.leaving.emptyLast = time.Time{}, time.Time{} })
-			r.warnHeld(s, e.name)
-			return waiting(emptyRetry, v1alpha1.ReasonQueueNotEmpty, "queue %s holds about %d messages, and %s", e.name, n, waits)
+		if n := queue.CountsIn(attributes).Total(); n > 0 && held == "" {
+			held, messages = e.name, n
 		}
-		if delay, err := strconv.Atoi(attributes[queue.DelaySeconds]); err == nil {
-			// A message that was sent while the counts were stale shows again, at the latest, when it is delivered.
-			within = max(within, time.Duration(delay)*time.Second+propagation)
-		}
+		// A message that expires in the dead-letter queue may have waited in the other first.
+		kept += seconds(attributes[queue.MessageRetentionPeriod])
+		// A message that was sent while the counts were stale shows again, at the latest, when it is delivered.
+		within = max(within, seconds(attributes[queue.DelaySeconds])+propagation)
 	}
-	if len(endings) == 0 {
+	switch {
+	case len(endings) == 0:
 		return nil
+	case held != "":
+		s.memory(func(v *visit) { v.leaving.emptySince, v.leaving.emptyLast = time.Time{}, time.Time{} })
+		return r.held(ctx, s, held, messages, kept)
 	}
 	now, done := r.now(), false
 	s.memory(func(v *visit) {
@@ -146,6 +151,37 @@ func (r *RequestChannelReconciler) emptied(ctx context.Context, s *scope, ending
 	}
 	return waiting(emptyRetry, v1alpha1.ReasonDeleting,
 		"no message is counted; SQS's counts are approximate, so that deletionPolicy DeleteIfEmpty deletes once every count in %s was zero", within)
+}
+
+// held is the wait for a queue with messages. Once the namespace has been being deleted for as long as messages are kept,
+// none is left that was there when its deletion was asked for; whoever sends to the queue since does not hold the namespace.
+func (r *RequestChannelReconciler) held(ctx context.Context, s *scope, name string, messages int, kept time.Duration) error {
+	var namespace corev1.Namespace
+	if err := r.Client.Get(ctx, client.ObjectKey{Name: s.channel.Namespace}, &namespace); client.IgnoreNotFound(err) != nil {
+		return ofCluster(fmt.Errorf("get namespace %s: %w", s.channel.Namespace, err))
+	}
+	atMost := ""
+	if going := namespace.DeletionTimestamp; going != nil {
+		until := going.Add(kept)
+		if !r.now().Before(until) {
+			s.givesUp = true
+			r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, EventQueueAbandoned, "Delete",
+				"Queue %s is left in SQS, without ownership tags, with about %d messages: its namespace has been being deleted for longer than it keeps any message, and somebody goes on sending", name, messages)
+			return nil
+		}
+		atMost = fmt.Sprintf(", until %s at the latest: the namespace is being deleted, and what was sent before is gone then", until.UTC().Format(time.RFC3339))
+	}
+	r.warnHeld(s, name)
+	return waiting(emptyRetry, v1alpha1.ReasonQueueNotEmpty, "queue %s holds about %d messages, and deletionPolicy DeleteIfEmpty waits for them to go%s", name, messages, atMost)
+}
+
+// seconds is a duration as SQS's attributes give it; 0 where it is none.
+func seconds(value string) time.Duration {
+	n, err := strconv.Atoi(value)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(n) * time.Second
 }
 
 // warnHeld tells each day that messages hold the deletion.

@@ -42,6 +42,10 @@ func (r *RequestChannelReconciler) converge(ctx context.Context, s *scope) error
 	if s.channel.Spec.ManagementPolicy == v1alpha1.ManagementPolicyObserve {
 		return r.observeOnly(ctx, s)
 	}
+	// CreateQueue too would hand out the original's queue to a copy.
+	if err := s.provider.MayChange(); err != nil {
+		return err
+	}
 	deadLetterARN, err := r.namedDeadLetter(ctx, s)
 	if err != nil {
 		return err

@@ -129,8 +129,10 @@ func served(o client.Object) []string {
 		return nil
 	}
 	var all []string
-	for name := range strings.SplitSeq(o.GetAnnotations()[v1alpha1.AnnotationServes], ",") {
-		if name = strings.TrimSpace(name); name != "" && !slices.Contains(all, name) {
+	for reference := range strings.SplitSeq(o.GetAnnotations()[v1alpha1.AnnotationServes], ",") {
+		// As references reads it: a pod answers channels of its own namespace, whichever way it names them.
+		name, namespace, qualified := strings.Cut(strings.TrimSpace(reference), ".")
+		if name != "" && (!qualified || namespace == o.GetNamespace()) && !slices.Contains(all, name) {
 			all = append(all, name)
 		}
 	}

@@ -58,9 +58,16 @@ var _ = ginkgo.Describe("Responders", func() {
 		gomega.Expect(writes).To(gomega.ConsistOf("patch status RequestChannel"))
 		gomega.Expect(c.Status.Responders).To(gomega.HaveValue(gomega.Equal(v1alpha1.ResponderCounts{Total: ptr.To[int32](2), Ready: ptr.To[int32](1)})))
 
+		pod("f", "login."+w.namespace+",login", true)
+		pod("g", "login.elsewhere", true)
+		_, writes = counted(c)
+		gomega.Expect(writes).To(gomega.ConsistOf("patch status RequestChannel"))
+		gomega.Expect(c.Status.Responders).To(gomega.HaveValue(gomega.Equal(v1alpha1.ResponderCounts{Total: ptr.To[int32](3), Ready: ptr.To[int32](2)})),
+			"a pod may name its own namespace, and answers no other's channels")
+
 		_, writes = counted(c)
 		gomega.Expect(writes).To(gomega.BeEmpty(), "nothing changed")
 		w.reconciled(c)
-		gomega.Expect(c.Status.Responders.Total).To(gomega.HaveValue(gomega.BeEquivalentTo(2)), "the channel's own reconciler leaves the count alone")
+		gomega.Expect(c.Status.Responders.Total).To(gomega.HaveValue(gomega.BeEquivalentTo(3)), "the channel's own reconciler leaves the count alone")
 	})
 })

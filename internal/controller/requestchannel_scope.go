@@ -23,6 +23,8 @@ type scope struct {
 	part string
 	// created says that the request queue was created just now.
 	created bool
+	// givesUp says that a deletion has waited for messages for long enough, and leaves the queues as Retain does.
+	givesUp bool
 	// settles is when to look again because SQS may still show what was before a write; 0: no such need.
 	settles time.Duration
 }

@@ -3,11 +3,18 @@ package controller_test
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/onsi/ginkgo/v2"
 	"github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
@@ -118,5 +125,31 @@ var _ = ginkgo.Describe("Time", func() {
 		w.reconciled(c)
 		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
 		gomega.Expect(w.sqs.Queues()).To(gomega.BeEmpty())
+	})
+})
+
+var _ = ginkgo.Describe("Events", func() {
+	ginkgo.It("are short enough for the API server, whatever they tell", func(ctx context.Context) {
+		w := newWorld(context.WithoutCancel(ctx))
+		c := channelNamed("login", func(spec *v1alpha1.RequestChannelSpec) { spec.Tags = manyTags("a-tag-of-the-usual-length-é-", 40) })
+		w.apply(c)
+		w.reconciled(c)
+		w.pass(time.Hour)
+		w.heard()
+		_, err := w.sqs.Client().UntagQueue(w.ctx, &sqs.UntagQueueInput{QueueUrl: &c.Status.QueueURL, TagKeys: slices.Collect(maps.Keys(c.Spec.Tags))})
+		gomega.Expect(err).NotTo(gomega.HaveOccurred())
+		w.pass(w.result.RequeueAfter)
+		w.reconciled(c)
+		heard := w.heard()
+		gomega.Expect(heard).To(gomega.HaveLen(1))
+		words := strings.SplitN(heard[0], " ", 3)
+		gomega.Expect(words[1]).To(gomega.Equal(controller.EventDriftCorrected))
+		gomega.Expect(len(words[2])).To(gomega.BeNumerically(">", 900), "it is cut no shorter than need be")
+		gomega.Expect(direct.Create(w.ctx, &eventsv1.Event{
+			ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "drift"}, EventTime: metav1.NowMicro(),
+			ReportingController: "replyqueue.dev/operator", ReportingInstance: "operator", Action: "SetQueueAttributes",
+			Type: words[0], Reason: words[1], Note: words[2],
+			Regarding: corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "RequestChannel", Namespace: w.namespace, Name: c.Name},
+		})).To(gomega.Succeed())
 	})
 })

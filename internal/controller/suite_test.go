@@ -131,8 +131,9 @@ func (w *world) restart() {
 			return api, region, endpoint, nil
 		},
 	}
-	w.channels = &controller.RequestChannelReconciler{Client: w.client, Providers: w.registry, Recorder: w.recorder, Clock: w.clock}
-	w.providers = &controller.QueueProviderReconciler{Client: w.client, Clients: w.registry, Recorder: w.recorder}
+	recorder := controller.ShortNotes(w.recorder)
+	w.channels = &controller.RequestChannelReconciler{Client: w.client, Providers: w.registry, Recorder: recorder, Clock: w.clock}
+	w.providers = &controller.QueueProviderReconciler{Client: w.client, Clients: w.registry, Recorder: recorder}
 }
 
 // interceptors count writes, and answer lists by our own indexes, which the API server does not know.

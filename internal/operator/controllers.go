@@ -63,7 +63,7 @@ func setupControllers(ctx context.Context, mgr ctrl.Manager, shared dependencies
 
 // channelControllers are the controllers of RequestChannels and QueueProviders, and what is measured of every kind.
 func channelControllers(mgr ctrl.Manager, shared dependencies, providers *queue.Registry, guard *fence.Fence, troubled <-chan event.TypedGenericEvent[string]) []controller {
-	recorder := mgr.GetEventRecorder(eventSource)
+	recorder := controllers.ShortNotes(mgr.GetEventRecorder(eventSource))
 	all := []controller{
 		&controllers.RequestChannelReconciler{Client: mgr.GetClient(), Providers: providers, Recorder: recorder, Metrics: channelMetrics()},
 		&controllers.QueueProviderReconciler{Client: mgr.GetClient(), Clients: providers, Recorder: recorder, Trouble: guard.Trouble, Troubled: troubled},

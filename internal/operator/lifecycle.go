@@ -74,7 +74,7 @@ func lifecycleControllers(ctx context.Context, mgr ctrl.Manager, shared dependen
 			return nil, err
 		}
 	}
-	recorder := mgr.GetEventRecorder(eventSource)
+	recorder := controllers.ShortNotes(mgr.GetEventRecorder(eventSource))
 	return []controller{
 		&controllers.PodReconciler{
 			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Recorder: recorder, Providers: providers,

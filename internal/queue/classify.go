@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
@@ -82,6 +84,8 @@ var classes = map[string]Class{
 	"MissingAuthenticationTokenException": Denied,
 	"OptInRequired":                       Denied,
 	"NotAuthorized":                       Denied,
+	"InvalidIdentityToken":                Denied,
+	"IDPRejectedClaim":                    Denied,
 
 	// Credentials run out while a request is under way; the next one is signed with new ones.
 	"ExpiredToken":          Transient,
@@ -136,6 +140,10 @@ func Classify(err error) Class {
 		if class := classifyCode(api.ErrorCode()); class != None {
 			return class
 		}
+	}
+	var credentials *noCredentials
+	if errors.As(err, &credentials) {
+		return credentials.class()
 	}
 	var response *smithyhttp.ResponseError
 	if errors.As(err, &response) {
@@ -192,6 +200,10 @@ func classifyCode(code string) Class {
 // Explain returns AWS's own words for err, without the request ID and the SDK's wrapping, which would make each
 // occurrence a different text. For an error that is not AWS's it is the error's text.
 func Explain(err error) string {
+	var credentials *noCredentials
+	if errors.As(err, &credentials) {
+		return credentials.words()
+	}
 	var api smithy.APIError
 	if errors.As(err, &api) {
 		code := api.ErrorCode()
@@ -200,26 +212,42 @@ func Explain(err error) string {
 		}
 		return code
 	}
+	if words := networkWords(err); words != "" {
+		return words
+	}
+	// The SDK wraps every failure in one of these, of status 0 where nothing came, and of 200 where the answer was cut off.
 	var response *smithyhttp.ResponseError
-	if errors.As(err, &response) {
+	if errors.As(err, &response) && response.HTTPStatusCode() >= http.StatusBadRequest {
 		return fmt.Sprintf("HTTP status %d", response.HTTPStatusCode())
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		return "no answer in time"
-	}
-	var lookup *net.DNSError
-	if errors.As(err, &lookup) {
-		return "look up " + lookup.Name + ": " + dnsWords(lookup)
-	}
-	var network *net.OpError
-	if errors.As(err, &network) {
-		return network.Op + ": " + network.Err.Error() // Without the addresses: the local port differs each time.
 	}
 	var send *smithyhttp.RequestSendError
 	if errors.As(err, &send) {
 		return send.Err.Error()
 	}
 	return err.Error()
+}
+
+// networkWords say what became of a request on its way, in the same words each time: without the addresses, since the
+// local port differs. Empty: nothing, as far as that is known.
+func networkWords(err error) string {
+	var lookup *net.DNSError
+	if errors.As(err, &lookup) {
+		return "look up " + lookup.Name + ": " + dnsWords(lookup)
+	}
+	var timeout net.Error
+	if errors.Is(err, context.DeadlineExceeded) || (errors.As(err, &timeout) && timeout.Timeout()) {
+		return "no answer in time"
+	}
+	var network *net.OpError
+	switch {
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "the connection was reset"
+	case errors.As(err, &network):
+		return network.Op + ": " + network.Err.Error()
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "the connection was closed before the answer was complete"
+	}
+	return ""
 }
 
 // dnsWords say what became of a look-up, without the resolver's and our own address: the local port differs each time.

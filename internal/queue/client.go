@@ -48,6 +48,9 @@ func connect(ctx context.Context, c connection, version string) (client *sqs.Cli
 		})
 		cfg.Credentials = aws.NewCredentialsCache(assume)
 	}
+	if cfg.Credentials != nil {
+		cfg.Credentials = tellingCredentials{cfg.Credentials}
+	}
 	client = sqs.NewFromConfig(cfg, func(o *sqs.Options) {
 		o.HTTPClient = hideBody{o.HTTPClient}
 		if c.endpoint != "" {

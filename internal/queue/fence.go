@@ -39,6 +39,16 @@ func (p *Provider) MayDelete() error {
 	return p.Fence.MayDelete(p.Name)
 }
 
+// MayChange is nil unless the queues of this provider may be another cluster's, of which this one is a copy: then a *Held. Unlike
+// a deletion, a change needs no proof that they are ours, since it can be undone.
+func (p *Provider) MayChange() error {
+	err := p.MayDelete()
+	if held, ok := heldBy(err); ok && !held.Conflict {
+		return nil
+	}
+	return err
+}
+
 // adopts says whether the queues of the cluster with that UID have been given to this one.
 func (p *Provider) adopts(clusterUID string) bool {
 	return p.Fence != nil && clusterUID != "" && p.Fence.AdoptsFrom(p.Name) == clusterUID

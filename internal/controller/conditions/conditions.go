@@ -25,6 +25,9 @@ type Object interface {
 // longestMessage is where a message is cut, in bytes. The API server allows 32768; nobody reads that.
 const longestMessage = 1024
 
+// LongestNote is the longest note of an event that the API server takes, in bytes.
+const LongestNote = 1024
+
 // Ready says that what the spec asks for is there: Ready is True, Reconciling and Stalled are gone, and the
 // observed generation is the object's. It reports whether anything changed.
 func Ready(o Object, reason, message string) bool {
@@ -124,7 +127,7 @@ func edit(o Object, apply func(*[]metav1.Condition)) bool {
 
 func set(o Object, all *[]metav1.Condition, conditionType string, status metav1.ConditionStatus, reason, message string) {
 	meta.SetStatusCondition(all, metav1.Condition{
-		Type: conditionType, Status: status, Reason: reason, Message: cut(message), ObservedGeneration: o.GetGeneration(),
+		Type: conditionType, Status: status, Reason: reason, Message: Cut(message, longestMessage), ObservedGeneration: o.GetGeneration(),
 	})
 }
 
@@ -144,14 +147,14 @@ func observed(o Object) **int64 {
 	}
 }
 
-// cut shortens a message to what a condition should hold, between two characters.
-func cut(message string) string {
+// Cut shortens a message to at most so many bytes, between two characters.
+func Cut(message string, longest int) string {
 	message = strings.ToValidUTF8(message, "\uFFFD")
-	if len(message) <= longestMessage {
+	if len(message) <= longest {
 		return message
 	}
 	const ellipsis = "…"
-	end := longestMessage - len(ellipsis)
+	end := longest - len(ellipsis)
 	for !utf8.RuneStart(message[end]) {
 		end--
 	}
