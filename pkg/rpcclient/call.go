@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
@@ -177,6 +178,9 @@ func (c *call) prepare(codec string, payload []byte, metadata Metadata) *Error {
 	metadataBytes := 0
 	for k, v := range metadata {
 		metadataBytes += len(k) + len(v)
+		if !utf8.ValidString(k) || !utf8.ValidString(v) {
+			return c.failure(InvalidArgument, NotSent, nil, "the metadata %q is not UTF-8", k)
+		}
 	}
 	if metadataBytes > maxMetadataBytes {
 		return c.failure(InvalidArgument, NotSent, nil, "metadata of %d bytes, at most %d travel", metadataBytes, maxMetadataBytes)
@@ -479,8 +483,9 @@ func (c *call) remoteError(env *replyEnvelope) *Error {
 	case env.Rejected:
 		e.Outcome = Rejected
 	}
-	e.Details, e.remote = env.Details, true
-	e.RetryAfter = time.Duration(max(0, min(env.RetryAfterMS, maxBudget.Milliseconds()))) * time.Millisecond
+	// Bounded, as nobody knows who wrote it: a pause beyond the longest deadline is one beyond any.
+	wait := min(max(env.RetryAfterMS, 0), int64(maxBudget/time.Millisecond))
+	e.Details, e.RetryAfter, e.remote = env.Details, time.Duration(wait)*time.Millisecond, true
 	return e
 }
 

@@ -63,15 +63,22 @@
 //	UNAVAILABLE          NotSent        SQS cannot be reached, or there is no reply queue (ErrReplyQueueLost)
 //	                     Rejected       shed: the responders have more than they can do
 //	                     MaybeExecuted  an answer of SQS was lost, or the reply queue (ErrReplyQueueLost)
+//	                     Executed       a stream's reply queue is gone after some of its replies (Incomplete)
 //	UNIMPLEMENTED        Rejected       no responder has the method, or it answers with a stream
 //	NOT_FOUND            NotSent        the request queue does not exist
 //	PERMISSION_DENIED    NotSent        AWS refused the credentials or the action
 //	FAILED_PRECONDITION  NotSent        SQS refused the message for another reason
 //	DEADLINE_EXCEEDED    NotSent, MaybeExecuted  no reply in time (context.DeadlineExceeded)
+//	                     Rejected       it ended in the pause after a refusal
+//	                     Executed       a stream broke off after some of its replies (Incomplete)
 //	CANCELLED            NotSent, MaybeExecuted  the context ended (its cause), or ErrClosed
+//	                     Rejected       it ended in the pause after a refusal
+//	                     Executed       a stream broke off after some of its replies (Incomplete)
 //	ALREADY_EXISTS       NotSent        a call with this WithCallID is pending
 //	DATA_LOSS            Executed       a stream lost replies (Incomplete)
 //	INTERNAL             Executed       the reply cannot be decoded, or the handler panicked
+//	                     MaybeExecuted  its envelope cannot be read, or an interceptor or a codec ended the call
+//	                     NotSent        they did so before it was made
 //	UNKNOWN              Executed       the handler returned an error without a code
 //
 // docs/protocol.md says what to do about each. errors.Is finds the sentinels and the cause of a
@@ -79,8 +86,9 @@
 //
 // # Retries
 //
-// A requester repeats calls by itself where that is safe (RetryPolicy): NotSent and Rejected always, and
-// whatever is Unavailable for methods marked Idempotent; up to three attempts, within the deadline, with
+// A requester repeats calls by itself where that is safe and may help (RetryPolicy): what is Unavailable or
+// ResourceExhausted when it is NotSent or Rejected, and whatever is Unavailable for methods marked Idempotent;
+// up to three attempts, within the deadline, with
 // backoff, a responder's RetryAfter obeyed, and not at all while most of a channel's calls fail. A call
 // that may have been executed is never repeated otherwise: the program has to say that it may be. All
 // attempts have one call ID, so that responders which share a store (Duplicates) execute no two of them; a

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 )
 
@@ -52,6 +53,9 @@ func (m Method[Req, Rep]) gather(ctx context.Context, wanted int, all bool, targ
 	if c.callID != "" || c.replyMetadata != nil {
 		return nil, localError(InvalidArgument, NotSent, nil, "Gather makes several calls: it takes neither WithCallID nor CallReplyMetadata")
 	}
+	if slices.Contains(targets, nil) {
+		return nil, localError(InvalidArgument, NotSent, nil, "a target is nil")
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	results := make([]Gathered[Rep], len(targets))
@@ -64,25 +68,28 @@ func (m Method[Req, Rep]) gather(ctx context.Context, wanted int, all bool, targ
 			g.Channel = target
 			o := m.newOutgoing(ctx, target, KindCall, opts)
 			o.Request = req
-			g.Err = o.exited()
-			g.Reply, g.Err = m.one(ctx, o)
-			g.ReplyMetadata = o.ReplyMetadata
-			mu.Lock()
-			defer mu.Unlock()
-			switch {
-			case all: // each is waited for, whatever became of the others
+			g.Err = errNoReturn
+			defer func() {
+				if g.Err == errNoReturn { //nolint:errorlint // this very one
+					g.Err = o.failure(errNoReturn)
+				}
+				mu.Lock()
+				defer mu.Unlock()
 				if g.Err == nil {
 					answered++
+				} else {
+					failed++
 				}
-			case g.Err == nil:
-				if answered++; answered == wanted {
+				switch {
+				case all: // are wanted, whatever became of the others
+				case answered == wanted && g.Err == nil:
 					cancel(ErrNotNeeded)
-				}
-			default:
-				if failed++; failed > len(targets)-wanted {
+				case failed > len(targets)-wanted:
 					cancel(errTooManyFailed)
 				}
-			}
+			}()
+			g.Reply, g.Err = m.one(ctx, o)
+			g.ReplyMetadata = o.ReplyMetadata
 		})
 	}
 	wg.Wait()

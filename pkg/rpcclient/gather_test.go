@@ -123,7 +123,10 @@ func TestGatherFirst(t *testing.T) {
 			t.Errorf("got %+v, %v", got, err)
 		}
 		var incomplete *rpcclient.Incomplete
-		if _, err := where.GatherFirst(t.Context(), 3, targets, 1); !errors.As(err, &incomplete) || incomplete.Expected != 3 || incomplete.Received == 3 { // the others are not waited for
+		if _, err := where.GatherFirst(t.Context(), 3, targets, 1); !errors.As(err, &incomplete) || *incomplete != (rpcclient.Incomplete{Received: 0, Expected: 3}) { // ended with the first
+			t.Errorf("got %v", err)
+		}
+		if _, err := where.Gather(t.Context(), targets, 1); !errors.As(err, &incomplete) || *incomplete != (rpcclient.Incomplete{Received: 2, Expected: 3}) {
 			t.Errorf("got %v", err)
 		}
 		for _, n := range []int{0, 4} {

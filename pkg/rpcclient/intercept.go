@@ -5,8 +5,8 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
+	"unicode/utf8"
 )
 
 // Interceptors wrap what happens between the application and the wire, on either side. One shape serves
@@ -73,17 +73,58 @@ type OutgoingCall struct {
 	cfg      callConfig
 	id       string
 	started  time.Time
-	outcome  atomic.Uint32 // Outcome of what happened so far
-	begun    bool          // the call got past its interceptors
-	received bool          // a frame of a stream came
-	resumed  bool          // nothing is sent: an earlier process did
+	received bool // a frame of a stream came
+	resumed  bool // nothing is sent: an earlier process did
+
+	progress progress
+}
+
+// progress is how far a call got. An interceptor may return before next has.
+type progress struct {
+	mu       sync.Mutex
+	begun    bool    // the call got past its interceptors
+	ended    bool    // and came back to them
+	outcome  Outcome // of what happened so far
+	attempts int
+}
+
+// begin notes that the call is made, and is false when it was made before. Until it ends, whether something was
+// executed is open.
+func (p *progress) begin() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.begun {
+		return false
+	}
+	p.begun, p.outcome = true, MaybeExecuted
+	return true
+}
+
+func (p *progress) attempt(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.attempts = n
+}
+
+func (p *progress) end(o Outcome) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended, p.outcome = true, o
+}
+
+func (p *progress) now() (o Outcome, attempts int, ended bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.outcome, p.attempts, p.ended
 }
 
 // CallFunc makes a call. It blocks until the call has ended, and calls receive for each reply, one after
 // the other, with a value of the method's reply type; an error that receive returns ends the call.
 type CallFunc func(ctx context.Context, c *OutgoingCall, receive func(reply any) error) error
 
-// CallInterceptor wraps calls of a requester. It must call next at most once.
+// CallInterceptor wraps calls of a requester. It must call next at most once, and return when next has. When a
+// stream's loop was left, next returns an error whose chain has ErrStopped, which is none to the application. An
+// error that is not the call's own is given the call's identifier and outcome on its way out.
 type CallInterceptor func(next CallFunc) CallFunc
 
 // WithCallInterceptors wraps every call, for requesters. The first given is the outermost: it sees the
@@ -127,16 +168,23 @@ func withCallID(next HandlerFunc) HandlerFunc {
 }
 
 // intercepted wraps base so that the first interceptor is the outermost.
-func intercepted[F any, I ~func(F) F](base F, all []I) F {
+func intercepted[F ~func(context.Context, C, func(any) error) error, I ~func(F) F, C any](base F, all []I) F {
 	for _, i := range slices.Backward(all) {
-		base = i(base)
+		inner := i(base)
+		base = func(ctx context.Context, c C, each func(any) error) error {
+			err := inner(ctx, c, each)
+			if isNil(err) { // no interceptor need know of that
+				return nil
+			}
+			return err
+		}
 	}
 	return base
 }
 
 // SetReplyMetadata sends a key and value with the reply of the request to which a handler's context
 // belongs: with a stream's next frame. Together at most 4 KiB travel; what is more is left out. It
-// reports whether ctx is a handler's and there is room.
+// reports whether ctx is a handler's, both are UTF-8 and there is room.
 func SetReplyMetadata(ctx context.Context, key, value string) bool {
 	s, ok := ctx.Value(servingKey{}).(*serving)
 	return ok && s.metadata.set(key, value)
@@ -158,6 +206,9 @@ type replyMetadata struct {
 }
 
 func (m *replyMetadata) set(key, value string) bool {
+	if !utf8.ValidString(key) || !utf8.ValidString(value) {
+		return false
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	old, had := m.values[key]

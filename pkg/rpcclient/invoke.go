@@ -10,12 +10,11 @@ import (
 func (m Method[Req, Rep]) newOutgoing(ctx context.Context, ch *Channel, kind CallKind, opts []CallOption) *OutgoingCall {
 	o := &OutgoingCall{
 		Channel: ch.config.Name, QueueURL: ch.config.URL, Method: m.name, Kind: kind,
-		channel: ch, codec: m.codec, started: time.Now(),
+		channel: ch, codec: m.codec, started: time.Now(), progress: progress{outcome: NotSent},
 		decode: func(payload []byte) (any, error) {
 			return decodeOwned[Rep](m.codec, payload)
 		},
 	}
-	o.outcome.Store(uint32(NotSent))
 	o.cfg.idempotent = m.idempotent
 	for _, opt := range opts {
 		opt(&o.cfg)
@@ -48,14 +47,14 @@ func (o *OutgoingCall) invoke(ctx context.Context, receive func(reply any) error
 		o.Metadata = o.cfg.metadata
 	}
 	err := r.calls(ctx, o, receive)
-	if isNil(err) { // an interceptor's
+	if isNil(err) {
 		err = nil
 	}
-	if o.cfg.replyMetadata != nil {
+	if _, _, ended := o.progress.now(); ended && o.cfg.replyMetadata != nil {
 		*o.cfg.replyMetadata = o.ReplyMetadata
 	}
 	var e *Error
-	if err != nil && !errors.Is(err, errStopped) {
+	if err != nil && !errors.Is(err, ErrStopped) {
 		e = o.conform(err)
 	}
 	r.cfg.stats.callEnded(e)
@@ -70,27 +69,24 @@ func (o *OutgoingCall) invoke(ctx context.Context, receive func(reply any) error
 	}
 }
 
-// exited is how a call ends whose goroutine an interceptor or codec ends (runtime.Goexit), so that it never returns.
-func (o *OutgoingCall) exited() *Error {
-	return o.failure(Internal, MaybeExecuted, errExitedCall, "%v", errExitedCall)
-}
+// ErrStopped is in the chain of the error with which a stream ends, for its interceptors, when its consumer left
+// the loop: nothing went wrong.
+var ErrStopped = errors.New("the consumer stopped")
 
-var errExitedCall = errors.New("an interceptor or codec ended the call's goroutine")
-
-// errStopped is what a stream's consumer ends the call with when it wants no more.
-var errStopped = errors.New("the consumer stopped")
-
-// conform makes an *Error of what came out of the interceptors.
+// conform makes an *Error of this call of what came out of the interceptors, which may be an application's or
+// another call's.
 func (o *OutgoingCall) conform(err error) *Error {
+	outcome, attempts, _ := o.progress.now()
+	id := hashCallID(o.id)
 	if e, ok := err.(*Error); ok { //nolint:errorlint // a wrapped one is the next case
-		if e.CallID != hashCallID(o.id) { // of no call, or of another that the interceptor made
+		if e.CallID != id {
 			c := *e
-			c.CallID, c.Attempt, c.Outcome = hashCallID(o.id), o.Attempts, Outcome(o.outcome.Load())
+			c.CallID, c.Attempt, c.Outcome = id, attempts, outcome
 			e = &c
 		}
 		return e
 	}
-	out := &Error{Code: CodeOf(err), Message: err.Error(), Outcome: Outcome(o.outcome.Load()), CallID: hashCallID(o.id), Attempt: o.Attempts, cause: err}
+	out := &Error{Code: CodeOf(err), Message: err.Error(), Outcome: outcome, CallID: id, Attempt: attempts, cause: err}
 	if inner := errorAs(err); inner != nil {
 		out.Details, out.RetryAfter, out.remote = inner.Details, inner.RetryAfter, inner.remote
 	}
@@ -101,9 +97,10 @@ func (r *Requester) onCallEnd(o *OutgoingCall, err *Error) {
 	if len(r.hooks.callEnd) == 0 {
 		return
 	}
+	_, attempts, _ := o.progress.now()
 	end := CallEnd{
 		Channel: o.Channel, Method: o.Method, Kind: o.Kind, CallID: hashCallID(o.id),
-		Attempts: o.Attempts, Took: time.Since(o.started),
+		Attempts: attempts, Took: time.Since(o.started),
 	}
 	if err != nil {
 		end.Err = err
@@ -118,18 +115,18 @@ func (r *Requester) onCallEnd(o *OutgoingCall, err *Error) {
 
 // perform is the innermost CallFunc: it encodes, sends as often as is safe and wanted, and receives.
 func (r *Requester) perform(ctx context.Context, o *OutgoingCall, receive func(reply any) error) error {
-	if o.begun {
-		return o.failure(Internal, Outcome(o.outcome.Load()), nil, "an interceptor made the call twice")
+	if !o.progress.begin() {
+		return o.failure(errCalledTwice)
 	}
-	o.begun = true
-	o.outcome.Store(uint32(MaybeExecuted)) // until it has returned, which it may not
 	e := r.attempts(ctx, o, receive)
-	if e != nil {
-		o.outcome.Store(uint32(e.Outcome))
+	switch {
+	case e != nil:
+		o.progress.end(e.Outcome)
 		return e
-	}
-	if o.Kind != KindNotify {
-		o.outcome.Store(uint32(Executed))
+	case o.Kind == KindNotify:
+		o.progress.end(MaybeExecuted)
+	default:
+		o.progress.end(Executed)
 	}
 	return nil
 }
@@ -157,8 +154,9 @@ func (r *Requester) attempts(ctx context.Context, o *OutgoingCall, receive func(
 	defer func() { <-r.slots }()
 	for worst := NotSent; ; c = c.again() {
 		o.Attempts = c.attempt
+		o.progress.attempt(c.attempt)
 		e := c.run(ctx, timer.C, o, receive)
-		if e == nil || errors.Is(e, errStopped) {
+		if e == nil || errors.Is(e, ErrStopped) {
 			o.channel.retries.succeeded()
 			return e
 		}
@@ -175,9 +173,16 @@ func (r *Requester) attempts(ctx context.Context, o *OutgoingCall, receive func(
 	}
 }
 
-func (o *OutgoingCall) failure(code Code, outcome Outcome, cause error, format string, args ...any) *Error {
-	e := localError(code, outcome, cause, format, args...)
-	e.CallID, e.Attempt = hashCallID(o.id), o.Attempts
+var (
+	errCalledTwice = errors.New("an interceptor made the call twice")
+	errSwallowed   = errors.New("an interceptor swallowed the reply")
+)
+
+// failure is the error of a call of which the application's own code, around it, made something impossible.
+func (o *OutgoingCall) failure(cause error) *Error {
+	outcome, attempts, _ := o.progress.now()
+	e := localError(Internal, outcome, cause, "%v", cause)
+	e.CallID, e.Attempt = hashCallID(o.id), attempts
 	return e
 }
 

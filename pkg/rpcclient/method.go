@@ -3,6 +3,7 @@ package rpcclient
 import (
 	"context"
 	"fmt"
+	"unicode/utf8"
 )
 
 // Method is one operation that requesters call and responders handle. Both sides share the value, so
@@ -32,11 +33,11 @@ func WithCodec(c Codec) MethodOption { return func(m *methodConfig) { m.codec = 
 // repeat calls of which nobody can say whether they were executed.
 func Idempotent() MethodOption { return func(m *methodConfig) { m.idempotent = true } }
 
-// NewMethod defines a method. The name is what travels: 1 to 256 bytes. It panics on any other, since
+// NewMethod defines a method. The name is what travels: 1 to 256 bytes of UTF-8. It panics on any other, since
 // methods are defined in package variables.
 func NewMethod[Req, Rep any](name string, opts ...MethodOption) Method[Req, Rep] {
-	if name == "" || len(name) > maxMethodBytes {
-		panic(fmt.Sprintf("rpcclient: method name %q must have 1 to %d bytes", name, maxMethodBytes))
+	if name == "" || len(name) > maxMethodBytes || !utf8.ValidString(name) {
+		panic(fmt.Sprintf("rpcclient: method name %q must have 1 to %d bytes of UTF-8", name, maxMethodBytes))
 	}
 	c := methodConfig{codec: JSON}
 	for _, o := range opts {
@@ -81,7 +82,7 @@ func (m Method[Req, Rep]) one(ctx context.Context, o *OutgoingCall) (Rep, error)
 		return nil
 	})
 	if err == nil && !got {
-		err = o.failure(Internal, Outcome(o.outcome.Load()), nil, "an interceptor swallowed the reply")
+		err = o.failure(errSwallowed)
 	}
 	if err != nil {
 		var none Rep

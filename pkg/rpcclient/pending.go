@@ -1,6 +1,9 @@
 package rpcclient
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
 // Pending is a call under way. It is safe for concurrent use.
 type Pending[Rep any] struct {
@@ -25,11 +28,19 @@ func (m Method[Req, Rep]) Start(ctx context.Context, ch *Channel, req Req, opts 
 	ch.requester.background(func() {
 		defer cancel(nil)
 		defer close(p.done)
-		p.err = o.exited()
+		p.err = errNoReturn
+		defer func() {
+			if p.err == errNoReturn { //nolint:errorlint // this very one
+				p.err = o.failure(errNoReturn)
+			}
+		}()
 		p.reply, p.err = m.one(ctx, o)
 	})
 	return p
 }
+
+// errNoReturn ends a call whose goroutine an interceptor or a codec ended (runtime.Goexit, as a test's FailNow does).
+var errNoReturn = errors.New("an interceptor or a codec ended the goroutine of the call")
 
 // Wait blocks until the call has ended, and returns how, as Call does. It may be called any number of
 // times. When ctx ends first, the error says so and the call goes on.

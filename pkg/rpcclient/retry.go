@@ -103,11 +103,9 @@ func (r *retrier) next(o *OutgoingCall, e *Error) (pause time.Duration, again bo
 		return 0, false
 	}
 	// Those that were refused together must not come together again: at least RetryAfter, and up to a fifth
-	// more.
-	pause = r.policy.pause(o.Attempts)
-	if after := min(e.RetryAfter, maxBudget); after > 0 {
-		pause = max(pause, after+rand.N(after/5+1))
-	}
+	// more. An interceptor's error may have any.
+	wait := min(max(e.RetryAfter, 0), maxBudget)
+	pause = max(wait+rand.N(wait/5+1), r.policy.pause(o.Attempts))
 	// A pause that leaves no time for an answer is not worth it.
 	return pause, time.Until(o.Deadline) > pause
 }

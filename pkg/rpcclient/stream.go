@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"sync"
 	"time"
 )
 
@@ -28,21 +29,34 @@ func (m Method[Req, Rep]) Stream(ctx context.Context, ch *Channel, req Req, opts
 	return func(yield func(Rep, error) bool) {
 		o := m.newOutgoing(ctx, ch, KindStream, opts)
 		o.Request = req
+		// An interceptor that loses receive's error, or does not wait for next, must not go on in a loop that is over.
+		var mu sync.Mutex
 		stopped := false
+		defer func() {
+			mu.Lock()
+			defer mu.Unlock()
+			stopped = true
+		}()
 		err := o.invoke(ctx, func(reply any) error {
-			if stopped { // an interceptor kept it to itself
-				return errStopped
+			mu.Lock()
+			defer mu.Unlock()
+			if stopped {
+				return ErrStopped
 			}
 			rep, ok := reply.(Rep)
 			if !ok && reply != nil {
 				return Errorf(Internal, "an interceptor returned a reply of type %T", reply)
 			}
+			stopped = true // should the loop's body panic
 			if stopped = !yield(rep, nil); stopped {
-				return errStopped
+				return ErrStopped
 			}
 			return nil
 		})
-		if err != nil && !stopped {
+		mu.Lock()
+		over := stopped
+		mu.Unlock()
+		if err != nil && !over {
 			var none Rep
 			yield(none, err)
 		}

@@ -207,7 +207,23 @@ func isDenied(err error) bool {
 		return false
 	}
 	switch api.ErrorCode() {
-	case "AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "SignatureDoesNotMatch", "KmsAccessDenied", "KMS.AccessDeniedException":
+	case "AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "SignatureDoesNotMatch", "KmsAccessDenied", "KMS.AccessDeniedException",
+		"UnrecognizedClientException", "InvalidSecurity", "IncompleteSignature", "MissingAuthenticationToken",
+		"MissingAuthenticationTokenException", "NotAuthorized", "OptInRequired", "RequestTimeTooSkewed":
+		return true
+	default:
+		return isExpired(err)
+	}
+}
+
+// isExpired reports whether SQS refused credentials, or a signature, for their age. The next request may bear new ones.
+func isExpired(err error) bool {
+	var api smithy.APIError
+	if !errors.As(err, &api) {
+		return false
+	}
+	switch api.ErrorCode() {
+	case "ExpiredToken", "ExpiredTokenException", "RequestExpired":
 		return true
 	default:
 		return false
@@ -215,5 +231,5 @@ func isDenied(err error) bool {
 }
 
 // isPermanent reports whether trying the same request again is pointless: SQS refused it, and not for
-// its rate.
-func isPermanent(err error) bool { return isRefusal(err) && !isThrottle(err) }
+// its rate, nor for the age of its credentials.
+func isPermanent(err error) bool { return isRefusal(err) && !isThrottle(err) && !isExpired(err) }

@@ -38,6 +38,8 @@ var (
 	double = rpcclient.NewMethod[int, int]("double")
 	flaky  = rpcclient.NewMethod[string, string]("flaky", rpcclient.Idempotent())
 	log    = rpcclient.NewMethod[string, string]("log")
+
+	counting = rpcclient.NewMethod[int, int]("counting")
 )
 
 // observed is a world whose requester and responder are instrumented, and what they emit.
@@ -51,7 +53,7 @@ type observed struct {
 	handled chan context.Context
 }
 
-func observe(t *testing.T, responder ...rpcclient.Option) *observed {
+func observe(t *testing.T, inner ...rpcclient.Option) *observed {
 	t.Helper()
 	o := &observed{t: t, spans: tracetest.NewSpanRecorder(), reader: sdkmetric.NewManualReader(), handled: make(chan context.Context, 100)}
 	o.tracers = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(o.spans))
@@ -59,6 +61,7 @@ func observe(t *testing.T, responder ...rpcclient.Option) *observed {
 		rpcotel.WithTracerProvider(o.tracers),
 		rpcotel.WithMeterProvider(sdkmetric.NewMeterProvider(sdkmetric.WithReader(o.reader))),
 		rpcotel.WithPropagator(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})))
+	options = append(options, inner...)
 	o.world = rpctest.New(t)
 	o.world.Channel("numbers")
 	o.world.Serve(func(r *rpcclient.Responder) {
@@ -72,6 +75,14 @@ func observe(t *testing.T, responder ...rpcclient.Option) *observed {
 			}
 			return 2 * n, nil
 		})
+		counting.HandleStream(r, func(_ context.Context, n int, send func(int) error) error {
+			for i := range n {
+				if err := send(i); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 		var tries atomic.Int32
 		flaky.Handle(r, func(_ context.Context, s string) (string, error) {
 			if tries.Add(1) == 1 {
@@ -83,7 +94,7 @@ func observe(t *testing.T, responder ...rpcclient.Option) *observed {
 			o.handled <- ctx
 			return s, nil
 		})
-	}, append(responder, options...)...)
+	}, options...)
 	requester := o.world.Requester(options...)
 	channel, err := requester.Channel("numbers")
 	if err != nil {
@@ -453,6 +464,51 @@ func TestNotifyIsAProducerSpan(t *testing.T) {
 		consumer := o.one(trace.SpanKindConsumer)
 		if consumer.Parent().SpanID() != producer.SpanContext().SpanID() || consumer.Name() != "process numbers" {
 			t.Errorf("span %q has parent %s", consumer.Name(), consumer.Parent().SpanID())
+		}
+	})
+}
+
+// Leaving a stream's loop, and a nil *Error in an error's place, are no errors.
+func TestWhatIsNoError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := observe(t)
+		for n, err := range counting.Stream(t.Context(), o.channel, 5) {
+			if n != 0 || err != nil {
+				t.Fatal(n, err)
+			}
+			break
+		}
+		if span := o.one(trace.SpanKindClient); span.Status().Code == codes.Error {
+			t.Errorf("status %v", span.Status())
+		}
+		if n, _ := o.points("rpc.client.call.duration", attribute.String("error.type", "UNKNOWN")); n != 0 {
+			t.Error("a loop that was left is counted as an error")
+		}
+	})
+}
+
+func TestTypedNilErrors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := observe(t, rpcclient.WithCallInterceptors(func(next rpcclient.CallFunc) rpcclient.CallFunc {
+			return func(ctx context.Context, c *rpcclient.OutgoingCall, receive func(any) error) error {
+				var none *rpcclient.Error
+				_ = next(ctx, c, receive)
+				return none
+			}
+		}), rpcclient.WithHandlerInterceptors(func(next rpcclient.HandlerFunc) rpcclient.HandlerFunc {
+			return func(ctx context.Context, c *rpcclient.IncomingCall, send func(any) error) error {
+				var none *rpcclient.Error
+				_ = next(ctx, c, send)
+				return none
+			}
+		}))
+		if _, err := double.Call(t.Context(), o.channel, 2); err != nil {
+			t.Fatal(err)
+		}
+		for _, kind := range []trace.SpanKind{trace.SpanKindClient, trace.SpanKindServer} {
+			if span := o.one(kind); span.Status().Code == codes.Error {
+				t.Errorf("%s: status %v", kind, span.Status())
+			}
 		}
 	})
 }

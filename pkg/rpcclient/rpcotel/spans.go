@@ -41,10 +41,14 @@ func (i *instrumentation) call(next rpcclient.CallFunc) rpcclient.CallFunc {
 
 		err := next(ctx, c, receive)
 
-		outcome := outcomeOf(c, err)
-		end := ended(err)
-		if err != nil {
-			span.SetStatus(codes.Error, err.Error())
+		wrong := err
+		if errors.Is(err, rpcclient.ErrStopped) { // the consumer had enough
+			wrong = nil
+		}
+		outcome := outcomeOf(c, wrong)
+		end := ended(wrong)
+		if wrong != nil {
+			span.SetStatus(codes.Error, wrong.Error())
 		}
 		span.SetAttributes(end...)
 		span.SetAttributes(attribute.Int(attrAttempts, c.Attempts), attribute.String(attrOutcome, outcome))

@@ -1,0 +1,74 @@
+package rpcclient_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/replyqueue/replyqueue/pkg/rpcclient"
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
+)
+
+// What is refused before it is sent, or by AWS for who asks.
+
+func wantOutcome(t *testing.T, err error, code rpcclient.Code, outcome rpcclient.Outcome) {
+	t.Helper()
+	var e *rpcclient.Error
+	if !errors.As(err, &e) || e.Code != code || e.Outcome != outcome {
+		t.Errorf("got %v, want %s (%s)", err, code, outcome)
+	}
+}
+
+// No target may be nil: there is no caller to recover on a goroutine of Gather's.
+func TestGatherOfNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPair(t)
+		_, err := sum.Gather(t.Context(), []*rpcclient.Channel{p.channel, nil}, sumRequest{})
+		wantOutcome(t, err, rpcclient.InvalidArgument, rpcclient.NotSent)
+	})
+}
+
+// Text that is none does not turn into other text on its way.
+func TestTextThatIsNotUTF8(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("a method has a name that cannot travel")
+				}
+			}()
+			rpcclient.NewMethod[int, int]("m\xff")
+		}()
+		p := newPair(t)
+		p.serve(t, func(ctx context.Context, r sumRequest) (sumReply, error) {
+			if rpcclient.SetReplyMetadata(ctx, "k", "\xff") || !rpcclient.SetReplyMetadata(ctx, "k", "é") {
+				t.Error("SetReplyMetadata takes what cannot travel, or refuses what can")
+			}
+			return addUp(ctx, r)
+		})
+		_, err := sum.Call(t.Context(), p.channel, sumRequest{}, rpcclient.CallMetadata("k", "\xff"))
+		wantOutcome(t, err, rpcclient.InvalidArgument, rpcclient.NotSent)
+		if _, err := sum.Call(t.Context(), p.channel, sumRequest{}, rpcclient.CallMetadata("k", "é")); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Credentials that have expired are tried once more, since there may be new ones, and named in the end.
+func TestExpiredCredentials(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPair(t)
+		p.serve(t, addUp)
+		p.call(t)
+		p.server.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.ExpiredCredentials, Action: "SendMessageBatch", Queue: requestQueue, Count: 1}}})
+		p.call(t)
+		p.server.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.ExpiredCredentials, Action: "SendMessageBatch", Queue: requestQueue}}})
+		before := p.server.Requests(sqstest.Action("SendMessageBatch"))
+		_, err := sum.Call(t.Context(), p.channel, sumRequest{}, rpcclient.CallTimeout(time.Minute))
+		wantOutcome(t, err, rpcclient.PermissionDenied, rpcclient.NotSent)
+		if n := p.server.Requests(sqstest.Action("SendMessageBatch")) - before; n > 10 {
+			t.Errorf("%d requests for one call", n)
+		}
+	})
+}
