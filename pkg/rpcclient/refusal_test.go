@@ -194,7 +194,7 @@ func TestThrottledExtensionIsMadeAgain(t *testing.T) {
 				p.client = wrapped(p.client, func(inner doer, action string, r *http.Request) (*http.Response, error) {
 					if action == "ChangeMessageVisibilityBatch" && struck.Add(1) == 1 {
 						body := `{"Successful":[],"Failed":[{"Id":"0","Code":"` + code + `","SenderFault":true,"Message":"slow down"}]}`
-						return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/x-amz-json-1.0"}}, Body: io.NopCloser(strings.NewReader(body)), Request: r, ContentLength: int64(len(body))}, nil
+						return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/x-amz-json-1.0"}}, Body: io.NopCloser(strings.NewReader(body)), Request: r, ContentLength: int64(len(body))}, nil
 					}
 					return inner.Do(r)
 				})
