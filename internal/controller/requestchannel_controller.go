@@ -65,6 +65,8 @@ type visit struct {
 	blind time.Time
 	// created is when this process last asked for each queue's creation.
 	created map[string]time.Time
+	// taken is when this process last wrote its ownership on each queue that was another's.
+	taken map[string]time.Time
 	// leaving is what the process remembers of a deletion that goes on.
 	leaving leaving
 }

@@ -104,6 +104,9 @@ func (p *pause) inTheWay() bool {
 }
 
 func (r *RequestChannelReconciler) letGo(ctx context.Context, s *scope) error {
+	if err := r.tellGone(ctx, s); err != nil {
+		return client.IgnoreNotFound(err)
+	}
 	controllerutil.RemoveFinalizer(s.channel, v1alpha1.FinalizerRequestChannel)
 	if err := r.patchMetadata(ctx, s); client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("remove finalizer: %w", err)
@@ -181,6 +184,8 @@ func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) (all [
 			return nil, nil, err
 		case queue.OwnerIn(tags) == desired.Owner:
 			all = append(all, ending{name: desired.Name, url: url, tags: tags, adopted: isTrue(status.Adopted) || queue.IsAdopted(tags) || s.provider.Consents(tags, s.channel.Namespace)})
+		case s.takenLately(desired):
+			unseen = waiting(appearRetry, v1alpha1.ReasonProgressing, "queue %s was taken over a moment ago, and SQS does not show it", desired.Name)
 		case r.permitted(s) != nil && status.QueueURL == "":
 			// Who may not have the name is not told that there is a queue. Had it been allowed before, and this been the
 			// channel's, its tags would say so.

@@ -214,6 +214,14 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 	if plan.Refused {
 		return "", notOwned(s, desired.Name, observed.Tags)
 	}
+	if !had {
+		if err := r.believed(s, desired, observed, plan); err != nil {
+			return "", err
+		}
+		if plan.TakesOver() {
+			s.takesOver(desired.Name)
+		}
+	}
 	drifted := false
 	if !created {
 		plan = r.settled(s, plan, observed)
@@ -267,11 +275,19 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 	if !s.created {
 		plan = r.settled(s, plan, observed)
 	}
+	if s.original.Status.AppliedTerms == "" {
+		if err := r.believed(s, desired, observed, plan); err != nil {
+			return err
+		}
+	}
 	adopting := queue.OwnerIn(observed.Tags) != desired.Owner && plan.TakesOver()
 	drifted := r.noteDrift(s, desired.Name, plan)
 	s.noteOriginals(plan, observed)
 	if err := r.writeAhead(ctx, s, desired, plan, adopting); err != nil {
 		return err
+	}
+	if adopting {
+		s.takesOver(desired.Name)
 	}
 	done, lost, err := s.provider.Apply(ctx, observed.URL, plan)
 	s.sent(desired.Name, observed, done, lost)
@@ -309,10 +325,12 @@ func (r *RequestChannelReconciler) writeAhead(ctx context.Context, s *scope, des
 	status := &s.channel.Status
 	attributes := union(status.AppliedAttributes, intersection(desired.Attributes, plan.Attributes))
 	tags := union(status.AppliedTags, intersection(desired.Tags, plan.Tags))
-	if !adopting && slices.Equal(attributes, union(s.written.Status.AppliedAttributes, nil)) && slices.Equal(tags, union(s.written.Status.AppliedTags, nil)) {
+	written := &s.written.Status
+	if slices.Equal(attributes, union(written.AppliedAttributes, nil)) && slices.Equal(tags, union(written.AppliedTags, nil)) &&
+		isTrue(status.Adopted) == isTrue(written.Adopted) {
 		return nil
 	}
-	if s.written.Status.QueueURL == "" && !adopting {
+	if written.QueueURL == "" && !adopting {
 		// A queue that nothing is remembered of yet counts as ours in every attribute (requestQueue).
 		return nil
 	}

@@ -6,7 +6,9 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
+	"k8s.io/utils/ptr"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/queue"
@@ -31,7 +33,11 @@ type scope struct {
 
 func (r *RequestChannelReconciler) scope(channel *v1alpha1.RequestChannel) *scope {
 	read := channel.DeepCopy()
-	return &scope{reconciler: r, channel: channel, original: read, written: read, part: v1alpha1.ConditionQueueReady}
+	if last := channel.Status.LastWriteTime; last != nil && last.After(r.now()) {
+		// By another clock, or before this one was set back. Nothing may wait for longer than if it were now.
+		channel.Status.LastWriteTime = ptr.To(metav1.NewTime(r.now()))
+	}
+	return &scope{reconciler: r, channel: channel, original: channel.DeepCopy(), written: read, part: v1alpha1.ConditionQueueReady}
 }
 
 // changed reports whether there is a status to write.

@@ -27,6 +27,7 @@ const (
 	RedrivePolicy             = string(types.QueueAttributeNameRedrivePolicy)
 	RedriveAllowPolicy        = string(types.QueueAttributeNameRedriveAllowPolicy)
 	QueueARN                  = string(types.QueueAttributeNameQueueArn)
+	CreatedTimestamp          = string(types.QueueAttributeNameCreatedTimestamp)
 )
 
 // leastRetention is SQS's lower limit of MessageRetentionPeriod, in seconds.
