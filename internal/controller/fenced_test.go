@@ -28,6 +28,7 @@ func (*holding) AdoptsFrom(string) string { return "" }
 func (s *stage) fence(f queue.Fence) { s.records.Providers.(onlyProvider).Fence = f }
 
 func TestNoReplyQueueIsDeletedWhileTheFenceHolds(t *testing.T) {
+	t.Parallel()
 	for _, conflict := range []bool{true, false} {
 		s := newReadyStage(t)
 		fence := &holding{closed: true, conflict: conflict}
@@ -53,6 +54,7 @@ func TestNoReplyQueueIsDeletedWhileTheFenceHolds(t *testing.T) {
 }
 
 func TestAPodWhoseQueueWasDeletedGetsAnother(t *testing.T) {
+	t.Parallel()
 	s := newReadyStage(t)
 	p := s.runningCaller("web-1")
 	record := s.recordsOf(p)[0]

@@ -324,6 +324,7 @@ func withTotal(host *v1alpha1.ReplyHost, total int32) *v1alpha1.ReplyHost {
 
 // Counts change with every pod; they wake the others only where these may wait for a place.
 func TestCountsWakeNobody(t *testing.T) {
+	t.Parallel()
 	many := &v1alpha1.ReplyHost{Status: v1alpha1.ReplyHostStatus{Queues: &v1alpha1.ReplyQueueCounts{Total: ptr.To[int32](7)}}}
 	guarded := many.DeepCopy()
 	guarded.Spec.MaxQueues = ptr.To[int32](7)
@@ -367,6 +368,7 @@ func TestANewLeaderKnowsTheSilent(t *testing.T) {
 // TestThatAPodIsGoneIsCountedFromTheAPIServersWord: a pod loses its label, which a watch with a selector reports as its
 // deletion, and nothing can be read for a while. That time is none that the pod was gone.
 func TestThatAPodIsGoneIsCountedFromTheAPIServersWord(t *testing.T) {
+	t.Parallel()
 	s := newReadyStage(t)
 	p := s.runningCaller("web-1")
 	s.records.seeLast(event.DeleteEvent{Object: p.DeepCopy()})

@@ -25,6 +25,7 @@ func ofSet(p *corev1.Pod) {
 }
 
 func TestStableQueueOutlivesItsPod(t *testing.T) {
+	t.Parallel()
 	s := newStage(t)
 	s.channel("login")
 	s.host("web", func(h *v1alpha1.ReplyHostSpec) { h.Identity = v1alpha1.IdentityStable })
@@ -77,6 +78,7 @@ func TestStableQueueOutlivesItsPod(t *testing.T) {
 // TestTakeoverWaitsForThePaceThatIsKnown shortens a Stable host's times just before its pod vanishes: the old process
 // may still heartbeat, and read, at the pace it knew.
 func TestTakeoverWaitsForThePaceThatIsKnown(t *testing.T) {
+	t.Parallel()
 	s := newStage(t)
 	s.channel("login")
 	host := s.host("web", func(h *v1alpha1.ReplyHostSpec) { h.Identity = v1alpha1.IdentityStable })

@@ -30,6 +30,7 @@ func (h hungRecords) List(ctx context.Context, l client.ObjectList, opts ...clie
 // TestAnOldCacheTellsNobodyOfAClosedQueue: a leader that was replaced hears Leases, but its watch of records hangs. To it the
 // record that the new leader has closed and replaced is open, and the version of the Lease that it knows is the present one.
 func TestAnOldCacheTellsNobodyOfAClosedQueue(t *testing.T) {
+	t.Parallel()
 	s := newReadyStage(t)
 	p := s.runningCaller("web-1")
 	old := s.recordsOf(p)
@@ -59,6 +60,7 @@ func TestAnOldCacheTellsNobodyOfAClosedQueue(t *testing.T) {
 // TestAnOldCacheTellsNoOtherLeaseOfAClosedQueue: the same where the Lease does not name another open record: it was
 // deleted and is written anew, or says nothing, or its new queue was closed as well.
 func TestAnOldCacheTellsNoOtherLeaseOfAClosedQueue(t *testing.T) {
+	t.Parallel()
 	for name, change := range map[string]func(*stage, *corev1.Pod){
 		"the Lease is gone": func(s *stage, p *corev1.Pod) { s.must(s.Delete(s.ctx, s.lease(p))) },
 		"the Lease names no record": func(s *stage, p *corev1.Pod) {

@@ -23,6 +23,7 @@ import (
 )
 
 func TestPodGetsItsAddresses(t *testing.T) {
+	t.Parallel()
 	s := newReadyStage(t)
 	p := s.pod("web-1", caller())
 	s.settle()
@@ -76,6 +77,7 @@ func TestPodGetsItsAddresses(t *testing.T) {
 
 // A cache can lag behind our own patch: what it still shows gated was told already.
 func TestAGateIsOpenedAndToldOnce(t *testing.T) {
+	t.Parallel()
 	s := newReadyStage(t)
 	p := s.pod("web-1", caller())
 	old := p.DeepCopy()
@@ -89,6 +91,7 @@ func TestAGateIsOpenedAndToldOnce(t *testing.T) {
 }
 
 func TestAnIdleWorldIsNotWrittenTo(t *testing.T) {
+	t.Parallel()
 	s := newReadyStage(t)
 	p := s.runningCaller("web-1")
 	writes, requests := s.writes, s.sqs.Requests()
@@ -105,6 +108,7 @@ func TestAnIdleWorldIsNotWrittenTo(t *testing.T) {
 }
 
 func TestPodWaitsAndSaysForWhat(t *testing.T) {
+	t.Parallel()
 	s := newStage(t)
 	p := s.pod("web-1", caller())
 	waits := func(want string) {
@@ -142,6 +146,7 @@ func TestPodWaitsAndSaysForWhat(t *testing.T) {
 }
 
 func TestCallsAcrossNamespacesNeedConsent(t *testing.T) {
+	t.Parallel()
 	s, other := newStage(t), newStage(t)
 	channel := s.channel("login")
 	p := other.pod("web-1", map[string]string{v1alpha1.AnnotationCalls: "login." + s.namespace})
@@ -162,6 +167,7 @@ func TestCallsAcrossNamespacesNeedConsent(t *testing.T) {
 }
 
 func TestMaxQueues(t *testing.T) {
+	t.Parallel()
 	s := newStage(t)
 	s.channel("login")
 	s.host("web", func(h *v1alpha1.ReplyHostSpec) { h.MaxQueues = ptr.To[int32](1) })
@@ -176,6 +182,7 @@ func TestMaxQueues(t *testing.T) {
 }
 
 func TestEditedOutputsArePutBack(t *testing.T) {
+	t.Parallel()
 	s := newReadyStage(t)
 	p := s.runningCaller("web-1")
 	s.reread(p)
@@ -194,6 +201,7 @@ func TestEditedOutputsArePutBack(t *testing.T) {
 // TestEditedInputsOfARunningPod edits what a running pod asks for. The shipped policy refuses that; where it is missing,
 // the pod keeps what it has.
 func TestEditedInputsOfARunningPod(t *testing.T) {
+	t.Parallel()
 	for name, edit := range map[string]func(map[string]string){
 		"another ReplyHost": func(a map[string]string) { a[v1alpha1.AnnotationReplyHost] = "nosuch" },
 		"no ReplyHost":      func(a map[string]string) { delete(a, v1alpha1.AnnotationReplyHost) },
@@ -227,6 +235,7 @@ func TestEditedInputsOfARunningPod(t *testing.T) {
 }
 
 func TestALeaseWhosePodWentUnseenIsDeleted(t *testing.T) {
+	t.Parallel()
 	s := newReadyStage(t)
 	p := s.pod("login-1", map[string]string{v1alpha1.AnnotationServes: "login"}, func(p *corev1.Pod) {
 		p.Labels[v1alpha1.LabelInject] = v1alpha1.InjectBestEffort
@@ -242,6 +251,7 @@ func TestALeaseWhosePodWentUnseenIsDeleted(t *testing.T) {
 }
 
 func TestALeaseIsDeletedAlthoughItsPodsNameCameAgain(t *testing.T) {
+	t.Parallel()
 	s := newReadyStage(t)
 	p := s.runningCaller("web-0")
 	s.pass(70 * time.Second) // closed as idle: no record is left to tidy up after it
@@ -258,6 +268,7 @@ func TestALeaseIsDeletedAlthoughItsPodsNameCameAgain(t *testing.T) {
 }
 
 func TestReplyHostsSayWhyNothingIsClosed(t *testing.T) {
+	t.Parallel()
 	s := newReadyStage(t)
 	s.guarded = false
 	s.settle()
@@ -273,6 +284,7 @@ func TestReplyHostsSayWhyNothingIsClosed(t *testing.T) {
 }
 
 func TestLateLabelIsToldOnce(t *testing.T) {
+	t.Parallel()
 	s := newStage(t)
 	s.pod("web-1", caller(), func(p *corev1.Pod) { delete(p.Annotations, v1alpha1.AnnotationInjected) })
 	s.settle()
@@ -284,6 +296,7 @@ func TestLateLabelIsToldOnce(t *testing.T) {
 }
 
 func TestSilenceClosesAndAHeartbeatWakes(t *testing.T) {
+	t.Parallel()
 	s := newReadyStage(t)
 	p := s.runningCaller("web-1")
 	first := s.recordsOf(p)[0]
@@ -329,6 +342,7 @@ func TestSilenceClosesAndAHeartbeatWakes(t *testing.T) {
 }
 
 func TestNobodyIsClosedWhen(t *testing.T) {
+	t.Parallel()
 	for name, arrange := range map[string]func(*stage, *corev1.Pod){
 		"the view was broken meanwhile": func(s *stage, _ *corev1.Pod) {
 			s.elapse(10 * time.Minute)
@@ -381,6 +395,7 @@ func TestNobodyIsClosedWhen(t *testing.T) {
 // TestAShorterIntervalWaitsUntilItIsKnown shortens a ReplyHost's times under an application that heartbeats every ten
 // seconds and learns of the change with its next heartbeat.
 func TestAShorterIntervalWaitsUntilItIsKnown(t *testing.T) {
+	t.Parallel()
 	s := newStage(t)
 	s.channel("login")
 	host := s.host("web", nil)
@@ -405,6 +420,7 @@ func TestAShorterIntervalWaitsUntilItIsKnown(t *testing.T) {
 }
 
 func TestAHeartbeatThatTheWatchHasNotDeliveredKeepsTheQueue(t *testing.T) {
+	t.Parallel()
 	s := newReadyStage(t)
 	p := s.runningCaller("web-1")
 	s.pass(60 * time.Second)
@@ -422,6 +438,7 @@ func TestAHeartbeatThatTheWatchHasNotDeliveredKeepsTheQueue(t *testing.T) {
 }
 
 func TestAHeartbeatBetweenReadAndWriteKeepsTheQueue(t *testing.T) {
+	t.Parallel()
 	s := newReadyStage(t)
 	p := s.runningCaller("web-1")
 	s.pass(60 * time.Second)
@@ -445,6 +462,7 @@ func TestAHeartbeatBetweenReadAndWriteKeepsTheQueue(t *testing.T) {
 }
 
 func TestAPodThatStopsDrains(t *testing.T) {
+	t.Parallel()
 	s := newReadyStage(t)
 	p := s.runningCaller("web-1")
 	s.stop(p)
@@ -461,6 +479,7 @@ func TestAPodThatStopsDrains(t *testing.T) {
 }
 
 func TestAPodThatVanishesIsGivenTheSafeTime(t *testing.T) {
+	t.Parallel()
 	s := newReadyStage(t)
 	p := s.runningCaller("web-1")
 	s.vanish(p)
@@ -489,6 +508,7 @@ func TestAPodThatVanishesIsGivenTheSafeTime(t *testing.T) {
 }
 
 func TestARestartedOperatorCountsAnew(t *testing.T) {
+	t.Parallel()
 	s := newReadyStage(t)
 	p := s.runningCaller("web-1")
 	s.stop(p)
@@ -504,6 +524,7 @@ func TestARestartedOperatorCountsAnew(t *testing.T) {
 }
 
 func TestANewPodOfTheSameNameHasItsOwnQueue(t *testing.T) {
+	t.Parallel()
 	s := newReadyStage(t)
 	p := s.runningCaller("web-1")
 	s.vanish(p)
@@ -521,6 +542,7 @@ func TestANewPodOfTheSameNameHasItsOwnQueue(t *testing.T) {
 }
 
 func TestDeletionsWaitForThePod(t *testing.T) {
+	t.Parallel()
 	s := newStage(t)
 	s.channel("login")
 	host := s.host("web", nil)
@@ -553,6 +575,7 @@ func TestDeletionsWaitForThePod(t *testing.T) {
 }
 
 func TestADeletionThatSQSRefusesCanBeGivenUp(t *testing.T) {
+	t.Parallel()
 	s := newReadyStage(t)
 	p := s.runningCaller("web-1")
 	s.sqs.SetAccess(sqstest.AccessRule{Deny: true, Action: "DeleteQueue"})
@@ -577,6 +600,7 @@ func TestADeletionThatSQSRefusesCanBeGivenUp(t *testing.T) {
 }
 
 func TestSQSInTheWayIsSaidAndOvercome(t *testing.T) {
+	t.Parallel()
 	s := newReadyStage(t)
 	s.sqs.SetAccess(sqstest.AccessRule{Deny: true, Action: "CreateQueue"})
 	p := s.pod("web-1", caller())

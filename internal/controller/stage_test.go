@@ -67,7 +67,8 @@ type stage struct {
 	onTick func()
 }
 
-var sharedEnvironment = sync.OnceValues(func() (client.WithWatch, error) {
+// apiServer is the one that all tests of this package share, with a client that remembers nothing.
+var apiServer = sync.OnceValues(func() (client.WithWatch, error) {
 	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
 		return nil, errors.New("KUBEBUILDER_ASSETS is not set: run `make test`, or `make controlplane` and name its folder")
 	}
@@ -86,6 +87,21 @@ var sharedEnvironment = sync.OnceValues(func() (client.WithWatch, error) {
 		return nil, err
 	}
 	return c, c.Create(context.Background(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.HeartbeatNamespace}})
+})
+
+// APIServer is what the specs of the package controller_test share with the stages: the API server, and a client.
+func APIServer() (*envtest.Environment, client.WithWatch, error) {
+	c, err := apiServer()
+	return environment, c, err
+}
+
+// sharedEnvironment is the client of all stages.
+var sharedEnvironment = sync.OnceValues(func() (client.WithWatch, error) {
+	c, err := apiServer()
+	if err != nil {
+		return nil, err
+	}
+	return remembering(c), nil
 })
 
 var environment *envtest.Environment

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -23,7 +22,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/events"
 	testingclock "k8s.io/utils/clock/testing"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -52,27 +50,15 @@ var (
 )
 
 func TestControllers(t *testing.T) {
+	t.Parallel()
 	gomega.RegisterFailHandler(ginkgo.Fail)
 	ginkgo.RunSpecs(t, "Controllers")
 }
 
 var _ = ginkgo.BeforeSuite(func() {
-	gomega.Expect(os.Getenv("KUBEBUILDER_ASSETS")).NotTo(gomega.BeEmpty(), "run `make test`, or `make controlplane` and name its folder")
-	environment = &envtest.Environment{CRDDirectoryPaths: []string{"../../config/crd/bases"}, ErrorIfCRDPathMissing: true}
-	config, err := environment.Start()
+	var err error
+	environment, direct, err = controller.APIServer()
 	gomega.Expect(err).NotTo(gomega.HaveOccurred())
-	config.QPS, config.Burst = 1000, 1000
-	scheme := runtime.NewScheme()
-	gomega.Expect(clientgoscheme.AddToScheme(scheme)).To(gomega.Succeed())
-	gomega.Expect(v1alpha1.AddToScheme(scheme)).To(gomega.Succeed())
-	direct, err = client.NewWithWatch(config, client.Options{Scheme: scheme})
-	gomega.Expect(err).NotTo(gomega.HaveOccurred())
-})
-
-var _ = ginkgo.AfterSuite(func() {
-	if environment != nil {
-		gomega.Expect(environment.Stop()).To(gomega.Succeed())
-	}
 })
 
 // world is what one test has to itself: a namespace, an SQS server, clocks, and the reconcilers.
