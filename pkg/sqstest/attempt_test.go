@@ -1,6 +1,8 @@
 package sqstest_test
 
 import (
+	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -8,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+	"github.com/aws/smithy-go"
 
 	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
@@ -123,4 +126,43 @@ func TestRetentionBeginsAnewInAFIFODeadLetterQueue(t *testing.T) {
 			t.Errorf("%d messages 61 s after the move", d.Visible)
 		}
 	})
+}
+
+// A receive cannot be repeated whose messages were deleted or changed; one whose client hung up can, and one whose time is over.
+func TestReceiveThatCannotBeRepeated(t *testing.T) {
+	clock := sqstest.NewManualClock(time.Unix(1_800_000_000, 0))
+	s := sqstest.New(sqstest.WithClock(clock))
+	defer s.Close()
+	c := s.Client()
+	url := create(t, c, "q.fifo", map[string]string{"FifoQueue": "true", "VisibilityTimeout": "30"})
+	for _, id := range []string{"a", "b"} {
+		if _, err := c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &url, MessageBody: &id, MessageGroupId: aws.String("g"), MessageDeduplicationId: &id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	receive := func() ([]types.Message, error) {
+		out, err := c.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &url, MaxNumberOfMessages: 10, ReceiveRequestAttemptId: aws.String("1")})
+		if err != nil {
+			return nil, err
+		}
+		return out.Messages, nil
+	}
+	first, err := receive()
+	if err != nil || len(first) != 2 {
+		t.Fatal(len(first), err)
+	}
+	if again, err := receive(); err != nil || len(again) != 2 {
+		t.Errorf("repeated: %d, %v", len(again), err)
+	}
+	if _, err := c.DeleteMessage(t.Context(), &sqs.DeleteMessageInput{QueueUrl: &url, ReceiptHandle: first[0].ReceiptHandle}); err != nil {
+		t.Fatal(err)
+	}
+	var api smithy.APIError
+	if _, err := receive(); !errors.As(err, &api) || api.ErrorCode() != "InvalidParameterValue" || !strings.Contains(api.ErrorMessage(), "not retryable") {
+		t.Errorf("after a delete: %v", err)
+	}
+	clock.Advance(31 * time.Second)
+	if again, err := receive(); err != nil || len(again) != 1 || *again[0].Body != "b" {
+		t.Errorf("after the time: %d, %v", len(again), err)
+	}
 }

@@ -32,8 +32,10 @@
 //
 // Without faults the server is a better SQS than SQS: messages come in order and once, reads see the latest write, and a
 // long poll takes nothing once its client has gone: once the context has ended, by RoundTrip, and once the kernel knows that
-// the connection has ended, over the server's own listener without TLS (on Unix but AIX; elsewhere, and under another
-// http.Server, once net/http has noticed). What was already on its way to a client that goes stays hidden. SetFaults makes it as bad as the real one, and worse: see Plan. Nothing is
+// the connection has ended, over the server's own listener without TLS (on Unix but AIX; elsewhere, under another
+// http.Server, and behind bytes that were sent after the request, once net/http has noticed). A client that closes its half
+// of the connection and waits is taken for one that is gone. What was already on its way to a client that goes stays hidden.
+// SetFaults makes it as bad as the real one, and worse: see Plan. Nothing is
 // encrypted and no policy evaluated (SetAccess stands in for IAM); queue policies are kept and shown. There is no
 // throughput quota, no throttling without a fault, and no query (XML) protocol.
 //

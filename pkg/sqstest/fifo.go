@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 )
 
 // dedupWindow is how long a deduplication ID, and a receive request attempt ID, is remembered: five minutes (SendMessage
@@ -176,18 +177,22 @@ func contentDedup(body string) string {
 }
 
 // replay answers a receive whose attempt ID was used before: the same messages with the same handles, their visibility
-// timeout started anew, if none of them was touched since. Otherwise the receive is a new one.
+// timeout started anew, if none of them was touched since. It fails when one was deleted or its visibility timeout changed
+// (recorded: awslabs/amazon-sqs-java-messaging-lib#101). When their timeout has passed, the receive is a new one.
 // One that asks for fewer than the first got has the first of them.
-func (q *queue) replay(attempt string, limit int, visibility, now int64) []delivery {
+func (q *queue) replay(attempt string, limit int, visibility, now int64) ([]delivery, *apiError) {
 	records, ok := q.fifo.received.get(attempt)
 	if !ok {
-		return nil
+		return nil, nil
 	}
 	out := make([]delivery, 0, len(records))
 	for _, r := range records {
 		m := q.messages[r.serial]
-		if m == nil || m.receipt != r.receipt || m.state != stateInFlight || m.visible != r.visible {
-			return nil
+		switch {
+		case r.visible <= now:
+			return nil, nil
+		case m == nil || m.receipt != r.receipt || m.state != stateInFlight || m.visible != r.visible:
+			return nil, errParameter("ReceiveRequestAttemptId", attempt, "The receiveRequestAttemptId is not valid anymore since the receive call is not retryable.")
 		}
 		out = append(out, delivery{message: *m, handle: q.handle(m)})
 	}
@@ -199,7 +204,7 @@ func (q *queue) replay(attempt string, limit int, visibility, now int64) []deliv
 		m.replays++ // it is this request's now: the one before may no longer put it back
 		out[i].replays = m.replays
 	}
-	return out
+	return out, nil
 }
 
 // remember notes a receive under its attempt ID.
@@ -209,6 +214,16 @@ func (q *queue) remember(attempt string, deliveries []delivery, now int64) {
 		records[i] = attempted{d.serial, d.receipt, q.messages[d.serial].visible}
 	}
 	q.fifo.received.put(attempt, records, now)
+}
+
+// forgetAttempt makes the receive that brought a message one that nobody made.
+func (f *fifoState) forgetAttempt(serial uint64) {
+	for id, e := range f.received.entries {
+		if slices.ContainsFunc(e.value, func(a attempted) bool { return a.serial == serial }) {
+			e.value = nil
+			f.received.entries[id] = e
+		}
+	}
 }
 
 func (f *fifoState) forget(now int64) {

@@ -25,6 +25,7 @@ func FuzzRequest(f *testing.F) {
 		{"SendMessage", `{` + url + `,"MessageBody":"x","DelaySeconds":901}`},
 		{"SendMessage", `{"QueueUrl":"http://h/000000000000/f.fifo","MessageBody":"x","MessageGroupId":"g"}`},
 		{"SendMessage", `{` + url + `,"MessageBody":"\ud800"}`},
+		{"SendMessage", `{` + url + `,"MessageBody":"` + strings.Repeat(`\n`, 50) + `"}`},
 		{"SendMessageBatch", `{` + url + `,"Entries":[{"Id":"1","MessageBody":"x"},null]}`},
 		{"ReceiveMessage", `{` + url + `,"MaxNumberOfMessages":10,"WaitTimeSeconds":0,"VisibilityTimeout":0}`},
 		{"ReceiveMessage", `{"QueueUrl":"http://h/000000000000/f.fifo","ReceiveRequestAttemptId":"a"}`},

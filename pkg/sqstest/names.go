@@ -147,19 +147,14 @@ func (h *hiding) list(open, end byte, one func() bool) bool {
 
 // skipText passes the string that comes.
 func (h *hiding) skipText() bool {
-	for i := h.i + 1; ; {
-		n := bytes.IndexByte(h.b[i:], '"')
-		if n < 0 {
-			return false
+	for i := h.i + 1; i < len(h.b); i++ {
+		switch h.b[i] {
+		case '"':
+			h.i = i + 1
+			return true
+		case '\\':
+			i++
 		}
-		if escape := bytes.IndexByte(h.b[i:i+n], '\\'); escape >= 0 {
-			i += escape + 2
-			if i > len(h.b) {
-				return false
-			}
-			continue
-		}
-		h.i = i + n + 1
-		return true
 	}
+	return false
 }

@@ -199,7 +199,8 @@ func (p Plan) String() string {
 //
 // It refuses a rule that could never strike, and says in which field: an action without occasions for the fault, a name that
 // no queue can have, a FIFO queue's with a fault of standard queues, a Duration below what the fault counts in (a millisecond,
-// for those that concern times of queues and messages), a Probability below 1e-9, or an earlier rule that always strikes first.
+// for those that concern times of queues and messages), a Probability below 1e-9, or another
+// rule that always strikes first, as far as the patterns of the two can be compared.
 func ParsePlan(s string) (Plan, error) {
 	var p Plan
 	d := json.NewDecoder(strings.NewReader(s))
@@ -244,19 +245,56 @@ func (p Plan) check() error {
 	return nil
 }
 
-// hides reports whether a rule strikes whenever another could, and is asked first.
+// hides reports whether a rule strikes whenever another could, and is asked first: as far as their patterns can be compared.
 func (r Rule) hides(other Rule, earlier bool) bool {
-	covers := func(pattern, of string) bool { return pattern == "" || pattern == "*" || pattern == of }
-	if r.Probability != 0 && r.Probability != 1 || r.Skip != 0 || r.Count != 0 || !covers(r.Action, other.Action) || !covers(r.Queue, other.Queue) {
+	if r.Probability != 0 && r.Probability != 1 || r.Skip != 0 || r.Count != 0 || !coversQueue(r.Queue, other.Queue) {
 		return false
 	}
-	if r.Fault == other.Fault {
-		// Which occasions one of these has depends on its Duration.
-		depends := slices.Contains([]Fault{SlowCreate, StaleReads, ListLag, LostSends, AbandonPoll}, r.Fault)
-		return earlier && (!depends || r.Duration == other.Duration)
-	}
+	everything := r.Action == "" || r.Action == "*"
 	mine, its := slices.Index(instead, r.Fault), slices.Index(instead, other.Fault)
-	return mine >= 0 && mine < its
+	switch {
+	case r.Fault == other.Fault:
+		return earlier && r.longEnough(other) && r.coversActions(other)
+	case mine >= 0 && its >= 0:
+		return mine < its && r.coversActions(other)
+	case mine >= 0: // whatever else there is comes later, but for what is done before there is any answer
+		return everything && other.Fault != Delay && other.Fault != ClockSkew
+	case r.Fault == DropAfter:
+		return (other.Fault == CutBody || other.Fault == SlowBody) && r.coversActions(other)
+	default:
+		return false
+	}
+}
+
+// longEnough reports whether a rule has the occasions of another of its fault, as far as Duration has a say in that.
+func (r Rule) longEnough(other Rule) bool {
+	switch r.Fault {
+	case SlowCreate, StaleReads, ListLag: // so long after a change
+		return r.Duration >= other.Duration
+	case LostSends, AbandonPoll:
+		return r.Duration == other.Duration
+	default:
+		return true
+	}
+}
+
+// actions are those at which the rule can strike.
+func (r Rule) actions() []string {
+	of := strikesAt[r.Fault]
+	if of == nil {
+		of = slices.Sorted(maps.Keys(actions))
+	}
+	return slices.DeleteFunc(slices.Clone(of), func(action string) bool { return !matches(r.Action, action) })
+}
+
+func (r Rule) coversActions(other Rule) bool {
+	mine := r.actions()
+	return !slices.ContainsFunc(other.actions(), func(action string) bool { return !slices.Contains(mine, action) })
+}
+
+// coversQueue reports whether a pattern matches whatever another does, as far as that is easily told.
+func coversQueue(pattern, of string) bool {
+	return pattern == "" || pattern == "*" || pattern == of || of != "" && !strings.ContainsAny(of, `*?[\`) && matches(pattern, of)
 }
 
 // check refuses what makes no sense, and what could never strike. It names the field.
@@ -306,11 +344,7 @@ func (r Rule) checkPatterns() error {
 	if err != nil {
 		return fmt.Errorf("queue: pattern %q: %w", r.Queue, err)
 	}
-	of := strikesAt[r.Fault]
-	if of == nil {
-		of = slices.Sorted(maps.Keys(actions))
-	}
-	of = slices.DeleteFunc(slices.Clone(of), func(action string) bool { return !matches(r.Action, action) })
+	of := r.actions()
 	switch {
 	case len(of) == 0:
 		return fmt.Errorf("action: %s never strikes %q", r.Fault, r.Action)

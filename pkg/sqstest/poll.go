@@ -87,9 +87,9 @@ func (q *queue) receive(ctx context.Context, limit int, visibility, wait int64, 
 		return nil, errAborted()
 	}
 	if attempt != "" {
-		if again := q.replay(attempt, limit, visibility, now); len(again) > 0 {
+		if again, err := q.replay(attempt, limit, visibility, now); err != nil || len(again) > 0 {
 			q.unlock()
-			return again, nil
+			return again, err
 		}
 		q.takeOver(attempt)
 	}

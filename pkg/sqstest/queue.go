@@ -319,6 +319,9 @@ func (q *queue) putBack(deliveries []delivery) {
 		if m == nil || m.receipt != d.receipt || m.replays != d.replays || m.state != stateInFlight {
 			continue
 		}
+		if q.fifo != nil {
+			q.fifo.forgetAttempt(d.serial)
+		}
 		m.receives--
 		m.failures--
 		if m.receives == 0 {

@@ -102,7 +102,7 @@ func (s settings) apply(given map[string]string) (settings, *apiError) {
 			}
 		}
 	}
-	if given[attrKmsKey] != "" && given[attrSSE] == "true" {
+	if given[attrKmsKey] != "" && strings.EqualFold(given[attrSSE], "true") {
 		return s, errAttributeName("You can use one type of server-side encryption (SSE) at one time. You can either enable KMS SSE or SQS SSE.")
 	}
 	if s.throughput == limitPerGroup && s.dedupScope != scopeGroup {

@@ -3,6 +3,7 @@ package sqstest_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -91,4 +92,17 @@ func create(t testing.TB, c *sqs.Client, name string, attributes map[string]stri
 		t.Fatalf("create %s: %v", name, err)
 	}
 	return *out.QueueUrl
+}
+
+// Two kinds of encryption are refused however the value is spelled.
+func TestTwoKindsOfEncryption(t *testing.T) {
+	s := sqstest.New()
+	defer s.Close()
+	c := s.Client()
+	for _, yes := range []string{"true", "True", "TRUE"} {
+		_, err := c.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: aws.String("q"), Attributes: map[string]string{"KmsMasterKeyId": "x", "SqsManagedSseEnabled": yes}})
+		if err == nil || !strings.Contains(err.Error(), "InvalidAttributeName") {
+			t.Errorf("%s: %v", yes, err)
+		}
+	}
 }

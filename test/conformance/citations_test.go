@@ -43,6 +43,10 @@ var citations = map[string]citation{
 	"delete/no-handle-is-404": {
 		"recorded awslabs/amazon-sqs-java-extended-client-lib#16", "Status Code: 404; Error Code: ReceiptHandleIsInvalid. So spulec/PyQS#24, and httpError in the API model",
 	},
+	"fifo/attempt-after-a-change": {
+		"recorded awslabs/amazon-sqs-java-messaging-lib#101",
+		"InvalidParameterValue, 400: The receiveRequestAttemptId is not valid anymore since the receive call is not retryable. So #213 there, and aws/aws-sdk-java#2613",
+	},
 	"fifo/bad-ids":                {"recorded test_message_deduplication_id_invalid", "empty, 129 letters, and a blank: InvalidParameterValue, 400"},
 	"fifo/dedup-for-five-minutes": {"API SendMessage, MessageDeduplicationId", "a deduplication ID is remembered for five minutes from the send"},
 	"fifo/dedup-outlives-the-message": {
@@ -64,7 +68,7 @@ var citations = map[string]citation{
 	"fifo/turns/timeout-shared":     {"recorded test_fifo_receive_message_visibility_timeout_shared_in_group", "g3-m1 g1-m1 g1-m2 g1-m3 g1-m4 g2-m1, marked as AWS's order"},
 	"fifo/turns/timeout-terminated": {"recorded test_fifo_message_group_visibility_after_terminate_visibility_timeout", "g2-m1 g1-m1: the group that comes back is behind the other"},
 	"fifo/turns/zero-visibility":    {"recorded test_fifo_receive_message_with_zero_visibility_timeout", "g3-m1 g1-m1 g1-m2 g2-m1 g2-m2: those received go behind"},
-	"policy/no-json":                {"recorded hashicorp/terraform-provider-aws#42209", "InvalidAttributeValue, 400: Invalid value for the parameter Policy."},
+	"policy/no-json":                {"recorded hashicorp/terraform-provider-aws#42209", "InvalidAttributeValue, 400: Invalid value for the parameter Policy. The policy there is JSON that AWS cannot take"},
 	"redrive-allow/by-queue":        {"API CreateQueue, RedriveAllowPolicy", "byQueue: only queues of sourceQueueArns can name it as their dead-letter queue"},
 	"redrive-allow/deny-all":        {"API CreateQueue, RedriveAllowPolicy", "denyAll: no source queue can name it as its dead-letter queue"},
 	"redrive-policy/same-kind": {

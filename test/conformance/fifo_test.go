@@ -260,12 +260,15 @@ func fifoChecks() []check {
 			k.receive(u, 10, 2, attempt("1"))
 			equal(k, "received", len(k.receive(u, 10, 1, attempt("2"))), 0)
 		}},
-		{"fifo/attempt-after-a-change-is-new", "API ReceiveMessage, ReceiveRequestAttemptId", 0, func(k *kit) {
+		{"fifo/attempt-after-a-change", "recorded awslabs/amazon-sqs-java-messaging-lib#101 (InvalidParameterValue, status 400)", 0, func(k *kit) {
 			u := k.fifo(nil)
 			k.send(u, "a", group("g"))
 			m := k.receive(u, 10, 2, attempt("1"))
 			k.ok("ChangeMessageVisibility", k.change(u, m[0], 100))
-			equal(k, "received", len(k.receive(u, 10, 1, attempt("1"))), 0)
+			in := &sqs.ReceiveMessageInput{QueueUrl: &u, WaitTimeSeconds: 1}
+			attempt("1")(in)
+			_, err := k.c.ReceiveMessage(k.ctx, in)
+			k.refused(err, badParameter, bad)
 		}},
 		{"fifo/purge", "recorded test_purge_queue_clears_fifo_deduplication_cache", 0, func(k *kit) {
 			u := k.fifo(nil)
