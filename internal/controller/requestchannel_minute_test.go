@@ -33,7 +33,6 @@ var _ = ginkgo.Describe("Ownership that SQS does not show yet", func() {
 		}
 		ginkgo.Fail("the channel does not go")
 	}
-	adopting := func(spec *v1alpha1.RequestChannelSpec) { spec.AdoptionPolicy = v1alpha1.AdoptionPolicyIfConsented }
 	consent := func() map[string]string {
 		return map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace}
 	}

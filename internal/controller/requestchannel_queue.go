@@ -204,6 +204,9 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 		if had {
 			r.noteMissing(s, desired.Name)
 		}
+		if err := r.noteTagsOf(ctx, s, desired, plan); err != nil {
+			return "", err
+		}
 		s.creates(desired.Name)
 		if observed, err = s.provider.CreateBeside(ctx, sourceARN, desired.Name, plan); err != nil {
 			return "", err
@@ -226,6 +229,9 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 	if !created {
 		plan = r.settled(s, plan, observed)
 		drifted = r.noteDrift(s, desired.Name, plan)
+	}
+	if err := r.noteTagsOf(ctx, s, desired, plan); err != nil {
+		return "", err
 	}
 	done, lost, err := s.provider.Apply(ctx, observed.URL, plan)
 	s.sent(desired.Name, observed, done, lost)
@@ -336,6 +342,19 @@ func (r *RequestChannelReconciler) writeAhead(ctx context.Context, s *scope, des
 	}
 	status.AppliedAttributes, status.AppliedTags = attributes, tags
 	conditions.Reconciling(s.channel, v1alpha1.ReasonProgressing, "The queue is being changed")
+	return r.save(ctx, s)
+}
+
+// noteTagsOf notes the tags that a dead-letter queue is about to get, for the same reason. They are remembered together with the
+// request queue's, which get them afterwards; of its attributes nothing needs to be remembered.
+func (r *RequestChannelReconciler) noteTagsOf(ctx context.Context, s *scope, desired queue.Desired, plan queue.Plan) error {
+	status := &s.channel.Status
+	tags := union(status.AppliedTags, intersection(desired.Tags, plan.Tags))
+	if slices.Equal(tags, union(s.written.Status.AppliedTags, nil)) {
+		return nil
+	}
+	status.AppliedTags = tags
+	conditions.Reconciling(s.channel, v1alpha1.ReasonProgressing, "The dead-letter queue is being changed")
 	return r.save(ctx, s)
 }
 
