@@ -149,6 +149,9 @@ func (s *recordScope) run(ctx context.Context) error {
 	if err := s.read(ctx); err != nil {
 		return err
 	}
+	// An answer that was long in coming says how things are now, and not how they were when it was asked for: since when a
+	// pod is gone is counted from here.
+	s.now = s.Signals.Clock.Now()
 	if !open(s.record) {
 		return s.finish(ctx)
 	}

@@ -311,6 +311,24 @@ func TestReplay(t *testing.T) {
 	}
 }
 
+// TestALateAnswerIsNoOldOne is a script that broke P2 once: the API server's word that a pod is gone was long in coming, and
+// the time that the queue drains for was counted from when it had been asked for.
+func TestALateAnswerIsNoOldOne(t *testing.T) {
+	var script []move
+	for _, m := range []struct {
+		name string
+		arg  uint64
+	}{
+		{"label is removed", 6752128372898151305}, {"operator is killed", 9733735508205655503}, {"pod is deleted", 4329700102660339573},
+		{"operator leads", 11723863111801999890}, {"time passes, with work", 10759585153979052963},
+	} {
+		script = append(script, move{slices.IndexFunc(actions, func(a action) bool { return a.name == m.name }), m.arg})
+	}
+	if v := replay(mutant{}, 1048691, script, nil); v != nil {
+		t.Error(v)
+	}
+}
+
 // TestSeedsReplay holds the model to its word that a seed says everything: whatever number of processors there is, the
 // same is said, word for word.
 func TestSeedsReplay(t *testing.T) {
