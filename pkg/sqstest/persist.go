@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"sync"
 )
@@ -318,6 +319,9 @@ func (s *Server) readQueue(lines *json.Decoder) (*queue, error) {
 			q.fifo.received.put(a.ID, got, a.Until-dedupWindow)
 		}
 	}
+	// Messages that were sent after the file was written are lost; their numbers must not be given again, since whoever
+	// received them has their handles.
+	q.leap = 1<<32 | rand.Uint64()>>32
 	return q, nil
 }
 

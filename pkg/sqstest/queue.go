@@ -39,6 +39,7 @@ type queue struct {
 	purged       int64 // milliseconds of the last purge, 0 for never
 
 	serial   uint64
+	leap     uint64 // what the next serial is higher by, after Load
 	orders   uint64
 	messages map[uint64]*message
 	hidden   indexed[*message] // delayed and in flight, by the time they become visible
@@ -212,7 +213,8 @@ func (q *queue) processed(m *message) {
 // add puts a message in, hidden for delay milliseconds. The message's order is set here; q must be locked.
 func (q *queue) add(m *message, now, delay int64) {
 	q.touch()
-	q.serial++
+	q.serial += 1 + q.leap
+	q.leap = 0
 	q.orders++
 	m.serial, m.order = q.serial, q.orders
 	m.receipt = 0

@@ -228,5 +228,9 @@ func (q *queue) byHandle(handle string) (*message, uint64, *apiError) {
 		binary.BigEndian.Uint64(b) != q.incarnation {
 		return nil, 0, errReceiptHandle(handle)
 	}
-	return q.messages[binary.BigEndian.Uint64(b[8:])], binary.BigEndian.Uint64(b[16:]), nil
+	m, receipt := q.messages[binary.BigEndian.Uint64(b[8:])], binary.BigEndian.Uint64(b[16:])
+	if m != nil && receipt > m.receipt {
+		return nil, 0, errReceiptHandle(handle) // of a receive that was never made, or was lost with what came after the last Save
+	}
+	return m, receipt, nil
 }

@@ -17,7 +17,7 @@ type registry struct {
 	mu           sync.RWMutex
 	queues       map[queueKey]*queue
 	gone         map[queueKey]goneQueue // those deleted in the last minute, and some before
-	incarnations uint64
+	incarnations uint64                 // counted from a random number: handles of another server mean nothing here
 	deletions    uint64
 	// By key. Readers keep what all gave them, so it is copied before a change when it was given to any.
 	sorted []*queue

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strconv"
@@ -103,6 +104,7 @@ func New(opts ...Option) *Server {
 		stalls: map[chan struct{}]struct{}{}, later: map[*scheduled]struct{}{},
 	}
 	s.registry.queues = map[queueKey]*queue{}
+	s.registry.incarnations = rand.Uint64() >> 2
 	s.registry.gone = map[queueKey]goneQueue{}
 	s.registry.sources, s.registry.targets = map[string]map[*queue]bool{}, map[*queue]string{}
 	s.faults.server = s

@@ -1,6 +1,7 @@
 package sqstest_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strings"
@@ -104,5 +105,57 @@ func TestTwoKindsOfEncryption(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "InvalidAttributeName") {
 			t.Errorf("%s: %v", yes, err)
 		}
+	}
+}
+
+// A receipt handle of another server, or of a message that was lost with an earlier life of this one, deletes nothing.
+func TestHandlesOfOtherServers(t *testing.T) {
+	a, b := sqstest.New(), sqstest.New()
+	defer a.Close()
+	defer b.Close()
+	receive := func(c *sqs.Client, url string) *string {
+		t.Helper()
+		out, err := c.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &url})
+		if err != nil || len(out.Messages) != 1 {
+			t.Fatal(len(out.Messages), err)
+		}
+		return out.Messages[0].ReceiptHandle
+	}
+	refused := func(s *sqstest.Server, url string, handle *string) {
+		t.Helper()
+		_, err := s.Client().DeleteMessage(t.Context(), &sqs.DeleteMessageInput{QueueUrl: &url, ReceiptHandle: handle})
+		if err == nil || !strings.Contains(err.Error(), "ReceiptHandleIsInvalid") {
+			t.Errorf("delete: %v", err)
+		}
+	}
+	urlA, urlB := create(t, a.Client(), "q", nil), create(t, b.Client(), "q", nil)
+	send(t, a.Client(), urlA, "a")
+	send(t, b.Client(), urlB, "b")
+	handle := receive(a.Client(), urlA)
+	refused(b, urlB, handle)
+	if q, _ := b.Queue("q"); q.Visible != 1 {
+		t.Errorf("%d visible", q.Visible)
+	}
+
+	var saved bytes.Buffer
+	if err := b.Save(&saved); err != nil {
+		t.Fatal(err)
+	}
+	send(t, b.Client(), urlB, "lost")
+	receive(b.Client(), urlB)
+	lost := receive(b.Client(), urlB)
+	again := sqstest.New()
+	defer again.Close()
+	if err := again.Load(&saved); err != nil {
+		t.Fatal(err)
+	}
+	send(t, again.Client(), urlB, "new")
+	receive(again.Client(), urlB)
+	receive(again.Client(), urlB)
+	if _, err := again.Client().DeleteMessage(t.Context(), &sqs.DeleteMessageInput{QueueUrl: &urlB, ReceiptHandle: lost}); err != nil {
+		t.Error(err) // that of a message which is gone means nothing, as in SQS
+	}
+	if q, _ := again.Queue("q"); q.InFlight != 2 {
+		t.Errorf("%d in flight", q.InFlight)
 	}
 }
