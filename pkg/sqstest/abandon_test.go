@@ -130,3 +130,40 @@ func TestNobodyIsServedWhoIsGone(t *testing.T) {
 		t.Errorf("%d in flight, %d visible", q.inFlight, q.visibleCount())
 	}
 }
+
+// What is taken back from a poll that went wakes the next one: the clock stands still here.
+func TestWhatIsPutBackWakesTheNext(t *testing.T) {
+	q := testQueue(t)
+	q.put(t, "x")
+	now, err := q.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	chosen := q.take(1, 600_000, now)
+	q.unlock()
+	got := make(chan int, 1)
+	go func() {
+		found, _ := q.receive(context.Background(), 1, 600_000, 20_000, "")
+		got <- len(found)
+	}()
+	for {
+		q.mu.Lock()
+		n := q.waiters.len
+		q.mu.Unlock()
+		if n == 1 {
+			break
+		}
+		runtime.Gosched()
+	}
+	q.abandon(polled{deliveries: chosen})
+	q.mu.Lock()
+	left := q.waiters.len
+	q.mu.Unlock()
+	if left != 0 {
+		t.Error("the poll that waits was not woken")
+	}
+	q.server.Close()
+	if n := <-got; left == 0 && n != 1 {
+		t.Errorf("it got %d", n)
+	}
+}

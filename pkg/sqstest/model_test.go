@@ -381,9 +381,24 @@ func (m *model) changeVisibility(t *rapid.T) {
 	}
 }
 
+// nextShown is in how many milliseconds the first hidden message is visible; 0 when none is hidden.
+func (m *model) nextShown(now time.Time) int {
+	next := 0
+	for _, msg := range m.messages {
+		if d := int(msg.visible.Sub(now).Milliseconds()); msg.hidden(now) && (next == 0 || d < next) {
+			next = d
+		}
+	}
+	return next
+}
+
 func (m *model) pass(t *rapid.T) {
 	before := m.clock.Now()
-	m.clock.Advance(time.Duration(rapid.IntRange(1, 20_000).Draw(t, "ms")) * time.Millisecond)
+	ms := rapid.IntRange(1, 20_000).Draw(t, "ms")
+	if hidden := m.nextShown(before); hidden > 0 && rapid.Bool().Draw(t, "to the boundary") {
+		ms = max(1, hidden+rapid.IntRange(-1, 1).Draw(t, "off by"))
+	}
+	m.clock.Advance(time.Duration(ms) * time.Millisecond)
 	var shown []*modelMessage
 	for _, msg := range m.messages {
 		if msg.hidden(before) && !msg.hidden(m.clock.Now()) {

@@ -149,3 +149,30 @@ func TestMoveTasksEndWithTheirQueue(t *testing.T) {
 		t.Errorf("the next queue of the name has tasks: %+v, %v", list, err)
 	}
 }
+
+// What a move task brings wakes a poll that waits for it.
+func TestMovedMessageWakesAPoll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, c, dead, other := deadLetters(t, 1)
+		url, err := c.GetQueueUrl(t.Context(), &sqs.GetQueueUrlInput{QueueName: aws.String("other")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		started := time.Now()
+		took := make(chan time.Duration)
+		go func() {
+			out, err := c.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: url.QueueUrl, WaitTimeSeconds: 20})
+			if err != nil || len(out.Messages) != 1 {
+				t.Errorf("received %+v, %v", out, err)
+			}
+			took <- time.Since(started)
+		}()
+		synctest.Wait()
+		if _, err := c.StartMessageMoveTask(t.Context(), &sqs.StartMessageMoveTaskInput{SourceArn: dead, DestinationArn: other}); err != nil {
+			t.Fatal(err)
+		}
+		if d := <-took; d > 5*time.Second {
+			t.Errorf("it came after %s", d)
+		}
+	})
+}
