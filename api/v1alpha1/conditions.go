@@ -85,6 +85,8 @@ const (
 	ReasonNotOwned = "NotOwned"
 	// ReasonConflict surfaces when an older RequestChannel claims the same queue.
 	ReasonConflict = "Conflict"
+	// ReasonQueueElsewhere surfaces when the operator's account or region is no longer the one that the queue is in.
+	ReasonQueueElsewhere = "QueueElsewhere"
 	// ReasonQueueNameNotAllowed surfaces when spec.queueName is outside the provider's patterns.
 	ReasonQueueNameNotAllowed = "QueueNameNotAllowed"
 	// ReasonPolicyNotAllowed surfaces when spec.policy is set and the provider does not allow policies.
@@ -95,6 +97,9 @@ const (
 	ReasonDeadLetterNotAllowed = "DeadLetterNotAllowed"
 	// ReasonSecretNotOwned surfaces when the Secret that spec.binding names exists and is not the channel's.
 	ReasonSecretNotOwned = "SecretNotOwned"
+	// ReasonSecretRefused surfaces when the API server refuses the Secret of spec.binding: by a quota, an admission policy, or
+	// because it was made immutable.
+	ReasonSecretRefused = "SecretRefused"
 	// ReasonAccessDenied surfaces when AWS denies a request; the message holds AWS's words.
 	ReasonAccessDenied = "AccessDenied"
 	// ReasonKMSError surfaces when AWS KMS refuses the key; the message holds AWS's words.

@@ -35,13 +35,28 @@ type Encryption struct {
 	DataKeyReuseSeconds *int32 `json:"dataKeyReuseSeconds,omitempty"`
 }
 
-// Tags are AWS tags on a queue. Keys are 1 to 128 and values at most 256 characters long. Reserved keys are refused in
+// Tags are AWS tags on a queue. Keys are 1 to 128 and values at most 256 characters long, of letters and digits of any script,
+// spaces and _ . : / = + - @. Reserved keys are refused in
 // whatever case: SQS tells cases apart, and IAM conditions do not.
 // +kubebuilder:validation:MaxProperties=40
 // +kubebuilder:validation:XValidation:rule="self.all(k, size(k) >= 1 && size(k) <= 128)",message="a tag's key is 1 to 128 characters long"
-// +kubebuilder:validation:XValidation:rule="self.all(k, size(self[k]) <= 256)",message="a tag's value is at most 256 characters long"
+// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^[\\\\p{L}\\\\p{N}\\\\p{Z}_.:/=+@-]*$'))",message="a tag's key is of letters, digits, spaces and _ . : / = + - @"
 // +kubebuilder:validation:XValidation:rule="self.all(k, !k.matches('(?i)^(aws:|replyqueue[.]dev/|kubernetes-|__amazonsqs|__idlequeue)'))",message="tags that start, in whatever case, with aws:, replyqueue.dev/, kubernetes-, __AmazonSQS or __IdleQueue carry ownership and access, and are the operator's to write"
-type Tags map[string]string
+type Tags map[string]TagValue
+
+// TagValue is the value of a tag.
+// +kubebuilder:validation:MaxLength=256
+// +kubebuilder:validation:Pattern=`^[\p{L}\p{N}\p{Z}_.:/=+@-]*$`
+type TagValue string
+
+// Strings are the tags as AWS's SDK takes them.
+func (t Tags) Strings() map[string]string {
+	all := make(map[string]string, len(t))
+	for key, value := range t {
+		all[key] = string(value)
+	}
+	return all
+}
 
 // ProviderReference names a QueueProvider.
 type ProviderReference struct {

@@ -5,6 +5,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // ProviderNamespaces says which namespaces may use a QueueProvider.
 // +kubebuilder:validation:XValidation:rule="self.from != 'Same'",message="a QueueProvider has no namespace: from is All or Selector"
 // +kubebuilder:validation:XValidation:rule="(self.from == 'Selector') == has(self.selector)",message="selector is required with from: Selector, and refused with any other"
+// +kubebuilder:validation:XValidation:rule="!has(self.selector) || !has(self.selector.matchExpressions) || self.selector.matchExpressions.all(e, e.operator in ['In', 'NotIn', 'Exists', 'DoesNotExist'] && (e.operator in ['In', 'NotIn']) == (has(e.values) && size(e.values) > 0))",message="an operator of a selector is In or NotIn, with values, or Exists or DoesNotExist, without"
 type ProviderNamespaces struct {
 	// from is Selector (namespaces whose labels match selector) or All.
 	// +required
@@ -57,15 +58,17 @@ type QueueProviderSpec struct {
 	DefaultTags Tags `json:"defaultTags,omitempty"`
 
 	// allowedQueueNames are the patterns within which spec.queueName of a RequestChannel may choose: letters,
-	// digits, hyphens and underscores, * for any run of them, and ${namespace} for the channel's namespace. Write
-	// ${namespace}_* rather than ${namespace}-*: no namespace's name has an underscore, but that of team-a begins with team-.
-	// Unset: none, and spec.queueName is refused.
+	// digits, hyphens and underscores, * for any run of them, and ${namespace} for the channel's namespace. An underscore
+	// must stand between ${namespace} and a *, which may be on one side of it only: ${namespace}_* is good, and ${namespace}-*
+	// is refused, since by a-* namespace a would reach what belongs to namespace a-b. Unset: none, and spec.queueName is
+	// refused.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=50
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=160
 	// +kubebuilder:validation:items:Pattern=`^([A-Za-z0-9_*-]|\$\{namespace\})+(\.fifo)?$`
+	// +kubebuilder:validation:XValidation:rule="self.all(p, !p.matches('[*][^_]*[$][{]namespace[}]|[$][{]namespace[}][^_]*[*]|[*].*[$][{]namespace[}].*[*]'))",message="between ${namespace} and a * there must be an underscore, which no namespace's name has, and a * may be on one side of it only: by ${namespace}-*, namespace a would reach what belongs to namespace a-b"
 	AllowedQueueNames []string `json:"allowedQueueNames,omitempty"`
 
 	// allowPolicies lets RequestChannels set spec.policy while true. A queue's policy can open it to other

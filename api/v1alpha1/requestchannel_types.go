@@ -176,6 +176,7 @@ type DeadLetter struct {
 
 // AllowedCallers says from which namespaces pods may call a channel.
 // +kubebuilder:validation:XValidation:rule="(self.from == 'Selector') == has(self.selector)",message="selector is required with from: Selector, and refused with any other"
+// +kubebuilder:validation:XValidation:rule="!has(self.selector) || !has(self.selector.matchExpressions) || self.selector.matchExpressions.all(e, e.operator in ['In', 'NotIn', 'Exists', 'DoesNotExist'] && (e.operator in ['In', 'NotIn']) == (has(e.values) && size(e.values) > 0))",message="an operator of a selector is In or NotIn, with values, or Exists or DoesNotExist, without"
 type AllowedCallers struct {
 	// from is Same (this namespace), Selector (namespaces whose labels match selector) or All.
 	// +required
@@ -210,6 +211,7 @@ type Binding struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
 	SecretName string `json:"secretName,omitempty"`
 }
 
@@ -398,7 +400,8 @@ type RequestChannelStatus struct {
 	// +kubebuilder:validation:MaxLength=1024
 	DeadLetterQueueURL string `json:"deadLetterQueueURL,omitempty"`
 
-	// deadLetterQueueARN is the ARN of that queue.
+	// deadLetterQueueARN is the ARN of that queue. It is written before the queue is created, and deadLetterQueueURL when it
+	// exists.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256

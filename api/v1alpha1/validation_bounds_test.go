@@ -51,7 +51,7 @@ var bases = map[string][]base{
 	rq: {{
 		spec: `{hostRef: {name: h}, podRef: {name: p, uid: u}, identity: Pod, heartbeat: Lease, providerRef: {name: default}, heartbeatIntervalSeconds: 60,
 			idleRetentionSeconds: 600, drainSeconds: 0, attributes: {A: b}, tags: {a: b}}`,
-		status: `{observedGeneration: 1, queueURL: u, state: Closing, podUID: u, closing: {reason: Idle, time: "2026-01-02T03:04:05Z", message: m}, conditions: [` + condition + `]}`,
+		status: `{observedGeneration: 1, queueURL: u, state: Closing, podUID: u, closingIDHash: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa, closing: {reason: Idle, time: "2026-01-02T03:04:05Z", message: m}, conditions: [` + condition + `]}`,
 	}},
 }
 
@@ -86,6 +86,7 @@ func ended(start string, n int) string {
 
 // malformed are what patterns refuse.
 var malformed = map[string]any{
+	".spec.tags[*]": "a,b", ".spec.defaultTags[*]": "a*", ".spec.binding.secretName": "Not_A Name",
 	".spec.queueName": "a.b", ".spec.namePrefix": "a_b", ".spec.region": "EU", ".spec.allowedQueueNames[*]": "a b", ".spec.sweepForeignPrefixes[*]": "a.b c",
 	".spec.deadLetter.channelRef.name": "../a", ".spec.providerRef.name": "a/b",
 	".spec.roleARN": "arn:aws:iam::111122223333:user/a", ".spec.deadLetter.arn": "arn:aws:sns:eu-west-1:123456789012:x",
@@ -120,11 +121,12 @@ func TestBounds(t *testing.T) {
 	for _, b := range bounds {
 		path := fields(b.path)
 		with := slices.Clone(stages[b.kind])
-		with = slices.DeleteFunc(with, func(s stage) bool { _, there := lookUp(s.object.Object, path); return !there })
+		with = slices.DeleteFunc(with, func(s stage) bool { _, there := lookUp(s.object.Object, keyed(s.object.Object, path)); return !there })
 		if len(with) == 0 {
 			t.Errorf("%s%s has bounds and is set in no base", b.kind, b.path)
 			continue
 		}
+		path = keyed(with[0].object.Object, path)
 		like, _ := lookUp(with[0].object.Object, append(slices.Clone(path), "[*]"))
 		for _, p := range probes(b, like) {
 			tried++

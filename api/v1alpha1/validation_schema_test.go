@@ -1,6 +1,7 @@
 package v1alpha1_test
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -103,6 +104,18 @@ func bounded(s apiextensionsv1.JSONSchemaProps) bool {
 // fields splits a path into names; "[*]" is one of its own.
 func fields(path string) []string {
 	return slices.DeleteFunc(strings.Split(strings.ReplaceAll(path, "[*]", ".[*]"), "."), func(s string) bool { return s == "" })
+}
+
+// keyed writes the key of an entry for "[*]" where the path leads through a map of the object.
+func keyed(object any, path []string) []string {
+	path = slices.Clone(path)
+	for i, name := range path {
+		parent, _ := lookUp(object, path[:i])
+		if entries, isMap := parent.(map[string]any); isMap && name == "[*]" && len(entries) > 0 {
+			path[i] = slices.Sorted(maps.Keys(entries))[0]
+		}
+	}
+	return path
 }
 
 // lookUp returns what stands at a path of an object: of a list its first element.

@@ -38,7 +38,7 @@ const (
 	allOf    = `{namespaces: {from: All}`
 	tagRule  = "carry ownership and access"
 	tagKey   = "a tag's key is 1 to 128"
-	tagValue = "a tag's value is at most 256"
+	tagAlpha = "a tag's key is of letters"
 )
 
 var ruleCases = []ruleCase{
@@ -66,6 +66,14 @@ var ruleCases = []ruleCase{
 		rule:     rule{channel, ".spec.allowedCallers", "selector is required with from: Selector"},
 		accepted: []string{`{allowedCallers: {from: Selector, selector: {}}}`, `{allowedCallers: {from: All}}`},
 		refused:  []string{`{allowedCallers: {from: Selector}}`, `{allowedCallers: {from: All, selector: {}}}`, `{allowedCallers: {from: Same, selector: {}}}`},
+	},
+	{
+		rule:     rule{channel, ".spec.allowedCallers", "an operator of a selector"},
+		accepted: []string{`{allowedCallers: {from: Selector, selector: {matchExpressions: [{key: a, operator: NotIn, values: [b]}, {key: a, operator: DoesNotExist}]}}}`},
+		refused: []string{
+			`{allowedCallers: {from: Selector, selector: {matchExpressions: [{key: a, operator: in, values: [b]}]}}}`,
+			`{allowedCallers: {from: Selector, selector: {matchExpressions: [{key: a, operator: Exists, values: [b]}]}}}`,
+		},
 	},
 	{
 		rule: rule{channel, ".spec.deadLetter", "exactly one of queue, channelRef and arn"},
@@ -117,7 +125,7 @@ var ruleCases = []ruleCase{
 			`{extraAttributes: {FifoQueue: "true"}}`, `{extraAttributes: {ContentBasedDeduplication: "true"}}`, `{extraAttributes: {DeduplicationScope: queue}}`,
 			`{extraAttributes: {FifoThroughputLimit: perQueue}}`, `{extraAttributes: {KmsMasterKeyId: k}}`, `{extraAttributes: {KmsDataKeyReusePeriodSeconds: "60"}}`,
 			`{extraAttributes: {SqsManagedSseEnabled: "false"}}`, `{extraAttributes: {Policy: "{}"}}`, `{extraAttributes: {RedrivePolicy: "{}"}}`,
-			`{extraAttributes: {RedriveAllowPolicy: "{}"}}`, `{extraAttributes: {QueueArn: x}}`,
+			`{extraAttributes: {RedriveAllowPolicy: "{}"}}`, `{extraAttributes: {RedriveNextYear: x}}`, `{extraAttributes: {QueueArn: x}}`,
 			`{extraAttributes: {CreatedTimestamp: "1"}}`, `{extraAttributes: {LastModifiedTimestamp: "1"}}`, `{extraAttributes: {ApproximateNumberOfMessagesDelayed: "1"}}`,
 		},
 	},
@@ -165,6 +173,22 @@ var ruleCases = []ruleCase{
 		accepted: []string{allOf + `, endpoint: "https://vpce-1.sqs.eu-west-1.vpce.amazonaws.com"}`, allOf + `, endpoint: "http://localhost:4566"}`},
 		refused:  []string{allOf + `, endpoint: "ftp://x"}`, allOf + `, endpoint: "sqs.eu-west-1.amazonaws.com"}`},
 	},
+	{
+		rule:     rule{qp, ".spec.allowedQueueNames", "between ${namespace} and a *"},
+		accepted: []string{allOf + `, allowedQueueNames: ["${namespace}_*", "x-${namespace}-y", "*_${namespace}", "a*b_${namespace}-x", "${namespace}-x_*y*", "orders-*", "*"]}`},
+		refused: []string{
+			allOf + `, allowedQueueNames: ["${namespace}-*"]}`, allOf + `, allowedQueueNames: ["${namespace}*"]}`, allOf + `, allowedQueueNames: ["*-${namespace}"]}`,
+			allOf + `, allowedQueueNames: ["*${namespace}_*"]}`, allOf + `, allowedQueueNames: ["*_${namespace}_*"]}`, allOf + `, allowedQueueNames: ["good", "${namespace}-x*_y"]}`,
+		},
+	},
+	{
+		rule:     rule{qp, ".spec.namespaces", "an operator of a selector"},
+		accepted: []string{`{namespaces: {from: Selector, selector: {matchExpressions: [{key: a, operator: In, values: [b]}, {key: a, operator: Exists}]}}}`},
+		refused: []string{
+			`{namespaces: {from: Selector, selector: {matchExpressions: [{key: a, operator: Is, values: [b]}]}}}`,
+			`{namespaces: {from: Selector, selector: {matchExpressions: [{key: a, operator: In}]}}}`,
+		},
+	},
 	{rule: rule{qp, ".spec.namePrefix", "namePrefix is immutable"}, from: allOf + `, namePrefix: a}`, accepted: []string{allOf + `, namePrefix: a, allowPolicies: true}`}, refused: []string{allOf + `, namePrefix: b}`}},
 	{
 		rule: rule{qp, ".spec.roleARN", "roleARN is immutable"}, from: allOf + `, roleARN: "arn:aws:iam::111122223333:role/a"}`,
@@ -178,10 +202,10 @@ var ruleCases = []ruleCase{
 
 	{rule: rule{rq, ".spec", "a ReplyQueue is a record and immutable"}, from: record, accepted: []string{record}, refused: []string{strings.Replace(record, "drainSeconds: 0", "drainSeconds: 1", 1)}},
 
-	tagged(channel, ".spec.tags", tagKey), tagged(channel, ".spec.tags", tagValue), tagged(channel, ".spec.tags", tagRule),
-	tagged(host, ".spec.tags", tagKey), tagged(host, ".spec.tags", tagValue), tagged(host, ".spec.tags", tagRule),
-	tagged(qp, ".spec.defaultTags", tagKey), tagged(qp, ".spec.defaultTags", tagValue), tagged(qp, ".spec.defaultTags", tagRule),
-	tagged(rq, ".spec.tags", tagKey), tagged(rq, ".spec.tags", tagValue), tagged(rq, ".spec.tags", tagRule),
+	tagged(channel, ".spec.tags", tagKey), tagged(channel, ".spec.tags", tagRule), tagged(channel, ".spec.tags", tagAlpha),
+	tagged(host, ".spec.tags", tagKey), tagged(host, ".spec.tags", tagRule), tagged(host, ".spec.tags", tagAlpha),
+	tagged(qp, ".spec.defaultTags", tagKey), tagged(qp, ".spec.defaultTags", tagRule), tagged(qp, ".spec.defaultTags", tagAlpha),
+	tagged(rq, ".spec.tags", tagKey), tagged(rq, ".spec.tags", tagRule), tagged(rq, ".spec.tags", tagAlpha),
 }
 
 // tagged is a case of one of the rules on tags, which four kinds share.
@@ -200,8 +224,9 @@ func tagged(kind, path, message string) ruleCase {
 	switch message {
 	case tagKey:
 		c.accepted, c.refused = all(strings.Repeat("k", 128)+": v"), all(strings.Repeat("k", 129)+": v", `"": v`)
-	case tagValue:
-		c.accepted, c.refused = all("k: "+strings.Repeat("v", 256), `k: ""`), all("k: "+strings.Repeat("v", 257))
+	case tagAlpha:
+		c.accepted = all(`"Kosten Stelle_.:/=+-@9": "Zürich 東京 _.:/=+-@"`, `k: ""`)
+		c.refused = all(`"a,b": v`, `"a*": v`, `"a#b": v`, `"a\nb": v`, `"(a)": v`)
 	case tagRule:
 		c.accepted = all("kubernetes: v", "awsome: v", "replyqueue.development: v", "team: v, Team: w")
 		c.refused = all(`"aws:x": v`, `"AWS:x": v`, "replyqueue.dev/cluster: v", "replyqueue.dev/adoptable-by: v", "ReplyQueue.dev/kind: v",

@@ -51,7 +51,7 @@ func run(ctx context.Context, out io.Writer, want []string) error {
 	found := &tally{out: out}
 	for _, args := range [][]string{
 		append([]string{"-run=CrashPoints"}, "./internal/..."),
-		append(append([]string{"-run=^TestControllers$"}, ginkgoPackages...), "-ginkgo.focus=Crash points", "-every-loss"),
+		append(append([]string{"-run=^TestControllers$"}, ginkgoPackages...), "-ginkgo.focus=Crash points", "-every-point"),
 	} {
 		if err := found.test(ctx, args); err != nil {
 			return err
@@ -73,7 +73,7 @@ type tally struct {
 
 // test runs `go test` with args and takes in what it says.
 func (t *tally) test(ctx context.Context, args []string) error {
-	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-json", "-count=1", "-timeout=20m"}, args...)...)
+	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-json", "-count=1", "-timeout=60m"}, args...)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 30 * time.Second // tests with a control plane stop it first
 	cmd.Stderr = os.Stderr

@@ -225,7 +225,7 @@ func TestAChangedReplyHost(t *testing.T) {
 	before, _ := s.sqs.Queue(s.queues()[0])
 	s.reread(host)
 	host.Spec.IdleRetentionSeconds, host.Spec.DrainSeconds = ptr.To[int32](300), ptr.To[int32](90)
-	host.Spec.Tags = map[string]string{"team": "payments"}
+	host.Spec.Tags = v1alpha1.Tags{"team": "payments"}
 	s.must(s.Update(s.ctx, host))
 	s.settle()
 	s.pass(4 * time.Minute)

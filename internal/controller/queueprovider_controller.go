@@ -128,14 +128,15 @@ func (r *QueueProviderReconciler) users(ctx context.Context, name string) (int32
 	return int32(len(channels.Items) + len(hosts.Items)), nil //nolint:gosec // A cluster does not hold 2^31 objects.
 }
 
-// hold keeps the finalizer on exactly as long as the provider is used.
+// hold puts the finalizer on a provider that is used, and takes it off one that is being deleted and no longer is. Taken off
+// any earlier, it could be missing in the moment in which a new user has seen it and the provider is deleted (holdProvider).
 func (r *QueueProviderReconciler) hold(ctx context.Context, provider *v1alpha1.QueueProvider, used bool) error {
 	before := provider.DeepCopy()
 	changed := false
 	switch {
-	case !used:
-		changed = controllerutil.RemoveFinalizer(provider, v1alpha1.FinalizerQueueProvider)
-	case provider.DeletionTimestamp.IsZero():
+	case !provider.DeletionTimestamp.IsZero():
+		changed = !used && controllerutil.RemoveFinalizer(provider, v1alpha1.FinalizerQueueProvider)
+	case used:
 		changed = controllerutil.AddFinalizer(provider, v1alpha1.FinalizerQueueProvider)
 	}
 	if !changed {
@@ -165,6 +166,12 @@ func (r *QueueProviderReconciler) judge(ctx context.Context, provider *v1alpha1.
 	if err != nil {
 		conditions.Stalled(provider, v1alpha1.ReasonProviderInvalid, err.Error())
 		return
+	}
+	if selector := provider.Spec.Namespaces.Selector; selector != nil {
+		if _, err := metav1.LabelSelectorAsSelector(selector); err != nil {
+			conditions.Stalled(provider, v1alpha1.ReasonProviderInvalid, "spec.namespaces.selector: "+err.Error())
+			return
+		}
 	}
 	provider.Status.Region = built.Region
 	conditions.Ready(provider, v1alpha1.ReasonAvailable, "Queues can be made here")

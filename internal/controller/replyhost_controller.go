@@ -30,6 +30,8 @@ const EventInUse = "InUse"
 // PersistentVolumeClaim is held. The queues themselves are the records' business.
 type ReplyHostReconciler struct {
 	client.Client
+	// Reader reads from the API server what a cache may not show yet; nil: Client.
+	Reader    client.Reader
 	Recorder  events.EventRecorder
 	Providers queue.Providers
 	Signals   *Signals
@@ -75,16 +77,17 @@ func (r *ReplyHostReconciler) Reconcile(ctx context.Context, request reconcile.R
 		}
 		return reconcile.Result{}, client.IgnoreNotFound(r.Update(ctx, host))
 	}
-	if host.DeletionTimestamp == nil && controllerutil.AddFinalizer(host, v1alpha1.FinalizerReplyHost) {
-		// The pod controller writes no record before it sees the finalizer.
-		if err := r.Update(ctx, host); err != nil {
-			return reconcile.Result{}, ignoreConflict(err)
-		}
+	held := r.admit(ctx, host)
+	if held != nil && !waitsForProvider(held) {
+		return reconcile.Result{}, ignoreConflict(held)
 	}
 	before := host.DeepCopy()
 	host.Status.Queues = r.count(host, records.Items)
 	if err := r.judge(ctx, host, len(records.Items)); err != nil {
 		return reconcile.Result{}, err
+	}
+	if providerLeaves(held) {
+		conditions.Reconciling(host, v1alpha1.ReasonWaitingForProvider, held.Error())
 	}
 	if err := patchStatus(ctx, r.Client, host, before); err != nil {
 		return reconcile.Result{}, ignoreConflict(err)
@@ -101,6 +104,29 @@ func (r *ReplyHostReconciler) Reconcile(ctx context.Context, request reconcile.R
 		return reconcile.Result{RequeueAfter: idleRecount}, nil
 	}
 	return reconcile.Result{}, nil
+}
+
+// admit puts the finalizer on a ReplyHost, once its QueueProvider is held. The pod controller writes no record before it
+// sees that finalizer.
+func (r *ReplyHostReconciler) admit(ctx context.Context, host *v1alpha1.ReplyHost) error {
+	if host.DeletionTimestamp != nil || controllerutil.ContainsFinalizer(host, v1alpha1.FinalizerReplyHost) {
+		return nil
+	}
+	var uncached client.Reader = r.Client
+	if r.Reader != nil {
+		uncached = r.Reader
+	}
+	if err := holdProvider(ctx, r.Client, uncached, providerOf(host)); err != nil {
+		return err
+	}
+	controllerutil.AddFinalizer(host, v1alpha1.FinalizerReplyHost)
+	return r.Update(ctx, host)
+}
+
+// waitsForProvider reports whether err says that there is no QueueProvider to be had, rather than that the API server failed.
+func waitsForProvider(err error) bool {
+	var p *pause
+	return errors.As(err, &p) && p.reason == v1alpha1.ReasonWaitingForProvider
 }
 
 // idleRecount is when to count again while there are silent pods.

@@ -30,10 +30,7 @@ func (s *recordScope) provision(ctx context.Context) error {
 	if err != nil {
 		return s.providerMissing(ctx, err)
 	}
-	tags := map[string]string{}
-	for key, value := range s.record.Spec.Tags {
-		tags[key] = value
-	}
+	tags := s.record.Spec.Tags.Strings()
 	for key, value := range map[string]string{
 		v1alpha1.TagCluster:      s.ClusterUID,
 		v1alpha1.TagKind:         v1alpha1.TagKindReply,

@@ -108,7 +108,12 @@ func (r *RequestChannelReconciler) provideSecret(ctx context.Context, s *scope, 
 	if secret != nil {
 		apply = apply.WithUID(secret.UID) // Another of that name is not the one that was looked at.
 	}
-	if err := r.Client.Apply(ctx, apply, fieldOwner, client.ForceOwnership); err != nil {
+	err = r.Client.Apply(ctx, apply, fieldOwner, client.ForceOwnership)
+	if apierrors.IsInvalid(err) || apierrors.IsForbidden(err) {
+		// A quota, an admission policy, or a Secret that was made immutable.
+		return stalled(v1alpha1.ReasonSecretRefused, "spec.binding.secretName: the API server refuses Secret %s: %v", name, err)
+	}
+	if err != nil {
 		return ofCluster(fmt.Errorf("write Secret %s: %w", name, err))
 	}
 	return nil

@@ -31,7 +31,9 @@ const DefaultDriftInterval = time.Hour
 
 // RequestChannelReconciler brings request queues and their dead-letter queues to what RequestChannels say.
 type RequestChannelReconciler struct {
-	Client    client.Client
+	Client client.Client
+	// Reader reads from the API server what a cache may not show yet; nil: Client.
+	Reader    client.Reader
 	Providers queue.Providers
 	Recorder  events.EventRecorder
 	// Metrics counts drift; nil: nothing is counted.
@@ -63,10 +65,9 @@ type visit struct {
 	// sent is what this process wrote to each queue lately, and blind until when another may have written to them.
 	sent  map[string]queue.Sent
 	blind time.Time
-	// created is when this process last asked for each queue's creation.
-	created map[string]time.Time
-	// taken is when this process last wrote its ownership on each queue that was another's.
-	taken map[string]time.Time
+	// created is when this process last asked for each queue's creation, found when it first met a queue that is the channel's
+	// and that the status did not know, and taken when it last wrote its ownership on each queue that was another's.
+	created, found, taken map[string]time.Time
 	// leaving is what the process remembers of a deletion that goes on.
 	leaving leaving
 }
@@ -259,7 +260,8 @@ func (r *RequestChannelReconciler) untilCheck(ctx context.Context, s *scope) tim
 		!conditions.Is(channel, v1alpha1.ConditionReady, metav1.ConditionTrue) ||
 		conditions.Reason(channel, v1alpha1.ConditionReady) == v1alpha1.ReasonSuspended ||
 		channel.Status.LastHandledReconcileAt != reconcileAt(channel) ||
-		channel.Status.AppliedTerms != termsOf(channel, provider) || r.permitted(s) != nil || r.deadLetterMoved(ctx, s) {
+		conditions.Is(channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue) ||
+		channel.Status.AppliedTerms != termsOf(channel, provider) || r.permitted(s) != nil || r.elsewhere(s) != nil || r.deadLetterMoved(ctx, s) {
 		return 0
 	}
 	r.mu.Lock()
@@ -304,6 +306,13 @@ func (r *RequestChannelReconciler) forget(uid types.UID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.visited, uid)
+}
+
+func (r *RequestChannelReconciler) reader() client.Reader {
+	if r.Reader == nil {
+		return r.Client
+	}
+	return r.Reader
 }
 
 func (r *RequestChannelReconciler) now() time.Time {

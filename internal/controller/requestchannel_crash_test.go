@@ -4,9 +4,9 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -21,51 +21,78 @@ import (
 	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
 
-var everyLoss = flag.Bool("every-loss", false, "lose each external call and each answer in turn, beside stopping at each")
+var everyPoint = flag.Bool("every-point", false, "stop at each external call of every life, and lose each call and each answer in turn; without, a sample")
 
 var _ = ginkgo.Describe("Crash points of a channel", func() {
 	ginkgo.It("lead to the same end wherever the process stops, or loses a call or its answer", func(ctx context.Context) {
 		ctx = context.WithoutCancel(ctx)
-		want := life(ctx, &crashPoints{})
-		gomega.Expect(want.states).To(gomega.HaveLen(6))
-		queues := func(lines []string) []string {
-			return slices.DeleteFunc(slices.Clone(lines), func(line string) bool { return !strings.HasPrefix(line, "queue ") || strings.Count(line, " ") > 1 })
+		type point struct {
+			crashPoints
+			of   scenario
+			want lived
 		}
-		gomega.Expect(queues(want.states[0])).To(gomega.HaveLen(3), "the channel's two, and the bystander")
-		gomega.Expect(queues(want.states[5])).To(gomega.HaveLen(1), "the bystander")
-
-		points := make(chan crashPoints)
+		var all []point
+		for i, of := range scenarios {
+			want := of.live(ctx, &crashPoints{})
+			gomega.Expect(want.states).To(gomega.HaveLen(of.steps), of.name)
+			for at := 1; at <= want.calls; at++ {
+				for j, what := range []interruption{stops, losesCall, losesAnswer} {
+					// The sample is another one in each life.
+					if !*everyPoint && (at+i)%12 != 4*j {
+						continue
+					}
+					all = append(all, point{crashPoints{at: at, what: what}, of, want})
+				}
+			}
+		}
+		points := make(chan point)
+		var stopped atomic.Int64
 		var runners sync.WaitGroup
 		for range 4 {
 			runners.Go(func() {
 				for p := range points {
-					try(ctx, &p, want)
+					try(ctx, p.of, &p.crashPoints, p.want)
+					if p.what == stops {
+						stopped.Add(1)
+					}
 				}
 			})
 		}
-		for at := 1; at <= want.calls; at++ {
-			points <- crashPoints{at: at, what: stops}
-			// The process that lives on has a memory, which may be wrong then.
-			if *everyLoss || at%6 == 0 {
-				points <- crashPoints{at: at, what: losesCall}
-			}
-			if *everyLoss || at%6 == 3 {
-				points <- crashPoints{at: at, what: losesAnswer}
-			}
+		for _, p := range all {
+			points <- p
 		}
 		close(points)
 		runners.Wait()
 		// hack/crashpoints reads this line, if the test has not failed.
-		fmt.Printf("\nCRASHPOINTS channel=%d\n", want.calls)
+		fmt.Printf("\nCRASHPOINTS channel=%d\n", stopped.Load())
 	})
 })
 
+// scenario is a life of a channel, which comes to as many states as it has steps.
+type scenario struct {
+	name  string
+	steps int
+	live  func(context.Context, *crashPoints) lived
+}
+
+var scenarios = []scenario{
+	{"all that can be around a channel", 6, life},
+	{"a name of its own", 4, named},
+	{"adoption", 5, adopted},
+	{"Retain", 3, retained},
+	{"DeleteIfEmpty", 3, emptied},
+	{"Observe", 4, observed},
+	{"an edit that comes before the restart", 2, hasty},
+}
+
 // try lives a life in which one call is interrupted, and expects what one without gave.
-func try(ctx context.Context, p *crashPoints, want lived) {
+func try(ctx context.Context, of scenario, p *crashPoints, want lived) {
 	defer ginkgo.GinkgoRecover()
-	where := func() string { return fmt.Sprintf("call %d of %d, %s, %s", p.at, want.calls, p.call, p.what) }
-	got := life(ctx, p)
-	gomega.Expect(p.calls).To(gomega.BeNumerically(">=", p.at), "the point was never reached")
+	where := func() string {
+		return fmt.Sprintf("%s: call %d of %d, %s, %s", of.name, p.at, want.calls, p.call, p.what)
+	}
+	got := of.live(ctx, p)
+	gomega.Expect(p.calls).To(gomega.BeNumerically(">=", p.at), "%s: the point was never reached", of.name)
 	for i := range want.states {
 		gomega.Expect(got.states[i]).To(gomega.ConsistOf(want.states[i]), "after step %d: %s", i+1, where())
 	}
@@ -75,24 +102,13 @@ func try(ctx context.Context, p *crashPoints, want lived) {
 // dead-letter queue given up, deleted. In all of it, one external call is interrupted.
 func life(ctx context.Context, points *crashPoints) (l lived) {
 	ginkgo.GinkgoHelper()
-	w := newWorld(ctx)
-	_, err := w.sqs.Client().CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: ptr.To("bystander")})
-	gomega.Expect(err).NotTo(gomega.HaveOccurred())
-	w.interrupted(points)
-	w.restart()
+	w := newLife(ctx, points)
 	c := channelNamed("login", withDeadLetter, func(spec *v1alpha1.RequestChannelSpec) {
 		spec.Queue = &v1alpha1.QueueAttributes{VisibilityTimeoutSeconds: ptr.To[int32](45), DelaySeconds: ptr.To[int32](5)}
 		spec.Tags = v1alpha1.Tags{"team": "identity", "cost": "1"}
 		spec.Binding = &v1alpha1.Binding{SecretName: "login"}
 	})
-	step := func() {
-		ginkgo.GinkgoHelper()
-		w.settle(c)
-		w.pass(time.Minute) // until delayed messages are visible
-		l.states = append(l.states, w.state(c))
-		l.calls = points.calls
-		w.pass(20 * time.Minute)
-	}
+	step := w.steps(c, points, &l)
 	request, dead := "rq_"+clusterName+"_"+w.namespace+"_login", "rq_"+clusterName+"_"+w.namespace+"_login_dlq"
 	w.apply(c)
 	step()
@@ -122,11 +138,42 @@ func life(ctx context.Context, points *crashPoints) (l lived) {
 	step()
 	w.remove(c)
 	step()
-	gomega.Expect(w.exists(c)).To(gomega.BeFalse())
-	for _, r := range w.sqs.RequestLog(sqstest.Action("DeleteQueue")) {
-		gomega.Expect(r.Queue).To(gomega.BeElementOf(request, dead))
-	}
+	w.ended(c, request, dead)
 	return l
+}
+
+// newLife is a world with a queue that is nobody's business, whose operator makes its external calls through points.
+func newLife(ctx context.Context, points *crashPoints) *world {
+	ginkgo.GinkgoHelper()
+	w := newWorld(ctx)
+	_, err := w.sqs.Client().CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: ptr.To("bystander")})
+	gomega.Expect(err).NotTo(gomega.HaveOccurred())
+	w.interrupted(points)
+	w.restart()
+	return w
+}
+
+// steps returns what ends each step of a life: all comes to rest, and is written down.
+func (w *world) steps(c *v1alpha1.RequestChannel, points *crashPoints, l *lived) func() {
+	return func() {
+		ginkgo.GinkgoHelper()
+		w.settle(c)
+		w.pass(time.Minute) // until delayed messages are visible
+		l.states = append(l.states, w.state(c))
+		l.calls = points.calls
+		w.pass(20 * time.Minute)
+	}
+}
+
+// ended checks what is left of a life: not the channel, and of deletions only those of its own queues.
+func (w *world) ended(c *v1alpha1.RequestChannel, own ...string) {
+	ginkgo.GinkgoHelper()
+	gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+	_, there := w.sqs.Queue("bystander")
+	gomega.Expect(there).To(gomega.BeTrue())
+	for _, r := range w.sqs.RequestLog(sqstest.Action("DeleteQueue")) {
+		gomega.Expect(r.Queue).To(gomega.BeElementOf(own))
+	}
 }
 
 // lived is what a life came to: what was there after each step, and how many external calls it took.

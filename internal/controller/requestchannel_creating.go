@@ -2,12 +2,7 @@ package controller
 
 import (
 	"context"
-	"fmt"
 	"slices"
-
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/controller/conditions"
@@ -16,45 +11,36 @@ import (
 
 // This file holds what is written to the API server before a queue is created, since afterwards it could be lost.
 
-// holdProvider keeps the QueueProvider from going before the queue: its own reconciler may not have seen the channel yet.
-// One that is being deleted gets no new users.
+// holdProvider keeps the channel's QueueProvider from going before the queue. One that is being deleted takes no new users;
+// had says that the channel is not new to it.
 func (r *RequestChannelReconciler) holdProvider(ctx context.Context, s *scope, had bool) error {
-	ref := s.channel.Spec.ProviderRef
-	if ref == nil {
+	err := holdProvider(ctx, r.Client, r.reader(), providerName(s.channel))
+	if had && providerLeaves(err) {
 		return nil
 	}
-	provider := &v1alpha1.QueueProvider{}
-	if err := r.Client.Get(ctx, client.ObjectKey{Name: ref.Name}, provider); err != nil {
-		if apierrors.IsNotFound(err) {
-			return explained(fmt.Errorf("%w: %s", queue.ErrProviderNotFound, ref.Name))
-		}
-		return ofCluster(fmt.Errorf("get QueueProvider %s: %w", ref.Name, err))
-	}
-	if !provider.DeletionTimestamp.IsZero() {
-		if had {
-			return nil
-		}
-		return waiting(slowRetry, v1alpha1.ReasonWaitingForProvider, "spec.providerRef: QueueProvider %s is being deleted, and takes no new users", ref.Name)
-	}
-	before := provider.DeepCopy()
-	if !controllerutil.AddFinalizer(provider, v1alpha1.FinalizerQueueProvider) {
-		return nil
-	}
-	if err := r.Client.Patch(ctx, provider, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
-		return ofCluster(fmt.Errorf("hold QueueProvider %s: %w", ref.Name, err))
-	}
-	return nil
+	return err
 }
 
-// noteTags notes the tags that a queue is about to be created with: unlike attributes, those that the spec no longer has
-// could not be told from others' when the process stops in between.
-func (r *RequestChannelReconciler) noteTags(ctx context.Context, s *scope, desired queue.Desired) error {
-	status := &s.channel.Status
-	tags := union(status.AppliedTags, sortedKeys(desired.Tags))
-	if slices.Equal(tags, union(s.written.Status.AppliedTags, nil)) {
+// noteCreation notes the attributes and the tags that a queue is about to be created with: when the process stops before it
+// can note them afterwards, what the spec no longer has by then could not be told from what others set.
+func (r *RequestChannelReconciler) noteCreation(ctx context.Context, s *scope, desired queue.Desired) error {
+	status, written := &s.channel.Status, &s.written.Status
+	status.AppliedTags = union(status.AppliedTags, sortedKeys(desired.Tags))
+	status.AppliedAttributes = union(status.AppliedAttributes, sortedKeys(desired.Attributes))
+	if slices.Equal(status.AppliedTags, union(written.AppliedTags, nil)) && slices.Equal(status.AppliedAttributes, union(written.AppliedAttributes, nil)) {
 		return nil
 	}
-	status.AppliedTags = tags
 	conditions.Reconciling(s.channel, v1alpha1.ReasonProgressing, "The queue is being created")
+	return r.save(ctx, s)
+}
+
+// noteDeadLetterQueue notes that a dead-letter queue is about to be made, by its ARN: a deletion then knows that there may
+// be one, though SQS does not show it yet.
+func (r *RequestChannelReconciler) noteDeadLetterQueue(ctx context.Context, s *scope, arn string) error {
+	if s.channel.Status.DeadLetterQueueARN == arn {
+		return nil
+	}
+	s.channel.Status.DeadLetterQueueARN = arn
+	conditions.Reconciling(s.channel, v1alpha1.ReasonProgressing, "The dead-letter queue is being created")
 	return r.save(ctx, s)
 }

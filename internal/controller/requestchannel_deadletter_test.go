@@ -188,7 +188,7 @@ var _ = ginkgo.Describe("A dead-letter queue", func() {
 			w.apply(a, b)
 			for _, c := range []*v1alpha1.RequestChannel{a, b} {
 				w.reconciled(c)
-				gomega.Expect(c).To(gomega.And(beStalled(v1alpha1.ReasonDeadLetterNotAllowed, c.Name), beStalled(v1alpha1.ReasonDeadLetterNotAllowed, "each other")))
+				gomega.Expect(c).To(gomega.And(beStalled(v1alpha1.ReasonDeadLetterNotAllowed, c.Name), beStalled(v1alpha1.ReasonDeadLetterNotAllowed, "round for ever")))
 			}
 		})
 	})

@@ -100,7 +100,7 @@ func (r *RequestChannelReconciler) tellUntouched(ctx context.Context, s *scope) 
 // the API server says, and being throttled, goes by.
 func (p *pause) inTheWay() bool {
 	return p.reason != "" && p.reason != v1alpha1.ReasonThrottled && p.reason != v1alpha1.ReasonProgressing &&
-		p.reason != v1alpha1.ReasonIdentityUnproven
+		p.reason != v1alpha1.ReasonIdentityUnproven && p.reason != v1alpha1.ReasonDeleting
 }
 
 func (r *RequestChannelReconciler) letGo(ctx context.Context, s *scope) error {
@@ -132,32 +132,42 @@ func (r *RequestChannelReconciler) release(ctx context.Context, s *scope) error 
 	}
 	provider, err := r.Providers.ForDeletion(ctx, providerName(channel))
 	if errors.Is(err, queue.ErrProviderNotFound) && channel.Status.QueueURL == "" {
-		return nil // A provider is held while it is used, so nothing was ever made with this one.
+		// A provider is held while it is used, so nothing was ever made with this one, unless the channel came out of a backup.
+		r.Recorder.Eventf(channel, nil, corev1.EventTypeWarning, EventQueueAbandoned, "Delete",
+			"QueueProvider %s does not exist. If this channel was restored from a backup and had a queue, that is left behind in SQS", providerName(channel))
+		return nil
 	}
 	if err != nil {
 		return explained(err)
 	}
 	s.provider = provider
-	if channel.Spec.ProviderRef == nil && channel.Spec.QueueName != "" && channel.Status.QueueURL == "" {
+	if providerName(channel) == v1alpha1.DefaultProviderName && channel.Spec.QueueName != "" && channel.Status.QueueURL == "" {
 		return nil // The operator's own environment gives no names out and never did: nothing was made.
+	}
+	if err := r.elsewhere(s); err != nil {
+		return err
 	}
 	// Giving a queue up takes its ownership tags away, which would be as bad for the cluster that owns it.
 	if err := provider.MayDelete(); err != nil {
 		return err
 	}
 	endings, unseen, err := r.endings(ctx, s)
-	if err != nil {
-		return err
-	}
 	if channel.Spec.DeletionPolicy == v1alpha1.DeletionPolicyDeleteIfEmpty {
+		if err != nil {
+			return err
+		}
 		if err := r.emptied(ctx, s, endings); err != nil {
 			return err
 		}
 	}
+	// What stands in the way of one queue does not keep the other: a deletion that is forced leaves behind what it must.
 	for _, e := range endings {
-		if err := r.end(ctx, s, e); err != nil {
-			return err
+		if failed := r.end(ctx, s, e); failed != nil && err == nil {
+			err = failed
 		}
+	}
+	if err != nil {
+		return err
 	}
 	return unseen
 }
@@ -170,20 +180,24 @@ func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) (all [
 	request, deadLetter := s.provider.RequestQueue(s.channel, ""), s.provider.DeadLetterQueue(s.channel, "")
 	spokenOf := status.DeadLetterQueueURL != "" || (spec.DeadLetter != nil && spec.DeadLetter.Queue != nil)
 	for _, desired := range []queue.Desired{request, deadLetter} {
-		url, err := s.provider.QueueURL(ctx, desired.Name)
+		url, failed := s.provider.QueueURL(ctx, desired.Name)
 		var tags map[string]string
-		if err == nil {
-			tags, err = s.provider.Tags(ctx, url)
+		if failed == nil {
+			tags, failed = s.provider.Tags(ctx, url)
 		}
 		switch {
-		case queue.Classify(err) == queue.NotFound:
-			if s.mayAppear(desired.Name) {
+		case queue.Classify(failed) == queue.NotFound:
+			known, named := status.QueueURL, true
+			if desired.Name == deadLetter.Name {
+				known, named = status.DeadLetterQueueURL, status.DeadLetterQueueARN != "" || status.DeadLetterQueueURL != ""
+			}
+			if named && s.mayAppear(desired.Name, known) {
 				unseen = waiting(appearRetry, v1alpha1.ReasonProgressing, "queue %s may have been created a moment ago, and SQS does not show it", desired.Name)
 			}
-		case err != nil:
-			return nil, nil, err
+		case failed != nil:
+			err = failed
 		case queue.OwnerIn(tags) == desired.Owner:
-			all = append(all, ending{name: desired.Name, url: url, tags: tags, adopted: isTrue(status.Adopted) || queue.IsAdopted(tags) || s.provider.Consents(tags, s.channel.Namespace)})
+			all = append(all, ending{name: desired.Name, url: url, tags: tags, adopted: isTrue(status.Adopted) || queue.IsAdopted(tags)})
 		case s.takenLately(desired):
 			unseen = waiting(appearRetry, v1alpha1.ReasonProgressing, "queue %s was taken over a moment ago, and SQS does not show it", desired.Name)
 		case r.permitted(s) != nil && status.QueueURL == "":
@@ -193,7 +207,7 @@ func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) (all [
 			r.leaves(s, desired.Name, "Queue %s is not this channel's, and is left as it is", desired.Name)
 		}
 	}
-	return all, unseen, nil
+	return all, unseen, err
 }
 
 func (r *RequestChannelReconciler) end(ctx context.Context, s *scope, e ending) error {
@@ -203,6 +217,7 @@ func (r *RequestChannelReconciler) end(ctx context.Context, s *scope, e ending) 
 		if err := s.provider.Untag(ctx, e.url, keys); err != nil && queue.Classify(err) != queue.NotFound {
 			return err
 		}
+		s.leavesBehind(e.name)
 		r.Recorder.Eventf(s.channel, nil, corev1.EventTypeNormal, EventQueueRetained, "UntagQueue", "Queue %s is left in SQS, without ownership tags", e.name)
 		return nil
 	}

@@ -97,7 +97,7 @@ var _ = ginkgo.Describe("A user of one namespace", func() {
 	},
 		ginkgo.Entry("its name, without a provider", `{queueName: vault}`, v1alpha1.ReasonQueueNameNotAllowed, "spec.queueName", false),
 		ginkgo.Entry("its name, to observe it", `{queueName: vault, managementPolicy: Observe}`, v1alpha1.ReasonQueueNameNotAllowed, "spec.queueName", false),
-		ginkgo.Entry("its name, outside the patterns", `{queueName: vault}`, v1alpha1.ReasonQueueNameNotAllowed, "spec.allowedQueueNames", false, allowing("${namespace}-*", "vaults-*")),
+		ginkgo.Entry("its name, outside the patterns", `{queueName: vault}`, v1alpha1.ReasonQueueNameNotAllowed, "spec.allowedQueueNames", false, allowing("${namespace}_*", "vaults-*")),
 		ginkgo.Entry("its name, within the patterns", `{queueName: vault}`, v1alpha1.ReasonNotOwned, "vault", true, allowing("*")),
 		ginkgo.Entry("another's consent", `{queueName: vault, adoptionPolicy: IfConsented}`, v1alpha1.ReasonNotOwned, "vault", true, allowing("*")),
 		ginkgo.Entry("another's consent, to observe it", `{queueName: vault, managementPolicy: Observe}`, v1alpha1.ReasonNotOwned, "vault", true, allowing("*")),

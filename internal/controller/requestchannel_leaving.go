@@ -69,6 +69,26 @@ func (s *scope) creates(name string) {
 	})
 }
 
+// finds notes that a queue was met that is the channel's, and that the status did not know.
+func (s *scope) finds(name string) {
+	s.memory(func(v *visit) {
+		v.found = maps.Clone(v.found)
+		if v.found == nil {
+			v.found = map[string]time.Time{}
+		}
+		v.found[name] = s.reconciler.now()
+	})
+}
+
+// foundLately reports whether that was so short a time ago that SQS may have shown a queue that was deleted already.
+func (s *scope) foundLately(name string) (lately bool) {
+	s.memory(func(v *visit) {
+		at, found := v.found[name]
+		lately = found && s.reconciler.now().Sub(at) < 2*propagation
+	})
+	return lately
+}
+
 // deleted notes that a queue is gone, and no sight of it is to be waited for.
 func (s *scope) deleted(name string) {
 	s.memory(func(v *visit) {
@@ -78,12 +98,15 @@ func (s *scope) deleted(name string) {
 }
 
 // mayAppear reports whether a queue that SQS does not show may have been created so lately that it will: by this
-// process, or by another before this one saw the channel.
-func (s *scope) mayAppear(name string) bool {
+// process, or by another before this one saw the channel. url is where the status says that the queue is, if it says so: what
+// another process made, and noted, is older than its note.
+func (s *scope) mayAppear(name, url string) bool {
 	now := s.reconciler.now()
 	may := false
 	s.memory(func(v *visit) {
-		may = now.Sub(v.created[name]) < propagation || (v.inherited && now.Sub(v.since) < propagation)
+		another := v.inherited && now.Sub(v.since) < propagation
+		noted := url != "" && !s.reconciler.lately(s) && !s.reconciler.saidMissing(s, name)
+		may = now.Sub(v.created[name]) < propagation || (another && !noted)
 	})
 	return may
 }
@@ -99,14 +122,19 @@ func (s *scope) memory(do func(*visit)) {
 
 // leaves tells once that a queue is left behind, and why.
 func (r *RequestChannelReconciler) leaves(s *scope, name, format string, args ...any) {
-	told := false
-	s.memory(func(v *visit) {
-		told = slices.Contains(v.leaving.left, name)
-		v.leaving.left = append(slices.Clip(v.leaving.left), name)
-	})
-	if !told {
+	if s.leavesBehind(name) {
 		r.Recorder.Eventf(s.channel, nil, corev1.EventTypeNormal, EventQueueLeft, "Delete", format, args...)
 	}
+}
+
+// leavesBehind notes that a queue is left in SQS, and reports whether that is news.
+func (s *scope) leavesBehind(name string) (news bool) {
+	s.memory(func(v *visit) {
+		if news = !slices.Contains(v.leaving.left, name); news {
+			v.leaving.left = append(slices.Clip(v.leaving.left), name)
+		}
+	})
+	return news
 }
 
 // emptied waits until the queues have held no message for a while, by every count. What is never received expires with

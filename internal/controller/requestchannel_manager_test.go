@@ -99,6 +99,23 @@ var _ = ginkgo.Describe("Channels under a manager", func() {
 		gomega.Expect(w.sqs.Requests(sqstest.Action("DeleteQueue"))).To(gomega.Equal(n))
 	})
 
+	ginkgo.It("are all woken by what closes a ring of dead letters, and by what opens it", func() {
+		stop := operate()
+		defer func() { stop() }()
+		a, b, c := channelNamed("a", deadTo("b")), channelNamed("b", deadTo("c")), channelNamed("c")
+		w.apply(a, b, c)
+		gomega.Eventually(func(g gomega.Gomega) { ready(g, 3) }).WithTimeout(patience).Should(gomega.Succeed())
+		change(w, c, func(c *v1alpha1.RequestChannel) { deadTo("a")(&c.Spec) })
+		gomega.Eventually(func(g gomega.Gomega) {
+			for _, channel := range []*v1alpha1.RequestChannel{a, b, c} {
+				g.Expect(direct.Get(w.ctx, client.ObjectKeyFromObject(channel), channel)).To(gomega.Succeed())
+				g.Expect(channel).To(beStalled(v1alpha1.ReasonDeadLetterNotAllowed, "round for ever"))
+			}
+		}).WithTimeout(patience).Should(gomega.Succeed())
+		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.DeadLetter = nil })
+		gomega.Eventually(func(g gomega.Gomega) { ready(g, 3) }).WithTimeout(patience).Should(gomega.Succeed())
+	})
+
 	ginkgo.It("are woken by what they wait for: a provider, a dead-letter channel", func() {
 		stop := operate()
 		defer func() { stop() }()

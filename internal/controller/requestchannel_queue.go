@@ -34,9 +34,14 @@ const (
 	EventQueueAdopted = "QueueAdopted"
 )
 
-// converge brings the channel's queues to its spec. Its error is a *pause, or SQS's or the API server's.
+// converge brings the channel's queues to its spec. Its error is a *pause, or SQS's or the API server's. What stands in the
+// way of the dead letters keeps a queue from being created, since requests could be lost on it; one that exists is brought
+// to the rest of its spec.
 func (r *RequestChannelReconciler) converge(ctx context.Context, s *scope) error {
 	if err := r.permitted(s); err != nil {
+		return err
+	}
+	if err := r.elsewhere(s); err != nil {
 		return err
 	}
 	if s.channel.Spec.ManagementPolicy == v1alpha1.ManagementPolicyObserve {
@@ -46,22 +51,47 @@ func (r *RequestChannelReconciler) converge(ctx context.Context, s *scope) error
 	if err := s.provider.MayChange(); err != nil {
 		return err
 	}
-	deadLetterARN, err := r.namedDeadLetter(ctx, s)
-	if err != nil {
-		return err
+	target, inTheWay := r.namedDeadLetter(ctx, s)
+	if p := judge(s.channel, inTheWay); p != nil && (s.channel.Status.QueueURL == "" || p.cause != nil || p.passing) {
+		return inTheWay
 	}
+	s.part = v1alpha1.ConditionQueueReady
 	request, err := r.requestQueue(ctx, s)
 	if err != nil {
 		return err
 	}
 	if own := s.channel.Spec.DeadLetter; own != nil && own.Queue != nil {
 		s.part = v1alpha1.ConditionDeadLetterReady
-		if deadLetterARN, err = r.ownDeadLetter(ctx, s, request.ARN); err != nil {
-			return err
+		target, inTheWay = r.ownDeadLetter(ctx, s, request.ARN)
+		if p := judge(s.channel, inTheWay); p != nil && (p.cause != nil || p.passing) {
+			return inTheWay
 		}
 	}
 	s.part = v1alpha1.ConditionQueueReady
-	return r.bringToSpec(ctx, s, request, deadLetterARN)
+	if err := r.bringToSpec(ctx, s, request, target, inTheWay != nil); err != nil {
+		return err
+	}
+	if inTheWay != nil {
+		s.part = v1alpha1.ConditionDeadLetterReady
+	}
+	return inTheWay
+}
+
+// elsewhere refuses to look for the channel's queues in another place than where they were made: the operator's own region
+// or account has changed since. They would be made again there, and the old ones lost sight of.
+func (r *RequestChannelReconciler) elsewhere(s *scope) error {
+	status, provider := &s.channel.Status, s.provider
+	account := provider.AccountID()
+	moved := status.Region != provider.Region || (account != "" && status.AccountID != account)
+	if status.QueueURL == "" || status.Region == "" || status.AccountID == "" || !moved {
+		return nil
+	}
+	if account == "" {
+		account = "the operator's"
+	}
+	return stalled(v1alpha1.ReasonQueueElsewhere,
+		"the queue is in account %s, region %s (status), and QueueProvider %s leads to account %s, region %s now: nothing is made or deleted there. Give the operator its region and credentials back, or delete this channel and create another",
+		status.AccountID, status.Region, provider.Name, account, provider.Region)
 }
 
 // observeOnly reads a queue that the operator may not write to.
@@ -72,11 +102,12 @@ func (r *RequestChannelReconciler) observeOnly(ctx context.Context, s *scope) er
 		return err
 	}
 	if !observed.Exists {
+		s.channel.Status.QueueURL, s.channel.Status.QueueARN = "", ""
 		return stalled(v1alpha1.ReasonObservedQueueMissing, "there is no queue %s in %s, and managementPolicy Observe creates none", name, s.provider.Region)
 	}
 	owner := s.provider.RequestQueue(s.channel, "").Owner
 	if queue.OwnerIn(observed.Tags) != owner && !s.provider.Consents(observed.Tags, s.channel.Namespace) {
-		return notOwned(s, name, observed.Tags)
+		return r.lost(s, name, observed.Tags)
 	}
 	s.found(observed)
 	conditions.Set(s.channel, v1alpha1.ConditionQueueReady, metav1.ConditionTrue, v1alpha1.ReasonObserved, "The queue exists")
@@ -101,22 +132,21 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 			if !had {
 				observed = observed.UnsureOnly(queue.RedrivePolicy) // The only one that is set after creation.
 			}
-			err := r.claim(ctx, s, desired, observed)
-			if err == nil && !had {
-				s.assumeOurs()
-			}
-			return observed, err
+			return observed, r.meets(ctx, s, desired, observed, had)
 		}
 	}
 	if had {
 		if r.lately(s) {
 			return queue.Observed{}, notVisible(desired.Name)
 		}
-		r.noteMissing(s, desired.Name)
-		// What was set on it went with it.
-		status := &channel.Status
-		status.AppliedAttributes, status.OriginalAttributes, status.AppliedTags, status.LastWriteTime = nil, nil, nil, nil
-		status.Adopted = nil // What is created in its place is our own.
+		if err := r.missing(ctx, s, desired.Name); err != nil {
+			return queue.Observed{}, err
+		}
+		s.forget()
+		s.channel.Status.LastWriteTime = nil
+	}
+	if channel.Spec.QueueName != "" && s.provider.IsComputedName(channel.Spec.QueueName) {
+		return queue.Observed{}, stalled(v1alpha1.ReasonQueueNameNotAllowed, "spec.queueName %s has the form of the names that the operator gives itself: a queue of that name can be adopted or observed, and is not created", channel.Spec.QueueName)
 	}
 	if err := r.oldestClaim(ctx, s); err != nil {
 		return queue.Observed{}, err
@@ -124,7 +154,7 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 	if err := r.holdProvider(ctx, s, had); err != nil {
 		return queue.Observed{}, err
 	}
-	if err := r.noteTags(ctx, s, desired); err != nil {
+	if err := r.noteCreation(ctx, s, desired); err != nil {
 		return queue.Observed{}, err
 	}
 	plan := queue.MakePlan(desired, queue.Remembered{}, queue.Observed{}, queue.Terms{})
@@ -138,46 +168,115 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 	if err := r.claim(ctx, s, desired, observed); err != nil {
 		return queue.Observed{}, err
 	}
+	s.assumeOurs()
 	s.madeSo(desired, observed)
-	if had {
+	channel.Status.LastWriteTime = ptr.To(metav1.NewTime(r.now()))
+	if had && conditions.Is(channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue) {
 		r.tellRecreated(s, desired.Name)
-	} else {
-		s.assumeOurs()
 	}
 	return observed, nil
+}
+
+// meets takes a queue that is there for the channel's, if it is.
+func (r *RequestChannelReconciler) meets(ctx context.Context, s *scope, desired queue.Desired, observed queue.Observed, had bool) error {
+	again := r.saidMissing(s, desired.Name)
+	if again {
+		s.channel.Status.Adopted = nil // This is what was created in its place, unless its tags say otherwise.
+	}
+	if err := r.claim(ctx, s, desired, observed); err != nil {
+		return err
+	}
+	if !had || again {
+		s.assumeOurs()
+	}
+	if !had && queue.OwnerIn(observed.Tags) == desired.Owner {
+		// SQS may still show the queue of a channel of this name that was deleted a moment ago.
+		s.finds(desired.Name)
+		s.lookIn(propagation)
+	}
+	return nil
+}
+
+// missing notes that SQS has no such queue though the channel had one, or waits where that may be its own doing.
+func (r *RequestChannelReconciler) missing(ctx context.Context, s *scope, name string) error {
+	if s.provider.AccountID() == "" {
+		// Before anything is made again, it is to be sure that this is the account in which it was.
+		if err := s.provider.LearnAccount(ctx); err != nil {
+			return err
+		}
+		if err := r.elsewhere(s); err != nil {
+			return err
+		}
+	}
+	if s.foundLately(name) {
+		return nil // What was found was the last sight of a queue that was deleted before this channel was made.
+	}
+	return r.noteMissing(ctx, s, name)
 }
 
 // claim decides whether the queue at hand is the channel's, or may become it, and notes where it is. A queue that
 // another object of this cluster owns is not to be had by consent: two channels would take it from each other.
 func (r *RequestChannelReconciler) claim(ctx context.Context, s *scope, desired queue.Desired, observed queue.Observed) error {
 	owner := queue.OwnerIn(observed.Tags)
-	consents := s.provider.Consents(observed.Tags, s.channel.Namespace)
-	if owner != desired.Owner && !s.provider.Inherits(desired, observed.Tags) {
+	adopting := owner != desired.Owner && !s.provider.Inherits(desired, observed.Tags)
+	if adopting {
+		consents := s.provider.Consents(observed.Tags, s.channel.Namespace)
 		if !consents || s.channel.Spec.AdoptionPolicy != v1alpha1.AdoptionPolicyIfConsented || owner.Cluster == desired.Owner.Cluster {
-			return notOwned(s, desired.Name, observed.Tags)
+			return r.lost(s, desired.Name, observed.Tags)
 		}
 		if err := r.oldestClaim(ctx, s); err != nil {
 			return err
 		}
+		if s.channel.Status.QueueURL == "" {
+			s.forget()
+		}
 	}
-	if consents || queue.IsAdopted(observed.Tags) {
-		// The tag stays on the queue, so that a lost status cannot turn an adopted queue into one of our own, which
-		// would be deleted with the channel.
+	if adopting || queue.IsAdopted(observed.Tags) {
+		// A tag says so on the queue, so that a lost status cannot turn an adopted queue into one of our own, which would be
+		// deleted with the channel.
 		s.channel.Status.Adopted = ptr.To(true)
 	}
 	s.found(observed)
 	return nil
 }
 
-// noteMissing notes that the queue was deleted by someone else.
-func (r *RequestChannelReconciler) noteMissing(s *scope, name string) {
-	status := &s.channel.Status
-	if conditions.Reason(s.channel, v1alpha1.ConditionDrifted) != v1alpha1.ReasonDeletedOutOfBand {
-		status.LastDriftTime = ptr.To(metav1.NewTime(r.now()))
-		r.Metrics.drifted(s.channel.Namespace, v1alpha1.ReasonDeletedOutOfBand)
+// lost says whose a queue is, and no longer hands out where it is: what is sent there would go to somebody else.
+func (r *RequestChannelReconciler) lost(s *scope, name string, tags map[string]string) error {
+	s.channel.Status.QueueURL, s.channel.Status.QueueARN = "", ""
+	return notOwned(s, name, tags)
+}
+
+// noteMissing notes that the queue was deleted by someone else, before it is created again: a process that stops in between
+// would not know it.
+func (r *RequestChannelReconciler) noteMissing(ctx context.Context, s *scope, name string) error {
+	if r.saidMissing(s, name) {
+		return nil
 	}
-	conditions.Set(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue, v1alpha1.ReasonDeletedOutOfBand,
-		fmt.Sprintf("Queue %s was deleted by someone else, and is created again", name))
+	message := missingOf(name) + ", and is created again"
+	if conditions.Reason(s.channel, v1alpha1.ConditionDrifted) == v1alpha1.ReasonDeletedOutOfBand {
+		message = conditions.Message(s.channel, v1alpha1.ConditionDrifted) + ". " + message
+	}
+	conditions.Set(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue, v1alpha1.ReasonDeletedOutOfBand, message)
+	return r.noteFound(ctx, s, v1alpha1.ReasonDeletedOutOfBand)
+}
+
+// saidMissing reports whether the channel's status says already that the queue is missing.
+func (*RequestChannelReconciler) saidMissing(s *scope, name string) bool {
+	return conditions.Reason(s.channel, v1alpha1.ConditionDrifted) == v1alpha1.ReasonDeletedOutOfBand &&
+		strings.Contains(conditions.Message(s.channel, v1alpha1.ConditionDrifted), missingOf(name))
+}
+
+// missingOf is how the message about a missing queue begins.
+func missingOf(name string) string { return fmt.Sprintf("Queue %s was deleted by someone else", name) }
+
+// noteFound writes down a drift that was found, before it is corrected, and counts it.
+func (r *RequestChannelReconciler) noteFound(ctx context.Context, s *scope, reason string) error {
+	s.channel.Status.LastDriftTime = ptr.To(metav1.NewTime(r.now()))
+	if err := r.save(ctx, s); err != nil {
+		return err
+	}
+	r.Metrics.drifted(s.channel.Namespace, reason)
+	return nil
 }
 
 // ownDeadLetter returns the ARN of the dead-letter queue beside the request queue, created and corrected as needed.
@@ -202,7 +301,12 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 	created := plan.Create
 	if created {
 		if had {
-			r.noteMissing(s, desired.Name)
+			err = r.noteMissing(ctx, s, desired.Name)
+		} else {
+			err = r.noteDeadLetterQueue(ctx, s, queue.SiblingARN(sourceARN, desired.Name))
+		}
+		if err != nil {
+			return "", err
 		}
 		if err := r.noteTagsOf(ctx, s, desired, plan); err != nil {
 			return "", err
@@ -228,7 +332,9 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 	drifted := false
 	if !created {
 		plan = r.settled(s, plan, observed)
-		drifted = r.noteDrift(s, desired.Name, plan)
+		if drifted, err = r.noteDrift(ctx, s, desired.Name, plan); err != nil {
+			return "", err
+		}
 	}
 	if err := r.noteTagsOf(ctx, s, desired, plan); err != nil {
 		return "", err
@@ -268,13 +374,18 @@ func (r *RequestChannelReconciler) tellCorrected(s *scope, name string, plan que
 	r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, EventDriftCorrected, "SetQueueAttributes", "%s", driftMessage(name, plan))
 }
 
-// bringToSpec sets what differs on the request queue, and remembers what was set.
-func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, observed queue.Observed, deadLetterARN string) error {
+// bringToSpec sets what differs on the request queue, and remembers what was set. asIs leaves alone where dead letters go.
+func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, observed queue.Observed, deadLetterARN string, asIs bool) error {
 	channel := s.channel
 	desired := s.provider.RequestQueue(channel, deadLetterARN)
 	desired.Adopted = isTrue(channel.Status.Adopted)
 	inherits := s.provider.Inherits(desired, observed.Tags)
-	plan := queue.MakePlan(desired, s.remembered(), observed, queue.Terms{Adopt: isTrue(channel.Status.Adopted) || inherits})
+	remembered, kept := s.remembered(), []string(nil)
+	if asIs {
+		kept = slices.DeleteFunc(slices.Clone(remembered.Attributes), func(name string) bool { return name != queue.RedrivePolicy })
+		remembered.Attributes = slices.DeleteFunc(slices.Clone(remembered.Attributes), func(name string) bool { return name == queue.RedrivePolicy })
+	}
+	plan := queue.MakePlan(desired, remembered, observed, queue.Terms{Adopt: isTrue(channel.Status.Adopted) || inherits})
 	if plan.Refused {
 		return notOwned(s, desired.Name, observed.Tags)
 	}
@@ -287,7 +398,10 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 		}
 	}
 	adopting := queue.OwnerIn(observed.Tags) != desired.Owner && plan.TakesOver()
-	drifted := r.noteDrift(s, desired.Name, plan)
+	drifted, err := r.noteDrift(ctx, s, desired.Name, plan)
+	if err != nil {
+		return err
+	}
 	s.noteOriginals(plan, observed)
 	if err := r.writeAhead(ctx, s, desired, plan, adopting); err != nil {
 		return err
@@ -303,23 +417,31 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 	if s.created {
 		channel.Status.LastWriteTime = ptr.To(metav1.NewTime(r.now()))
 	}
+	if err := r.untagLeft(ctx, s, desired); err != nil {
+		return err
+	}
 	if drifted {
 		r.tellCorrected(s, desired.Name, plan)
 	}
 	switch {
-	case adopting && inherits:
+	case inherits && adopting:
 		r.Recorder.Eventf(channel, nil, corev1.EventTypeNormal, EventQueueAdopted, "TagQueue", "Queue %s was taken over from the cluster with the UID %s, as a human said (%s)",
 			desired.Name, queue.OwnerIn(observed.Tags).Cluster, v1alpha1.AnnotationAdoptFrom)
 	case adopting:
 		r.Recorder.Eventf(channel, nil, corev1.EventTypeNormal, EventQueueAdopted, "TagQueue", "Queue %s existed, its owner consented, and it was taken over", desired.Name)
 	}
-	if left := s.dropOriginals(desired); len(left) > 0 {
+	if left := s.dropOriginals(desired, observed); len(left) > 0 {
 		r.Recorder.Eventf(channel, nil, corev1.EventTypeWarning, EventAttributeLeft, "SetQueueAttributes",
 			"%s was taken out of spec.extraAttributes and stays as it is: what it would be otherwise is not known. Set what it should be", strings.Join(left, ", "))
 	}
-	channel.Status.AppliedAttributes = sortedKeys(desired.Attributes)
-	channel.Status.AppliedTags = sortedKeys(desired.Tags)
-	r.noteDeadLetter(s, deadLetterARN)
+	channel.Status.AppliedAttributes = union(sortedKeys(desired.Attributes), kept)
+	if asIs {
+		// The dead-letter queue may bear those that are gone still.
+		channel.Status.AppliedTags = union(channel.Status.AppliedTags, sortedKeys(desired.Tags))
+	} else {
+		channel.Status.AppliedTags = sortedKeys(desired.Tags)
+		r.noteDeadLetter(s, deadLetterARN)
+	}
 	conditions.Remove(channel, v1alpha1.ConditionDrifted)
 	conditions.Set(channel, v1alpha1.ConditionQueueReady, metav1.ConditionTrue, v1alpha1.ReasonAvailable, "The queue exists as asked for")
 	return nil
@@ -358,26 +480,24 @@ func (r *RequestChannelReconciler) noteTagsOf(ctx context.Context, s *scope, des
 	return r.save(ctx, s)
 }
 
-// noteDrift notes, and reports, that a queue differs from a spec that it had been brought to. What was found before and
-// could not be corrected yet is not counted again.
-func (r *RequestChannelReconciler) noteDrift(s *scope, name string, plan queue.Plan) bool {
+// noteDrift notes, and reports, that a queue differs from a spec that it had been brought to: before it is corrected, since
+// afterwards nothing would show it any more. What was found before and could not be corrected yet is not counted again.
+func (r *RequestChannelReconciler) noteDrift(ctx context.Context, s *scope, name string, plan queue.Plan) (bool, error) {
 	if plan.Empty() || s.created || s.original.Status.AppliedTerms != termsOf(s.channel, s.provider) {
-		return false
+		return false, nil
 	}
 	if r.told(s, name) {
-		return true
+		return true, nil
 	}
 	if !r.wasReady(s) {
-		return false
+		return false, nil
 	}
 	message := driftMessage(name, plan)
 	if conditions.Is(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue) {
 		message = conditions.Message(s.channel, v1alpha1.ConditionDrifted) + ". " + message
 	}
-	s.channel.Status.LastDriftTime = ptr.To(metav1.NewTime(r.now()))
-	r.Metrics.drifted(s.channel.Namespace, v1alpha1.ReasonAttributesDiffer)
 	conditions.Set(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue, v1alpha1.ReasonAttributesDiffer, message)
-	return true
+	return true, r.noteFound(ctx, s, v1alpha1.ReasonAttributesDiffer)
 }
 
 // told reports whether the channel's status says already that the queue differs.
@@ -406,6 +526,32 @@ func (r *RequestChannelReconciler) wasReady(s *scope) bool {
 	return conditions.ObservedGeneration(s.original) == s.channel.Generation &&
 		conditions.Is(s.original, v1alpha1.ConditionReady, metav1.ConditionTrue) &&
 		conditions.Reason(s.original, v1alpha1.ConditionReady) != v1alpha1.ReasonSuspended
+}
+
+// untagLeft takes tags that the spec no longer has off a dead-letter queue of the channel's own that is not in use, too: it
+// may come back into use, and by then nobody knows that they were ours.
+func (r *RequestChannelReconciler) untagLeft(ctx context.Context, s *scope, desired queue.Desired) error {
+	status := &s.channel.Status
+	if own := s.channel.Spec.DeadLetter; status.DeadLetterQueueURL == "" || (own != nil && own.Queue != nil) {
+		return nil
+	}
+	gone := slices.DeleteFunc(slices.Clone(status.AppliedTags), func(key string) bool {
+		_, wanted := desired.Tags[key]
+		return wanted
+	})
+	if len(gone) == 0 {
+		return nil
+	}
+	left := s.provider.DeadLetterQueue(s.channel, "")
+	observed, err := s.provider.Observe(ctx, left.Name)
+	if err != nil || !observed.Exists || queue.OwnerIn(observed.Tags) != left.Owner {
+		return err
+	}
+	gone = slices.DeleteFunc(gone, func(key string) bool { return observed.Tags[key] == "" })
+	if len(gone) == 0 {
+		return nil
+	}
+	return s.provider.Untag(ctx, observed.URL, gone)
 }
 
 func (r *RequestChannelReconciler) noteDeadLetter(s *scope, deadLetterARN string) {

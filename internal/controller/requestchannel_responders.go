@@ -121,7 +121,7 @@ func standing(o client.Object) podStanding {
 	return podPresent
 }
 
-// served are the names of the channels that an opted-in pod says it serves.
+// served are the names of the channels that an opted-in pod says it serves, with or without its own namespace's name.
 func served(o client.Object) []string {
 	switch o.GetLabels()[v1alpha1.LabelInject] {
 	case v1alpha1.InjectTrue, v1alpha1.InjectBestEffort:

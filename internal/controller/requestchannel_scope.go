@@ -74,8 +74,16 @@ func (s *scope) wrote() {
 // has AWS's defaults, or a note of it was lost in a crash or a restore, and what is not a default was ours.
 func (s *scope) assumeOurs() {
 	if !isTrue(s.channel.Status.Adopted) {
-		s.channel.Status.AppliedAttributes = queue.Restorable()
+		s.channel.Status.AppliedAttributes = union(s.channel.Status.AppliedAttributes, queue.Restorable())
 	}
+}
+
+// forget drops what is remembered of a queue that is gone, or that is another's still: what was set on it went with it, or
+// was never set.
+func (s *scope) forget() {
+	status := &s.channel.Status
+	status.AppliedAttributes, status.OriginalAttributes, status.AppliedTags = nil, nil, nil
+	status.Adopted = nil // What is created in its place is our own.
 }
 
 // deadLetterTerms says whether a dead-letter queue that is there may be taken over, by the rules of the request queue.
@@ -108,12 +116,12 @@ func (s *scope) noteOriginals(plan queue.Plan, observed queue.Observed) {
 
 // dropOriginals forgets the originals of attributes that the spec no longer sets, and returns the names of those that
 // were set and could not be restored.
-func (s *scope) dropOriginals(desired queue.Desired) (left []string) {
+func (s *scope) dropOriginals(desired queue.Desired, observed queue.Observed) (left []string) {
 	status := &s.channel.Status
 	for _, name := range status.AppliedAttributes {
 		_, wanted := desired.Attributes[name]
 		noted := slices.ContainsFunc(status.OriginalAttributes, func(o v1alpha1.OriginalAttribute) bool { return o.Name == name })
-		if !wanted && !noted && !queue.HasDefault(name) {
+		if _, set := observed.Attributes[name]; set && !wanted && !noted && !queue.HasDefault(name) {
 			left = append(left, name)
 		}
 	}

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/controller/conditions"
 	"github.com/replyqueue/replyqueue/internal/queue"
 )
 
@@ -42,21 +45,32 @@ func providerName(channel *v1alpha1.RequestChannel) string {
 	return v1alpha1.DefaultProviderName
 }
 
-// permitted refuses what the provider does not allow the channel's namespace.
-func (r *RequestChannelReconciler) permitted(s *scope) error { return permits(s.provider, s.channel) }
+// permitted refuses what the provider does not allow the channel's namespace, and what means nothing.
+func (r *RequestChannelReconciler) permitted(s *scope) error {
+	if callers := s.channel.Spec.AllowedCallers; callers != nil && callers.Selector != nil {
+		if _, err := metav1.LabelSelectorAsSelector(callers.Selector); err != nil {
+			return stalled(v1alpha1.ReasonInvalid, "spec.allowedCallers.selector: %v; until it means something, no other namespace may call", err)
+		}
+	}
+	return permits(s.provider, s.channel)
+}
 
 func permits(provider *queue.Provider, channel *v1alpha1.RequestChannel) error {
 	spec := &channel.Spec
-	if spec.QueueName != "" && !provider.AllowsQueueName(channel.Namespace, spec.QueueName) {
+	takes := provider.AllowsQueueName
+	if spec.AdoptionPolicy == v1alpha1.AdoptionPolicyIfConsented || spec.ManagementPolicy == v1alpha1.ManagementPolicyObserve {
+		takes = provider.AllowsExistingName
+	}
+	if spec.QueueName != "" && !takes(channel.Namespace, spec.QueueName) {
 		remedy := fmt.Sprintf("a pattern in spec.allowedQueueNames of QueueProvider %s would allow it, which the platform team writes", provider.Name)
-		if spec.ProviderRef == nil {
+		if provider.Name == v1alpha1.DefaultProviderName {
 			remedy = "without a QueueProvider none is. Name one that allows it in spec.providerRef of a new RequestChannel"
 		}
 		return stalled(v1alpha1.ReasonQueueNameNotAllowed, "spec.queueName %s is not allowed: %s, or leave spec.queueName unset", spec.QueueName, remedy)
 	}
 	if spec.Policy != "" && !provider.AllowPolicies {
 		remedy := fmt.Sprintf("the platform team allows policies by spec.allowPolicies of QueueProvider %s", provider.Name)
-		if spec.ProviderRef == nil {
+		if provider.Name == v1alpha1.DefaultProviderName {
 			remedy = "without a QueueProvider no policy is"
 		}
 		return stalled(v1alpha1.ReasonPolicyNotAllowed, "spec.policy is not allowed: %s", remedy)
@@ -64,7 +78,7 @@ func permits(provider *queue.Provider, channel *v1alpha1.RequestChannel) error {
 	return nil
 }
 
-// oldestClaim refuses a name that an older channel claims from the same provider. It is asked before the queue is
+// oldestClaim refuses a name that an older channel claims in the same place, through whichever provider. It is asked before the queue is
 // created; of a queue that exists, the tags say whose it is.
 func (r *RequestChannelReconciler) oldestClaim(ctx context.Context, s *scope) error {
 	if s.channel.Spec.QueueName == "" {
@@ -90,17 +104,21 @@ func (r *RequestChannelReconciler) oldestClaim(ctx context.Context, s *scope) er
 	return nil
 }
 
-// mayClaim reports whether a channel that claims the name of another could have it: one that the provider is not given to,
-// or that may not have the name, or that is suspended and has no queue, does not keep it from others.
+// mayClaim reports whether a channel that claims the name of another could have it: one of another account or region, one that
+// its provider is not given to, or that may not have the name, or that is suspended and has no queue, does not keep it from
+// others.
 func (r *RequestChannelReconciler) mayClaim(ctx context.Context, s *scope, channel *v1alpha1.RequestChannel) (bool, error) {
-	if permits(s.provider, channel) != nil || (isTrue(channel.Spec.Suspend) && channel.Status.QueueURL == "") {
+	if isTrue(channel.Spec.Suspend) && channel.Status.QueueURL == "" {
 		return false, nil
 	}
-	_, err := r.Providers.Get(ctx, providerName(channel), channel.Namespace)
-	if errors.Is(err, queue.ErrProviderNotAllowed) || apierrors.IsNotFound(err) {
+	provider, err := r.Providers.Get(ctx, providerName(channel), channel.Namespace)
+	switch {
+	case errors.Is(err, queue.ErrProviderNotAllowed), errors.Is(err, queue.ErrProviderNotFound), errors.Is(err, queue.ErrProviderInvalid), apierrors.IsNotFound(err):
 		return false, nil // or its namespace is gone
+	case err != nil:
+		return false, explained(err)
 	}
-	return err == nil, explained(err)
+	return provider.SamePlace(s.provider) && permits(provider, channel) == nil, nil
 }
 
 // older orders channels by age, and those of one second by name.
@@ -148,6 +166,11 @@ func (r *RequestChannelReconciler) deadLetterOfChannel(ctx context.Context, s *s
 	if name == s.channel.Name {
 		return "", stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: a channel cannot be its own dead-letter queue", field)
 	}
+	if names, err := r.ring(ctx, s, name); err != nil {
+		return "", err
+	} else if names != nil {
+		return "", stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: dead letters would go round for ever, from RequestChannel %s", field, strings.Join(names, " to "))
+	}
 	other := &v1alpha1.RequestChannel{}
 	err := r.Client.Get(ctx, client.ObjectKey{Namespace: s.channel.Namespace, Name: name}, other)
 	switch {
@@ -157,10 +180,10 @@ func (r *RequestChannelReconciler) deadLetterOfChannel(ctx context.Context, s *s
 		return "", ofCluster(fmt.Errorf("get RequestChannel %s: %w", name, err))
 	case providerName(other) != providerName(s.channel):
 		return "", stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: RequestChannel %s uses another QueueProvider; SQS wants both queues in one account and region", field, name)
-	case deadLetterOf(other) == s.channel.Name:
-		return "", stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: RequestChannels %s and %s name each other for dead letters, which would go round for ever", field, s.channel.Name, name)
 	case (other.Spec.FIFO != nil) != (s.channel.Spec.FIFO != nil):
 		return "", stalled(v1alpha1.ReasonInvalid, "%s: the dead-letter queue of a FIFO queue is a FIFO queue, and of a standard queue a standard queue; RequestChannel %s is not", field, name)
+	case conditions.Is(other, v1alpha1.ConditionQueueReady, metav1.ConditionFalse) && conditions.Reason(other, v1alpha1.ConditionQueueReady) == v1alpha1.ReasonNotOwned:
+		return "", stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: the queue of RequestChannel %s is another's", field, name)
 	case !other.DeletionTimestamp.IsZero():
 		return "", waiting(slowRetry, v1alpha1.ReasonWaitingForDeadLetter, "%s: RequestChannel %s is being deleted; requests received too often go nowhere once its queue is gone", field, name)
 	case other.Status.QueueARN == "":
@@ -169,17 +192,44 @@ func (r *RequestChannelReconciler) deadLetterOfChannel(ctx context.Context, s *s
 	return other.Status.QueueARN, nil
 }
 
+// ring follows dead letters from one channel of the namespace to the next, beginning with the one that the channel names, and
+// returns the names of all in the ring when it comes back to the channel; nil when it does not.
+func (r *RequestChannelReconciler) ring(ctx context.Context, s *scope, next string) (names []string, err error) {
+	names = []string{s.channel.Name}
+	for seen := map[string]bool{}; next != s.channel.Name; {
+		if next == "" || seen[next] {
+			return nil, nil
+		}
+		seen[next] = true
+		names = append(names, next)
+		at := &v1alpha1.RequestChannel{}
+		if err := r.Client.Get(ctx, client.ObjectKey{Namespace: s.channel.Namespace, Name: next}, at); err != nil {
+			return nil, ofCluster(client.IgnoreNotFound(err))
+		}
+		next = deadLetterOf(at)
+	}
+	return append(names, next), nil
+}
+
 // deadLetterByARN lets a channel send its dead letters to a queue within the patterns that its provider allows, or
 // to one whose owner consented. Of a queue that belongs to an object elsewhere, a pattern is no consent.
 func (r *RequestChannelReconciler) deadLetterByARN(ctx context.Context, s *scope, arn string) error {
 	const field = "spec.deadLetter.arn"
 	region, account, name, ok := queue.ParseARN(arn)
-	if !ok || region != s.provider.Region || (s.provider.AccountID() != "" && account != s.provider.AccountID()) {
-		return stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: SQS wants both queues in one account and region (here %s)", field, s.provider.Region)
+	elsewhere := func() bool {
+		return !ok || region != s.provider.Region || (s.provider.AccountID() != "" && account != s.provider.AccountID())
 	}
-	tags, err := s.provider.ConsentOf(ctx, name)
-	if err != nil {
+	tags, err := map[string]string(nil), error(nil)
+	if !elsewhere() {
+		tags, err = s.provider.ConsentOf(ctx, name) // By this the account is known.
+	}
+	switch {
+	case err != nil:
 		return err
+	case elsewhere():
+		return stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: SQS wants both queues in one account and region (here %s)", field, s.provider.Region)
+	case name == s.provider.ChannelQueueName(s.channel):
+		return stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: a channel cannot be its own dead-letter queue", field)
 	}
 	owner := queue.OwnerIn(tags)
 	ours := owner.Cluster == s.provider.ClusterUID && owner.Namespace == s.channel.Namespace

@@ -70,8 +70,8 @@ var _ = ginkgo.Describe("What a namespace may ask for", func() {
 		})
 
 		ginkgo.It("allows what a pattern of the QueueProvider matches, and nothing else", func() {
-			p := w.providerFor(allowing("${namespace}-*"))
-			mine, theirs := channelNamed("mine", using(p), called(w.namespace+"-orders")), channelNamed("theirs", using(p), called("bank-orders"))
+			p := w.providerFor(allowing("${namespace}_*"))
+			mine, theirs := channelNamed("mine", using(p), called(w.namespace+"_orders")), channelNamed("theirs", using(p), called("bank-orders"))
 			w.apply(mine, theirs)
 			w.reconciled(mine)
 			gomega.Expect(mine).To(beReady())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,13 +39,17 @@ type pause struct {
 	after time.Duration
 	// cause, if set, is returned, so that the workqueue backs off.
 	cause error
+	// why, if set, says in a way that the code can ask for what message says to people.
+	why error
 }
 
 // Error is the message.
 func (p *pause) Error() string { return p.message }
 
-// Unwrap is the cause.
-func (p *pause) Unwrap() error { return p.cause }
+// Unwrap is the cause, and why.
+func (p *pause) Unwrap() []error {
+	return slices.DeleteFunc([]error{p.cause, p.why}, func(err error) bool { return err == nil })
+}
 
 func (p *pause) result() (ctrl.Result, error) {
 	if p.cause != nil {

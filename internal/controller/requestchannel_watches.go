@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// indexClaim finds RequestChannels by provider and spec.queueName.
+	// indexClaim finds RequestChannels by spec.queueName.
 	indexClaim = "replyqueue.dev/claim"
 	// indexDeadLetter finds RequestChannels by the RequestChannel that is their dead-letter queue.
 	indexDeadLetter = "replyqueue.dev/dead-letter"
@@ -67,7 +67,8 @@ func (r *RequestChannelReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		For(&v1alpha1.RequestChannel{}, builder.WithPredicates(asked)).
 		Watches(&v1alpha1.RequestChannel{}, handler.EnqueueRequestsFromMapFunc(r.dependents), builder.WithPredicates(predicate.Funcs{
-			CreateFunc: func(event.CreateEvent) bool { return false },
+			// One that comes may close a ring of dead letters.
+			CreateFunc: func(e event.CreateEvent) bool { return deadLetterOf(e.Object) != "" },
 			UpdateFunc: func(e event.UpdateEvent) bool {
 				return arnOf(e.ObjectOld) != arnOf(e.ObjectNew) || deadLetterOf(e.ObjectOld) != deadLetterOf(e.ObjectNew) ||
 					e.ObjectOld.GetDeletionTimestamp().IsZero() != e.ObjectNew.GetDeletionTimestamp().IsZero()
@@ -88,11 +89,26 @@ func (r *RequestChannelReconciler) SetupWithManager(mgr ctrl.Manager) error {
 // dependents are the channels that wait for this one: to be their dead-letter queue, or to give up a name.
 func (r *RequestChannelReconciler) dependents(ctx context.Context, o client.Object) []reconcile.Request {
 	channel := o.(*v1alpha1.RequestChannel)
-	requests := r.channels(ctx, every, client.InNamespace(channel.Namespace), client.MatchingFields{indexDeadLetter: channel.Name})
+	requests := r.upstream(ctx, channel)
 	if claim := claimOf(channel); claim != "" {
 		requests = append(requests, r.channels(ctx, every, client.MatchingFields{indexClaim: claim})...)
 	}
 	return requests
+}
+
+// upstream are the channels whose dead letters can reach this one, however many channels lie between: what becomes of it may
+// close a ring, or open one.
+func (r *RequestChannelReconciler) upstream(ctx context.Context, channel *v1alpha1.RequestChannel) (all []reconcile.Request) {
+	seen := map[string]bool{channel.Name: true}
+	for next := []string{channel.Name}; len(next) > 0; next = next[1:] {
+		for _, request := range r.channels(ctx, every, client.InNamespace(channel.Namespace), client.MatchingFields{indexDeadLetter: next[0]}) {
+			if !seen[request.Name] {
+				seen[request.Name] = true
+				all, next = append(all, request), append(next, request.Name)
+			}
+		}
+	}
+	return all
 }
 
 func (r *RequestChannelReconciler) channelsOfProvider(ctx context.Context, o client.Object) []reconcile.Request {
@@ -118,12 +134,12 @@ func (r *RequestChannelReconciler) channels(ctx context.Context, wanted func(*v1
 	return requests
 }
 
-// claimOf is the name that a channel chose, in its provider; empty when it chose none, or would not write to it.
+// claimOf is the name that a channel chose; empty when it chose none, or would not write to it.
 func claimOf(channel *v1alpha1.RequestChannel) string {
 	if channel.Spec.QueueName == "" || channel.Spec.ManagementPolicy == v1alpha1.ManagementPolicyObserve {
 		return ""
 	}
-	return providerName(channel) + "/" + channel.Spec.QueueName
+	return channel.Spec.QueueName
 }
 
 // deadLetterOf is the name of the channel that a channel names for its dead letters; empty when it names none.

@@ -41,6 +41,7 @@ import (
 
 const (
 	clusterName = "c1"
+	worldPrefix = "queue-" // what the names of the worlds' namespaces start with
 	clusterUID  = "0a1b2c3d-0000-0000-0000-000000000000"
 )
 
@@ -89,7 +90,7 @@ func newWorld(ctx context.Context) *world {
 	w.sqs = sqstest.New(sqstest.WithClock(w.sqsClock))
 	ginkgo.DeferCleanup(w.sqs.Close)
 	w.client = interceptor.NewClient(direct, w.interceptors())
-	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "queue-"}}
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: worldPrefix}}
 	gomega.Expect(direct.Create(ctx, ns)).To(gomega.Succeed())
 	w.namespace = ns.Name
 	w.restart()
@@ -157,11 +158,12 @@ func (w *world) interceptors() interceptor.Funcs {
 		SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
 			return write("patch "+sub, o, func() error { return c.SubResource(sub).Patch(ctx, o, p, opts...) })
 		},
-		List: listByIndex,
+		List: w.listByIndex,
 	}
 }
 
-func listByIndex(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+// listByIndex sees nothing of other worlds, which have an SQS of their own.
+func (w *world) listByIndex(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
 	options := (&client.ListOptions{}).ApplyOptions(opts)
 	if options.FieldSelector == nil {
 		return c.List(ctx, list, opts...)
@@ -181,6 +183,9 @@ func listByIndex(ctx context.Context, c client.WithWatch, list client.ObjectList
 	}
 	return meta.SetList(list, slices.DeleteFunc(items, func(o runtime.Object) bool {
 		values, known := collected[fmt.Sprintf("%T %s", o, by.Field)]
+		if namespace := o.(client.Object).GetNamespace(); strings.HasPrefix(namespace, worldPrefix) && namespace != w.namespace && !strings.HasPrefix(namespace, w.namespace+"-") {
+			return true
+		}
 		return !known || !slices.Contains(values(o.(client.Object)), by.Value)
 	}))
 }

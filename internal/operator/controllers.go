@@ -65,7 +65,7 @@ func setupControllers(ctx context.Context, mgr ctrl.Manager, shared dependencies
 func channelControllers(mgr ctrl.Manager, shared dependencies, providers *queue.Registry, guard *fence.Fence, troubled <-chan event.TypedGenericEvent[string]) []controller {
 	recorder := controllers.ShortNotes(mgr.GetEventRecorder(eventSource))
 	all := []controller{
-		&controllers.RequestChannelReconciler{Client: mgr.GetClient(), Providers: providers, Recorder: recorder, Metrics: channelMetrics()},
+		&controllers.RequestChannelReconciler{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Providers: providers, Recorder: recorder, Metrics: channelMetrics()},
 		&controllers.QueueProviderReconciler{Client: mgr.GetClient(), Clients: providers, Recorder: recorder, Trouble: guard.Trouble, Troubled: troubled},
 		&controllers.ConditionMetrics{Reader: mgr.GetClient(), Informers: mgr.GetCache(), Registry: metrics.Registry},
 	}

@@ -81,7 +81,7 @@ func lifecycleControllers(ctx context.Context, mgr ctrl.Manager, shared dependen
 			Signals: signals, Notices: toPods,
 		},
 		&controllers.ReplyHostReconciler{
-			Client: mgr.GetClient(), Recorder: recorder, Providers: providers, Signals: signals,
+			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Recorder: recorder, Providers: providers, Signals: signals,
 			Outages: outages,
 		},
 		&controllers.ReplyQueueReconciler{

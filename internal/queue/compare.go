@@ -110,7 +110,8 @@ func canonicalPolicy(value any) any {
 	if !ok {
 		return value
 	}
-	all := make(map[string]any, len(document))
+	all := make(map[string]any, len(document)+1)
+	all["Version"] = "2008-10-17" // what a document without a version is taken for (IAM user guide)
 	for key, value := range document {
 		if key == "Statement" {
 			value = sorted(list(value), canonicalStatement)
@@ -182,11 +183,22 @@ func canonicalCondition(value any) any {
 		}
 		lists := make(map[string]any, len(keys))
 		for key, value := range keys {
+			key = conditionKey(key)
 			lists[key] = sorted(list(value), canonicalRedrive)
 		}
 		all[operator] = lists
 	}
 	return all
+}
+
+// conditionKey brings a condition's key into one case, but not what follows its slash: in aws:ResourceTag/Team that is the
+// name of a tag.
+func conditionKey(key string) string {
+	key, rest, found := strings.Cut(key, "/")
+	if found {
+		rest = "/" + rest
+	}
+	return strings.ToLower(key) + rest
 }
 
 func list(value any) []any {

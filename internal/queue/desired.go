@@ -44,7 +44,7 @@ func (p *Provider) RequestQueue(channel *v1alpha1.RequestChannel, deadLetterARN 
 		Owner:      p.owner(channel, v1alpha1.TagKindRequest),
 		Fixed:      fixed(spec.FIFO),
 		Attributes: attributes,
-		Tags:       p.WithDefaultTags(spec.Tags),
+		Tags:       p.WithDefaultTags(spec.Tags.Strings()),
 	}
 }
 
@@ -72,7 +72,7 @@ func (p *Provider) DeadLetterQueue(channel *v1alpha1.RequestChannel, sourceARN s
 		Owner:      p.owner(channel, v1alpha1.TagKindDeadLetter),
 		Fixed:      fixed(spec.FIFO),
 		Attributes: attributes,
-		Tags:       p.WithDefaultTags(spec.Tags),
+		Tags:       p.WithDefaultTags(spec.Tags.Strings()),
 	}
 }
 

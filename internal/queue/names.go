@@ -118,8 +118,20 @@ func ParseARN(arn string) (region, account, name string, ok bool) {
 // patterns matches it whole, * standing for any run of characters and ${namespace} for the namespace. Names in
 // the form that the operator computes itself, under this provider's prefix or another's, are never given out this way.
 func (p *Provider) AllowsQueueName(namespace, name string) bool {
-	if _, rest, found := strings.Cut(name, "_"); found && strings.HasPrefix(rest, p.Cluster+"_") {
-		return false // No prefix has an underscore.
+	return !p.IsComputedName(name) && p.AllowsExistingName(namespace, name)
+}
+
+// IsComputedName reports whether name has the form that the operator computes itself, under whatever prefix.
+func (p *Provider) IsComputedName(name string) bool {
+	_, rest, found := strings.Cut(name, "_")
+	return found && strings.HasPrefix(rest, p.Cluster+"_") // No prefix has an underscore.
+}
+
+// AllowsExistingName is AllowsQueueName for a queue that exists and that its owner consents to give: a request queue or a
+// dead-letter queue that a channel of another name, or of another namespace, has left behind may be had, too.
+func (p *Provider) AllowsExistingName(namespace, name string) bool {
+	if _, rest, _ := strings.Cut(name, "_"); strings.HasPrefix(rest, p.Cluster+"_"+replySegment+"_") || rest == p.Cluster+"_identity" {
+		return false // A reply queue's, or the marker's.
 	}
 	for _, pattern := range p.AllowedQueueNames {
 		if matches(strings.ReplaceAll(pattern, "${namespace}", namespace), name) {

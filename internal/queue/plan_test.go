@@ -175,7 +175,7 @@ func drawChannel(t *rapid.T, label string, fifo bool) *v1alpha1.RequestChannel {
 		spec.DeadLetter = &v1alpha1.DeadLetter{MaxReceiveCount: rapid.Int32Range(1, 1000).Draw(t, label+".count"), Queue: &v1alpha1.DeadLetterQueue{}}
 	}
 	spec.Policy = rapid.SampledFrom([]string{"", policyA, policyB}).Draw(t, label+".policy")
-	spec.Tags = rapid.MapOfN(rapid.SampledFrom([]string{"team", "Team", "cost"}), rapid.SampledFrom([]string{"", "a", "A"}), 0, 3).Draw(t, label+".tags")
+	spec.Tags = rapid.MapOfN(rapid.SampledFrom([]string{"team", "Team", "cost"}), rapid.SampledFrom([]v1alpha1.TagValue{"", "a", "A"}), 0, 3).Draw(t, label+".tags")
 	return channel
 }
 

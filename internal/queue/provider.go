@@ -37,6 +37,8 @@ type Provider struct {
 	Region string
 	// Endpoint is the URL of the SQS API; empty: AWS's own for the region.
 	Endpoint string
+	// RoleAccount is the account of the role to assume; empty: none is, and it is that of the operator's own credentials.
+	RoleAccount string
 	// Prefix is the first part of every queue name; letters, digits and hyphens.
 	Prefix string
 	// Cluster is the second part of every queue name; letters, digits and hyphens.
@@ -93,6 +95,14 @@ func (p *Provider) SameAccount(ctx context.Context, url string) (bool, error) {
 // accountInURL is the account in a queue's URL.
 func accountInURL(url string) string { return nameOf(strings.TrimSuffix(url, "/"+nameOf(url))) }
 
+// SamePlace reports whether the queues of both are in one account and region, as far as that is known without asking AWS.
+func (p *Provider) SamePlace(other *Provider) bool {
+	if a, b := p.AccountID(), other.AccountID(); a != "" && b != "" && a != b {
+		return false
+	}
+	return p.Region == other.Region && p.Endpoint == other.Endpoint && p.RoleAccount == other.RoleAccount
+}
+
 // learn keeps the base of a URL that SQS answered for the queue called name.
 func (p *Provider) learn(url, name string) {
 	base, found := strings.CutSuffix(url, name)
@@ -109,6 +119,19 @@ func (p *Provider) QueueURL(ctx context.Context, name string) (string, error) {
 		return *base + name, nil
 	}
 	return p.LookUp(ctx, name)
+}
+
+// LearnAccount finds out which account the queues are in, for AccountID, if there is any queue of this cluster's by which to
+// tell: one request, until it is known.
+func (p *Provider) LearnAccount(ctx context.Context) error {
+	if p.AccountID() != "" {
+		return nil
+	}
+	_, err := p.LookUp(ctx, p.IdentityQueueName())
+	if Classify(err) == NotFound {
+		return nil
+	}
+	return err
 }
 
 // LookUp asks SQS for the URL of the queue called name. The error is of class NotFound when there is none.
