@@ -83,11 +83,8 @@ func (r *ReplyHostReconciler) Reconcile(ctx context.Context, request reconcile.R
 	}
 	before := host.DeepCopy()
 	host.Status.Queues = r.count(host, records.Items)
-	if err := r.judge(ctx, host, len(records.Items)); err != nil {
+	if err := r.judge(ctx, host, len(records.Items), held); err != nil {
 		return reconcile.Result{}, err
-	}
-	if providerLeaves(held) {
-		conditions.Reconciling(host, v1alpha1.ReasonWaitingForProvider, held.Error())
 	}
 	if err := patchStatus(ctx, r.Client, host, before); err != nil {
 		return reconcile.Result{}, ignoreConflict(err)
@@ -132,8 +129,8 @@ func waitsForProvider(err error) bool {
 // idleRecount is when to count again while there are silent pods.
 const idleRecount = time.Minute
 
-// judge sets the conditions.
-func (r *ReplyHostReconciler) judge(ctx context.Context, host *v1alpha1.ReplyHost, records int) error {
+// judge sets the conditions. held is why the QueueProvider does not take the ReplyHost; nil: it does.
+func (r *ReplyHostReconciler) judge(ctx context.Context, host *v1alpha1.ReplyHost, records int, held error) error {
 	if r.Signals.Heartbeats.Outage() {
 		conditions.Set(host, v1alpha1.ConditionHeartbeatOutage, metav1.ConditionTrue, v1alpha1.ReasonMassSilence,
 			"Heartbeats of too many pods are missing at once. No queue is closed for idleness until they are heard again")
@@ -157,6 +154,10 @@ func (r *ReplyHostReconciler) judge(ctx context.Context, host *v1alpha1.ReplyHos
 		return nil
 	}
 	conditions.Remove(host, v1alpha1.ConditionInUse)
+	if providerLeaves(held) {
+		conditions.Reconciling(host, v1alpha1.ReasonWaitingForProvider, held.Error())
+		return nil
+	}
 	switch _, err := r.Providers.Get(ctx, providerOf(host), host.Namespace); {
 	case err == nil:
 		conditions.Ready(host, v1alpha1.ReasonAvailable, "Pods that name this ReplyHost get a reply queue")

@@ -136,6 +136,13 @@ func emptied(ctx context.Context, points *crashPoints) (l lived) {
 		}
 		w.pass(30 * time.Second)
 	}
+	for range 3 { // until a look was not interrupted
+		alive, err := w.survives(c)
+		if alive && err == nil {
+			break
+		}
+		w.restart()
+	}
 	gomega.Expect(w.exists(c)).To(gomega.BeTrue())
 	l.states = append(l.states, w.state(c))
 	gomega.Expect(w.sqs.Requests(sqstest.Action("DeleteQueue"))).To(gomega.BeZero(), "a message is still there")
