@@ -10,7 +10,11 @@ import (
 // messageCopy is one receive of one SQS message. A request can be in the queue as several messages (a
 // send that was repeated), and be received several times: the latest handle is the good one, unless SQS has
 // two copies of the message.
-type messageCopy struct{ id, handle string }
+type messageCopy struct {
+	id, handle string
+	count      int       // receives of the message so far, by SQS's count
+	hidden     time.Time // until when it is hidden if it is not extended; by this machine's clock
+}
 
 // replyCache recognises the copies of a request: while one is handled, others join it; afterwards they
 // get the same reply. Entries live until their time is over, and are bounded in number and bytes: what
@@ -177,6 +181,46 @@ func (c *replyCache) finishError(e *cacheEntry, render func(attempt int) replyCo
 	reply := render(e.attempt)
 	c.finishLocked(e, reply, situation)
 	return reply
+}
+
+// refuse forgets a call that is refused, so that what comes of it later is decided anew, and returns its copies
+// and the latest attempt that waits for it. The copies stay known to handles until they are settled.
+func (c *replyCache) refuse(e *cacheEntry, one messageCopy) (attempt int, copies []messageCopy) {
+	if e == nil {
+		return 0, []messageCopy{one}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.remove(e)
+	return e.attempt, slices.Clone(e.copies)
+}
+
+// attempt is the latest that waits for a call's reply; 0: nothing is known of the call.
+func (c *replyCache) attempt(e *cacheEntry) int {
+	if e == nil {
+		return 0
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return e.attempt
+}
+
+// replace gives copies that come from now on another reply than the one that was finished.
+func (c *replyCache) replace(e *cacheEntry, reply replyContent, situation Situation) {
+	if e == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.entries[e.key] != e {
+		return
+	}
+	n := &cacheEntry{ // others may be reading the old one
+		key: e.key, hash: e.hash, attempt: e.attempt, kept: e.kept, bytes: entryOverhead + reply.bytes(),
+		finished: true, expires: e.expires, reply: reply, situation: situation,
+	}
+	c.entries[n.key] = n
+	c.bytes += n.bytes - e.bytes
 }
 
 // settleWithoutReply returns the copies to settle of a call that gets no reply; without an entry that is

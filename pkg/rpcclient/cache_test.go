@@ -22,7 +22,7 @@ func TestReplyCacheForgetsWhatExpiresFirst(t *testing.T) {
 		})
 		begin := func(key string, kept retention) (*cacheEntry, verdict) {
 			now := time.Now()
-			return c.begin(key, 0, 1, messageCopy{key, key}, now, kept)
+			return c.begin(key, 0, 1, messageCopy{id: key, handle: key}, now, kept)
 		}
 		until := func(d time.Duration) retention { return retention{until: time.Now().Add(d), after: time.Second} }
 		run := func(key string, kept retention) {

@@ -50,7 +50,7 @@
 //	Executed       yes, and this is its answer, or happened to its answer
 //	MaybeExecuted  nobody can say: repeat what is idempotent
 //
-// Rejected is said of the copy that the responder had. SQS may have made another by itself, and that one
+// Rejected is said of the copy that the responder had, and has deleted before it says so. SQS may have made another by itself, and that one
 // may be executed elsewhere, as it may after a success: see Duplicates. Where the requester or the responder
 // can tell that there are copies, the outcome is MaybeExecuted.
 //
@@ -59,7 +59,7 @@
 //	INVALID_ARGUMENT     NotSent        the request cannot be encoded, or an option is wrong
 //	                     Rejected       the responder cannot decode it
 //	RESOURCE_EXHAUSTED   NotSent        ErrPayloadTooLarge, ErrTooManyPending, or SQS throttles
-//	                     Executed       the reply is over SQS's limit
+//	                     Executed       the reply is over the limit of SQS, or of its queue
 //	UNAVAILABLE          NotSent        SQS cannot be reached, or there is no reply queue (ErrReplyQueueLost)
 //	                     Rejected       shed: the responders have more than they can do
 //	                     MaybeExecuted  an answer of SQS was lost, or the reply queue (ErrReplyQueueLost)

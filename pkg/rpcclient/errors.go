@@ -56,8 +56,8 @@ const (
 	MaybeExecuted Outcome = iota
 	// NotSent: SQS certainly did not accept the request.
 	NotSent
-	// Rejected: a responder received the request and refused it before its handler ran. That is said of the
-	// copy which that responder had. Where the requester's own send may have made another, or SQS handed the
+	// Rejected: a responder received the request, refused it before its handler ran, and deleted it before it said
+	// so. That is said of the copy which that responder had. Where the requester's own send may have made another, or SQS handed the
 	// same message out before, the outcome is MaybeExecuted. What nobody can see is a copy that SQS made by
 	// itself (standard queues deliver at least once) and gave to another responder: that one may be executed.
 	// It may be without any refusal, too: what must not be executed twice needs WithReplyStore, or FIFO.

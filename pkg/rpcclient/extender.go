@@ -26,8 +26,9 @@ type heldRequest struct {
 	handles  func() []string // the receipt handles of all its copies
 	deadline time.Time
 	due      time.Time
-	refused  []string     // handles that SQS refuses: deleted, or received anew
-	claim    func() error // renews its claim in the reply store; nil: there is none
+	refused  []string             // handles that SQS refuses: deleted, or received anew
+	until    map[string]time.Time // until when handles are hidden that were extended
+	claim    func() error         // renews its claim in the reply store; nil: there is none
 }
 
 func newExtender(s *settler, visibility time.Duration) *extender {
@@ -159,6 +160,7 @@ func (x *extender) extend(part []extension) {
 	// One that is lost in the network must leave time for another.
 	ctx, cancel := context.WithTimeout(x.settler.ctx, 2*x.retryAfter())
 	defer cancel()
+	started := time.Now()
 	refused, failed := x.settler.changeBatch(ctx, changes)
 	for _, i := range failed {
 		x.failed(part[i].of)
@@ -168,6 +170,28 @@ func (x *extender) extend(part []extension) {
 	for _, i := range refused {
 		part[i].of.refused = append(part[i].of.refused, changes[i].handle)
 	}
+	for i := range part {
+		if slices.Contains(refused, i) || slices.Contains(failed, i) {
+			continue
+		}
+		h := part[i].of
+		if h.until == nil {
+			h.until = map[string]time.Time{}
+		}
+		h.until[changes[i].handle] = started.Add(changes[i].d)
+	}
+}
+
+// hidden reports whether a copy has been hidden all the time since it was received. A tenth of the visibility is
+// left for what the messages took to arrive.
+func (x *extender) hidden(h *heldRequest, c messageCopy) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	until := c.hidden
+	if extended := h.until[c.handle]; extended.After(until) {
+		until = extended
+	}
+	return time.Now().Before(until.Add(-x.visibility / 10))
 }
 
 // failed has a renewal made again soon.

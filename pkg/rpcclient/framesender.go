@@ -21,12 +21,14 @@ type frameSender struct {
 	mu       sync.Mutex
 	out      int // frames that SQS has not accepted yet
 	bytes    int
-	err      error         // the first that was not accepted
-	accepted chan struct{} // capacity 1: something changed
+	err      error         // of the first that was not accepted
+	refused  int           // its number, from 0
+	accepted int           // how many were accepted up to the latest of them
+	changed  chan struct{} // capacity 1: something changed
 }
 
 func newFrameSender(s *channelServer, q *request) *frameSender {
-	return &frameSender{server: s, q: q, accepted: make(chan struct{}, 1)}
+	return &frameSender{server: s, q: q, changed: make(chan struct{}, 1)}
 }
 
 // run calls the handler, and returns when SQS has accepted every frame or refused one.
@@ -67,32 +69,35 @@ func (f *frameSender) send(ctx context.Context, payload []byte) error {
 			return err
 		}
 		select {
-		case <-f.accepted:
+		case <-f.changed:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
+	number := q.sent
 	q.sent++
 	f.out++
 	f.bytes += size
 	f.mu.Unlock()
 	if q.peer == PeerOneWay {
-		f.done(size, nil)
+		f.done(number, size, nil)
 		return nil
 	}
 	m := &replyMessage{to: q.to, content: content, reserve: r.cfg.reserve, deadline: q.deadline, pack: q.packs}
-	m.done = func(err error) { f.done(size, err) }
+	m.done = func(err error) { f.done(number, size, err) }
 	m.out.message = m
 	r.replies.to(q.to.queueURL).add(&m.out)
 	return nil
 }
 
-func (f *frameSender) done(size int, err error) {
+func (f *frameSender) done(number, size int, err error) {
 	f.mu.Lock()
 	f.out--
 	f.bytes -= size
-	if err != nil && f.err == nil {
-		f.err = err
+	if err == nil {
+		f.accepted = max(f.accepted, number+1)
+	} else if f.err == nil {
+		f.err, f.refused = err, number
 		if isMissingQueue(err) {
 			f.server.r.gone.missing(f.q, time.Now())
 		}
@@ -100,7 +105,7 @@ func (f *frameSender) done(size int, err error) {
 	}
 	f.mu.Unlock()
 	select {
-	case f.accepted <- struct{}{}:
+	case f.changed <- struct{}{}:
 	default:
 	}
 }
@@ -114,7 +119,17 @@ func (f *frameSender) wait() {
 		if out == 0 {
 			return
 		}
-		<-f.accepted
+		<-f.changed
+	}
+}
+
+// endAtRefused has the stream end in the place of the frame that was refused, unless one behind it was accepted: then
+// it ends with a gap. It is called when no frame is on its way.
+func (f *frameSender) endAtRefused() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.accepted <= f.refused {
+		f.q.sent = f.refused
 	}
 }
 

@@ -115,16 +115,13 @@ func (a *queueAPI) receive(ctx context.Context, p longPoll) (msgs []types.Messag
 	return msgs, at, date, err
 }
 
-func (a *queueAPI) delete(ctx context.Context, queueURL string, entries []types.DeleteMessageBatchRequestEntry) (failed []types.BatchResultErrorEntry, err error) {
+func (a *queueAPI) delete(ctx context.Context, queueURL string, entries []types.DeleteMessageBatchRequestEntry) (*sqs.DeleteMessageBatchOutput, error) {
 	started := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 	out, err := a.client.DeleteMessageBatch(ctx, &sqs.DeleteMessageBatchInput{QueueUrl: &queueURL, Entries: entries})
 	a.count(ActionDelete, queueURL, len(entries), started, err)
-	if err != nil {
-		return nil, err
-	}
-	return out.Failed, nil
+	return out, err
 }
 
 func (a *queueAPI) changeVisibility(ctx context.Context, queueURL string, entries []types.ChangeMessageVisibilityBatchRequestEntry) (failed []types.BatchResultErrorEntry, err error) {

@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/replyqueue/replyqueue/pkg/rpcclient"
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
 
 type doer interface {
@@ -32,111 +33,128 @@ func wrapped(c *sqs.Client, f func(inner doer, action string, r *http.Request) (
 	})
 }
 
-// A refusal whose reply was not accepted is decided anew when the request comes back: another responder may have handled
-// it meanwhile.
-func TestRefusalThatWasNotSent(t *testing.T) {
+// Nobody is told Rejected whose request another responder may still be given: a refusal is sent when its request is
+// deleted, and not at all when SQS does not confirm that.
+func TestRefusalComesAfterItsDelete(t *testing.T) {
+	for _, how := range []string{"deletes fail", "entries of deletes fail", "answers of deletes are lost", "killed"} {
+		t.Run(how, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				p := newPair(t)
+				client := wrapped(p.client, func(inner doer, action string, r *http.Request) (*http.Response, error) {
+					switch {
+					case action != "DeleteMessageBatch" || how == "killed":
+						return inner.Do(r)
+					case how == "deletes fail":
+						return nil, errors.New("no network")
+					case how == "answers of deletes are lost":
+						if resp, err := inner.Do(r); err == nil {
+							_ = resp.Body.Close()
+						}
+						return nil, errors.New("no network")
+					}
+					return answered(r, `{"Successful":[],"Failed":[{"Id":"0","Code":"InternalError","SenderFault":false,"Message":"no"}]}`), nil
+				})
+				// One of yesterday, which lacks the method.
+				old, err := rpcclient.NewResponder(client, p.options...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				rpcclient.NewMethod[int, int]("other").Handle(old, func(context.Context, int) (int, error) { return 0, nil })
+				served := make(chan error, 1)
+				go func() { served <- old.Serve(context.Background()) }()
+				called := make(chan error, 1)
+				go func() {
+					_, err := sum.Call(context.Background(), p.channel, sumRequest{}, rpcclient.CallMaxAttempts(1), rpcclient.CallTimeout(30*time.Second))
+					called <- err
+				}()
+				time.Sleep(5 * time.Second)
+				over, cancel := context.WithCancel(context.Background())
+				cancel()
+				_ = old.Shutdown(over)
+				var runs atomic.Int64
+				p.serve(t, func(ctx context.Context, r sumRequest) (sumReply, error) { runs.Add(1); return addUp(ctx, r) })
+				err = <-called
+				if err := <-served; err == nil {
+					t.Error("it was cut off, and ended well")
+				}
+				time.Sleep(30 * time.Second)
+				switch how {
+				case "deletes fail", "entries of deletes fail": // the other's answer
+					if err != nil || runs.Load() != 1 {
+						t.Errorf("%v; executed %d times", err, runs.Load())
+					}
+				case "killed":
+					wantOutcome(t, err, rpcclient.Unimplemented, rpcclient.Rejected)
+					if runs.Load() != 0 {
+						t.Errorf("executed %d times", runs.Load())
+					}
+				default: // it is gone, and its responder cannot know
+					wantOutcome(t, err, rpcclient.DeadlineExceeded, rpcclient.MaybeExecuted)
+				}
+			})
+		})
+	}
+}
+
+func answered(r *http.Request, body string) *http.Response {
+	return &http.Response{
+		StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/x-amz-json-1.0"}},
+		Body: io.NopCloser(strings.NewReader(body)), Request: r, ContentLength: int64(len(body)),
+	}
+}
+
+// A refusal that SQS does not accept at first is sent again: its request is deleted, and nobody else can answer it.
+func TestRefusalIsSentUntilItIsAccepted(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := newPair(t)
-		var runsB atomic.Int64
-		// A: method limit 1, busy with another call, sheds.
-		var refuseA atomic.Bool
-		var takeA, takeB atomic.Bool
-		takeA.Store(true)
-		clientA := wrapped(p.client, func(inner doer, action string, r *http.Request) (*http.Response, error) {
-			if action == "ReceiveMessage" {
-				for !takeA.Load() {
-					select {
-					case <-r.Context().Done():
-						return nil, r.Context().Err()
-					case <-time.After(100 * time.Millisecond):
-					}
-				}
-			}
-			if action == "SendMessageBatch" && refuseA.Load() {
-				takeA.Store(false)
+		p.respond(t, func(r *rpcclient.Responder) {
+			rpcclient.NewMethod[int, int]("other").Handle(r, func(context.Context, int) (int, error) { return 0, nil })
+		})
+		p.server.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.Throttle, Action: "SendMessageBatch", Queue: replyQueue}}})
+		time.AfterFunc(15*time.Second, func() { p.server.SetFaults(sqstest.Plan{}) })
+		_, err := sum.Call(t.Context(), p.channel, sumRequest{})
+		wantOutcome(t, err, rpcclient.Unimplemented, rpcclient.Rejected)
+	})
+}
+
+// A refusal whose delete took so long that the request may have been given to another meanwhile is none for certain.
+func TestRefusalAfterItsVisibility(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPair(t)
+		var deletes, receives atomic.Int64
+		client := wrapped(p.client, func(inner doer, action string, r *http.Request) (*http.Response, error) {
+			switch action {
+			case "ChangeMessageVisibilityBatch":
 				return nil, errors.New("no network")
-			}
-			return inner.Do(r)
-		})
-		ra, err := rpcclient.NewResponder(clientA, append(p.options, rpcclient.WithReceiveWait(time.Second))...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		release := make(chan struct{})
-		sum.Handle(ra, func(ctx context.Context, r sumRequest) (sumReply, error) {
-			if len(r.Numbers) > 0 && r.Numbers[0] == 7 {
-				t.Error("A ran it")
-			}
-			<-release
-			return addUp(ctx, r)
-		}, rpcclient.WithMethodConcurrency(1))
-		ctxA, stopA := context.WithCancel(context.Background())
-		servedA := make(chan error, 1)
-		go func() { servedA <- ra.Serve(ctxA) }()
-		// fill A's place and its waiting place
-		for range 2 {
-			go func() {
-				_, _ = sum.Call(context.Background(), p.channel, sumRequest{Numbers: []int{1}}, rpcclient.CallTimeout(5*time.Minute))
-			}()
-		}
-		time.Sleep(5 * time.Second)
-		// B: another responder that runs it and is killed before its answer is out
-		clientB := wrapped(p.client, func(inner doer, action string, r *http.Request) (*http.Response, error) {
-			if action == "ReceiveMessage" {
-				for !takeB.Load() {
-					select {
-					case <-r.Context().Done():
-						return nil, r.Context().Err()
-					case <-time.After(100 * time.Millisecond):
-					}
+			case "DeleteMessageBatch":
+				if deletes.Add(1) < 3 {
+					<-r.Context().Done()
+					return nil, r.Context().Err()
+				}
+			case "ReceiveMessage":
+				if receives.Add(1) > 1 {
+					<-r.Context().Done()
+					return nil, r.Context().Err()
 				}
 			}
 			return inner.Do(r)
 		})
-		rb, err := rpcclient.NewResponder(clientB, append(p.options, rpcclient.WithReceiveWait(time.Second))...)
+		old, err := rpcclient.NewResponder(client, rpcclient.WithMaxPollers(1), rpcclient.WithReceiveWait(20*time.Second),
+			rpcclient.WithChannels(rpcclient.ChannelConfig{Name: "login", URL: p.url, VisibilityTimeout: 5 * time.Second}))
 		if err != nil {
 			t.Fatal(err)
 		}
-		var killB func()
-		sum.Handle(rb, func(ctx context.Context, r sumRequest) (sumReply, error) {
-			runsB.Add(1)
-			takeB.Store(false)
-			takeA.Store(true)
-			refuseA.Store(false)
-			go killB()
-			<-ctx.Done()
-			return sumReply{}, ctx.Err()
-		})
-		servedB := make(chan error, 1)
-		go func() { servedB <- rb.Serve(context.Background()) }()
-		killB = func() {
-			c, cancel := context.WithCancel(context.Background())
-			cancel()
-			_ = rb.Shutdown(c)
-		}
-		refuseA.Store(true)
-		go func() { // once A has refused, B may receive
-			for takeA.Load() {
-				time.Sleep(100 * time.Millisecond)
-			}
-			takeB.Store(true)
-		}()
-		_, err = sum.Call(context.Background(), p.channel, sumRequest{Numbers: []int{7}}, rpcclient.CallTimeout(2*time.Minute), rpcclient.CallMaxAttempts(1))
-		var e *rpcclient.Error
-		errors.As(err, &e)
-		if runsB.Load() > 0 && e != nil && e.Outcome == rpcclient.Rejected {
-			t.Error("Rejected, and executed; SQS had handed the message out thrice, which A sees")
-		}
-		close(release)
-		takeA.Store(true)
-		stopA()
-		if err := <-servedA; err != nil {
+		rpcclient.NewMethod[int, int]("other").Handle(old, func(context.Context, int) (int, error) { return 0, nil })
+		served := make(chan error, 1)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go func() { served <- old.Serve(ctx) }()
+		_, err = sum.Call(t.Context(), p.channel, sumRequest{}, rpcclient.CallMaxAttempts(1))
+		wantOutcome(t, err, rpcclient.Unimplemented, rpcclient.MaybeExecuted)
+		stop()
+		if err := <-served; err != nil {
 			t.Error(err)
 		}
-		if err := <-servedB; err == nil {
-			t.Error("the one that was killed ended well")
-		}
-		time.Sleep(time.Minute)
 	})
 }
 
@@ -193,8 +211,7 @@ func TestThrottledExtensionIsMadeAgain(t *testing.T) {
 				var struck atomic.Int64
 				p.client = wrapped(p.client, func(inner doer, action string, r *http.Request) (*http.Response, error) {
 					if action == "ChangeMessageVisibilityBatch" && struck.Add(1) == 1 {
-						body := `{"Successful":[],"Failed":[{"Id":"0","Code":"` + code + `","SenderFault":true,"Message":"slow down"}]}`
-						return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/x-amz-json-1.0"}}, Body: io.NopCloser(strings.NewReader(body)), Request: r, ContentLength: int64(len(body))}, nil
+						return answered(r, `{"Successful":[],"Failed":[{"Id":"0","Code":"`+code+`","SenderFault":true,"Message":"slow down"}]}`), nil
 					}
 					return inner.Do(r)
 				})

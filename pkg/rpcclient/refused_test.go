@@ -3,8 +3,11 @@ package rpcclient_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/replyqueue/replyqueue/pkg/rpcclient"
 	"github.com/replyqueue/replyqueue/pkg/sqstest"
@@ -70,5 +73,62 @@ func TestExpiredCredentials(t *testing.T) {
 		if n := p.server.Requests(sqstest.Action("SendMessageBatch")) - before; n > 10 {
 			t.Errorf("%d requests for one call", n)
 		}
+	})
+}
+
+// A reply queue may take less than SQS does: the caller is told that the answer is too large for it, once, and soon.
+func TestReplyThatItsQueueDoesNotTake(t *testing.T) {
+	big := rpcclient.NewMethod[int, string]("big")
+	answer := strings.Repeat("x", 300<<10)
+	smaller := func(t *testing.T, p *pair) {
+		if _, err := p.client.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{
+			QueueUrl: &p.replyURL, Attributes: map[string]string{"MaximumMessageSize": "262144"},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Run("call", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			p := newPair(t)
+			smaller(t, p)
+			p.fault(sqstest.Rule{Fault: sqstest.Duplicate, Queue: requestQueue, Count: 1})
+			runs := 0
+			p.respond(t, func(r *rpcclient.Responder) {
+				big.Handle(r, func(context.Context, int) (string, error) { runs++; return answer, nil })
+			})
+			began := time.Now()
+			_, err := big.Call(t.Context(), p.channel, 1)
+			wantOutcome(t, err, rpcclient.ResourceExhausted, rpcclient.Executed)
+			if took := time.Since(began); took > 5*time.Second {
+				t.Errorf("after %s", took)
+			}
+			time.Sleep(time.Minute)
+			if n := p.messages(t, requestQueue); runs != 1 || n != 0 {
+				t.Errorf("%d runs, %d requests left", runs, n)
+			}
+		})
+	})
+	t.Run("stream", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			p := newPair(t)
+			smaller(t, p)
+			runs := 0
+			p.respond(t, func(r *rpcclient.Responder) {
+				big.HandleStream(r, func(_ context.Context, _ int, send func(string) error) error {
+					runs++
+					return errors.Join(send("a"), send("b"), send(answer))
+				})
+			})
+			got := ""
+			var err error
+			for s, e := range big.Stream(t.Context(), p.channel, 1) {
+				got, err = got+s, e
+			}
+			wantOutcome(t, err, rpcclient.ResourceExhausted, rpcclient.Executed)
+			time.Sleep(time.Minute)
+			if n := p.messages(t, requestQueue); got != "ab" || runs != 1 || n != 0 {
+				t.Errorf("got %q; %d runs, %d requests left", got, runs, n)
+			}
+		})
 	})
 }

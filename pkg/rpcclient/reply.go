@@ -100,7 +100,7 @@ func (q *request) complete(env *replyEnvelope) (trace string) {
 	if attempt := max(q.info.Attempt, q.answers); attempt > 1 {
 		env.Attempt = attempt
 	}
-	env.Uncertain = env.Rejected && q.info.ReceiveCount > 1
+	env.Uncertain = env.Rejected && (q.uncertain || q.info.ReceiveCount > 1)
 	if q.run != "" && env.End > 0 && !env.Rejected {
 		env.Run, env.Sequence, env.End = q.run, q.sent, q.sent+1
 	}
@@ -153,6 +153,7 @@ type replyMessage struct {
 	pack       bool      // the requester takes packed replies
 	packed     string    // the line of a pack, once rendered
 	failedOver bool
+	replaced   bool // by an error, since SQS does not take it
 	out        outgoing
 	done       func(err error)
 }

@@ -28,6 +28,9 @@ type request struct {
 	// answers is the latest attempt that the reply is for, where that is not the request's own.
 	answers int
 
+	// Of a request that is refused: its messages are deleted; another responder may have been given one before.
+	deleted, uncertain bool
+
 	// Of a streaming handler: the run's identifier and the frames sent so far.
 	run  string
 	sent int
@@ -111,7 +114,9 @@ func envelopeRefusal(err error) *Error {
 // admit decides whether a message is a request to handle. It changes nothing.
 func (s *channelServer) admit(m *types.Message, d delivery, now time.Time) *request {
 	r := s.r
-	q := &request{copy: messageCopy{id: deref(m.MessageId), handle: deref(m.ReceiptHandle)}}
+	q := &request{copy: messageCopy{
+		id: deref(m.MessageId), handle: deref(m.ReceiptHandle), count: d.count, hidden: d.local.Add(s.visibility),
+	}}
 	refuse := func(situation Situation, err error) *request {
 		q.situation, q.refusal = situation, err
 		return q

@@ -387,8 +387,12 @@ func (s *channelServer) ended(q *request, x *execution) {
 		if broken := x.stream.failure(); broken != nil {
 			// Without every frame its end must not be sent: a redelivery is another run.
 			situation, err = ReplyNotSent, broken
-			if isMissingQueue(broken) {
+			switch {
+			case isMissingQueue(broken):
 				situation = RequesterGone
+			case isUnacceptable(broken): // nor would SQS take it of another run
+				situation, err = ReplyTooLarge, errorOfUnacceptable(broken)
+				x.stream.endAtRefused()
 			}
 		}
 	}
@@ -426,6 +430,10 @@ func (s *channelServer) conclude(q *request, situation Situation, payload []byte
 	case Expired:
 		r.cfg.stats.expired.Add(1)
 	}
+	if st.reply && st.rejected {
+		s.refuse(q, situation, err, took)
+		return
+	}
 	if !st.reply {
 		s.remember(q, situation == Succeeded, reply, situation)
 		copies := r.cache.settleWithoutReply(q.entry, q.copy, situation)
@@ -438,10 +446,10 @@ func (s *channelServer) conclude(q *request, situation Situation, payload []byte
 	} else {
 		reply = r.cache.finishError(q.entry, func(attempt int) replyContent {
 			q.answers = attempt
-			return errorContent(q, err, st.rejected)
+			return errorContent(q, err, false)
 		}, situation)
 	}
-	s.remember(q, !st.rejected, reply, situation)
+	s.remember(q, true, reply, situation)
 	s.send(q, reply, situation, err, took)
 }
 
@@ -457,7 +465,6 @@ func (s *channelServer) send(q *request, reply replyContent, situation Situation
 	} else {
 		s.extender.prolong(q.held, time.Now().Add(DefaultTimeout)) // which has no deadline that its reply must meet
 	}
-	refused := settle(situation, q.peer, s.channel.DeadLetter, r.cfg.errorReplies).rejected
 	m.done = func(sendErr error) {
 		defer r.unsettled.Done()
 		defer r.slots.replying(-1)
@@ -465,42 +472,60 @@ func (s *channelServer) send(q *request, reply replyContent, situation Situation
 			// The Java client keeps a second queue under this name for when the first is lost.
 			m.failedOver = true
 			m.to.queueURL += failoverSuffix
-			m.out = outgoing{message: m}
-			r.unsettled.Add(1)
-			r.slots.replying(1)
-			r.replies.to(m.to.queueURL).add(&m.out)
+			s.sendAgain(m)
+			return
+		}
+		if q.deleted && sendErr != nil && !isPermanent(sendErr) && r.work.Err() == nil && time.Now().Before(m.deadline) {
+			s.sendAgain(m) // nobody else can say it any more
 			return
 		}
 		switch {
 		case sendErr == nil:
 			r.gone.answered(q.to.queueURL)
+			if m.replaced {
+				r.cache.replace(q.entry, m.content, situation)
+			}
 		case isMissingQueue(sendErr):
 			r.gone.missing(q, time.Now())
 			situation, err = RequesterGone, sendErr
 		case !m.deadline.IsZero() && time.Now().After(m.deadline):
 			situation, err = Expired, sendErr
 			r.cfg.stats.expired.Add(1)
+		case isUnacceptable(sendErr) && !m.replaced && !q.deleted:
+			m.replaced = true
+			situation, err = ReplyTooLarge, errorOfUnacceptable(sendErr)
+			if settle(situation, q.peer, s.channel.DeadLetter, r.cfg.errorReplies).reply {
+				q.answers = r.cache.attempt(q.entry)
+				m.content, m.packed = errorContent(q, err, false), ""
+				s.sendAgain(m)
+				return
+			}
 		default:
 			situation, err = ReplyNotSent, sendErr
 		}
 		st := settle(situation, q.peer, s.channel.DeadLetter, r.cfg.errorReplies)
-		copies := r.cache.takeCopies
-		if refused && situation == ReplyNotSent {
-			// Another responder may handle it before it comes back, when it is no certain refusal any more.
-			copies = func(e *cacheEntry, one messageCopy) []messageCopy {
-				return r.cache.settleWithoutReply(e, one, situation)
-			}
-		}
-		s.settle(q, copies(q.entry, q.copy), st.delete)
+		s.settle(q, r.cache.takeCopies(q.entry, q.copy), st.delete)
 		s.served(q, situation, err, took)
 	}
 	m.out.message = m
 	r.replies.to(m.to.queueURL).add(&m.out)
 }
 
+// sendAgain sends a reply anew, from its end.
+func (s *channelServer) sendAgain(m *replyMessage) {
+	r := s.r
+	m.out = outgoing{message: m}
+	r.unsettled.Add(1)
+	r.slots.replying(1)
+	r.replies.to(m.to.queueURL).add(&m.out)
+}
+
 // settle deletes a request's copies or leaves them in the queue, and lets go of them.
 func (s *channelServer) settle(q *request, copies []messageCopy, remove bool) {
 	defer s.extender.release(q.held)
+	if q.deleted {
+		return
+	}
 	if !remove {
 		s.r.cfg.stats.left.Add(int64(len(copies)))
 		if q.from != nil {

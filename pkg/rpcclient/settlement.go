@@ -21,9 +21,9 @@ const (
 	HandlerFailed
 	// Succeeded: the handler returned an answer.
 	Succeeded
-	// ReplyTooLarge: the answer is over SQS's limit.
+	// ReplyTooLarge: the answer is over the limit of SQS or of its queue.
 	ReplyTooLarge
-	// ReplyNotSent: SQS did not accept the reply.
+	// ReplyNotSent: SQS did not accept the reply, or not the delete that comes before a refusal.
 	ReplyNotSent
 	// RequesterGone: the reply queue no longer exists.
 	RequesterGone
@@ -71,9 +71,10 @@ func (p Peer) String() string {
 
 // settlement is what a responder does with a request.
 type settlement struct {
-	reply  bool // send a reply (the answer, or the error) before anything else
+	reply  bool // send a reply: the answer, or the error
 	delete bool // delete the message; otherwise leave it for redelivery or the dead-letter queue
-	// rejected marks an error reply as refused before the handler; otherwise Executed.
+	// rejected marks an error reply as refused before the handler, and otherwise Executed. Such a reply is sent
+	// when the message is deleted; any other before.
 	rejected bool
 }
 

@@ -57,8 +57,8 @@ func settlementTable(t *testing.T) map[string]map[string]string {
 func (s settlement) words() string {
 	var words []string
 	switch {
-	case s.reply && s.rejected:
-		words = append(words, "reply Rejected")
+	case s.reply && s.rejected && s.delete:
+		return "delete, reply Rejected"
 	case s.reply:
 		words = append(words, "reply Executed")
 	}

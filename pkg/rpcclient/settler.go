@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 )
 
@@ -26,9 +27,35 @@ type settler struct {
 	linger time.Duration // deleteLinger, or less where visibility is short
 
 	mu      sync.Mutex
-	deletes []string
+	deletes []deletion
 	timer   *time.Timer
+	awaited int // flights under way of which somebody awaits the end
 	flights sync.WaitGroup
+}
+
+// deletion is one handle to delete. of is who awaits the end; nil: nobody does.
+type deletion struct {
+	handle string
+	of     *confirmation
+}
+
+// confirmation waits until SQS has said of all its handles that they are deleted, or one was given up. Its
+// handles are in one flight, which tells it of one after the other.
+type confirmation struct {
+	left   int
+	failed bool
+	done   func(deleted bool)
+}
+
+func (c *confirmation) decided(deleted bool) {
+	if c == nil {
+		return
+	}
+	c.left--
+	c.failed = c.failed || !deleted
+	if c.left == 0 {
+		c.done(!c.failed)
+	}
 }
 
 func newSettler(ctx context.Context, api *queueAPI, url string, linger time.Duration) *settler {
@@ -39,13 +66,33 @@ func newSettler(ctx context.Context, api *queueAPI, url string, linger time.Dura
 func (s *settler) delete(receiptHandle string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.deletes = append(s.deletes, receiptHandle)
+	s.deletes = append(s.deletes, deletion{handle: receiptHandle})
 	switch {
 	case len(s.deletes) >= maxBatch:
 		s.launch()
 	case s.timer == nil:
 		s.timer = time.AfterFunc(s.linger, s.lingered)
 	}
+}
+
+// confirm deletes messages soon: at once when nobody awaits another delete, and with those of the next moment
+// otherwise. done is called once, on another goroutine, with whether SQS has confirmed all of them. It does not
+// block.
+func (s *settler) confirm(receiptHandles []string, done func(deleted bool)) {
+	c := &confirmation{left: len(receiptHandles), done: done}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range receiptHandles {
+		s.deletes = append(s.deletes, deletion{h, c})
+	}
+	if s.awaited == 0 || len(s.deletes) >= maxBatch {
+		s.launch()
+		return
+	}
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.timer = time.AfterFunc(min(s.linger, maxLinger), s.lingered)
 }
 
 func (s *settler) lingered() {
@@ -66,44 +113,71 @@ func (s *settler) launch() {
 	}
 	batch := s.deletes
 	s.deletes = nil
+	awaited := slices.ContainsFunc(batch, func(d deletion) bool { return d.of != nil })
+	if awaited {
+		s.awaited++
+	}
 	s.api.crew.run(&s.flights, func() {
 		for part := range slices.Chunk(batch, maxBatch) {
 			s.deleteBatch(part)
 		}
+		if awaited {
+			s.mu.Lock()
+			s.awaited--
+			s.mu.Unlock()
+		}
 	})
 }
 
-func (s *settler) deleteBatch(handles []string) {
+// deleteBatch brings at most ten deletes to their end.
+func (s *settler) deleteBatch(batch []deletion) {
 	for try := 1; ; try++ {
-		entries := make([]types.DeleteMessageBatchRequestEntry, len(handles))
-		for i := range handles {
-			entries[i] = types.DeleteMessageBatchRequestEntry{Id: &batchIDs[i], ReceiptHandle: &handles[i]}
+		entries := make([]types.DeleteMessageBatchRequestEntry, len(batch))
+		for i := range batch {
+			entries[i] = types.DeleteMessageBatchRequestEntry{Id: &batchIDs[i], ReceiptHandle: &batch[i].handle}
 		}
-		failed, err := s.api.delete(s.ctx, s.url, entries)
+		out, err := s.api.delete(s.ctx, s.url, entries)
 		if err == nil {
-			handles = retryable(handles, failed)
+			batch = undecided(batch, out)
 		}
-		if (err == nil && len(handles) == 0) || isPermanent(err) || try == deleteAttempts ||
-			!sleep(s.ctx, backoff(try, time.Second)) {
+		if len(batch) == 0 {
+			return
+		}
+		if isPermanent(err) || try == deleteAttempts || !sleep(s.ctx, backoff(try, time.Second)) {
+			for _, d := range batch {
+				d.of.decided(false)
+			}
 			return
 		}
 	}
 }
 
-// forGood reports whether an entry failed for what it is. SQS says of its throttles that the sender is at fault.
-func forGood(e *types.BatchResultErrorEntry) bool {
-	return e.SenderFault && !isThrottleCode(deref(e.Code))
-}
-
-// retryable picks the entries that failed through no fault of theirs.
-func retryable(handles []string, failed []types.BatchResultErrorEntry) []string {
-	var again []string
-	for i := range failed {
-		if n := entryIndex(failed[i].Id, len(handles)); n >= 0 && !forGood(&failed[i]) {
-			again = append(again, handles[n])
+// undecided ends what SQS has decided, and picks what failed through no fault of its own, or is not mentioned.
+func undecided(batch []deletion, out *sqs.DeleteMessageBatchOutput) (again []deletion) {
+	var decided [maxBatch]bool
+	for i := range out.Successful {
+		if n := entryIndex(out.Successful[i].Id, len(batch)); n >= 0 && !decided[n] {
+			decided[n] = true
+			batch[n].of.decided(true)
+		}
+	}
+	for i := range out.Failed {
+		if n := entryIndex(out.Failed[i].Id, len(batch)); n >= 0 && !decided[n] && forGood(&out.Failed[i]) {
+			decided[n] = true
+			batch[n].of.decided(false)
+		}
+	}
+	for n := range batch {
+		if !decided[n] {
+			again = append(again, batch[n])
 		}
 	}
 	return again
+}
+
+// forGood reports whether an entry failed for what it is. SQS says of its throttles that the sender is at fault.
+func forGood(e *types.BatchResultErrorEntry) bool {
+	return e.SenderFault && !isThrottleCode(deref(e.Code))
 }
 
 // visibilityChange asks for a message to stay hidden for d from now; 0 shows it at once.

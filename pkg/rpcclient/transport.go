@@ -216,6 +216,17 @@ func isDenied(err error) bool {
 	}
 }
 
+// isUnacceptable reports whether SQS refused a message for what it is: usually for its size, which a queue may limit
+// to less than SQS does.
+func isUnacceptable(err error) bool {
+	return isPermanent(err) && !isMissingQueue(err) && !isDenied(err)
+}
+
+// errorOfUnacceptable is what the caller is told of a reply that SQS does not take.
+func errorOfUnacceptable(err error) error {
+	return &Error{Code: ResourceExhausted, Message: cutUTF8("the reply queue does not take the reply: "+err.Error(), maxMessageBytes), cause: err}
+}
+
 // isExpired reports whether SQS refused credentials, or a signature, for their age. The next request may bear new ones.
 func isExpired(err error) bool {
 	var api smithy.APIError
