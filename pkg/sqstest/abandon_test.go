@@ -146,24 +146,87 @@ func TestWhatIsPutBackWakesTheNext(t *testing.T) {
 		found, _ := q.receive(context.Background(), 1, 600_000, 20_000, "")
 		got <- len(found)
 	}()
-	for {
-		q.mu.Lock()
-		n := q.waiters.len
-		q.mu.Unlock()
-		if n == 1 {
-			break
-		}
-		runtime.Gosched()
-	}
+	q.awaitPoll()
 	q.abandon(polled{deliveries: chosen})
-	q.mu.Lock()
-	left := q.waiters.len
-	q.mu.Unlock()
+	left := q.polls()
 	if left != 0 {
 		t.Error("the poll that waits was not woken")
 	}
 	q.server.Close()
 	if n := <-got; left == 0 && n != 1 {
 		t.Errorf("it got %d", n)
+	}
+}
+
+// A message that was chosen for a poll whose context ends at that moment is not eaten, in whichever order the poll sees
+// the two.
+func TestChosenThenCancelled(t *testing.T) {
+	for range 100 {
+		q := testQueue(t)
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, _ = q.receive(ctx, 1, 600_000, 20_000, "")
+		}()
+		q.awaitPoll()
+		q.mu.Lock()
+		w := q.waiters.pop()
+		cancel()
+		for range 100 {
+			runtime.Gosched() // the poll comes to the lock
+		}
+		now := q.server.millis()
+		q.send(&message{id: newMessageID(), body: "x"}, now, 0)
+		chosen := q.take(1, 600_000, now)
+		q.mu.Unlock()
+		w.answer(polled{deliveries: chosen})
+		<-done
+		q.mu.Lock()
+		inFlight, visible := q.inFlight, q.visibleCount()
+		q.mu.Unlock()
+		q.server.Close()
+		if inFlight != 0 || visible != 1 {
+			t.Fatalf("%d in flight, %d visible", inFlight, visible)
+		}
+	}
+}
+
+// awaitPoll returns when a poll waits.
+func (q *queue) awaitPoll() {
+	for q.polls() == 0 {
+		runtime.Gosched()
+	}
+}
+
+func (q *queue) polls() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.waiters.len
+}
+
+// A poll is woken by a message that comes back to where a move task took it from, and by one that has been received too often.
+func TestTakenInAndTakenBackWakeAPoll(t *testing.T) {
+	for name, bring := range map[string]func(q *queue, m *message){"in": (*queue).takeIn, "back": (*queue).takeBack} {
+		q := testQueue(t)
+		q.put(t, "x")
+		if _, err := q.lock(); err != nil {
+			t.Fatal(err)
+		}
+		m := q.messages[1]
+		q.remove(m)
+		q.unlock()
+		got := make(chan int, 1)
+		go func() {
+			found, _ := q.receive(context.Background(), 1, 600_000, 20_000, "")
+			got <- len(found)
+		}()
+		q.awaitPoll()
+		bring(q, m)
+		left := q.polls()
+		q.server.Close()
+		if n := <-got; left != 0 || n != 1 {
+			t.Errorf("taken %s: %d polls wait, %d received", name, left, n)
+		}
 	}
 }

@@ -95,12 +95,24 @@ func sendMessageBatch(c *call, in sendMessageBatchIn) (any, *apiError) {
 	var out batchResult[sendBatchSuccess]
 	q, err := c.find(in.QueueURL)
 	if err != nil {
-		if !c.s.faults.swallows(c, in.QueueURL) {
+		gone, ok := c.s.faults.swallows(c, in.QueueURL)
+		if !ok {
 			return nil, err
 		}
-		c.payload = in.bytes()
+		if gone != nil && gone.fifo != nil {
+			if err := gone.checkFIFOBatch(in.Entries); err != nil {
+				return nil, err
+			}
+		}
 		for i := range in.Entries {
-			out.Successful = append(out.Successful, sendBatchSuccess{in.Entries[i].ID, pretendSent(&in.Entries[i].sendEntry)})
+			e := &in.Entries[i]
+			sent, err := gone.pretend(c, &e.sendEntry)
+			if err != nil {
+				out.fail(e.ID, err)
+				continue
+			}
+			c.payload += e.bytes()
+			out.Successful = append(out.Successful, sendBatchSuccess{e.ID, sent})
 		}
 		return out, nil
 	}

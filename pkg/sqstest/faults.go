@@ -250,21 +250,22 @@ func (f *faults) remembered(queue string) int64 {
 	return longest.Milliseconds()
 }
 
-// swallows reports whether a send to a deleted queue is answered with success and lost.
-func (f *faults) swallows(c *call, url string) bool {
+// swallows reports whether a send to a deleted queue is answered with success and lost, and what the queue was; nil when nobody
+// knows any more.
+func (f *faults) swallows(c *call, url string) (gone *queue, ok bool) {
 	if f.state.Load() == nil {
-		return false
+		return nil, false
 	}
 	key, ok := c.parseQueue(url)
 	if !ok {
-		return false
+		return nil, false
 	}
-	gone, ok := f.server.registry.lately(key)
+	was, ok := f.server.registry.lately(key)
 	if !ok {
-		return false
+		return nil, false
 	}
 	now := f.server.millis()
-	return f.lagging(LostSends, c, func(lag int64) bool { return now < gone.at+min(lag, nameLock) }) > 0
+	return was.q, f.lagging(LostSends, c, func(lag int64) bool { return now < was.at+min(lag, nameLock) }) > 0
 }
 
 // faultyBody is an answer's body that comes slowly, or breaks off after its first half.

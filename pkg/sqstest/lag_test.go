@@ -256,3 +256,28 @@ func TestSixtySecondRules(t *testing.T) {
 		}
 	})
 }
+
+// What is lost is answered as if it were not: with a sequence number by a FIFO queue, and with the errors that SQS has for it.
+func TestLostSendsOfAFIFOQueue(t *testing.T) {
+	s := sqstest.New(sqstest.WithFaults(plan(sqstest.Rule{Fault: sqstest.LostSends, Duration: 30 * time.Second})))
+	defer s.Close()
+	c := s.Client()
+	url := create(t, c, "q.fifo", map[string]string{"FifoQueue": "true", "ContentBasedDeduplication": "true"})
+	if _, err := c.DeleteQueue(t.Context(), &sqs.DeleteQueueInput{QueueUrl: &url}); err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("x"), MessageGroupId: aws.String("g")})
+	if err != nil || out.SequenceNumber == nil {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	if _, err := c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("x")}); err == nil {
+		t.Error("a message without a group was taken")
+	}
+	batch, err := c.SendMessageBatch(t.Context(), &sqs.SendMessageBatchInput{QueueUrl: &url, Entries: []types.SendMessageBatchRequestEntry{
+		{Id: aws.String("0"), MessageBody: aws.String("\x01"), MessageGroupId: aws.String("g")},
+		{Id: aws.String("1"), MessageBody: aws.String("y"), MessageGroupId: aws.String("g")},
+	}})
+	if err != nil || len(batch.Failed) != 1 || len(batch.Successful) != 1 || batch.Successful[0].SequenceNumber == nil {
+		t.Errorf("%+v, %v", batch, err)
+	}
+}

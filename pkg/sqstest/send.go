@@ -26,11 +26,16 @@ type sendResult struct {
 func sendMessage(c *call, in sendMessageIn) (any, *apiError) {
 	q, err := c.find(in.QueueURL)
 	if err != nil {
-		if c.s.faults.swallows(c, in.QueueURL) {
-			c.payload = in.bytes()
-			return pretendSent(&in.sendEntry), nil
+		gone, ok := c.s.faults.swallows(c, in.QueueURL)
+		if !ok {
+			return nil, err
 		}
-		return nil, err
+		out, err := gone.pretend(c, &in.sendEntry)
+		if err != nil {
+			return nil, err
+		}
+		c.payload = in.bytes()
+		return out, nil
 	}
 	now, err := q.lock()
 	if err != nil {
@@ -177,13 +182,27 @@ func resultOf(m *message) sendResult {
 	return out
 }
 
-// pretendSent is the answer to a send that is lost.
-func pretendSent(e *sendEntry) sendResult {
-	m := &message{id: newMessageID(), bodyMD5: md5Hex(deref(e.Body))}
-	if len(e.Attributes) > 0 && e.Attributes.check() == nil {
-		m.attrsMD5 = e.Attributes.digest()
+// pretend answers a send to a queue that was deleted, and keeps nothing. What SQS would refuse, it refuses. q may be nil:
+// then nobody knows any more how it was.
+func (q *queue) pretend(c *call, e *sendEntry) (sendResult, *apiError) {
+	if q == nil {
+		m := &message{id: newMessageID(), bodyMD5: md5Hex(deref(e.Body))}
+		if len(e.Attributes) > 0 && e.Attributes.check() == nil {
+			m.attrsMD5 = e.Attributes.digest()
+		}
+		return resultOf(m), nil
 	}
-	return resultOf(m)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	m, _, err := q.prepare(c, e)
+	if err != nil {
+		return sendResult{}, err
+	}
+	out := resultOf(m)
+	if q.fifo != nil {
+		out.Sequence = q.fifo.nextSequence()
+	}
+	return out, nil
 }
 
 // senderID is the SenderId of a caller: what AWS gives a user has this form.
