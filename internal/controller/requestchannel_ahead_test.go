@@ -5,10 +5,15 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/onsi/ginkgo/v2"
 	"github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/controller"
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
 
 // What is lost unless it is noted before SQS is asked to do it.
@@ -58,4 +63,89 @@ var _ = ginkgo.Describe("A note that comes first", func() {
 			}
 		})
 	}
+
+	for _, which := range []string{"login", "login_dlq"} {
+		ginkgo.It("has it told that "+which+" was created again, once, though the answer was lost, and what was set on it restored", func() {
+			c := channelNamed("login", withDeadLetter, func(spec *v1alpha1.RequestChannelSpec) {
+				spec.Queue = &v1alpha1.QueueAttributes{DelaySeconds: ptr.To[int32](5)}
+			})
+			w.apply(c)
+			w.reconciled(c)
+			w.pass(time.Hour)
+			w.deleteQueue(named(which))
+			w.pass(2 * time.Minute)
+			w.heard()
+			w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.DropAfter, Action: "CreateQueue", Count: 1}}})
+			change(w, c, func(c *v1alpha1.RequestChannel) {
+				c.Annotations = map[string]string{v1alpha1.AnnotationReconcileAt: "1"}
+			})
+			_, err := w.survives(c)
+			gomega.Expect(err).To(gomega.HaveOccurred())
+			w.sqs.SetFaults(sqstest.Plan{})
+			gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(2))
+			change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Queue = nil })
+			w.pass(2 * time.Minute)
+			w.settle(c)
+			gomega.Expect(c).To(beReady())
+			q, _ := w.sqs.Queue(named("login"))
+			gomega.Expect(q.Attributes).To(gomega.HaveKeyWithValue("DelaySeconds", "0"))
+			told := 0
+			for _, e := range w.heard() {
+				if e == "Warning "+controller.EventQueueRecreated+" Queue "+named(which)+" had been deleted by someone else, with its messages, and was created again" {
+					told++
+				}
+			}
+			gomega.Expect(told).To(gomega.Equal(1))
+		})
+	}
+
+	ginkgo.It("of a missing dead-letter queue stands, written and counted once, while AWS denies to create it again", func() {
+		c := channelNamed("login", withDeadLetter)
+		w.apply(c)
+		w.reconciled(c)
+		w.pass(time.Hour)
+		w.deleteQueue(named("login_dlq"))
+		w.pass(2 * time.Minute)
+		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Action: "CreateQueue"}}})
+		change(w, c, func(c *v1alpha1.RequestChannel) {
+			c.Annotations = map[string]string{v1alpha1.AnnotationReconcileAt: "1"}
+		})
+		w.reconciled(c)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonAccessDenied))
+		w.heard()
+		w.pass(w.result.RequeueAfter)
+		_, writes := w.costing(func() { w.reconciled(c) })
+		gomega.Expect(writes).To(gomega.BeEmpty())
+		gomega.Expect(w.heard()).To(gomega.BeEmpty())
+		gomega.Expect(c).To(haveCondition(v1alpha1.ConditionDrifted, metav1.ConditionTrue, v1alpha1.ReasonDeletedOutOfBand, "login_dlq"))
+		w.sqs.SetFaults(sqstest.Plan{})
+		w.pass(w.result.RequeueAfter)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+		gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.ContainSubstring(controller.EventQueueRecreated + " Queue " + named("login_dlq"))))
+	})
+
+	ginkgo.It("of an adoption that failed is of nothing that its owner set", func() {
+		p := w.providerFor(allowing("orders"))
+		w.queueTagged("orders", map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace, "team": "bank"})
+		c := channelNamed("orders", using(p), called("orders"), adopting, func(spec *v1alpha1.RequestChannelSpec) {
+			spec.Tags = v1alpha1.Tags{"team": "identity"}
+			spec.Queue = &v1alpha1.QueueAttributes{VisibilityTimeoutSeconds: ptr.To[int32](45)}
+		})
+		w.apply(c)
+		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Action: "TagQueue"}}})
+		w.reconciled(c)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonAccessDenied))
+		w.sqs.SetFaults(sqstest.Plan{})
+		q, _ := w.sqs.Queue("orders")
+		_, err := w.sqs.Client().SetQueueAttributes(w.ctx, &sqs.SetQueueAttributesInput{QueueUrl: &q.URL, Attributes: map[string]string{"VisibilityTimeout": "77"}})
+		gomega.Expect(err).NotTo(gomega.HaveOccurred())
+		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Tags, c.Spec.Queue = nil, nil })
+		w.pass(time.Hour)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+		q, _ = w.sqs.Queue("orders")
+		gomega.Expect(q.Tags).To(gomega.And(gomega.HaveKeyWithValue("team", "bank"), gomega.HaveKeyWithValue(v1alpha1.TagName, "orders")))
+		gomega.Expect(q.Attributes).To(gomega.HaveKeyWithValue("VisibilityTimeout", "77"))
+	})
 })

@@ -171,9 +171,6 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 	s.assumeOurs()
 	s.madeSo(desired, observed)
 	channel.Status.LastWriteTime = ptr.To(metav1.NewTime(r.now()))
-	if had && conditions.Is(channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue) {
-		r.tellRecreated(s, desired.Name)
-	}
 	return observed, nil
 }
 
@@ -227,9 +224,7 @@ func (r *RequestChannelReconciler) claim(ctx context.Context, s *scope, desired 
 		if err := r.oldestClaim(ctx, s); err != nil {
 			return err
 		}
-		if s.channel.Status.QueueURL == "" {
-			s.forget()
-		}
+		s.forget() // Nothing on it is ours yet, whatever was noted for a queue before or for an adoption that failed.
 	}
 	if adopting || queue.IsAdopted(observed.Tags) {
 		// A tag says so on the queue, so that a lost status cannot turn an adopted queue into one of our own, which would be
@@ -252,22 +247,13 @@ func (r *RequestChannelReconciler) noteMissing(ctx context.Context, s *scope, na
 	if r.saidMissing(s, name) {
 		return nil
 	}
-	message := missingOf(name) + ", and is created again"
+	message := againOf(name)
 	if conditions.Reason(s.channel, v1alpha1.ConditionDrifted) == v1alpha1.ReasonDeletedOutOfBand {
 		message = conditions.Message(s.channel, v1alpha1.ConditionDrifted) + ". " + message
 	}
 	conditions.Set(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue, v1alpha1.ReasonDeletedOutOfBand, message)
 	return r.noteFound(ctx, s, v1alpha1.ReasonDeletedOutOfBand)
 }
-
-// saidMissing reports whether the channel's status says already that the queue is missing.
-func (*RequestChannelReconciler) saidMissing(s *scope, name string) bool {
-	return conditions.Reason(s.channel, v1alpha1.ConditionDrifted) == v1alpha1.ReasonDeletedOutOfBand &&
-		strings.Contains(conditions.Message(s.channel, v1alpha1.ConditionDrifted), missingOf(name))
-}
-
-// missingOf is how the message about a missing queue begins.
-func missingOf(name string) string { return fmt.Sprintf("Queue %s was deleted by someone else", name) }
 
 // noteFound writes down a drift that was found, before it is corrected, and counts it.
 func (r *RequestChannelReconciler) noteFound(ctx context.Context, s *scope, reason string) error {
@@ -348,10 +334,7 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 		s.madeSo(desired, observed)
 		channel.Status.LastWriteTime = ptr.To(metav1.NewTime(r.now()))
 	}
-	switch {
-	case created && had:
-		r.tellRecreated(s, desired.Name)
-	case drifted:
+	if drifted {
 		r.tellCorrected(s, desired.Name, plan)
 	}
 	channel.Status.DeadLetterQueueURL, channel.Status.DeadLetterQueueARN = observed.URL, observed.ARN
@@ -364,10 +347,6 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 func (r *RequestChannelReconciler) lately(s *scope) bool {
 	last := s.original.Status.LastWriteTime
 	return last != nil && r.now().Sub(last.Time) < propagation
-}
-
-func (r *RequestChannelReconciler) tellRecreated(s *scope, name string) {
-	r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, EventQueueRecreated, "CreateQueue", "Queue %s had been deleted by someone else, with its messages, and was created again", name)
 }
 
 func (r *RequestChannelReconciler) tellCorrected(s *scope, name string, plan queue.Plan) {
@@ -442,7 +421,7 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 		channel.Status.AppliedTags = sortedKeys(desired.Tags)
 		r.noteDeadLetter(s, deadLetterARN)
 	}
-	conditions.Remove(channel, v1alpha1.ConditionDrifted)
+	r.liftDrift(s, desired.Name, asIs)
 	conditions.Set(channel, v1alpha1.ConditionQueueReady, metav1.ConditionTrue, v1alpha1.ReasonAvailable, "The queue exists as asked for")
 	return nil
 }
@@ -456,6 +435,7 @@ func (r *RequestChannelReconciler) writeAhead(ctx context.Context, s *scope, des
 	written := &s.written.Status
 	if slices.Equal(attributes, union(written.AppliedAttributes, nil)) && slices.Equal(tags, union(written.AppliedTags, nil)) &&
 		isTrue(status.Adopted) == isTrue(written.Adopted) {
+		status.AppliedAttributes, status.AppliedTags = attributes, tags // as before an adoption was tried again
 		return nil
 	}
 	if written.QueueURL == "" && !adopting {
