@@ -102,9 +102,9 @@ type QueueProviderStatus struct {
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// observedGeneration is the generation of the spec that this status describes.
+	// observedGeneration is the generation of the spec that this status describes; -1: the operator has not seen it yet.
 	// +optional
-	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Minimum=-1
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
 
 	// region in use.
@@ -144,7 +144,8 @@ type QueueProvider struct {
 
 	// status says whether the provider can be used.
 	// +optional
-	Status QueueProviderStatus `json:"status,omitzero"`
+	// +kubebuilder:default:={"observedGeneration":-1}
+	Status QueueProviderStatus `json:"status,omitzero"` //nolint:kubeapilinter // It says that nobody has seen the object, and is no setting.
 }
 
 // QueueProviderList is a list of QueueProviders.

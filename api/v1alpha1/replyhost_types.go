@@ -159,9 +159,9 @@ type ReplyHostStatus struct {
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// observedGeneration is the generation of the spec that this status describes.
+	// observedGeneration is the generation of the spec that this status describes; -1: the operator has not seen it yet.
 	// +optional
-	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Minimum=-1
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
 
 	// queues counts the reply queues by state.
@@ -196,7 +196,8 @@ type ReplyHost struct {
 
 	// status sums up the reply queues.
 	// +optional
-	Status ReplyHostStatus `json:"status,omitzero"`
+	// +kubebuilder:default:={"observedGeneration":-1}
+	Status ReplyHostStatus `json:"status,omitzero"` //nolint:kubeapilinter // It says that nobody has seen the object, and is no setting.
 }
 
 // ReplyHostList is a list of ReplyHosts.

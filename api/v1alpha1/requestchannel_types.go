@@ -364,9 +364,9 @@ type RequestChannelStatus struct {
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// observedGeneration is the generation of the spec that this status describes.
+	// observedGeneration is the generation of the spec that this status describes; -1: the operator has not seen it yet.
 	// +optional
-	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Minimum=-1
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
 
 	// queueURL is where requests are sent.
@@ -503,7 +503,8 @@ type RequestChannel struct {
 
 	// status says what it is.
 	// +optional
-	Status RequestChannelStatus `json:"status,omitzero"`
+	// +kubebuilder:default:={"observedGeneration":-1}
+	Status RequestChannelStatus `json:"status,omitzero"` //nolint:kubeapilinter // It says that nobody has seen the object, and is no setting.
 }
 
 // RequestChannelList is a list of RequestChannels.

@@ -57,7 +57,7 @@ func readCRDs(t *testing.T) (rules []rule, bounds []bound) {
 }
 
 // TestNoDefaultIsStored holds the RequestChannel's schema to having no default: one would be written into every object and
-// outlive the release that chose it, where AWS has a default of its own.
+// outlive the release that chose it, where AWS has a default of its own. The status alone begins as one that nobody has seen.
 func TestNoDefaultIsStored(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(crdFolder, "replyqueue.dev_requestchannels.yaml"))
 	if err != nil {
@@ -70,7 +70,7 @@ func TestNoDefaultIsStored(t *testing.T) {
 	fields := 0
 	walk("", *crd.Spec.Versions[0].Schema.OpenAPIV3Schema, func(path string, s apiextensionsv1.JSONSchemaProps) {
 		fields++
-		if s.Default != nil {
+		if s.Default != nil && !(path == ".status" && string(s.Default.Raw) == `{"observedGeneration":-1}`) {
 			t.Errorf("%s has the default %s", path, s.Default.Raw)
 		}
 	})

@@ -228,6 +228,9 @@ func (w *world) settle(c *v1alpha1.RequestChannel) {
 		alive, err := w.survives(c)
 		switch {
 		case !alive:
+			if w.afterStop != nil {
+				w.afterStop()
+			}
 			w.restart()
 		case err != nil:
 			w.pass(time.Second)

@@ -9,13 +9,17 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	"github.com/onsi/ginkgo/v2"
 	"github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/controller"
@@ -151,5 +155,23 @@ var _ = ginkgo.Describe("Events", func() {
 			Type: words[0], Reason: words[1], Note: words[2],
 			Regarding: corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "RequestChannel", Namespace: w.namespace, Name: c.Name},
 		})).To(gomega.Succeed())
+	})
+})
+
+var _ = ginkgo.Describe("An object that the operator has not seen yet", func() {
+	ginkgo.It("is in progress to whoever waits for it", func(ctx context.Context) {
+		w := newWorld(context.WithoutCancel(ctx))
+		for _, o := range []client.Object{
+			channelNamed("login"), &v1alpha1.ReplyHost{ObjectMeta: metav1.ObjectMeta{Name: "web"}}, w.providerFor(),
+		} {
+			if o.GetResourceVersion() == "" {
+				w.apply(o)
+			}
+			object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+			gomega.Expect(err).NotTo(gomega.HaveOccurred())
+			result, err := status.Compute(&unstructured.Unstructured{Object: object})
+			gomega.Expect(err).NotTo(gomega.HaveOccurred())
+			gomega.Expect(result.Status).To(gomega.Equal(status.InProgressStatus), "%T: %s", o, result.Message)
+		}
 	})
 })

@@ -78,6 +78,8 @@ type world struct {
 	writes []string
 	before func(write string) error
 	around func(write string, do func() error) error
+	// afterStop, if set, is done between the stop of the process and its restart.
+	afterStop func()
 	// wrap, if set, stands before SQS.
 	wrap func(queue.API) queue.API
 	// result of the last reconcile.

@@ -93,7 +93,7 @@ func Message(o Object, conditionType string) string {
 	return ""
 }
 
-// ObservedGeneration is the generation that the status describes; 0 before the first reconcile.
+// ObservedGeneration is the generation that the status describes; before the first reconcile 0, or -1 as the API server sets it.
 func ObservedGeneration(o Object) int64 {
 	if p := observed(o); p != nil && *p != nil {
 		return **p
