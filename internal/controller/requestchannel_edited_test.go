@@ -33,11 +33,11 @@ var _ = ginkgo.Describe("Crash points of a channel that is edited meanwhile", fu
 			})
 		}
 		// All of it is make crashpoints'.
-		sample, n := 9, 0
+		sample, n := 25, 0
 		for at := 1; at <= want.calls; at++ {
 			for _, lands := range []landing{nextEdit, deletion} {
 				for _, lag := range []time.Duration{0, 5 * time.Second} {
-					if n++; *everyLoss || n%sample == 0 {
+					if n++; *everyPoint || n%sample == 0 {
 						lives <- func() { tryEdited(ctx, at, lands, lag, want) }
 					}
 				}
