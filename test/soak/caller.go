@@ -19,12 +19,14 @@ const (
 	gather = "gather"
 	first  = "first" // GatherFirst of one
 	notify = "notify"
+	slow   = "slow" // takes longer than a request stays hidden by itself
 )
 
 // caller makes calls, and tells the ledger the beginning and the end of each.
 type caller struct {
 	channels [2]*rpcclient.Channel // of requestQueue and keptQueue
 	say      func(format string, args ...any)
+	slow     bool // makes slow calls too
 }
 
 // call makes one call of some form.
@@ -34,6 +36,10 @@ func (c *caller) call(key string) {
 	ch := c.channels[0]
 	if rand.IntN(4) == 0 {
 		ch = c.channels[1]
+	}
+	if c.slow && rand.IntN(200) == 0 {
+		c.plain(slow, slowSum, c.channels[1], w, slowLimit)
+		return
 	}
 	switch rand.IntN(40) {
 	case 0:
@@ -107,6 +113,13 @@ func (c *caller) one(ch *rpcclient.Channel, w work, limit time.Duration) {
 	c.ended(key, total(got, w), err, time.Since(started))
 }
 
+func (c *caller) plain(what string, method rpcclient.Method[work, result], ch *rpcclient.Channel, w work, limit time.Duration) {
+	key := keyOn(ch.Name(), w.Key)
+	started := c.began(key, what, limit)
+	got, err := method.Call(context.Background(), ch, w, rpcclient.CallTimeout(limit))
+	c.ended(key, total(got, w), err, time.Since(started))
+}
+
 // mostFrames bounds a stream's replies.
 const mostFrames = 25
 
@@ -126,7 +139,7 @@ func (c *caller) stream(ch *rpcclient.Channel, w work, limit time.Duration) {
 // judgeStream ranges over a stream of a number of replies, and says what is wrong with it: what is missing must be
 // said to be, once. answer is the key in the replies.
 func judgeStream(replies iter.Seq2[result, error], key string, number int) (answer string, wrong []string, err error) {
-	next, ends := 0, 0
+	next, ends, run := 0, 0, ""
 	answer = key
 	for got, e := range replies {
 		switch {
@@ -140,7 +153,10 @@ func judgeStream(replies iter.Seq2[result, error], key string, number int) (answ
 			wrong = append(wrong, fmt.Sprintf("reply %d in place of %d", got.Sum, next))
 		case got.Key != key:
 			answer = got.Key
+		case next > 0 && got.Run != run:
+			wrong = append(wrong, fmt.Sprintf("reply %d is of another execution than the one before", got.Sum))
 		}
+		run = got.Run
 		next++
 	}
 	var incomplete *rpcclient.Incomplete

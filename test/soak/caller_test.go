@@ -26,6 +26,10 @@ func TestJudgeStream(t *testing.T) {
 					if !yield(result{Key: "k", Sum: r}, nil) {
 						return
 					}
+				case result:
+					if !yield(r, nil) {
+						return
+					}
 				case error:
 					if !yield(result{}, r) {
 						return
@@ -39,6 +43,7 @@ func TestJudgeStream(t *testing.T) {
 		want    string
 	}{
 		"whole":                     {play(0, 1, 2), ""},
+		"of two executions":         {play(0, result{Key: "k", Sum: 1, Run: "S2"}, 2), "of another execution"},
 		"cut off, and said so":      {play(0, 1, incomplete(2, 3)), ""},
 		"cut off, end unknown":      {play(0, incomplete(1, -1)), ""},
 		"nothing, and an error":     {play(errors.New("no")), ""},

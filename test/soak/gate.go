@@ -49,7 +49,8 @@ type gate struct {
 
 	mu     sync.Mutex
 	rng    *rand.Rand
-	faulty bool // strikes
+	faulty bool            // strikes
+	given  map[string]bool // receives of requests: message IDs with their counts
 	late   sync.WaitGroup
 	ended  chan struct{}
 }
@@ -267,6 +268,7 @@ func (g *gate) do(r *http.Request, q *sqsRequest) *answer {
 		keys := g.keysReceived(q.queue, a.body.String())
 		if isRequestQueue(q.queue) {
 			g.ledger.handedOut(keys, q.sender)
+			g.ledger.twinned(keysOn(q.queue, g.twins(a.body.Bytes())))
 		}
 		if len(keys) > 0 {
 			g.travel(r)
@@ -301,6 +303,30 @@ func (g *gate) keysReceived(queue, answer string) []string {
 		return keysOn(queue, keysIn(answer))
 	}
 	return g.ledger.keysOfReplies(answer)
+}
+
+// twins are the calls of messages that were given out with the same receive count before: SQS made a copy.
+func (g *gate) twins(answer []byte) (keys []string) {
+	var out struct {
+		Messages []struct {
+			MessageID  string `json:"MessageId"`
+			Body       string
+			Attributes struct{ ApproximateReceiveCount string }
+		}
+	}
+	if json.Unmarshal(answer, &out) != nil {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, m := range out.Messages {
+		receive := m.MessageID + " " + m.Attributes.ApproximateReceiveCount
+		if g.given[receive] {
+			keys = append(keys, keysIn(m.Body)...)
+		}
+		g.given[receive] = true
+	}
+	return keys
 }
 
 // travel lets time pass between the choice of messages and their arrival, as a network does: a poll that

@@ -46,8 +46,11 @@ type record struct {
 	replied  bool // the reply queue took a reply
 	executed []execution
 
-	struckBefore bool // a fault without effect hit its request's send
-	struck       bool // any other fault touched it
+	twin         bool      // SQS made a copy of its request by itself
+	lostQueue    string    // reply queue that its process gave up while it was pending
+	endBy        time.Time // when it had to have ended then
+	struckBefore bool      // a fault without effect hit its request's send
+	struck       bool      // any other fault touched it
 }
 
 type execution struct {
@@ -170,6 +173,26 @@ func (l *ledger) handedOut(keys []string, responder string) {
 	}
 }
 
+// twinned notes requests of which SQS gave out the same receive twice.
+func (l *ledger) twinned(keys []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, k := range keys {
+		l.of(k).twin = true
+	}
+}
+
+// queueReplaced notes that a process was told of a new reply queue: what was pending on the old one must end.
+func (l *ledger) queueReplaced(owner, queue string, at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.calls {
+		if r.owner == owner && r.ends == 0 && r.taken && r.queue != "" && r.queue != queue {
+			r.lostQueue, r.endBy = r.queue, at.Add(deadlineSlack+l.slack)
+		}
+	}
+}
+
 // responderKilled touches what a responder had and had not answered.
 func (l *ledger) responderKilled(responder string) {
 	l.mu.Lock()
@@ -230,6 +253,8 @@ type report struct {
 	unexplained                         []string       // an answer without an execution
 	broken                              []string       // answers that contradict themselves
 	notGiven                            []string       // notifications that SQS took, and nobody executed
+	lingered                            []string       // calls that outlived their reply queue
+	shown                               []string       // requests that were not kept hidden while they were handled
 	byTwo                               []string       // executions by two processes that share a store
 	recalled                            int            // claims that the shared store refused
 	kinds                               map[string]int // calls that ended well, by method or form
@@ -270,6 +295,9 @@ func (l *ledger) report() report {
 			rep.overdue = append(rep.overdue, fmt.Sprintf("%s ended %d times, after %s of %s", r.key, r.ends, r.took, r.limit))
 			continue
 		}
+		if r.lostQueue != "" && r.queue == r.lostQueue && !r.struckBefore && r.start.Add(r.took).After(r.endBy) {
+			rep.lingered = append(rep.lingered, r.String())
+		}
 		rep.outcomesBy[r.outcome+" "+r.code]++
 		rep.outcome(r)
 	}
@@ -289,6 +317,9 @@ func (rep *report) executions(r *record, slack time.Duration, killed map[string]
 			rep.afterDeadline = append(rep.afterDeadline, fmt.Sprintf("%s, %s after its deadline", r.key, late))
 		}
 		excused = excused || killed[e.responder] // before it told the store, or its answer was lost with it
+	}
+	if r.what == slow && r.receives > r.sends && !r.twin && !r.struck && !r.struckBefore && !excused {
+		rep.shown = append(rep.shown, r.String())
 	}
 	if r.shared() && len(byProcess) > 1 && !excused {
 		rep.byTwo = append(rep.byTwo, fmt.Sprintf("%s %s by %v", r.what, r.key, byProcess))
@@ -315,8 +346,8 @@ func (rep *report) outcome(r *record) {
 			rep.unexplained = append(rep.unexplained, r.key)
 		}
 	case notSent, rejected:
-		// A copy that SQS made by itself may be executed beside one that was refused (docs/protocol.md).
-		if len(r.executed) > 0 && !(r.outcome == rejected && r.copied()) {
+		// A copy that SQS made by itself may be executed beside one that was refused (docs/protocol.md), and nothing else.
+		if len(r.executed) > 0 && !(r.outcome == rejected && r.twin) {
 			rep.executedAnyway = append(rep.executedAnyway, fmt.Sprintf("%s is %s %s", r.key, r.outcome, r.code))
 		}
 		if r.outcome == notSent && r.taken {
@@ -345,20 +376,17 @@ func (rep *report) outcome(r *record) {
 	}
 }
 
-// copied reports whether responders were given the request oftener than it was sent: SQS made a copy, or
-// handed it out again.
-func (r *record) copied() bool { return r.receives > r.sends }
-
-// refused reports whether a call ended as one that a responder refused: with honest doubt where there was
-// another copy.
+// refused reports whether a call ended as one that a responder refused: with honest doubt where something struck, or
+// responders were given it oftener than once.
 func (r *record) refused(code string) bool {
-	return r.code == code && (r.outcome == rejected || r.outcome == maybeExecuted && (r.copied() || r.sends > 1))
+	doubt := r.twin || r.sends > 1 || r.receives > 1 || r.struck || r.struckBefore
+	return r.code == code && (r.outcome == rejected || r.outcome == maybeExecuted && doubt)
 }
 
 // well reports whether the call ended as it should without faults.
 func (r *record) well() bool {
 	switch r.what {
-	case "sum", stream, gather:
+	case "sum", slow, stream, gather:
 		return r.outcome == "OK" && r.answer == r.key
 	case notify:
 		return r.outcome == "OK"
@@ -406,6 +434,8 @@ func (rep *report) violations(b bar) (all []violation) {
 	add("answered, and not executed", rep.unexplained)
 	add(executedTwice, rep.twice)
 	add("executed by two processes that share a reply store", rep.byTwo)
+	add("handled by one, and given to another without need", rep.shown)
+	add("pending after its reply queue was replaced", rep.lingered)
 	add("an answer that contradicts itself", rep.broken)
 	add("notified, and not executed", rep.notGiven)
 	add(executedLate, rep.afterDeadline)

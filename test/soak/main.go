@@ -77,7 +77,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(out, "soak: %s with seed %d\n", *duration, *seed)
-	rep, err := (&world{child: child, duration: *duration, log: log, slack: slack}).run(ctx, *seed)
+	rep, err := (&world{child: child, duration: *duration, log: log, slack: slack, slow: true}).run(ctx, *seed)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	cryptorand "crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -30,10 +31,12 @@ type work struct {
 type result struct {
 	Key string
 	Sum int
+	Run string `json:",omitempty"` // of a stream: which execution answers
 }
 
 var (
 	sum     = rpcclient.NewMethod[work, result]("sum")
+	slowSum = rpcclient.NewMethod[work, result](slow)
 	fails   = rpcclient.NewMethod[work, result]("fail")
 	busy    = rpcclient.NewMethod[work, result]("busy") // refused while one runs and one waits
 	nowhere = rpcclient.NewMethod[work, result]("nowhere")
@@ -43,6 +46,9 @@ var (
 
 // roleVariable says in the environment of a child what it is: role, its name, the server, the reply queue.
 const roleVariable = "REPLYQUEUE_SOAK_ROLE"
+
+// slowVariable is set where some calls take slowFor.
+const slowVariable = "REPLYQUEUE_SOAK_SLOW"
 
 func sqsClient(endpoint, key string) *sqs.Client {
 	return sqs.New(sqs.Options{
@@ -109,6 +115,18 @@ func respond(ctx context.Context, name, endpoint string, opts ...rpcclient.Optio
 		}
 		return out, nil
 	})
+	slowSum.Handle(r, func(ctx context.Context, w work) (result, error) {
+		if err := execute(ctx, &w); err != nil {
+			return result{}, err
+		}
+		t := time.NewTimer(slowFor + rand.N(slowSpread))
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+		}
+		return result{Key: w.Key, Sum: w.Numbers[0] + w.Numbers[1] + w.Numbers[2]}, nil
+	})
 	busy.Handle(r, func(ctx context.Context, w work) (result, error) {
 		if err := execute(ctx, &w); err != nil {
 			return result{}, err
@@ -132,8 +150,9 @@ func respond(ctx context.Context, name, endpoint string, opts ...rpcclient.Optio
 		if err := execute(ctx, &w); err != nil {
 			return err
 		}
+		run := name + "-" + cryptorand.Text()
 		for i := range frames(w) {
-			if err := send(result{Key: w.Key, Sum: i}); err != nil {
+			if err := send(result{Key: w.Key, Sum: i, Run: run}); err != nil {
 				return err
 			}
 		}
@@ -173,6 +192,9 @@ const (
 	shortest     = 4 * time.Second
 	cancelWithin = 60 * time.Millisecond
 	busyFor      = 50 * time.Millisecond
+	slowFor      = 12 * time.Second // a request stays hidden for 10 s by itself
+	slowSpread   = 3 * time.Second
+	slowLimit    = 20 * time.Second
 	pause        = 60 * time.Millisecond // between two calls of a caller, on average
 )
 
@@ -192,7 +214,7 @@ func request(in io.Reader, out io.Writer, name, endpoint, replyQueue string, cha
 	if err != nil {
 		return err
 	}
-	c := &caller{say: say}
+	c := &caller{say: say, slow: os.Getenv(slowVariable) != ""}
 	for i, name := range []string{requestQueue, keptQueue} {
 		if c.channels[i], err = r.Channel(name); err != nil {
 			return err

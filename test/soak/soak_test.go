@@ -78,9 +78,44 @@ func TestLedgerFindsViolations(t *testing.T) {
 			l.handedOut([]string{"k"}, "S1-1")
 			l.handedOut([]string{"k"}, "S2-1")
 			l.execute("k", "S1-1")
+			l.twinned([]string{"k"})
 			l.touch([]string{"k"}, duplicate, false)
 			l.over("k", rejected, "UNAVAILABLE", "-", time.Second)
 		}, ""},
+		"rejected, and executed when it came again": {func(l *ledger) {
+			l.took([]string{"k"}, requestQueue)
+			l.handedOut([]string{"k"}, "S1-1")
+			l.handedOut([]string{"k"}, "S2-1")
+			l.execute("k", "S2-1")
+			l.over("k", rejected, "UNAVAILABLE", "-", time.Second)
+		}, "NotSent or Rejected, and executed"},
+		"pending on a replaced queue": {func(l *ledger) {
+			l.asked([]string{"k"}, "old#id")
+			l.took([]string{"k"}, requestQueue)
+			l.queueReplaced("Q1-1", "new", began.Add(time.Second))
+			l.touch([]string{"k"}, queueGone, false)
+			l.over("k", maybeExecuted, "DEADLINE_EXCEEDED", "-", 5*time.Second)
+		}, "pending after its reply queue was replaced"},
+		"ended with its queue": {func(l *ledger) {
+			l.asked([]string{"k"}, "old#id")
+			l.took([]string{"k"}, requestQueue)
+			l.queueReplaced("Q1-1", "new", began.Add(time.Second))
+			l.touch([]string{"k"}, queueGone, false)
+			l.over("k", maybeExecuted, "UNAVAILABLE", "-", 1100*time.Millisecond)
+		}, ""},
+		"refused with doubt, and struck": {func(l *ledger) {
+			l.began("k", "Q1-1", "busy", began, 5*time.Second)
+			l.touch([]string{"k"}, dropBefore, true)
+			l.over("k", maybeExecuted, "UNAVAILABLE", "-", time.Second)
+		}, ""},
+		"shown while it was handled": {func(l *ledger) {
+			l.began("k", "Q1-1", slow, began, 20*time.Second)
+			l.took([]string{"k"}, requestQueue)
+			l.handedOut([]string{"k"}, "S1-1")
+			l.execute("k", "S1-1")
+			l.handedOut([]string{"k"}, "S2-1")
+			l.over("k", "OK", "OK", "k", 13*time.Second)
+		}, "handled by one, and given to another without need"},
 		"rejected, and the only copy executed": {func(l *ledger) {
 			l.took([]string{"k"}, requestQueue)
 			l.handedOut([]string{"k"}, "S1-1")

@@ -40,6 +40,7 @@ type world struct {
 	duration time.Duration
 	log      io.Writer
 	slack    time.Duration // for a machine that does much else meanwhile
+	slow     bool          // some calls take longer than a request stays hidden by itself
 
 	server *sqstest.Server
 	ledger *ledger
@@ -89,7 +90,7 @@ func (w *world) run(ctx context.Context, seed uint64) (rep report, err error) {
 	}}
 	w.ledger = newLedger()
 	w.ledger.slack = w.slack
-	w.gate = &gate{server: w.server, ledger: w.ledger, rng: rand.New(rand.NewPCG(seed, 2)), ended: make(chan struct{})}
+	w.gate = &gate{server: w.server, ledger: w.ledger, rng: rand.New(rand.NewPCG(seed, 2)), ended: make(chan struct{}), given: map[string]bool{}}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return rep, err
@@ -160,6 +161,9 @@ func (w *world) start(ctx context.Context, s *slot) error {
 	}
 	p.cmd = exec.CommandContext(ctx, w.child)
 	p.cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1", roleVariable+"="+strings.Join([]string{s.role, p.name, w.url, queue}, " "))
+	if w.slow {
+		p.cmd.Env = append(p.cmd.Env, slowVariable+"=1")
+	}
 	p.cmd.Stderr = w.log
 	in, err := p.cmd.StdinPipe()
 	if err != nil {
@@ -248,6 +252,7 @@ func (w *world) recovered(s *slot, p *process, url string) {
 	if s.process != p || s.replyQueue != url || s.since.IsZero() {
 		return
 	}
+	w.ledger.queueReplaced(p.name, url, time.Now())
 	w.ledger.queueLost(p.name, s.since, s.deleted)
 	s.since, s.deleted = time.Time{}, false
 }
