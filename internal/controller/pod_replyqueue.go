@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -216,12 +217,17 @@ func (s *podScope) newRecord(ctx context.Context, host *v1alpha1.ReplyHost) (rea
 	if err := s.Create(ctx, record); err != nil {
 		return false, err
 	}
+	// Its event wakes us; but a record that goes before the watch shows it, by force or with a restored backup, has none.
+	s.look(createdRecheck)
 	if woken {
 		s.Recorder.Eventf(s.pod, record, corev1.EventTypeNormal, EventReplyQueueWoken, "Wake",
 			"The application sends heartbeats again; reply queue %s is being created for it", record.Name)
 	}
 	return false, nil
 }
+
+// createdRecheck is when a pod for which a record was written is looked at again in any case.
+const createdRecheck = time.Minute
 
 // full says that the ReplyHost's guard is reached: by the cache, or else by the API server, which knows the records
 // that were written just now.

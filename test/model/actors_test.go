@@ -42,6 +42,9 @@ type pod struct {
 	// What the API server knew first, and when; -1: not yet. gone: the object is. finished: it is terminal. stopped: its
 	// containers are known to have ended, or never started.
 	gone, finished, stopped time.Duration
+	// relapsed is when its last container had ended already, of a pod that came back with a backup and that nothing ran in
+	// since; -1: it is no such pod.
+	relapsed                time.Duration
 	terminating, unlabelled bool
 	// heard is when its application last renewed its Lease, or could not because the API server was down.
 	heard time.Duration
@@ -65,6 +68,15 @@ func (p *pod) ended() time.Duration {
 		return p.gone
 	}
 	return min(p.gone, p.finished)
+}
+
+// over is when it was over with what ran in the pod, which by its object was so since then: a pod that only comes back with
+// a backup, and goes again, reads nothing meanwhile. Nobody need have seen it.
+func (p *pod) over(then time.Duration) time.Duration {
+	if p.relapsed >= 0 {
+		return p.relapsed
+	}
+	return then
 }
 
 // process is what a container runs. It reads its reply queue while it lives and is not paused.
@@ -119,7 +131,7 @@ func (w *world) create(name, host string, mode v1alpha1.HeartbeatMode, bestEffor
 	if bestEffort {
 		o.Labels[v1alpha1.LabelInject], o.Spec.SchedulingGates = v1alpha1.InjectBestEffort, nil
 	}
-	p := &pod{name: name, host: host, mode: mode, bornStep: w.step, gone: -1, finished: -1, stopped: -1, heard: never, answered: never}
+	p := &pod{name: name, host: host, mode: mode, bornStep: w.step, gone: -1, finished: -1, stopped: -1, relapsed: -1, heard: never, answered: never}
 	if h, ok := w.cluster.now[hosts][types.NamespacedName{Namespace: w.namespace, Name: host}].(*v1alpha1.ReplyHost); ok {
 		p.owed = lifecycle.TermsOf(&v1alpha1.ReplyQueue{}, h)
 		p.stable = h.Spec.Identity == v1alpha1.IdentityStable
@@ -184,6 +196,7 @@ func (w *world) launch(p *pod) {
 	if o := w.object(p); o != nil {
 		url = o.Annotations[v1alpha1.AnnotationReplyQueueURL]
 	}
+	p.relapsed = -1
 	p.process = &process{alive: true, using: url, interval: p.owed.Interval, started: w.now, next: w.now}
 	w.beat(p)
 }

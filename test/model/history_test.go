@@ -101,6 +101,9 @@ func (w *world) setBackSince(t time.Duration) bool { return w.setBackAt >= 0 && 
 
 // podRestored brings the truth about a pod to what etcd was set back to.
 func (w *world) podRestored(p *pod, o *corev1.Pod) {
+	if !p.exists() && p.relapsed < 0 && p.process != nil && !p.process.alive {
+		p.relapsed = p.ended()
+	}
 	p.gone, p.finished, p.stopped = -1, -1, -1
 	p.bound = o.Spec.NodeName != ""
 	if !p.bound {

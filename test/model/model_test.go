@@ -311,21 +311,38 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// TestALateAnswerIsNoOldOne is a script that broke P2 once: the API server's word that a pod is gone was long in coming, and
-// the time that the queue drains for was counted from when it had been asked for.
-func TestALateAnswerIsNoOldOne(t *testing.T) {
-	var script []move
-	for _, m := range []struct {
+// TestWhatBrokeOnce plays scripts that broke a promise once.
+func TestWhatBrokeOnce(t *testing.T) {
+	type line struct {
 		name string
 		arg  uint64
-	}{
-		{"label is removed", 6752128372898151305}, {"operator is killed", 9733735508205655503}, {"pod is deleted", 4329700102660339573},
-		{"operator leads", 11723863111801999890}, {"time passes, with work", 10759585153979052963},
-	} {
-		script = append(script, move{slices.IndexFunc(actions, func(a action) bool { return a.name == m.name }), m.arg})
 	}
-	if v := replay(mutant{}, 1048691, script, nil); v != nil {
-		t.Error(v)
+	for _, broke := range []struct {
+		name  string
+		seed  uint64
+		lines []line
+	}{
+		// The API server's word that a pod is gone was long in coming, and the time that the queue drains for was counted from
+		// when it had been asked for.
+		{"a late answer is no old one", 1048691, []line{
+			{"label is removed", 6752128372898151305}, {"operator is killed", 9733735508205655503}, {"pod is deleted", 4329700102660339573},
+			{"operator leads", 11723863111801999890}, {"time passes, with work", 10759585153979052963},
+		}},
+		// A record was written whose event would wake its pod, and was gone before the watch of records, which hung, showed it.
+		{"a record that goes unseen is written again", 2097176, []line{
+			{"heartbeats are lost for long", 6473488544208853006}, {"watch of records hangs", 2425300579287501429},
+			{"time passes, with work", 6050134924360678325}, {"etcd is set back", 9091948415633300883},
+		}},
+	} {
+		t.Run(broke.name, func(t *testing.T) {
+			var script []move
+			for _, m := range broke.lines {
+				script = append(script, move{slices.IndexFunc(actions, func(a action) bool { return a.name == m.name }), m.arg})
+			}
+			if v := replay(mutant{}, broke.seed, script, nil); v != nil {
+				t.Error(v)
+			}
+		})
 	}
 }
 

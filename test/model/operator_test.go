@@ -65,6 +65,11 @@ type operator struct {
 	// dead says that the process is gone.
 	dead bool
 
+	// massUntil is when heartbeats were last lost on such a scale that the silence of no pod means anything to it.
+	massUntil time.Duration
+	// doubted are the records whose queue the sweeper did not find: how often it said so, and nobody has asked since.
+	doubted map[string]int
+
 	// broken are the kinds whose watch has to be replaced by a list.
 	broken map[kind]bool
 
@@ -109,7 +114,7 @@ func (w *world) newOperator(c *cluster, late func(kind) int) *operator {
 	w.operators++
 	op := &operator{
 		world: w, cluster: c, id: w.operators, mutant: w.mutant, views: map[kind]*view{},
-		handlers: map[kind][]toolscache.ResourceEventHandler{}, leases: &view{}, broken: map[kind]bool{}, listedAt: w.now,
+		handlers: map[kind][]toolscache.ResourceEventHandler{}, leases: &view{}, broken: map[kind]bool{}, doubted: map[string]int{}, massUntil: never, listedAt: w.now,
 	}
 	op.ctx, op.cancel = context.WithCancel(context.Background())
 	for _, k := range watched {

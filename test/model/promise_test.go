@@ -64,11 +64,30 @@ func (w *world) noticed(k kind, ch change, by *call) {
 func (w *world) closing(record string, by *call, byLease bool) {
 	for _, q := range w.queues {
 		if q.record == record && q.closed < 0 && !(byLease && q.stable) {
-			w.judge(q, by)
+			twin := w.twin(q)
 			q.closed = w.now
+			if twin {
+				continue
+			}
+			w.judge(q, by)
 			w.happened["closed "+w.reasonWhy(q)]++
 		}
 	}
+}
+
+// twin says that a queue was made in another account for a record that has its queue in this one: its process never knew
+// of it.
+func (w *world) twin(q *reply) bool {
+	if !q.away {
+		return false
+	}
+	for _, o := range w.cluster.now[records] {
+		if string(o.GetUID()) == q.record {
+			url := o.(*v1alpha1.ReplyQueue).Status.QueueURL
+			return url != "" && url != q.url
+		}
+	}
+	return false
 }
 
 // opened is a Lease that names a queue again which it was marked closing for. That is right only while the record is open:
@@ -124,11 +143,11 @@ func (w *world) judge(q *reply, by *call) {
 	case p.mode == v1alpha1.HeartbeatLease && w.now-p.heard > p.retention():
 		// It was silent for so long that its queue could be closed while it existed.
 	case p.stopped >= 0:
-		if since := w.now - p.stopped; since < p.owed.Drain {
+		if since := w.now - p.over(p.stopped); since < p.owed.Drain {
 			w.violate("P2", "%s is closed %v after its pod %s stopped, and drains for %v", q.name, since, p, p.owed.Drain)
 		}
 	default:
-		if since := w.now - p.ended(); since < p.safeTime() {
+		if since := w.now - p.over(p.ended()); since < p.safeTime() {
 			w.violate("P2", "%s is closed %v after its pod %s was gone; nobody knows that its containers stopped, and the safe time is %v (its process lives: %t)",
 				q.name, since, p, p.safeTime(), p.process != nil && p.process.alive)
 		}
@@ -143,8 +162,8 @@ func (w *world) judgePresent(q *reply, p *pod, by *call) {
 		w.violate("P2", "%s is closed before its pod %s started", q.name, p)
 	case w.now-p.heard <= p.retention():
 		w.violate("P2", "%s is closed %v after the last heartbeat of its pod %s, and is kept for %v", q.name, w.now-p.heard, p, p.retention())
-	case p.process.alive && !p.process.paused && w.now-w.massUntil <= p.retention():
-		w.violate("P2", "%s is closed %v after the heartbeats of nearly all pods were lost, and is kept for %v", q.name, w.now-w.massUntil, p.retention())
+	case p.process.alive && !p.process.paused && w.now-by.op.massUntil <= p.retention():
+		w.violate("P2", "%s is closed %v after the heartbeats of nearly all pods were lost, and is kept for %v", q.name, w.now-by.op.massUntil, p.retention())
 	case by.op.blind(by, p):
 		w.violate("P2", "%s is closed for idleness %v after a list replaced the operator's watch of heartbeats", q.name, w.now-by.op.listedAt)
 	case w.unguardedSince >= 0 && w.now-w.unguardedSince > time.Minute:
@@ -169,7 +188,7 @@ func (w *world) judgeStable(q *reply, by *call) {
 			continue
 		}
 		if p.process != nil {
-			last = max(last, p.ended())
+			last = max(last, p.over(p.ended()))
 		}
 	}
 	if p := w.byUID[q.pod]; p != nil && last >= 0 && w.now-last < p.owed.IdleRetention {
@@ -178,15 +197,21 @@ func (w *world) judgeStable(q *reply, by *call) {
 }
 
 // massSilence says that so many heartbeats are lost on their way that no silence means anything: clearly more than the
-// share and number at which the operator is to notice, among those that are to be heard of as often.
-func (w *world) massSilence() bool {
+// share and number at which the operator is to notice, among those that are to be heard of as often. An operator expects to
+// hear of those whose records it knows: one whose watch of records hangs cannot tell that many fell silent if it knows few.
+func (op *operator) massSilence() bool {
+	w := op.world
 	if w.lostSince == never {
 		return false
+	}
+	known := map[string]bool{}
+	for _, o := range op.views[records].objects {
+		known[string(readerOf(o.(*v1alpha1.ReplyQueue)))] = true
 	}
 	type count struct{ missing, all int }
 	paces := map[time.Duration]*count{}
 	for _, p := range w.pods {
-		if !p.exists() || p.mode != v1alpha1.HeartbeatLease || p.stable || p.process == nil || !p.process.alive || p.process.using == "" || p.reported != "running" {
+		if !known[p.uid] || !p.exists() || p.mode != v1alpha1.HeartbeatLease || p.stable || p.process == nil || !p.process.alive || p.process.using == "" || p.reported != "running" {
 			continue
 		}
 		c := paces[p.process.interval]
@@ -241,14 +266,14 @@ func (w *world) judgeRest() {
 	}
 }
 
-// manyMissing says that so many records have no queue that the operator rather doubts its view, and says so: their pods keep
+// manyMissing says that so many records have no queue, in the account of the operator's credentials, that the operator rather doubts its view, and says so: their pods keep
 // what they have.
 func (w *world) manyMissing() bool {
 	missing, open := 0, 0
 	each(w.cluster, records, func(r *v1alpha1.ReplyQueue) {
 		if r.Status.Closing == nil && r.Status.QueueURL != "" {
 			open++
-			if w.byURL(r.Status.QueueURL) == nil {
+			if q := w.byURL(r.Status.QueueURL); q == nil || q.away {
 				missing++
 			}
 		}

@@ -58,6 +58,7 @@ func (op *operator) newSweeper() {
 		Fence: sweepersFence{op.fence, op}, ClusterUID: clusterUID, Clock: timeless{clock: op.signals.Clock.(clock)},
 		Interval: sweepInterval, Grace: sweepGrace, Metrics: sweep.NewMetrics(op.swept),
 		Missing: func(_ context.Context, record types.NamespacedName, uid types.UID) {
+			op.doubted[string(uid)]++
 			op.signals.QueueMissing(uid)
 			op.queue("replyqueue").Add(reconcile.Request{NamespacedName: record})
 		},

@@ -49,9 +49,6 @@ type world struct {
 	lostSince      time.Duration
 	unguardedSince time.Duration
 
-	// massUntil is when heartbeats were last lost on such a scale that the silence of no pod means anything.
-	massUntil time.Duration
-
 	pods    []*pod
 	byUID   map[string]*pod
 	queues  map[string]*reply
@@ -113,7 +110,7 @@ func newWorldOn(m mutant, server client.Client, namespace string) *world {
 
 func emptyWorld(m mutant, namespace string) *world {
 	return &world{
-		mutant: m, namespace: namespace, sqsClock: sqstest.NewManualClock(epoch), unguardedSince: -1, setBackAt: -1, massUntil: never, lostSince: never,
+		mutant: m, namespace: namespace, sqsClock: sqstest.NewManualClock(epoch), unguardedSince: -1, setBackAt: -1, lostSince: never,
 		taken: map[string]bool{}, deleted: map[string]time.Duration{}, oldest: map[kind]int{},
 		byUID: map[string]*pod{}, queues: map[string]*reply{}, foreign: map[string]string{}, alias: map[string]string{},
 		counts: map[string]int{}, happened: map[string]int{}, digest: fnv.New64a(),
@@ -189,8 +186,10 @@ func (w *world) advance(d time.Duration) {
 				w.beat(p)
 			}
 		}
-		if w.massSilence() {
-			w.massUntil = w.now
+		for _, op := range w.everyone() {
+			if op.massSilence() {
+				op.massUntil = w.now
+			}
 		}
 	}
 }
