@@ -139,7 +139,10 @@ func faultPlan(value string) (sqstest.Plan, error) {
 func start(server *sqstest.Server, address string, beyondLoopback bool) error {
 	if !beyondLoopback {
 		if err := server.Listen(address); err != nil {
-			return fmt.Errorf("%w; --allow-non-loopback serves any address", err)
+			if errors.Is(err, sqstest.ErrNotLoopback) {
+				return fmt.Errorf("%w; --allow-non-loopback serves any address", err)
+			}
+			return err
 		}
 		return nil
 	}

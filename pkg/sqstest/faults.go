@@ -62,7 +62,7 @@ func (f *faults) before(c *call, h http.Header) effects {
 		return e
 	}
 	e.dropAfter = strikes(DropAfter) != nil
-	e.errAfter = strikes(ServerErrorAfter) != nil
+	e.errAfter = !e.dropAfter && strikes(ServerErrorAfter) != nil
 	e.waitAfter = spread(DelayAfter)
 	if c.action == "ReceiveMessage" {
 		exists := func(*Rule) bool {

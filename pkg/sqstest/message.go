@@ -285,6 +285,7 @@ type message struct {
 	receives      int   // ApproximateReceiveCount: goes on in a dead-letter queue
 	failures      int   // receives since it came into this queue, which is what a redrive policy counts
 	receipt       uint64
+	leap          uint64 // what the next receipt is higher by, after Load
 	replays       uint32 // receives that were given to another request under the same attempt ID
 	source        string // DeadLetterQueueSourceArn
 	copy          bool   // a duplicate, by the fault of that name

@@ -243,7 +243,7 @@ func (s *Server) Load(r io.Reader) error {
 	}
 	s.registry.mu.Lock()
 	defer s.registry.mu.Unlock()
-	s.registry.incarnations = header.Incarnations
+	s.registry.incarnations, s.registry.leap = header.Incarnations, leap()
 	for _, g := range header.Gone {
 		s.registry.gone[queueKey{g.Region, g.Account, g.Name}] = goneQueue{at: g.Deleted}
 	}
@@ -321,9 +321,12 @@ func (s *Server) readQueue(lines *json.Decoder) (*queue, error) {
 	}
 	// Messages that were sent after the file was written are lost; their numbers must not be given again, since whoever
 	// received them has their handles.
-	q.leap = 1<<32 | rand.Uint64()>>32
+	q.leap = leap()
 	return q, nil
 }
+
+// leap is a step over the numbers that may have been given after the file was written.
+func leap() uint64 { return 1<<32 | rand.Uint64()>>32 }
 
 // noEOF makes an error of the end of a file that should go on.
 func noEOF(err error) error {
@@ -345,7 +348,7 @@ func (q *queue) restore(in *savedMessage) error {
 		serial: in.Serial, id: in.ID, body: in.Body, bodyMD5: md5Hex(in.Body), trace: in.Trace, group: in.Group,
 		dedup: in.Deduplication, sender: in.Sender, sequence: in.Sequence, sent: in.Sent, enqueued: in.Enqueued,
 		firstReceived: in.FirstReceived, received: in.Received, receives: in.Receives, failures: in.Failures,
-		receipt: in.Receipt, source: in.Source, copy: in.Copy, order: in.Order,
+		receipt: in.Receipt, leap: leap(), source: in.Source, copy: in.Copy, order: in.Order,
 		placeHidden: -1, placeReady: -1, placeAge: -1,
 	}
 	if len(in.Attributes) > 0 {

@@ -199,8 +199,8 @@ func (p Plan) String() string {
 //
 // It refuses a rule that could never strike, and says in which field: an action without occasions for the fault, a name that
 // no queue can have, a FIFO queue's with a fault of standard queues, a Duration below what the fault counts in (a millisecond,
-// for those that concern times of queues and messages), a Probability below 1e-9, or another
-// rule that always strikes first, as far as the patterns of the two can be compared.
+// for those that concern times of queues and messages), a Probability below 1e-9, or another rule, of the same fault or for
+// another whole answer, that always strikes first, as far as the patterns of the two can be compared.
 func ParsePlan(s string) (Plan, error) {
 	var p Plan
 	d := json.NewDecoder(strings.NewReader(s))
@@ -250,18 +250,13 @@ func (r Rule) hides(other Rule, earlier bool) bool {
 	if r.Probability != 0 && r.Probability != 1 || r.Skip != 0 || r.Count != 0 || !coversQueue(r.Queue, other.Queue) {
 		return false
 	}
-	everything := r.Action == "" || r.Action == "*"
 	mine, its := slices.Index(instead, r.Fault), slices.Index(instead, other.Fault)
 	switch {
 	case r.Fault == other.Fault:
 		return earlier && r.longEnough(other) && r.coversActions(other)
 	case mine >= 0 && its >= 0:
 		return mine < its && r.coversActions(other)
-	case mine >= 0: // whatever else there is comes later, but for what is done before there is any answer
-		return everything && other.Fault != Delay && other.Fault != ClockSkew
-	case r.Fault == DropAfter:
-		return (other.Fault == CutBody || other.Fault == SlowBody) && r.coversActions(other)
-	default:
+	default: // a fault of a later moment may strike a request that began under another plan
 		return false
 	}
 }

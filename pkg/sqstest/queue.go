@@ -299,7 +299,8 @@ func (q *queue) take(limit int, visibility, now int64) []delivery {
 func (q *queue) deliver(m *message, visibility, now int64) delivery {
 	m.receives++
 	m.failures++
-	m.receipt++
+	m.receipt += 1 + m.leap
+	m.leap = 0
 	m.received = now
 	if m.firstReceived == 0 {
 		m.firstReceived = now
@@ -410,7 +411,9 @@ func (q *queue) close() {
 	q.messages = nil
 	q.forgetMessages()
 	if q.fifo != nil {
+		sequence := q.fifo.sequence // goes on for what is sent and lost: see LostSends
 		q.fifo = newFIFO()
+		q.fifo.sequence = sequence
 	}
 }
 

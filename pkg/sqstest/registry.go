@@ -18,6 +18,7 @@ type registry struct {
 	queues       map[queueKey]*queue
 	gone         map[queueKey]goneQueue // those deleted in the last minute, and some before
 	incarnations uint64                 // counted from a random number: handles of another server mean nothing here
+	leap         uint64                 // what the next incarnation is higher by, after Load: queues may have been made and lost
 	deletions    uint64
 	// By key. Readers keep what all gave them, so it is copied before a change when it was given to any.
 	sorted []*queue
@@ -73,7 +74,8 @@ func (r *registry) create(s *Server, key queueKey, set settings, tags map[string
 		return nil, false, errDeletedRecently()
 	}
 	delete(r.gone, key)
-	r.incarnations++
+	r.incarnations += 1 + r.leap
+	r.leap = 0
 	q := newQueue(s, key, r.incarnations, set, tags, now)
 	r.add(q)
 	q.touch()

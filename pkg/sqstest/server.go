@@ -128,6 +128,9 @@ func NewServer(t testing.TB, opts ...Option) *Server {
 	return s
 }
 
+// ErrNotLoopback is why Listen refuses an address that others may reach.
+var ErrNotLoopback = errors.New("not a loopback address")
+
 // Listen serves address, which must be a loopback one, in the background until Close, and sets URL. Call it once.
 func (s *Server) Listen(address string) error {
 	host, _, err := net.SplitHostPort(address)
@@ -135,7 +138,7 @@ func (s *Server) Listen(address string) error {
 		return fmt.Errorf("listen on %q: %w", address, err)
 	}
 	if !isLoopback(host) {
-		return fmt.Errorf("listen on %q: not a loopback address: the server checks no signatures (Serve takes any listener)", address)
+		return fmt.Errorf("listen on %q: %w: the server checks no signatures (Serve takes any listener)", address, ErrNotLoopback)
 	}
 	l, err := net.Listen("tcp", address) //nolint:noctx // a bind on loopback does not block
 	if err != nil {
