@@ -3,6 +3,9 @@ package sqstest_test
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
+	"net/http/httptest"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -109,4 +112,24 @@ func TestMoveTaskUnderClose(t *testing.T) {
 			t.Errorf("%d timers are left", n)
 		}
 	})
+}
+
+// Close does not wait for a request whose client does not send the rest of it.
+func TestCloseWithARequestThatDoesNotCome(t *testing.T) {
+	s := sqstest.New()
+	front := httptest.NewServer(s)
+	defer front.Close()
+	conn, err := net.Dial("tcp", front.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: AmazonSQS.ListQueues\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	// The server asks for the body when it reads it.
+	if _, err := io.ReadFull(conn, make([]byte, len("HTTP/1.1 100 Continue"))); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
 }

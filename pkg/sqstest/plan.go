@@ -264,9 +264,9 @@ func (r Rule) hides(other Rule, earlier bool) bool {
 // longEnough reports whether a rule has the occasions of another of its fault, as far as Duration has a say in that.
 func (r Rule) longEnough(other Rule) bool {
 	switch r.Fault {
-	case SlowCreate, StaleReads, ListLag: // so long after a change
+	case SlowCreate, ListLag: // so long after a change
 		return r.Duration >= other.Duration
-	case LostSends, AbandonPoll:
+	case StaleReads, LostSends, AbandonPoll:
 		return r.Duration == other.Duration
 	default:
 		return true

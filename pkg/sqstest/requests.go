@@ -184,7 +184,7 @@ type errorHelper interface {
 }
 
 // AssertRequests fails the test unless do made exactly the requests of want: action to count, of those that pass the
-// filters. Other goroutines' requests during do count too.
+// filters. Other goroutines' requests during do count too; do must not call ResetRequests.
 func (s *Server) AssertRequests(t errorHelper, want map[string]int, do func(), filters ...Filter) {
 	t.Helper()
 	before := s.RequestsByAction(filters...)

@@ -310,6 +310,11 @@ func (s *Server) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // ServeHTTP answers requests of the SQS API (POST), and the status page (GET).
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var body requestBody
+	var unread error
+	if r.Method == http.MethodPost {
+		body, unread = readBody(r) // before Close has to wait for this request: it may never come
+	}
 	if !s.enter() {
 		panic(http.ErrAbortHandler)
 	}
@@ -323,20 +328,23 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the SQS API is POST", http.StatusMethodNotAllowed)
 		return
 	}
-	body, err := readBody(r)
-	if err != nil {
+	if unread != nil {
 		http.Error(w, "cannot read the request", http.StatusBadRequest)
 		return
 	}
-	scheme := "http://"
-	if r.TLS != nil {
-		scheme = "https://"
-	}
-	a := s.answer(r.Context(), r.Header, scheme+r.Host, body)
+	a := s.answer(r.Context(), r.Header, baseURL(r), body)
 	if a.dropped {
 		panic(http.ErrAbortHandler) // net/http closes the connection without an answer
 	}
 	s.write(r.Context(), w, a)
+}
+
+// baseURL is what the server's URLs begin with for whoever made a request.
+func baseURL(r *http.Request) string {
+	if r.TLS != nil {
+		return "https://" + r.Host
+	}
+	return "http://" + r.Host
 }
 
 // requestBody is a request's body, or the news that it is larger than any can be.

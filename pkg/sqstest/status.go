@@ -119,12 +119,12 @@ func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "ok\n")
 	case "/_sqstest/state":
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(s.State("http://" + r.Host))
+		_ = json.NewEncoder(w).Encode(s.State(baseURL(r)))
 	case "/":
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
 		var b bytes.Buffer
-		if err := statusPage.Execute(&b, s.page("http://"+r.Host)); err != nil {
+		if err := statusPage.Execute(&b, s.page(baseURL(r))); err != nil {
 			http.Error(w, "cannot render the page", http.StatusInternalServerError)
 			return
 		}
