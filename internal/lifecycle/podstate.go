@@ -14,13 +14,15 @@ import (
 // containers came to is then for Sightings to remember.
 //
 // Terminated containers count only in a terminal phase: between a crash and the next start every container may be
-// terminated, and a pod that is being deleted can still get one more start from a kubelet that has not heard yet.
+// terminated, and a pod that is being deleted can still get one more start from a kubelet that has not heard yet. And
+// they count only where the kubelet wrote that phase: the pod garbage collector writes Failed too, over what the kubelet
+// of a lost node said last, and nobody knows what has run there since.
 func StateOf(pod *corev1.Pod) Pod {
 	switch {
 	case pod == nil:
 		return PodGone
 	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
-		if everyContainerTerminated(pod) || pod.Spec.NodeName == "" {
+		if pod.Spec.NodeName == "" || everyContainerTerminated(pod) && !collected(pod) {
 			return PodStopped
 		}
 		return PodGone
@@ -38,6 +40,17 @@ func LastStateOf(pod *corev1.Pod) Pod {
 		return PodStopped
 	}
 	return PodGone
+}
+
+// collected says that the pod garbage collector, and not the kubelet, gave the pod its terminal phase: it marks what it
+// fails (Kubernetes 1.26 and newer).
+func collected(pod *corev1.Pod) bool {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue && c.Reason == "DeletionByPodGC" {
+			return true
+		}
+	}
+	return false
 }
 
 func everyContainerTerminated(pod *corev1.Pod) bool {

@@ -31,6 +31,13 @@ var (
 	unstarted  = corev1.ContainerStatus{Name: "app", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "PodInitializing"}}}
 )
 
+// failedByGC is a pod of a lost node, whose kubelet said last that its container had crashed, and starts it again for all
+// that anybody knows.
+func failedByGC(p *corev1.Pod) *corev1.Pod {
+	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "DeletionByPodGC"}}
+	return p
+}
+
 func TestStateOf(t *testing.T) {
 	for name, c := range map[string]struct {
 		pod        *corev1.Pod
@@ -47,6 +54,7 @@ func TestStateOf(t *testing.T) {
 		"failed by pod GC, containers unknown": {pod(corev1.PodFailed, "n", running), PodGone, PodGone},
 		"failed by pod GC, in a crash loop":    {pod(corev1.PodFailed, "n", waiting), PodGone, PodGone},
 		"failed without any status":            {pod(corev1.PodFailed, "n"), PodGone, PodGone},
+		"failed by the pod garbage collector":  {failedByGC(pod(corev1.PodFailed, "n", terminated)), PodGone, PodGone},
 		"failed before it started":             {pod(corev1.PodFailed, "n", unstarted), PodStopped, PodStopped},
 		"evicted before it was bound":          {pod(corev1.PodFailed, ""), PodStopped, PodStopped},
 	} {

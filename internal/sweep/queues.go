@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/util/validation"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -40,30 +41,35 @@ func (s *Sweeper) sweepQueues(ctx context.Context, p *place, covered *records) e
 	}
 	findings := p.orphans.See(orphans, s.Clock.Now())
 	s.Metrics.orphans(p.Name, len(findings))
-	doomed, err := s.doomed(ctx, p, findings)
-	if err != nil {
-		return err
-	}
+	doomed, unread := s.doomed(ctx, p, findings)
 	if held, err := s.braked(ctx, p, total, len(doomed)); err != nil || held {
-		return err
+		return errors.Join(unread, err)
 	}
-	var problems []error
+	problems := []error{unread}
 	for _, f := range doomed {
 		err := s.sweepQueue(ctx, p, f)
 		problems = append(problems, err)
-		if class := queue.Classify(err); class == queue.Throttled || class == queue.Fenced || class == queue.Unproven || ctx.Err() != nil {
-			break // The others would fare no better. They are found again.
+		if concernsAll(ctx, err) {
+			break
 		}
 	}
 	return errors.Join(problems...)
 }
 
+// concernsAll says that the other queues would fare no better. They are found again.
+func concernsAll(ctx context.Context, err error) bool {
+	class := queue.Classify(err)
+	return class == queue.Throttled || class == queue.Fenced || class == queue.Unproven || ctx.Err() != nil
+}
+
 // doomed are the findings that are to be deleted, as far as is known. Tags are read once: they are read again before a
-// deletion, and until then whatever they say keeps the queue.
+// deletion, and until then whatever they say keeps the queue. One that cannot be looked at is kept, and the error says so:
+// anybody may have made it, and it must not keep the others.
 func (s *Sweeper) doomed(ctx context.Context, p *place, findings []lifecycle.Finding) ([]lifecycle.Finding, error) {
 	before := p.tags
 	p.tags = make(map[string]map[string]string, len(findings))
 	var doomed []lifecycle.Finding
+	var problems []error
 	for _, f := range findings {
 		if tags, known := before[f.Key]; known {
 			p.tags[f.Key] = tags
@@ -75,18 +81,41 @@ func (s *Sweeper) doomed(ctx context.Context, p *place, findings []lifecycle.Fin
 			if err := s.readTags(ctx, p, f.Key); queue.Classify(err) == queue.NotFound {
 				continue
 			} else if err != nil {
-				return nil, err
+				problems = append(problems, fmt.Errorf("read the tags of %s: %w", f.Key, err))
+				if concernsAll(ctx, err) {
+					break
+				}
+				continue
 			}
 		}
+		if odd := oddOwner(p.tags[f.Key]); odd != nil {
+			problems = append(problems, fmt.Errorf("the queue %s is kept: %w", f.Key, odd))
+			continue
+		}
 		orphan, err := s.look(ctx, p, f)
-		if err != nil {
-			return nil, err
+		if err != nil { // of the API server, and so for all
+			return doomed, errors.Join(append(problems, err)...)
 		}
 		if lifecycle.Sweep(orphan, s.terms(p)) == lifecycle.SweepDelete {
 			doomed = append(doomed, f)
 		}
 	}
-	return doomed, nil
+	return doomed, errors.Join(problems...)
+}
+
+// oddOwner is why tags name nothing that the API server could be asked for; nil when they do, or name nothing.
+func oddOwner(tags map[string]string) error {
+	for _, key := range []string{v1alpha1.TagNamespace, v1alpha1.TagPodNamespace} {
+		if why := validation.IsDNS1123Label(tags[key]); tags[key] != "" && len(why) > 0 {
+			return fmt.Errorf("its tag %s is %q: %s", key, tags[key], why[0])
+		}
+	}
+	for _, key := range []string{v1alpha1.TagName, v1alpha1.TagPodName} {
+		if why := validation.IsDNS1123Subdomain(tags[key]); tags[key] != "" && len(why) > 0 {
+			return fmt.Errorf("its tag %s is %q: %s", key, tags[key], why[0])
+		}
+	}
+	return nil
 }
 
 func (s *Sweeper) terms(p *place) lifecycle.SweepTerms {
