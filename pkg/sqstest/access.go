@@ -31,9 +31,9 @@ type access struct {
 // SetAccess replaces the access rules. A request is refused with AccessDenied (HTTP 403) when a denial matches it, or when
 // there are allowances for its access key and none matches it. No rules at all allow everything. A message move task also
 // takes ReceiveMessage, DeleteMessage and GetQueueAttributes on the dead-letter queue, and SendMessage on each queue that
-// it may move to ("dead-letter queue redrive", developer guide). It is a stand-in for
-// IAM and queue policies, which are not evaluated. It panics on a rule that could never apply: a pattern that is malformed,
-// or matches no action, or no name that a queue can have.
+// it may move to ("dead-letter queue redrive", developer guide). It is a stand-in for IAM and queue policies, which are not
+// evaluated. It panics on a rule that could never apply: a pattern that is malformed, or matches no action, or no name that
+// a queue can have.
 func (s *Server) SetAccess(rules ...AccessRule) {
 	for i, r := range rules {
 		if err := r.check(); err != nil {

@@ -20,19 +20,24 @@ func quickly(document []byte, in quick) bool {
 	return in.read(&s) && s.space() == len(document)
 }
 
-func (in *sendMessageBatchIn) read(s *scan) bool {
+func (in *sendMessageBatchIn) read(s *scan) bool { return readBatch(s, &in.QueueURL, &in.Entries) }
+
+func (in *deleteMessageBatchIn) read(s *scan) bool { return readBatch(s, &in.QueueURL, &in.Entries) }
+
+// readBatch reads a queue's URL and a list of entries.
+func readBatch[E any, P interface {
+	*E
+	quick
+}](s *scan, url *string, entries *[]E) bool {
 	return s.object(func(name string) bool {
-		switch name {
-		case "QueueUrl":
-			return s.into(&in.QueueURL)
-		case "Entries":
-			if in.Entries != nil {
-				return false
-			}
-			in.Entries = make([]sendBatchEntry, 0, maxBatchEntries)
+		switch {
+		case name == "QueueUrl":
+			return s.into(url)
+		case name == "Entries" && *entries == nil:
+			*entries = make([]E, 0, maxBatchEntries)
 			return s.array(func() bool {
-				in.Entries = append(in.Entries, sendBatchEntry{})
-				return in.Entries[len(in.Entries)-1].read(s)
+				*entries = append(*entries, *new(E))
+				return P(&(*entries)[len(*entries)-1]).read(s)
 			})
 		default:
 			return false
@@ -59,30 +64,13 @@ func (e *sendBatchEntry) read(s *scan) bool {
 	})
 }
 
-func (in *deleteMessageBatchIn) read(s *scan) bool {
+func (e *deleteBatchEntry) read(s *scan) bool {
 	return s.object(func(name string) bool {
 		switch name {
-		case "QueueUrl":
-			return s.into(&in.QueueURL)
-		case "Entries":
-			if in.Entries != nil {
-				return false
-			}
-			in.Entries = make([]deleteBatchEntry, 0, maxBatchEntries)
-			return s.array(func() bool {
-				in.Entries = append(in.Entries, deleteBatchEntry{})
-				e := &in.Entries[len(in.Entries)-1]
-				return s.object(func(name string) bool {
-					switch name {
-					case "Id":
-						return s.into(&e.ID)
-					case "ReceiptHandle":
-						return s.into(&e.Handle)
-					default:
-						return false
-					}
-				})
-			})
+		case "Id":
+			return s.into(&e.ID)
+		case "ReceiptHandle":
+			return s.into(&e.Handle)
 		default:
 			return false
 		}
@@ -140,27 +128,22 @@ func (s *scan) next(c byte) bool {
 
 // object reads an object; member reads the value of the member of that name.
 func (s *scan) object(member func(name string) bool) bool {
-	if !s.next('{') {
-		return false
-	}
-	for first := true; !s.next('}'); first = false {
-		if !first && !s.next(',') {
-			return false
-		}
-		if name, ok := s.text(); !ok || !s.next(':') || !member(name) {
-			return false
-		}
-	}
-	return true
+	return s.list('{', '}', func() bool {
+		name, ok := s.text()
+		return ok && s.next(':') && member(name)
+	})
 }
 
 // array reads an array; element reads each of its elements.
-func (s *scan) array(element func() bool) bool {
-	if !s.next('[') {
+func (s *scan) array(element func() bool) bool { return s.list('[', ']', element) }
+
+// list reads what stands between open and end, with commas; one reads each of it.
+func (s *scan) list(open, end byte, one func() bool) bool {
+	if !s.next(open) {
 		return false
 	}
-	for first := true; !s.next(']'); first = false {
-		if !first && !s.next(',') || !element() {
+	for first := true; !s.next(end); first = false {
+		if !first && !s.next(',') || !one() {
 			return false
 		}
 	}

@@ -133,16 +133,9 @@ func (h *hiding) object(member func() bool) bool { return h.list('{', '}', membe
 func (h *hiding) array(element func() bool) bool { return h.list('[', ']', element) }
 
 func (h *hiding) list(open, end byte, one func() bool) bool {
-	if h.depth++; h.depth > maxDepth || !h.next(open) {
-		return false
-	}
+	h.depth++
 	defer func() { h.depth-- }()
-	for first := true; !h.next(end); first = false {
-		if !first && !h.next(',') || !one() {
-			return false
-		}
-	}
-	return true
+	return h.depth <= maxDepth && h.scan.list(open, end, one)
 }
 
 // skipText passes the string that comes.

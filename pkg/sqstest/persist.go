@@ -91,9 +91,9 @@ type savedMessage struct {
 }
 
 // Save writes all queues with their messages, tags and attributes, for Load. It is a picture of one moment; requests wait
-// while it is taken, and go on while it is written; until then, each message takes some 300 bytes more. Receipt handles, what is in flight and until when, deduplication IDs, receive
-// attempt IDs and the locks on names of deleted queues are in it. Polls, message move tasks, the requests counted and the
-// fault plan are not.
+// while it is taken, and go on while it is written; until then, each message takes some 300 bytes more. Receipt handles,
+// what is in flight and until when, deduplication IDs, receive attempt IDs and the locks on names of deleted queues are in
+// it. Polls, message move tasks, the requests counted and the fault plan are not.
 func (s *Server) Save(w io.Writer) error {
 	header, queues := s.picture()
 	buffered := bufio.NewWriterSize(w, 1<<16)
