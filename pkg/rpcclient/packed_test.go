@@ -66,6 +66,7 @@ func TestRepliesArePackedOnRequestOnly(t *testing.T) {
 		p.serve(t, addUp)
 		p.fault(sqstest.Rule{Fault: sqstest.Delay, Action: "SendMessageBatch", Queue: replyQueue, Duration: 5 * time.Millisecond})
 		p.many(t, 100)
+		synctest.Wait() // a reply may be read before the request that sent it is answered, and counted
 		if n := p.server.Entries(sqstest.Action("SendMessageBatch"), sqstest.OnQueue(replyQueue)); n != 100 {
 			t.Errorf("%d messages for 100 replies", n)
 		}
