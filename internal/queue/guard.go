@@ -2,6 +2,8 @@ package queue
 
 import (
 	"context"
+	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -17,29 +19,36 @@ const RequestTimeout = 4 * time.Second
 type guard struct {
 	api      API
 	provider string
-	limiter  *limiter
-	metrics  *Metrics
-	clock    clock.PassiveClock
+	// turns are those of the place that the provider leads to, as far as that is known.
+	turns   *atomic.Pointer[limiter]
+	metrics *Metrics
+	clock   clock.PassiveClock
 }
 
 // Guard returns an API that sends to api at most what limits allow, each request with a time limit, and counts
 // every request in metrics. provider is the metrics' label. A request whose turn is too far off fails with
 // *SlowDown and is not sent.
 func Guard(api API, provider string, limits Limits, metrics *Metrics, clk clock.Clock) API {
-	return guardWith(newLimiter(provider, limits, clk), api, provider, metrics, clk)
+	turns := &atomic.Pointer[limiter]{}
+	turns.Store(newLimiter(limits, clk))
+	return guardWith(turns, api, provider, metrics, clk)
 }
 
 // guardWith is Guard with turns that others may have too.
-func guardWith(turns *limiter, api API, provider string, metrics *Metrics, clk clock.PassiveClock) API {
-	return &guard{api: api, provider: provider, limiter: turns, metrics: metrics, clock: clk}
+func guardWith(turns *atomic.Pointer[limiter], api API, provider string, metrics *Metrics, clk clock.PassiveClock) API {
+	return &guard{api: api, provider: provider, turns: turns, metrics: metrics, clock: clk}
 }
 
 // guarded sends one request. about is the name or the URL of the queue that it is about.
 func guarded[I, O any](ctx context.Context, g *guard, op operation, action string, about *string,
 	send func(context.Context, *I, ...func(*sqs.Options)) (*O, error), in *I, options []func(*sqs.Options),
 ) (*O, error) {
-	turn, err := g.limiter.wait(ctx, op, action, action+" "+aws.ToString(about))
+	limiter := g.turns.Load() // One for all of it: a turn is known to the one that gave it.
+	turn, err := limiter.wait(ctx, op, action, action+" "+aws.ToString(about))
 	if err != nil {
+		if ours := (*SlowDown)(nil); errors.As(err, &ours) {
+			ours.Provider = g.provider
+		}
 		g.metrics.limited.WithLabelValues(g.provider, action).Inc()
 		return nil, err
 	}
@@ -48,7 +57,7 @@ func guarded[I, O any](ctx context.Context, g *guard, op operation, action strin
 	start := g.clock.Now()
 	out, err := send(ctx, in, options...)
 	class := Classify(err)
-	g.limiter.answered(op, class)
+	limiter.answered(op, class)
 	outcome := string(class)
 	if class == None {
 		outcome = "OK"
@@ -56,7 +65,7 @@ func guarded[I, O any](ctx context.Context, g *guard, op operation, action strin
 	g.metrics.requests.WithLabelValues(g.provider, action, outcome).Inc()
 	g.metrics.duration.WithLabelValues(g.provider, action).Observe(g.clock.Since(start).Seconds())
 	if class == Throttled {
-		err = &throttled{error: err, after: g.limiter.again(op, turn)}
+		err = &throttled{error: err, after: limiter.again(op, turn)}
 	}
 	return out, err
 }

@@ -75,7 +75,7 @@ func TestGuardPostponesWhatAWorkerShouldNotWaitFor(t *testing.T) {
 func line(t *testing.T) (*limiter, *testingclock.FakeClock, func(key string) (turn, time.Duration)) {
 	t.Helper()
 	clk := testingclock.NewFakeClock(time.Unix(0, 0))
-	l := newLimiter("p", Limits{Read: 2, Write: 2, Tag: 2}, clk)
+	l := newLimiter(Limits{Read: 2, Write: 2, Tag: 2}, clk)
 	ask := func(key string) (turn, time.Duration) {
 		t.Helper()
 		got, err := l.wait(t.Context(), write, "CreateQueue", key)
@@ -151,7 +151,7 @@ func TestWhoNeverComesBackHoldsNobodyUp(t *testing.T) {
 
 func TestNothingSavedUpIsSpentOnAThrottlingService(t *testing.T) {
 	clk := testingclock.NewFakeClock(time.Unix(0, 0))
-	l := newLimiter("p", Limits{Read: 8, Write: 8, Tag: 8}, clk)
+	l := newLimiter(Limits{Read: 8, Write: 8, Tag: 8}, clk)
 	if _, err := l.wait(t.Context(), write, "CreateQueue", "a"); err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func TestNothingSavedUpIsSpentOnAThrottlingService(t *testing.T) {
 
 func TestGuardSlowsDownWhenThrottledAndRecovers(t *testing.T) {
 	clk := testingclock.NewFakeClock(time.Unix(0, 0))
-	l := newLimiter("p", Limits{Read: 8, Write: 8, Tag: 8}, clk)
+	l := newLimiter(Limits{Read: 8, Write: 8, Tag: 8}, clk)
 	for _, want := range []float64{4, 2, 1, 1} {
 		l.answered(write, Throttled)
 		if got := float64(l.lanes[write].now.Limit()); got != want {

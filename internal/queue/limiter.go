@@ -21,7 +21,7 @@ const (
 	operations
 )
 
-// Limits are how many requests per second one provider may be sent, by class. SQS publishes no figures for its
+// Limits are how many requests per second one account and region may be sent, by class. SQS publishes no figures for its
 // control plane, so these are where the limiter starts: an answer that says we are throttled halves the rate of
 // its class, and answers that do not let it grow back.
 type Limits struct {
@@ -47,11 +47,10 @@ const (
 	recovery = 200
 )
 
-// limiter gives out turns for one provider.
+// limiter gives out turns for one place: an account and region, whichever providers lead there.
 type limiter struct {
-	provider string
-	clock    clock.Clock
-	lanes    [operations]lane
+	clock clock.Clock
+	lanes [operations]lane
 }
 
 // lane holds one class's turns. Requests that cannot be sent yet stand in a line, so that who comes first is served
@@ -90,13 +89,18 @@ const (
 	missed = 15 * time.Second
 )
 
-func newLimiter(provider string, limits Limits, clk clock.Clock) *limiter {
-	l := &limiter{provider: provider, clock: clk}
+func newLimiter(limits Limits, clk clock.Clock) *limiter {
+	l := &limiter{clock: clk}
 	for op, full := range [operations]rate.Limit{read: limits.Read, write: limits.Write, tag: limits.Tag} {
 		lane := &l.lanes[op]
 		lane.full, lane.now = full, rate.NewLimiter(full, max(1, int(full)))
 	}
 	return l
+}
+
+// fresh is a limiter of the same limits that has given out no turn.
+func (l *limiter) fresh() *limiter {
+	return newLimiter(Limits{Read: l.lanes[read].full, Write: l.lanes[write].full, Tag: l.lanes[tag].full}, l.clock)
 }
 
 // wait returns when the request may be sent. It returns *SlowDown at once when that is too far off, and the
@@ -107,7 +111,7 @@ func (l *limiter) wait(ctx context.Context, op operation, action, key string) (t
 	now := l.clock.Now()
 	mine, reserved, after := lane.take(key, now)
 	if reserved == nil {
-		return mine, &SlowDown{Provider: l.provider, Action: action, RetryAfter: after}
+		return mine, &SlowDown{Action: action, RetryAfter: after}
 	}
 	delay := reserved.DelayFrom(now)
 	if delay == 0 {

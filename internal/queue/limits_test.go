@@ -13,7 +13,7 @@ import (
 	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
 
-// Turns are given out by provider, and so by account and region, and by class: who used up one's has all of the others.
+// Turns are given out by place and by class: who used up those of one has all of the others.
 func TestEachRegionAndEachClassHasTurnsOfItsOwn(t *testing.T) {
 	ctx := t.Context()
 	server := sqstest.NewServer(t)

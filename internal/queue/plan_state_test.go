@@ -73,8 +73,18 @@ func TestPlanFromAnyState(t *testing.T) {
 		if rapid.Bool().Draw(t, "the dead-letter queue") {
 			desired = p.DeadLetterQueue(c, "arn:aws:sqs:us-east-1:123456789012:q")
 		}
-		if create := MakePlan(desired, Remembered{}, Observed{}, Terms{}); !create.Create || (create.Attributes[FIFOQueue] != "") != fifo {
+		desired.Adopted = rapid.Bool().Draw(t, "adopted before")
+		if rapid.Bool().Draw(t, "clears the policy") {
+			desired.Attributes[Policy] = ""
+		}
+		create := MakePlan(desired, Remembered{}, Observed{}, Terms{})
+		if !create.Create || (create.Attributes[FIFOQueue] != "") != fifo || (create.Tags[v1alpha1.TagAdopted] != "") != desired.Adopted {
 			t.Fatalf("no queue: %+v", create)
+		}
+		for name, value := range create.Attributes {
+			if value == "" || (desired.Attributes[name] != value && desired.Fixed[name] != value) {
+				t.Fatalf("a queue is created with %s=%q", name, value)
+			}
 		}
 		q := drawState(t, desired)
 		remembered := Remembered{
@@ -107,6 +117,13 @@ func TestPlanFromAnyState(t *testing.T) {
 				t.Fatalf("%s is %q, want %q", name, q.attributes[name], want)
 			}
 		}
+		if (q.tags[v1alpha1.TagAdopted] != "") != (desired.Adopted || before.Tags[v1alpha1.TagAdopted] != "") {
+			t.Fatalf("adopted: %t, tags %v", desired.Adopted, q.tags)
+		}
+		if _, wanted := desired.Attributes[KMSDataKeyReusePeriod]; desired.Attributes[KMSMasterKeyID] != "" && !wanted &&
+			slices.Contains(remembered.Attributes, KMSDataKeyReusePeriod) && !equal(KMSDataKeyReusePeriod, "300", q.attributes[KMSDataKeyReusePeriod]) {
+			t.Fatalf("the reuse of data keys was set, is no longer asked for and is %q, not AWS's default", q.attributes[KMSDataKeyReusePeriod])
+		}
 		for _, name := range remembered.Attributes {
 			_, wanted := desired.Attributes[name]
 			if standard, known := defaults[name]; !wanted && known && !encryption[name] && !equal(name, standard, q.attributes[name]) {
@@ -134,6 +151,9 @@ func checkOurs(t *rapid.T, plan Plan, desired Desired, remembered Remembered, be
 		}
 	}
 	owner := desired.Owner.Tags()
+	if desired.Adopted {
+		owner[v1alpha1.TagAdopted] = "true"
+	}
 	for key, value := range plan.Tags {
 		if desired.Tags[key] != value && owner[key] != value {
 			t.Fatalf("tag %s=%s was not asked for", key, value)
@@ -194,7 +214,7 @@ func drawState(t *rapid.T, desired Desired) *modelQueue {
 			q.tags[key] = value
 		}
 	}
-	maps.Copy(q.tags, rapid.MapOfN(rapid.SampledFrom([]string{"team", "Team", "cost", "theirs", v1alpha1.TagAdoptableBy}), rapid.SampledFrom([]string{"", "a", "foreign"}), 0, 5).Draw(t, "tags"))
+	maps.Copy(q.tags, rapid.MapOfN(rapid.SampledFrom([]string{"team", "Team", "cost", "theirs", v1alpha1.TagAdoptableBy, v1alpha1.TagAdopted}), rapid.SampledFrom([]string{"", "a", "foreign"}), 0, 5).Draw(t, "tags"))
 	return q
 }
 

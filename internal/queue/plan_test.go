@@ -112,6 +112,11 @@ func checkIsAsAsked(t *rapid.T, first, second Desired, after Observed) {
 	if key := after.Attributes[KMSMasterKeyID]; (wasKMS || wasManaged || managed) && key != second.Attributes[KMSMasterKeyID] {
 		t.Fatalf("encrypted with %q, want %q", key, second.Attributes[KMSMasterKeyID])
 	}
+	_, wasReuse := first.Attributes[KMSDataKeyReusePeriod]
+	_, reuse := second.Attributes[KMSDataKeyReusePeriod]
+	if wasReuse && !reuse && second.Attributes[KMSMasterKeyID] != "" && !equal(KMSDataKeyReusePeriod, "300", after.Attributes[KMSDataKeyReusePeriod]) {
+		t.Fatalf("the reuse of data keys was unset and is %q, not AWS's default", after.Attributes[KMSDataKeyReusePeriod])
+	}
 	for name := range first.Attributes {
 		if _, set := second.Attributes[name]; !set && !encryption[name] && !equal(name, defaults[name], after.Attributes[name]) {
 			t.Fatalf("%s was unset and is %q, not AWS's default", name, after.Attributes[name])
@@ -308,6 +313,33 @@ func TestSamePolicy(t *testing.T) {
 				t.Errorf("the other way round: got %t, want %t", got, tc.want)
 			}
 		})
+	}
+}
+
+// What a document says without saying it: a missing version is the old one, and the keys of conditions have no case but for the
+// names of tags in them (IAM user guide).
+func TestSamePolicyByIAMsDefaults(t *testing.T) {
+	document := func(version, key string) string {
+		return `{` + version + `"Statement":[{"Effect":"Allow","Principal":"*","Action":"sqs:SendMessage","Resource":"q","Condition":{"StringEquals":{"` + key + `":"x"}}}]}`
+	}
+	const old, current = `"Version":"2008-10-17",`, `"Version":"2012-10-17",`
+	for _, tc := range []struct {
+		name, a, b string
+		want       bool
+	}{
+		{"no version is the old one", document("", "aws:SourceArn"), document(old, "aws:SourceArn"), true},
+		{"and not the current one", document("", "aws:SourceArn"), document(current, "aws:SourceArn"), false},
+		{"nor is the old one that", document(old, "aws:SourceArn"), document(current, "aws:SourceArn"), false},
+		{"a condition's key has no case", document(current, "aws:SourceArn"), document(current, "AWS:sourcearn"), true},
+		{"nor has what comes before a tag's name", document(current, "aws:ResourceTag/Team"), document(current, "AWS:RESOURCETAG/Team"), true},
+		{"but the tag's name has", document(current, "aws:ResourceTag/Team"), document(current, "aws:ResourceTag/team"), false},
+	} {
+		if got := SamePolicy(tc.a, tc.b); got != tc.want {
+			t.Errorf("%s: got %t", tc.name, got)
+		}
+		if got := SamePolicy(tc.b, tc.a); got != tc.want {
+			t.Errorf("%s, the other way round: got %t", tc.name, got)
+		}
 	}
 }
 

@@ -60,6 +60,8 @@ type Provider struct {
 
 	// base is the URL of this account's queues up to the name, as SQS itself wrote it last.
 	base atomic.Pointer[string]
+	// onAccount, if set, is told the account when it becomes known, and when it is another.
+	onAccount func(account string)
 }
 
 // AccountID is the account that holds the provider's queues, as seen in the URL of one of them; empty until the
@@ -108,6 +110,9 @@ func (p *Provider) learn(url, name string) {
 	base, found := strings.CutSuffix(url, name)
 	if known := p.base.Load(); found && (known == nil || *known != base) {
 		p.base.Store(&base)
+		if p.onAccount != nil {
+			p.onAccount(p.AccountID())
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -69,11 +70,10 @@ type Registry struct {
 
 	mu    sync.Mutex
 	built map[string]entry
-	turns map[counted]*limiter
+	turns map[counted]*atomic.Pointer[limiter]
+	// own is the account of the operator's own credentials, by endpoint.
+	own map[string]string
 }
-
-// counted is where AWS counts requests.
-type counted struct{ region, endpoint, account string }
 
 // entry is a provider as built from one generation of its object.
 type entry struct {
@@ -198,8 +198,8 @@ func (r *Registry) connect(ctx context.Context, object *v1alpha1.QueueProvider) 
 	if clk == nil {
 		clk = clock.RealClock{}
 	}
-	at := counted{region: region, endpoint: endpoint, account: accountOf(spec.RoleARN)}
-	return &Provider{
+	at := counted{region: region, endpoint: notAWSs(endpoint), account: accountOf(spec.RoleARN)}
+	provider := &Provider{
 		Name:              object.Name,
 		Region:            region,
 		Endpoint:          endpoint,
@@ -212,22 +212,12 @@ func (r *Registry) connect(ctx context.Context, object *v1alpha1.QueueProvider) 
 		AllowPolicies:     spec.AllowPolicies != nil && *spec.AllowPolicies,
 		ForeignPrefixes:   spec.SweepForeignPrefixes,
 		Fence:             r.Fence,
-		API:               guardWith(r.turnsAt(at, object.Name, limits, clk), api, object.Name, r.Metrics, clk),
-	}, nil
-}
-
-// turnsAt returns the limiter of an account and region. It is kept when a QueueProvider is edited, and shared by several
-// that lead to the same place: AWS counts them together.
-func (r *Registry) turnsAt(at counted, provider string, limits Limits, clk clock.Clock) *limiter {
-	turns, known := r.turns[at]
-	if !known {
-		if r.turns == nil {
-			r.turns = map[counted]*limiter{}
-		}
-		turns = newLimiter(provider, limits, clk)
-		r.turns[at] = turns
+		API:               guardWith(r.turnsAt(at, limits, clk), api, object.Name, r.Metrics, clk),
 	}
-	return turns
+	if at.account == "" {
+		provider.onAccount = func(account string) { r.owns(at.endpoint, account) }
+	}
+	return provider, nil
 }
 
 // accountOf is the account of a role to assume; empty for the operator's own.

@@ -51,7 +51,7 @@ func (s Sent) With(plan Plan, observed Observed, at time.Time) Sent {
 	if key, set := plan.Attributes[KMSMasterKeyID]; set {
 		if key == "" {
 			delete(s.attributes, KMSDataKeyReusePeriod)
-		} else if _, both := plan.Attributes[SQSManagedSSE]; !both {
+		} else { // No plan has both.
 			s.attributes[SQSManagedSSE] = sent{value: "false", at: at}
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"pgregory.net/rapid"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
@@ -53,82 +55,107 @@ func (q *laggingQueue) at(then time.Time) modelQueue {
 // lost in between, the queue ends as the last spec says, and is left alone then.
 func TestPlansForAQueueThatIsShownLate(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := &Provider{Name: "default", Region: "us-east-1", Prefix: "rq", Cluster: "c1", ClusterUID: "cluster-uid"}
-		fifo := rapid.Bool().Draw(t, "fifo")
-		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-		wanted := func() Desired {
+		endsAsTheLastSpecSays(t, []int{1, 5, 59, 61, 600}, func(fifo bool) *v1alpha1.RequestChannel {
 			c := drawChannel(t, "spec", fifo)
 			if rapid.Bool().Draw(t, "about encryption alone") {
 				c.Spec = v1alpha1.RequestChannelSpec{Encryption: c.Spec.Encryption, FIFO: c.Spec.FIFO}
 			}
-			return p.RequestQueue(c, rapid.SampledFrom([]string{"", "arn:aws:sqs:us-east-1:123456789012:d"}).Draw(t, "dead letters"))
+			return c
+		})
+	})
+}
+
+// The same of a spec that goes to and fro between few kinds of encryption, since one of SQS's attributes changes another there.
+func TestPlansForEncryptionThatIsShownLate(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		kinds := []*v1alpha1.Encryption{
+			nil, {Type: v1alpha1.EncryptionSQSManaged}, {Type: v1alpha1.EncryptionNone}, {Type: v1alpha1.EncryptionKMS, KMSKeyID: "alias/a"},
+			{Type: v1alpha1.EncryptionKMS, KMSKeyID: "alias/a", DataKeyReuseSeconds: ptr.To[int32](60)},
 		}
-		desired := wanted()
-		q := &laggingQueue{modelQueue: modelQueue{map[string]string{}, map[string]string{}}}
-		q.apply(t, Plan{Attributes: desired.Attributes, Tags: desired.Owner.Tags()})
-		q.apply(t, Plan{Tags: desired.Tags})
-		remembered := Remembered{Attributes: sortedNames(desired.Attributes), Tags: sortedNames(desired.Tags)}
-		sent, done := Sent{}, true
-		for range rapid.IntRange(1, 20).Draw(t, "steps") {
-			now = now.Add(time.Duration(rapid.SampledFrom([]int{1, 5, 59, 61, 600}).Draw(t, "later")) * time.Second)
-			if rapid.Bool().Draw(t, "edited") {
-				desired, done = wanted(), false
+		endsAsTheLastSpecSays(t, []int{1, 5, 61}, func(fifo bool) *v1alpha1.RequestChannel {
+			c := &v1alpha1.RequestChannel{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "login"}}
+			c.Spec.Encryption = rapid.SampledFrom(kinds).Draw(t, "encryption")
+			if fifo {
+				c.Spec.FIFO = &v1alpha1.FIFO{}
 			}
-			if rapid.IntRange(0, 4).Draw(t, "restarted") == 0 {
-				sent = Sent{}.Blind(now)
-			}
-			known, _ := sent.Over(q.shown(t, now), now)
-			plan := MakePlan(desired, remembered, known, Terms{})
-			if done {
-				plan, _ = plan.Settled(known)
-			}
-			if done && !plan.Empty() {
-				t.Fatalf("nobody changed anything, and %+v is taken for drift", plan)
-			}
-			remembered.Attributes = append(remembered.Attributes, sortedNames(desired.Attributes)...)
-			remembered.Tags = append(remembered.Tags, sortedNames(desired.Tags)...)
-			switch rapid.IntRange(0, 5).Draw(t, "answer") {
-			case 0: // Lost, the request with it.
-				sent, done = sent.Lost(plan, now), false
-			case 1:
-				q.set(t, plan, now)
-				sent, done = sent.Lost(plan, now), false
-			default:
-				q.set(t, plan, now)
-				sent, done = sent.With(plan, known, now), true
-				remembered = Remembered{Attributes: sortedNames(desired.Attributes), Tags: sortedNames(desired.Tags)}
-			}
+			return c
+		})
+	})
+}
+
+// endsAsTheLastSpecSays reconciles a queue at intervals of some of so many seconds, with specs that draw gives.
+func endsAsTheLastSpecSays(t *rapid.T, intervals []int, draw func(fifo bool) *v1alpha1.RequestChannel) {
+	p := &Provider{Name: "default", Region: "us-east-1", Prefix: "rq", Cluster: "c1", ClusterUID: "cluster-uid"}
+	fifo := rapid.Bool().Draw(t, "fifo")
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	wanted := func() Desired {
+		return p.RequestQueue(draw(fifo), rapid.SampledFrom([]string{"", "arn:aws:sqs:us-east-1:123456789012:d"}).Draw(t, "dead letters"))
+	}
+	desired := wanted()
+	q := &laggingQueue{modelQueue: modelQueue{map[string]string{}, map[string]string{}}}
+	q.apply(t, Plan{Attributes: desired.Attributes, Tags: desired.Owner.Tags()})
+	q.apply(t, Plan{Tags: desired.Tags})
+	remembered := Remembered{Attributes: sortedNames(desired.Attributes), Tags: sortedNames(desired.Tags)}
+	sent, done := Sent{}, true
+	for range rapid.IntRange(1, 20).Draw(t, "steps") {
+		now = now.Add(time.Duration(rapid.SampledFrom(intervals).Draw(t, "later")) * time.Second)
+		if rapid.Bool().Draw(t, "edited") {
+			desired, done = wanted(), false
 		}
-		// The last reconcile; SQS shows what it likes.
+		if rapid.IntRange(0, 4).Draw(t, "restarted") == 0 {
+			sent = Sent{}.Blind(now)
+		}
 		known, _ := sent.Over(q.shown(t, now), now)
-		if plan := MakePlan(desired, remembered, known, Terms{}); !done {
+		plan := MakePlan(desired, remembered, known, Terms{})
+		if done {
+			plan, _ = plan.Settled(known)
+		}
+		if done && !plan.Empty() {
+			t.Fatalf("nobody changed anything, and %+v is taken for drift", plan)
+		}
+		remembered.Attributes = append(remembered.Attributes, sortedNames(desired.Attributes)...)
+		remembered.Tags = append(remembered.Tags, sortedNames(desired.Tags)...)
+		switch rapid.IntRange(0, 5).Draw(t, "answer") {
+		case 0: // Lost, the request with it.
+			sent, done = sent.Lost(plan, now), false
+		case 1:
 			q.set(t, plan, now)
-			sent = sent.With(plan, known, now)
+			sent, done = sent.Lost(plan, now), false
+		default:
+			q.set(t, plan, now)
+			sent, done = sent.With(plan, known, now), true
 			remembered = Remembered{Attributes: sortedNames(desired.Attributes), Tags: sortedNames(desired.Tags)}
 		}
-		known, _ = sent.Over(q.shown(t, now), now)
-		again, _ := MakePlan(desired, remembered, known, Terms{}).Settled(known)
-		if !again.Empty() {
-			t.Fatalf("there is still %+v to do", again)
+	}
+	// The last reconcile; SQS shows what it likes.
+	known, _ := sent.Over(q.shown(t, now), now)
+	if plan := MakePlan(desired, remembered, known, Terms{}); !done {
+		q.set(t, plan, now)
+		sent = sent.With(plan, known, now)
+		remembered = Remembered{Attributes: sortedNames(desired.Attributes), Tags: sortedNames(desired.Tags)}
+	}
+	known, _ = sent.Over(q.shown(t, now), now)
+	again, _ := MakePlan(desired, remembered, known, Terms{}).Settled(known)
+	if !again.Empty() {
+		t.Fatalf("there is still %+v to do", again)
+	}
+	fresh := &modelQueue{map[string]string{}, map[string]string{}}
+	fresh.apply(t, Plan{Attributes: desired.Attributes})
+	for _, name := range sortedNames(defaults) {
+		if want := fresh.attributes[name]; !equal(name, want, q.attributes[name]) && name != RedriveAllowPolicy {
+			t.Fatalf("%s is %q, and would be %q on a new queue", name, q.attributes[name], want)
 		}
-		fresh := &modelQueue{map[string]string{}, map[string]string{}}
-		fresh.apply(t, Plan{Attributes: desired.Attributes})
-		for _, name := range sortedNames(defaults) {
-			if want := fresh.attributes[name]; !equal(name, want, q.attributes[name]) && name != RedriveAllowPolicy {
-				t.Fatalf("%s is %q, and would be %q on a new queue", name, q.attributes[name], want)
-			}
+	}
+	for key := range q.tags {
+		if _, wanted := desired.Tags[key]; !wanted && desired.Owner.Tags()[key] == "" {
+			t.Fatalf("tag %s is left", key)
 		}
-		for key := range q.tags {
-			if _, wanted := desired.Tags[key]; !wanted && desired.Owner.Tags()[key] == "" {
-				t.Fatalf("tag %s is left", key)
-			}
+	}
+	for key, want := range desired.Tags {
+		if q.tags[key] != want {
+			t.Fatalf("tag %s is %q, want %q", key, q.tags[key], want)
 		}
-		for key, want := range desired.Tags {
-			if q.tags[key] != want {
-				t.Fatalf("tag %s is %q, want %q", key, q.tags[key], want)
-			}
-		}
-	})
+	}
 }
 
 // Who took a queue over while SQS may still show what was before our write is not overlooked, and what others set and
