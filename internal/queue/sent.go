@@ -50,7 +50,7 @@ func (s Sent) With(plan Plan, observed Observed, at time.Time) Sent {
 	// What SQS couples changes together (see encryption).
 	if key, set := plan.Attributes[KMSMasterKeyID]; set {
 		if key == "" {
-			delete(s.attributes, KMSDataKeyReusePeriod)
+			s.attributes[KMSDataKeyReusePeriod] = sent{value: defaults[KMSDataKeyReusePeriod], at: at}
 		} else { // No plan has both.
 			s.attributes[SQSManagedSSE] = sent{value: "false", at: at}
 		}

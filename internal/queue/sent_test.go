@@ -55,7 +55,7 @@ func (q *laggingQueue) at(then time.Time) modelQueue {
 // lost in between, the queue ends as the last spec says, and is left alone then.
 func TestPlansForAQueueThatIsShownLate(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		endsAsTheLastSpecSays(t, []int{1, 5, 59, 61, 600}, func(fifo bool) *v1alpha1.RequestChannel {
+		endsAsTheLastSpecSays(t, turmoil{intervals: []int{1, 5, 59, 61, 600}, edits: []bool{true, false}, restarts: []bool{false, false, false, false, true}, answers: []answer{taken, taken, taken, taken, unanswered, unsent}}, func(fifo bool) *v1alpha1.RequestChannel {
 			c := drawChannel(t, "spec", fifo)
 			if rapid.Bool().Draw(t, "about encryption alone") {
 				c.Spec = v1alpha1.RequestChannelSpec{Encryption: c.Spec.Encryption, FIFO: c.Spec.FIFO}
@@ -72,7 +72,11 @@ func TestPlansForEncryptionThatIsShownLate(t *testing.T) {
 			nil, {Type: v1alpha1.EncryptionSQSManaged}, {Type: v1alpha1.EncryptionNone}, {Type: v1alpha1.EncryptionKMS, KMSKeyID: "alias/a"},
 			{Type: v1alpha1.EncryptionKMS, KMSKeyID: "alias/a", DataKeyReuseSeconds: ptr.To[int32](60)},
 		}
-		endsAsTheLastSpecSays(t, []int{1, 5, 61}, func(fifo bool) *v1alpha1.RequestChannel {
+		often := rapid.SampledFrom([]turmoil{
+			{intervals: []int{1, 5, 61}, edits: []bool{true, false}, restarts: []bool{false, false, false, true}, answers: []answer{taken, taken, taken, unanswered, unsent}},
+			{intervals: []int{1, 5}, edits: []bool{true, true, true, false}, restarts: []bool{false}, answers: []answer{taken}},
+		}).Draw(t, "turmoil")
+		endsAsTheLastSpecSays(t, often, func(fifo bool) *v1alpha1.RequestChannel {
 			c := &v1alpha1.RequestChannel{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "login"}}
 			c.Spec.Encryption = rapid.SampledFrom(kinds).Draw(t, "encryption")
 			if fifo {
@@ -83,8 +87,25 @@ func TestPlansForEncryptionThatIsShownLate(t *testing.T) {
 	})
 }
 
-// endsAsTheLastSpecSays reconciles a queue at intervals of some of so many seconds, with specs that draw gives.
-func endsAsTheLastSpecSays(t *rapid.T, intervals []int, draw func(fifo bool) *v1alpha1.RequestChannel) {
+// turmoil is what happens between two reconciles and in them, drawn from lists in which something may be named more than once.
+type turmoil struct {
+	// intervals in seconds.
+	intervals       []int
+	edits, restarts []bool
+	answers         []answer
+}
+
+// answer is what becomes of a request.
+type answer string
+
+const (
+	taken      answer = "taken"
+	unanswered answer = "taken, and the answer lost"
+	unsent     answer = "lost"
+)
+
+// endsAsTheLastSpecSays reconciles a queue again and again, with specs that draw gives.
+func endsAsTheLastSpecSays(t *rapid.T, often turmoil, draw func(fifo bool) *v1alpha1.RequestChannel) {
 	p := &Provider{Name: "default", Region: "us-east-1", Prefix: "rq", Cluster: "c1", ClusterUID: "cluster-uid"}
 	fifo := rapid.Bool().Draw(t, "fifo")
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -98,11 +119,11 @@ func endsAsTheLastSpecSays(t *rapid.T, intervals []int, draw func(fifo bool) *v1
 	remembered := Remembered{Attributes: sortedNames(desired.Attributes), Tags: sortedNames(desired.Tags)}
 	sent, done := Sent{}, true
 	for range rapid.IntRange(1, 20).Draw(t, "steps") {
-		now = now.Add(time.Duration(rapid.SampledFrom(intervals).Draw(t, "later")) * time.Second)
-		if rapid.Bool().Draw(t, "edited") {
+		now = now.Add(time.Duration(rapid.SampledFrom(often.intervals).Draw(t, "later")) * time.Second)
+		if rapid.SampledFrom(often.edits).Draw(t, "edited") {
 			desired, done = wanted(), false
 		}
-		if rapid.IntRange(0, 4).Draw(t, "restarted") == 0 {
+		if rapid.SampledFrom(often.restarts).Draw(t, "restarted") {
 			sent = Sent{}.Blind(now)
 		}
 		known, _ := sent.Over(q.shown(t, now), now)
@@ -115,10 +136,10 @@ func endsAsTheLastSpecSays(t *rapid.T, intervals []int, draw func(fifo bool) *v1
 		}
 		remembered.Attributes = append(remembered.Attributes, sortedNames(desired.Attributes)...)
 		remembered.Tags = append(remembered.Tags, sortedNames(desired.Tags)...)
-		switch rapid.IntRange(0, 5).Draw(t, "answer") {
-		case 0: // Lost, the request with it.
+		switch rapid.SampledFrom(often.answers).Draw(t, "answer") {
+		case unsent:
 			sent, done = sent.Lost(plan, now), false
-		case 1:
+		case unanswered:
 			q.set(t, plan, now)
 			sent, done = sent.Lost(plan, now), false
 		default:
