@@ -65,8 +65,9 @@ func TestPlansForAQueueThatIsShownLate(t *testing.T) {
 	})
 }
 
-// The same of a spec that goes to and fro between few kinds of encryption, since one of SQS's attributes changes another there.
-func TestPlansForEncryptionThatIsShownLate(t *testing.T) {
+// The same of a spec that goes to and fro between few values, so that what SQS shows late is what the spec says again; and between
+// kinds of encryption, where one attribute changes another.
+func TestPlansForASpecThatGoesToAndFro(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		kinds := []*v1alpha1.Encryption{
 			nil, {Type: v1alpha1.EncryptionSQSManaged}, {Type: v1alpha1.EncryptionNone}, {Type: v1alpha1.EncryptionKMS, KMSKeyID: "alias/a"},
@@ -75,10 +76,13 @@ func TestPlansForEncryptionThatIsShownLate(t *testing.T) {
 		often := rapid.SampledFrom([]turmoil{
 			{intervals: []int{1, 5, 61}, edits: []bool{true, false}, restarts: []bool{false, false, false, true}, answers: []answer{taken, taken, taken, unanswered, unsent}},
 			{intervals: []int{1, 5}, edits: []bool{true, true, true, false}, restarts: []bool{false}, answers: []answer{taken}},
+			{intervals: []int{1, 5}, edits: []bool{true, true, true, false}, restarts: []bool{false}, answers: []answer{taken, unanswered, unsent}},
 		}).Draw(t, "turmoil")
 		endsAsTheLastSpecSays(t, often, func(fifo bool) *v1alpha1.RequestChannel {
 			c := &v1alpha1.RequestChannel{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "login"}}
 			c.Spec.Encryption = rapid.SampledFrom(kinds).Draw(t, "encryption")
+			c.Spec.Tags = rapid.SampledFrom([]v1alpha1.Tags{nil, {"team": "a"}}).Draw(t, "tags")
+			c.Spec.Queue = rapid.SampledFrom([]*v1alpha1.QueueAttributes{nil, {MessageRetentionSeconds: ptr.To[int32](60)}}).Draw(t, "queue")
 			if fifo {
 				c.Spec.FIFO = &v1alpha1.FIFO{}
 			}
