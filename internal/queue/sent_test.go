@@ -205,3 +205,15 @@ func TestSentHidesNobodyElsesTags(t *testing.T) {
 		t.Errorf("%+v: there is no queue", known)
 	}
 }
+
+// A key whose request got no answer may have turned SQS's own keys off.
+func TestSentIsUnsureOfWhatALostAnswerChangedBeside(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	shown := Observed{Exists: true, Attributes: map[string]string{SQSManagedSSE: "true"}}
+	sent := Sent{}.With(Plan{Attributes: map[string]string{SQSManagedSSE: "true"}}, shown, now).Lost(Plan{Attributes: map[string]string{KMSMasterKeyID: "alias/a"}}, now)
+	known, _ := sent.Over(shown, now.Add(time.Second))
+	back := MakePlan(Desired{Attributes: map[string]string{SQSManagedSSE: "true"}}, Remembered{Attributes: []string{KMSMasterKeyID}}, known, Terms{})
+	if want := map[string]string{SQSManagedSSE: "true", KMSMasterKeyID: ""}; !maps.Equal(back.Attributes, want) {
+		t.Errorf("%v, want %v", back.Attributes, want)
+	}
+}
