@@ -13,7 +13,7 @@ import (
 type messageCopy struct {
 	id, handle string
 	count      int       // receives of the message so far, by SQS's count
-	hidden     time.Time // until when it is hidden if it is not extended; by this machine's clock
+	given      time.Time // when SQS gave it out, by SQS's clock; zero: not known
 }
 
 // replyCache recognises the copies of a request: while one is handled, others join it; afterwards they
@@ -184,7 +184,7 @@ func (c *replyCache) finishError(e *cacheEntry, render func(attempt int) replyCo
 }
 
 // refuse forgets a call that is refused, so that what comes of it later is decided anew, and returns its copies
-// and the latest attempt that waits for it. The copies stay known to handles until they are settled.
+// and the latest attempt that waits for it. The copies stay known to unsettled until they are settled.
 func (c *replyCache) refuse(e *cacheEntry, one messageCopy) (attempt int, copies []messageCopy) {
 	if e == nil {
 		return 0, []messageCopy{one}
@@ -254,18 +254,14 @@ func (c *replyCache) takeCopies(e *cacheEntry, one messageCopy) []messageCopy {
 	return copies
 }
 
-// handles returns the receipt handles of all copies that are not settled.
-func (c *replyCache) handles(e *cacheEntry, one messageCopy) []string {
+// unsettled returns all copies that are not settled.
+func (c *replyCache) unsettled(e *cacheEntry, one messageCopy) []messageCopy {
 	if e == nil {
-		return []string{one.handle}
+		return []messageCopy{one}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	all := make([]string, len(e.copies))
-	for i := range e.copies {
-		all[i] = e.copies[i].handle
-	}
-	return all
+	return slices.Clone(e.copies)
 }
 
 // evict makes room, and returns how long each entry would have stayed that had to go before its time. Entries

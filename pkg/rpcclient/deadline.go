@@ -114,6 +114,25 @@ func (d delivery) age(clock *sqsClock, now time.Time) time.Duration {
 	return max(0, at.Sub(d.sent))
 }
 
+// given is when SQS gave the message out, by its own clock; zero when it does not say: FirstReceive is of another
+// receive then.
+func (d delivery) given() time.Time {
+	if d.count != 1 {
+		return time.Time{}
+	}
+	return d.firstReceive
+}
+
+// givenOut estimates when, by this machine's clock, SQS gave a message out that has the given age at now. It is
+// early by nothing, and late by what the best of the clock's samples was late, at most by what the answer took.
+func (d delivery) givenOut(age time.Duration, now time.Time) time.Time {
+	waited := d.firstReceive.Sub(d.sent)
+	if d.given().IsZero() || d.sent.IsZero() || age <= waited {
+		return d.local
+	}
+	return now.Add(waited - age)
+}
+
 // staleBySender reports whether a request is too old by its sender's own clock, whatever SQS says.
 func staleBySender(sentMS int64, budget time.Duration, now time.Time) bool {
 	return sentMS > 0 && now.Sub(time.UnixMilli(sentMS)) > budget+staleGuard

@@ -23,11 +23,11 @@ type extender struct {
 }
 
 type heldRequest struct {
-	handles  func() []string // the receipt handles of all its copies
+	copies   func() []messageCopy // those that are not settled
 	deadline time.Time
 	due      time.Time
 	refused  []string             // handles that SQS refuses: deleted, or received anew
-	until    map[string]time.Time // until when handles are hidden that were extended
+	until    map[string]time.Time // until when, by SQS's clock, handles are hidden that were extended; zero: not known
 	claim    func() error         // renews its claim in the reply store; nil: there is none
 }
 
@@ -42,14 +42,18 @@ func (x *extender) renewAfter() time.Duration { return x.visibility * 6 / 10 }
 // go with others.
 func (x *extender) retryAfter() time.Duration { return x.visibility / 10 }
 
-// hold starts to extend a request that was received just now.
-func (x *extender) hold(handles func() []string, deadline time.Time) *heldRequest {
-	h := &heldRequest{handles: handles, deadline: deadline, due: time.Now().Add(x.renewAfter())}
+// hold starts to extend a request that SQS gave out at given, by this machine's clock.
+func (x *extender) hold(copies func() []messageCopy, given, deadline time.Time) *heldRequest {
+	h := &heldRequest{copies: copies, deadline: deadline, due: given.Add(x.renewAfter())}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.held[h] = struct{}{}
-	if x.timer == nil && !x.closed {
+	switch {
+	case x.closed:
+	case x.timer == nil:
 		x.arm(h.due)
+	case h.due.Before(x.at.Add(-x.retryAfter())): // its answer was late
+		x.schedule(time.Now())
 	}
 	return h
 }
@@ -114,6 +118,7 @@ func (x *extender) schedule(now time.Time) {
 // extension is one handle to extend.
 type extension struct {
 	of     *heldRequest
+	copy   messageCopy
 	change visibilityChange
 }
 
@@ -139,9 +144,9 @@ func (x *extender) renew() {
 				}
 			})
 		}
-		for _, handle := range h.handles() {
-			if !slices.Contains(h.refused, handle) {
-				due = append(due, extension{h, visibilityChange{handle: handle, d: min(x.visibility, h.deadline.Sub(now))}})
+		for _, c := range h.copies() {
+			if !slices.Contains(h.refused, c.handle) {
+				due = append(due, extension{h, c, visibilityChange{handle: c.handle, d: min(x.visibility, h.deadline.Sub(now))}})
 			}
 		}
 	}
@@ -161,7 +166,8 @@ func (x *extender) extend(part []extension) {
 	ctx, cancel := context.WithTimeout(x.settler.ctx, 2*x.retryAfter())
 	defer cancel()
 	started := time.Now()
-	refused, failed := x.settler.changeBatch(ctx, changes)
+	refused, failed, date := x.settler.changeBatch(ctx, changes)
+	took := time.Since(started)
 	for _, i := range failed {
 		x.failed(part[i].of)
 	}
@@ -174,24 +180,34 @@ func (x *extender) extend(part []extension) {
 		if slices.Contains(refused, i) || slices.Contains(failed, i) {
 			continue
 		}
-		h := part[i].of
-		if h.until == nil {
-			h.until = map[string]time.Time{}
+		var until time.Time // of what came too late, another may have it
+		if x.hiddenAt(part[i].of, part[i].copy, date) {
+			until = date.Add(changes[i].d - took)
 		}
-		h.until[changes[i].handle] = started.Add(changes[i].d)
+		if part[i].of.until == nil {
+			part[i].of.until = map[string]time.Time{}
+		}
+		part[i].of.until[changes[i].handle] = until
 	}
 }
 
-// hidden reports whether a copy has been hidden all the time since it was received. A tenth of the visibility is
-// left for what the messages took to arrive.
-func (x *extender) hidden(h *heldRequest, c messageCopy) bool {
+// hidden reports whether a copy had been hidden without a break, from when SQS gave it out, when SQS answered with
+// the Date date.
+func (x *extender) hidden(h *heldRequest, c messageCopy, date time.Time) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	until := c.hidden
-	if extended := h.until[c.handle]; extended.After(until) {
-		until = extended
+	return x.hiddenAt(h, c, date)
+}
+
+// hiddenAt is hidden, with the lock held. Only SQS's clock is asked: how long the answer that brought the copy took,
+// or this process was stopped, nobody here can tell. A Date lacks what is left of its second; a tenth of the
+// visibility is left for how well SQS's clocks agree.
+func (x *extender) hiddenAt(h *heldRequest, c messageCopy, date time.Time) bool {
+	until, extended := h.until[c.handle]
+	if !extended && !c.given.IsZero() {
+		until = c.given.Add(x.visibility)
 	}
-	return time.Now().Before(until.Add(-x.visibility / 10))
+	return !date.IsZero() && !until.IsZero() && date.Add(time.Second).Before(until.Add(-x.visibility/10))
 }
 
 // failed has a renewal made again soon.

@@ -50,7 +50,7 @@ func TestTimeLimits(t *testing.T) {
 				return err
 			}, 3 * time.Second},
 			"change visibility": {func() error {
-				_, err := api.changeVisibility(t.Context(), ownQueue, []types.ChangeMessageVisibilityBatchRequestEntry{{Id: aws.String("0"), ReceiptHandle: aws.String("h")}})
+				_, _, err := api.changeVisibility(t.Context(), ownQueue, []types.ChangeMessageVisibilityBatchRequestEntry{{Id: aws.String("0"), ReceiptHandle: aws.String("h")}})
 				return err
 			}, 3 * time.Second},
 		} {

@@ -8,6 +8,7 @@ import (
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+	"github.com/aws/smithy-go/middleware"
 )
 
 // queueAPI is the part of SQS this package uses, one attempt per method call, with time limits, counted.
@@ -106,10 +107,7 @@ func (a *queueAPI) receive(ctx context.Context, p longPoll) (msgs []types.Messag
 	})
 	at = time.Now()
 	if err == nil {
-		msgs = out.Messages
-		if d, ok := awsmiddleware.GetServerTime(out.ResultMetadata); ok {
-			date = d
-		}
+		msgs, date = out.Messages, dateOf(out.ResultMetadata)
 	}
 	a.count(ActionReceive, p.queueURL, len(msgs), started, err)
 	return msgs, at, date, err
@@ -124,16 +122,22 @@ func (a *queueAPI) delete(ctx context.Context, queueURL string, entries []types.
 	return out, err
 }
 
-func (a *queueAPI) changeVisibility(ctx context.Context, queueURL string, entries []types.ChangeMessageVisibilityBatchRequestEntry) (failed []types.BatchResultErrorEntry, err error) {
+func (a *queueAPI) changeVisibility(ctx context.Context, queueURL string, entries []types.ChangeMessageVisibilityBatchRequestEntry) (failed []types.BatchResultErrorEntry, date time.Time, err error) {
 	started := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 	out, err := a.client.ChangeMessageVisibilityBatch(ctx, &sqs.ChangeMessageVisibilityBatchInput{QueueUrl: &queueURL, Entries: entries})
 	a.count(ActionChangeVisibility, queueURL, len(entries), started, err)
 	if err != nil {
-		return nil, err
+		return nil, date, err
 	}
-	return out.Failed, nil
+	return out.Failed, dateOf(out.ResultMetadata), nil
+}
+
+// dateOf is what an answer's Date header says: SQS's clock in whole seconds, cut off; zero when there is none.
+func dateOf(m middleware.Metadata) time.Time {
+	date, _ := awsmiddleware.GetServerTime(m)
+	return date
 }
 
 // backoff is the pause before try n (from 1): doubling from 50 ms to at most limit, half of it random.

@@ -26,7 +26,7 @@ func (s *channelServer) refuse(q *request, situation Situation, err error, took 
 	for i := range copies {
 		handles[i] = copies[i].handle
 	}
-	s.settler.confirm(handles, func(deleted bool) {
+	s.settler.confirm(handles, func(deleted bool, date time.Time) {
 		defer r.unsettled.Done()
 		defer r.slots.replying(-1)
 		if !deleted {
@@ -34,7 +34,7 @@ func (s *channelServer) refuse(q *request, situation Situation, err error, took 
 			s.served(q, ReplyNotSent, errNotDeleted, took)
 			return
 		}
-		q.uncertain = slices.ContainsFunc(copies, func(c messageCopy) bool { return s.mayBeElsewhere(q, c) })
+		q.uncertain = slices.ContainsFunc(copies, func(c messageCopy) bool { return s.mayBeElsewhere(q, c, date) })
 		q.deleted = true
 		s.extender.release(q.held)
 		s.send(q, errorContent(q, err, true), situation, err, took)
@@ -42,7 +42,8 @@ func (s *channelServer) refuse(q *request, situation Situation, err error, took 
 }
 
 // mayBeElsewhere reports whether another responder may have been given a copy that was just deleted: it was
-// received before, or it was not hidden all the time. On a FIFO queue the delete would have failed then.
-func (s *channelServer) mayBeElsewhere(q *request, c messageCopy) bool {
-	return c.count > 1 || !s.channel.FIFO && !s.extender.hidden(q.held, c)
+// received before, or it is not known to have been hidden all the time until SQS answered, with the Date date, that
+// it is deleted. On a FIFO queue the delete would have failed then.
+func (s *channelServer) mayBeElsewhere(q *request, c messageCopy, date time.Time) bool {
+	return c.count > 1 || !s.channel.FIFO && !s.extender.hidden(q.held, c, date)
 }

@@ -22,6 +22,7 @@ type request struct {
 	to       returnAddress
 	budget   time.Duration
 	deadline time.Time // by this machine's clock
+	given    time.Time // likewise: when SQS gave it out, as far as that can be told
 	info     RequestInfo
 	serving  serving // what the handler's context carries
 
@@ -114,8 +115,8 @@ func envelopeRefusal(err error) *Error {
 // admit decides whether a message is a request to handle. It changes nothing.
 func (s *channelServer) admit(m *types.Message, d delivery, now time.Time) *request {
 	r := s.r
-	q := &request{copy: messageCopy{
-		id: deref(m.MessageId), handle: deref(m.ReceiptHandle), count: d.count, hidden: d.local.Add(s.visibility),
+	q := &request{given: d.local, copy: messageCopy{
+		id: deref(m.MessageId), handle: deref(m.ReceiptHandle), count: d.count, given: d.given(),
 	}}
 	refuse := func(situation Situation, err error) *request {
 		q.situation, q.refusal = situation, err
@@ -184,7 +185,7 @@ func (s *channelServer) admit(m *types.Message, d delivery, now time.Time) *requ
 	q.info.Method, q.info.Peer, q.info.ReceiveCount = q.method, q.peer, d.count
 	_, q.info.Registered = r.handlers[q.method]
 	q.info.Age = d.age(&r.clock, now)
-	q.deadline = now.Add(q.budget - q.info.Age)
+	q.deadline, q.given = now.Add(q.budget-q.info.Age), d.givenOut(q.info.Age, now)
 
 	switch {
 	case q.native && envErr != nil:

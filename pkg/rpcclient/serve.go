@@ -168,7 +168,7 @@ func (s *channelServer) serveGroup(group []*received) {
 	for _, m := range group[1:] {
 		if m.held == nil {
 			q := s.admit(m.message, m.delivery, m.delivery.local)
-			m.held = s.extender.hold(func() []string { return []string{q.copy.handle} }, q.deadline)
+			m.held = s.extender.hold(func() []messageCopy { return []messageCopy{q.copy} }, q.given, q.deadline)
 		}
 	}
 	first, rest := group[0], group[1:]
@@ -265,7 +265,7 @@ func (s *channelServer) serve(m *received) {
 // hold keeps a request and its copies hidden until it is settled.
 func (s *channelServer) hold(q *request) {
 	if q.held == nil {
-		q.held = s.extender.hold(func() []string { return s.r.cache.handles(q.entry, q.copy) }, q.deadline)
+		q.held = s.extender.hold(func() []messageCopy { return s.r.cache.unsettled(q.entry, q.copy) }, q.given, q.deadline)
 	}
 }
 

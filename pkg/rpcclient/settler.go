@@ -42,19 +42,29 @@ type deletion struct {
 // confirmation waits until SQS has said of all its handles that they are deleted, or one was given up. Its
 // handles are in one flight, which tells it of one after the other.
 type confirmation struct {
-	left   int
-	failed bool
-	done   func(deleted bool)
+	left    int
+	failed  bool
+	undated bool      // an answer had no Date
+	date    time.Time // the latest
+	done    func(deleted bool, date time.Time)
 }
 
-func (c *confirmation) decided(deleted bool) {
+// decided notes the end of one handle, in an answer with that Date, which is zero when it had none.
+func (c *confirmation) decided(deleted bool, date time.Time) {
 	if c == nil {
 		return
 	}
 	c.left--
 	c.failed = c.failed || !deleted
+	c.undated = c.undated || date.IsZero()
+	if date.After(c.date) {
+		c.date = date
+	}
 	if c.left == 0 {
-		c.done(!c.failed)
+		if c.undated {
+			c.date = time.Time{}
+		}
+		c.done(!c.failed, c.date)
 	}
 }
 
@@ -76,9 +86,9 @@ func (s *settler) delete(receiptHandle string) {
 }
 
 // confirm deletes messages soon: at once when nobody awaits another delete, and with those of the next moment
-// otherwise. done is called once, on another goroutine, with whether SQS has confirmed all of them. It does not
-// block.
-func (s *settler) confirm(receiptHandles []string, done func(deleted bool)) {
+// otherwise. done is called once, on another goroutine, with whether SQS has confirmed all of them, and with the
+// latest Date of its answers: zero where one had none. It does not block.
+func (s *settler) confirm(receiptHandles []string, done func(deleted bool, date time.Time)) {
 	c := &confirmation{left: len(receiptHandles), done: done}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,7 +155,7 @@ func (s *settler) deleteBatch(batch []deletion) {
 		}
 		if isPermanent(err) || try == deleteAttempts || !sleep(s.ctx, backoff(try, time.Second)) {
 			for _, d := range batch {
-				d.of.decided(false)
+				d.of.decided(false, time.Time{})
 			}
 			return
 		}
@@ -155,16 +165,17 @@ func (s *settler) deleteBatch(batch []deletion) {
 // undecided ends what SQS has decided, and picks what failed through no fault of its own, or is not mentioned.
 func undecided(batch []deletion, out *sqs.DeleteMessageBatchOutput) (again []deletion) {
 	var decided [maxBatch]bool
+	date := dateOf(out.ResultMetadata)
 	for i := range out.Successful {
 		if n := entryIndex(out.Successful[i].Id, len(batch)); n >= 0 && !decided[n] {
 			decided[n] = true
-			batch[n].of.decided(true)
+			batch[n].of.decided(true, date)
 		}
 	}
 	for i := range out.Failed {
 		if n := entryIndex(out.Failed[i].Id, len(batch)); n >= 0 && !decided[n] && forGood(&out.Failed[i]) {
 			decided[n] = true
-			batch[n].of.decided(false)
+			batch[n].of.decided(false, date)
 		}
 	}
 	for n := range batch {
@@ -195,8 +206,9 @@ func (s *settler) changeVisibility(changes []visibilityChange) {
 }
 
 // changeBatch makes at most ten changes in one request. refused are the indexes of those SQS refused for
-// good, which means that the message is no longer ours; failed of those it may take another time.
-func (s *settler) changeBatch(ctx context.Context, changes []visibilityChange) (refused, failed []int) {
+// good, which means that the message is no longer ours; failed of those it may take another time. date is what the
+// answer's Date header says.
+func (s *settler) changeBatch(ctx context.Context, changes []visibilityChange) (refused, failed []int, date time.Time) {
 	entries := make([]types.ChangeMessageVisibilityBatchRequestEntry, len(changes))
 	for i := range changes {
 		entries[i] = types.ChangeMessageVisibilityBatchRequestEntry{
@@ -204,12 +216,12 @@ func (s *settler) changeBatch(ctx context.Context, changes []visibilityChange) (
 			VisibilityTimeout: int32((changes[i].d + time.Second - 1) / time.Second),
 		}
 	}
-	errs, err := s.api.changeVisibility(ctx, s.url, entries)
+	errs, date, err := s.api.changeVisibility(ctx, s.url, entries)
 	if err != nil {
 		for i := range changes {
 			failed = append(failed, i)
 		}
-		return nil, failed
+		return nil, failed, date
 	}
 	for i := range errs {
 		switch n := entryIndex(errs[i].Id, len(changes)); {
@@ -220,7 +232,7 @@ func (s *settler) changeBatch(ctx context.Context, changes []visibilityChange) (
 			failed = append(failed, n)
 		}
 	}
-	return refused, failed
+	return refused, failed, date
 }
 
 // flush sends what is queued now and waits for all of it.
