@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"testing"
 	"time"
-
-	"github.com/replyqueue/replyqueue/internal/heartbeat"
 )
 
 // TestCrashPoints stops the operator after each single write of a pod's whole life in turn, restarts it without its
@@ -69,10 +67,7 @@ func (s *stage) liveOneLife(point int) (writes int) {
 		s.Fatalf("%d queues for a living pod, want 1", n)
 	}
 	for range 4 { // the silence; a crash in it begins its count anew
-		for range 14 {
-			s.clock.Step(heartbeat.BeaconInterval)
-			s.beacon()
-		}
+		s.undisturbed(70 * time.Second)
 		s.signals.Heartbeats.Tick(s.clock.Now())
 		crash()
 	}
@@ -89,8 +84,7 @@ func (s *stage) liveOneLife(point int) (writes int) {
 	s.stop(p)
 	for range 4 {
 		crash()
-		s.clock.Step(time.Minute)
-		s.beacon()
+		s.undisturbed(time.Minute)
 	}
 	s.expectNothingLeft(p)
 	return writes

@@ -194,7 +194,7 @@ func TestTheOptInLabelComesAndGoes(t *testing.T) {
 		s.must(s.Patch(s.ctx, p, client.MergeFrom(before)))
 	}
 	label(nil)
-	s.signals.Pods.SeeLast(p.UID, lifecycle.LastStateOf(p)) // its going from the cache looks like a deletion
+	s.signals.Pods.SeeLast(p.UID, lifecycle.LastStateOf(p), s.signals.view(s.clock.Now())) // its going from the cache looks like a deletion
 	relabel := s.unlabelled()
 	s.beatFor(p, func() { s.pass(3 * time.Minute) })
 	relabel()
@@ -372,7 +372,7 @@ func TestThatAPodIsGoneIsCountedFromTheAPIServersWord(t *testing.T) {
 	s := newReadyStage(t)
 	p := s.runningCaller("web-1")
 	s.records.seeLast(event.DeleteEvent{Object: p.DeepCopy()})
-	s.elapse(5 * time.Minute)
+	s.undisturbed(5 * time.Minute)
 	s.vanish(p) // its process lives
 	s.settle()
 	if n := len(s.queues()); n != 1 {

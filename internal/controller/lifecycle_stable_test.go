@@ -214,6 +214,31 @@ func TestAWaitingSuccessorKeepsTheQueue(t *testing.T) {
 	}
 }
 
+// TestNobodyTakesOverInAGap has a predecessor stop, and the view have a gap: what is known of it may be from a time that
+// was taken back, so its successor waits as one whose operator has just begun.
+func TestNobodyTakesOverInAGap(t *testing.T) {
+	t.Parallel()
+	s := stableStage(t)
+	old := s.member("web-0")
+	s.stop(old)
+	s.settle()
+	s.elapse(time.Minute) // no beacon
+	p := s.pod("web-0", caller(), ofSet)
+	s.settle()
+	if s.reread(p); !gated(p) {
+		t.Fatal("took over in a gap of the view")
+	}
+	s.beacon()
+	s.settle()
+	if s.reread(p); !gated(p) {
+		t.Fatal("took over by what was seen before the gap")
+	}
+	s.pass(35 * time.Second)
+	if s.reread(p); gated(p) || len(s.queues()) != 1 {
+		t.Errorf("gated %t, queues %v", gated(p), s.queues())
+	}
+}
+
 // before is a cache that still shows a pod as it was.
 type before struct {
 	client.Client

@@ -368,7 +368,7 @@ func TestNobodyIsClosedWhen(t *testing.T) {
 		},
 		"its label was removed": func(s *stage, p *corev1.Pod) {
 			writes := s.writes
-			s.signals.Pods.See(p.UID, lifecycle.PodGone, false, s.clock.Now())
+			s.signals.Pods.See(p.UID, lifecycle.PodGone, false, s.signals.view(s.clock.Now()), s.clock.Now())
 			s.pass(3 * time.Minute)
 			if s.writes != writes {
 				s.Errorf("%d writes about a pod of which nothing changed but its label", s.writes-writes)
@@ -581,7 +581,7 @@ func TestADeletionThatSQSRefusesCanBeGivenUp(t *testing.T) {
 	s.sqs.SetAccess(sqstest.AccessRule{Deny: true, Action: "DeleteQueue"})
 	s.stop(p)
 	s.settle()
-	s.clock.Step(time.Minute)
+	s.undisturbed(time.Minute)
 	for range 3 {
 		s.round() // a refusal is tried again for ever, so this never settles
 	}

@@ -131,8 +131,17 @@ func (s *podScope) stableRecord(ctx context.Context, host *v1alpha1.ReplyHost) (
 		return nil, err
 	}
 	now := s.Signals.Clock.Now()
-	predecessor := s.Signals.Pods.See(readerOf(record), lifecycle.PodGone, false, now)
-	if wait := s.Signals.terms(record, host, now).SafeTime() - now.Sub(predecessor.Since); predecessor.State == lifecycle.PodGone && wait > 0 {
+	view := s.Signals.view(now)
+	predecessor := s.Signals.Pods.See(readerOf(record), lifecycle.PodGone, false, view, now)
+	wait := s.Signals.terms(record, host, now).SafeTime() - now.Sub(predecessor.Since)
+	switch {
+	case !view.Continuous:
+		// What is known of the predecessor may be from before a gap.
+		wait = lifecycle.ViewRecheck
+	case predecessor.State == lifecycle.PodStopped:
+		wait = 0
+	}
+	if wait > 0 {
 		s.waitABit("the predecessor of this pod may still run, and reads the reply queue of its name")
 		s.look(wait)
 		return nil, nil

@@ -105,7 +105,7 @@ func recordChanged(e event.UpdateEvent) bool {
 // that was missed and made up from an old state says nothing. Of pods that read no queue nothing is noted.
 func (r *ReplyQueueReconciler) seeLast(e event.DeleteEvent) {
 	if pod, ok := e.Object.(*corev1.Pod); ok && !e.DeleteStateUnknown {
-		r.Signals.Pods.SeeLast(pod.UID, lifecycle.LastStateOf(pod))
+		r.Signals.Pods.SeeLast(pod.UID, lifecycle.LastStateOf(pod), r.Signals.view(r.Signals.Clock.Now()))
 	}
 }
 
@@ -237,12 +237,13 @@ func (s *recordScope) podKey() client.ObjectKey {
 func (s *recordScope) observe(pod *corev1.Pod) lifecycle.Observation {
 	reader := readerOf(s.record)
 	terms := s.Signals.terms(s.record, s.host, s.now)
-	seen := s.Signals.Pods.See(reader, lifecycle.StateOf(pod), pod != nil && lifecycle.CallerRuns(pod), s.now)
+	view := s.Signals.view(s.now)
+	seen := s.Signals.Pods.See(reader, lifecycle.StateOf(pod), pod != nil && lifecycle.CallerRuns(pod), view, s.now)
 	if s.successor {
 		s.Signals.Pods.SeeSuccessor(reader, s.now)
 	}
 	o := lifecycle.Observation{
-		Terms: terms, Closing: !open(s.record), Pod: seen.State, PodSince: seen.Since,
+		Terms: terms, Closing: !open(s.record), Pod: seen.State, PodSince: seen.Since, Continuous: view.Continuous,
 		Successor: s.successor, NameSince: seen.NameSince,
 	}
 	if terms.Mode == v1alpha1.HeartbeatLease && seen.State == lifecycle.PodGone && pod != nil {

@@ -101,6 +101,13 @@ func (s *Signals) terms(record *v1alpha1.ReplyQueue, host *v1alpha1.ReplyHost, n
 	return lifecycle.TermsOf(record, host).NoFasterThan(pace)
 }
 
+// view is the operator's view of the cluster: the one that heartbeats are counted in, since their watch shows that the API
+// server is there and is what it was.
+func (s *Signals) view(now time.Time) lifecycle.View {
+	since, continuous := s.Heartbeats.View(now)
+	return lifecycle.View{Since: since, Continuous: continuous}
+}
+
 // open says that a record may still be read: it is not closed.
 func open(record *v1alpha1.ReplyQueue) bool { return record.Status.Closing == nil }
 

@@ -317,9 +317,12 @@ func (s *stage) listen() {
 	s.seenLease = seen
 }
 
-func (s *stage) beacon() {
+func (s *stage) beacon() { s.beaconTo(s.signals) }
+
+// beaconTo delivers a beacon to one operator.
+func (s *stage) beaconTo(signals *Signals) {
 	s.beacons++
-	s.signals.Heartbeats.Apply(&coordinationv1.Lease{
+	signals.Heartbeats.Apply(&coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Name: heartbeat.BeaconName},
 		Spec:       coordinationv1.LeaseSpec{RenewTime: ptr.To(metav1.NewMicroTime(time.Unix(int64(s.beacons), 0)))},
 	}, s.clock.Now())
@@ -354,7 +357,7 @@ func (s *stage) round() {
 		if seen[uid] == nil {
 			// The deletion event of a watch carries the last state, which is noted of pods that read a queue (seeLast).
 			if len(s.recordsOf(last)) > 0 {
-				s.signals.Pods.SeeLast(uid, lifecycle.LastStateOf(last))
+				s.signals.Pods.SeeLast(uid, lifecycle.LastStateOf(last), s.signals.view(s.clock.Now()))
 			}
 			s.reconcile(s.pods, last.Name)
 		}
@@ -399,6 +402,14 @@ func (s *stage) pass(d time.Duration) {
 
 // elapse is pass without anything being heard: no beacon, no tick.
 func (s *stage) elapse(d time.Duration) { s.clock.Step(d) }
+
+// undisturbed is pass with beacons, and nothing that is reconciled.
+func (s *stage) undisturbed(d time.Duration) {
+	for ; d > 0; d -= heartbeat.BeaconInterval {
+		s.clock.Step(min(d, heartbeat.BeaconInterval))
+		s.beacon()
+	}
+}
 
 func (s *stage) drainEvents() {
 	for {

@@ -129,6 +129,7 @@ func TestWorldCloneBesideIt(t *testing.T) {
 	name := s.recordsOf(p)[0].Name
 	for range 30 {
 		s.clock.Step(fence.DefaultInterval)
+		s.beaconTo(r.Signals)
 		clone.Round(s.ctx)
 		original.Round(s.ctx)
 		_, _ = r.Reconcile(s.ctx, reconcile.Request{NamespacedName: types.NamespacedName{Namespace: s.namespace, Name: name}})

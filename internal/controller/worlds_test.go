@@ -107,7 +107,11 @@ func TestWorldAPIServerUnreachable(t *testing.T) {
 	s.beacon()
 	s.beat(lively)
 	s.settle()
-	s.beatFor(lively, func() { s.pass(40 * time.Second) })
+	s.beatFor(lively, func() { s.pass(25 * time.Second) })
+	if n := len(s.queues()); n != 3 {
+		t.Fatalf("%d queues, want all 3: neither silence nor a drain is counted from before", n)
+	}
+	s.beatFor(lively, func() { s.pass(15 * time.Second) })
 	if len(s.recordsOf(silent)) != 1 {
 		t.Fatal("silence was counted from before")
 	}

@@ -85,12 +85,17 @@ type Ledger struct {
 	mu sync.Mutex
 	// viewStart is when the present continuous view began; zero before the first beacon came back.
 	viewStart, lastBeacon time.Time
-	beaconEvery           time.Duration
-	beaconRenewal         string
-	entries               map[types.UID]*entry
-	outage                bool
-	listed                bool
-	homeless              bool
+	// contactStart and lastContact are the same for those who count what does not come from applications: how fast these
+	// are, whether too many are silent, and whether they have a namespace to heartbeat in are nothing to them.
+	contactStart, lastContact time.Time
+	// written is the version of the beacon as it was written last; 0: not yet.
+	written       uint64
+	beaconEvery   time.Duration
+	beaconRenewal string
+	entries       map[types.UID]*entry
+	outage        bool
+	listed        bool
+	homeless      bool
 }
 
 type entry struct {
@@ -120,7 +125,7 @@ func (l *Ledger) Replace(leases []*coordinationv1.Lease, now time.Time) []Notice
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.listed = true
-	l.viewStart, l.lastBeacon = time.Time{}, time.Time{}
+	l.breakView()
 	for _, e := range l.entries {
 		e.mark = false
 	}
@@ -161,10 +166,51 @@ func (l *Ledger) Apply(lease *coordinationv1.Lease, now time.Time) []Notice {
 				l.viewStart = now
 			}
 			l.lastBeacon = now
+			l.contact(now)
 		}
 		return nil
 	}
 	return l.apply(lease, now)
+}
+
+// breakView notes that what was seen may not be what was: every count begins anew when the beacon is seen next.
+func (l *Ledger) breakView() {
+	l.viewStart, l.lastBeacon = time.Time{}, time.Time{}
+	l.contactStart, l.lastContact = time.Time{}, time.Time{}
+}
+
+// contact notes a proof that the API server is there.
+func (l *Ledger) contact(now time.Time) {
+	if l.contactStart.IsZero() || now.Sub(l.lastContact) > BeaconGap {
+		l.contactStart = now
+	}
+	l.lastContact = now
+}
+
+// View says since when the view of the cluster has no gap, and whether it has none up to now. It is what silence is counted
+// in, but for what concerns applications alone: it does not begin anew when an outage of theirs ends, may be without a
+// beacon for BeaconGap however fast they heartbeat, and stands while their namespace is missing, as long as the API server
+// says so.
+func (l *Ledger) View(now time.Time) (since time.Time, continuous bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.contactStart, !l.contactStart.IsZero() && now.Sub(l.lastContact) <= BeaconGap
+}
+
+// wrote takes in the version that the API server gave the beacon. The versions of what one process writes only rise, unless
+// etcd was set back: a watch that survives that, or goes on from where it was, would tell of nothing until they have risen
+// as far again.
+func (l *Ledger) wrote(version string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n, err := strconv.ParseUint(version, 10, 64)
+	if err != nil {
+		return
+	}
+	if n < l.written {
+		l.breakView()
+	}
+	l.written = n
 }
 
 // Remove takes in that a Lease was deleted. Its count begins anew when it is written again.
@@ -302,9 +348,13 @@ func (l *Ledger) Homeless() bool {
 }
 
 // setHomeless notes whether the namespace is missing. When it is back, the Leases that are missing have to be written.
-func (l *Ledger) setHomeless(homeless bool) []Notice {
+func (l *Ledger) setHomeless(homeless bool, now time.Time) []Notice {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if homeless {
+		// No beacon comes back, but the API server answers.
+		l.contact(now)
+	}
 	var notices []Notice
 	for uid, e := range l.entries {
 		if l.homeless && !homeless && e.expected != nil && !e.lease {
@@ -430,10 +480,14 @@ func (l *Ledger) continuous(now time.Time) bool {
 // gap is how long the beacon may stay away.
 func (l *Ledger) gap() time.Duration { return gapBeacons * l.beaconEvery }
 
-// BeaconEvery is how often the beacon is to be renewed now: BeaconInterval, or faster where applications are.
+// BeaconEvery is how often the beacon is to be renewed now: BeaconInterval, or faster where applications are, or where a
+// list was taken in and nothing is counted before the beacon is seen.
 func (l *Ledger) BeaconEvery() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.listed && l.viewStart.IsZero() {
+		return fastestBeacon
+	}
 	return l.beaconEvery
 }
 

@@ -326,13 +326,13 @@ func TestLeasesAreWantedWhenTheirNamespaceIsBack(t *testing.T) {
 	w.expectPod("a", 10*time.Second, time.Minute)
 	w.expectPod("b", 10*time.Second, time.Minute)
 	w.beat("b")
-	if n := w.setHomeless(true); len(n) != 0 || !w.Homeless() {
+	if n := w.setHomeless(true, w.now); len(n) != 0 || !w.Homeless() {
 		t.Errorf("homeless %v, notices %v", w.Homeless(), n)
 	}
-	if n := w.setHomeless(false); len(n) != 1 || n[0].UID != "a" || w.Homeless() {
+	if n := w.setHomeless(false, w.now); len(n) != 1 || n[0].UID != "a" || w.Homeless() {
 		t.Errorf("homeless %v, notices %v; want one, for the pod without a Lease", w.Homeless(), n)
 	}
-	if n := w.setHomeless(false); len(n) != 0 {
+	if n := w.setHomeless(false, w.now); len(n) != 0 {
 		t.Errorf("noticed twice: %v", n)
 	}
 }

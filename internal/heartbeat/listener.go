@@ -102,7 +102,7 @@ func (l *Listener) Renew(ctx context.Context) {
 	if now, every := l.Clock.Now(), l.Ledger.BeaconEvery(); !now.Before(l.nextBeacon) || l.nextBeacon.Sub(now) > every {
 		l.nextBeacon = now.Add(every)
 		err := l.beacon(ctx)
-		l.tell(ctx, l.Ledger.setHomeless(NamespaceMissing(err)))
+		l.tell(ctx, l.Ledger.setHomeless(NamespaceMissing(err), l.Clock.Now()))
 		if err != nil && ctx.Err() == nil {
 			ctrl.LoggerFrom(ctx).WithName("heartbeats").Error(err, "Could not renew the beacon; no queue is closed for idleness meanwhile")
 		}
@@ -138,15 +138,18 @@ func (l *Listener) beacon(ctx context.Context) error {
 	defer cancel()
 	now := metav1.NowMicro().UTC().Format(metav1.RFC3339Micro)
 	patch := fmt.Appendf(nil, `{"spec":{"renewTime":%q}}`, now)
-	_, err := l.Leases.Patch(ctx, BeaconName, types.MergePatchType, patch, metav1.PatchOptions{})
+	lease, err := l.Leases.Patch(ctx, BeaconName, types.MergePatchType, patch, metav1.PatchOptions{})
 	if apierrors.IsNotFound(err) {
-		_, err = l.Leases.Create(ctx, &coordinationv1.Lease{
+		lease, err = l.Leases.Create(ctx, &coordinationv1.Lease{
 			ObjectMeta: metav1.ObjectMeta{
 				Name:   BeaconName,
 				Labels: map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByOperator},
 			},
 			Spec: coordinationv1.LeaseSpec{RenewTime: ptr.To(metav1.NowMicro())},
 		}, metav1.CreateOptions{})
+	}
+	if err == nil {
+		l.Ledger.wrote(lease.ResourceVersion)
 	}
 	return err
 }

@@ -79,6 +79,10 @@ func (t Terms) SafeTime() time.Duration {
 	return max(t.Drain, 2*t.Interval+TokenCacheTime)
 }
 
+// ViewRecheck is when to decide again about a pod that is gone, while the operator's view of the cluster has a gap: nothing
+// tells of the end of a gap.
+const ViewRecheck = 5 * time.Second
+
 // HeldRecheck is when to decide again about a silent application that something else keeps the queue for.
 const HeldRecheck = time.Minute
 
@@ -107,6 +111,9 @@ type Observation struct {
 	// clock. A restart begins anew.
 	Pod      Pod
 	PodSince time.Time
+	// Continuous says that the operator's view of the cluster has no gap from PodSince up to now. Without it, nothing is
+	// counted of a pod that is gone.
+	Continuous bool
 	// Successor says, with identity Stable, that another pod of the same name exists that is to take the queue over. It
 	// may still wait for something else.
 	Successor bool
@@ -167,6 +174,8 @@ type Decision struct {
 //	gone, but    heard since                   keep until it is silent for the idle retention, then close
 //	its object   not heard since               as above
 //	is there     cannot be counted, or outage  keep
+//	stopped or   any, and the operator's view  keep; what is counted begins anew when the view is whole again
+//	gone         of the cluster has a gap
 //
 // A record that is Closing is deleted, whatever else is seen: closing is irreversible.
 //
@@ -266,13 +275,16 @@ func decideAbsent(o Observation, now time.Time) Decision {
 			since = o.NameSince
 		}
 	}
+	drain := Decision{Action: Drain, Message: fmt.Sprintf("%s; the queue is kept for %s", said, wait)}
 	absent := now.Sub(since)
-	if absent < wait {
-		return Decision{
-			Action:  Drain,
-			Message: fmt.Sprintf("%s; the queue is kept for %s", said, wait),
-			Again:   wait - absent + time.Millisecond,
-		}
+	switch {
+	case !o.Continuous:
+		// The API server may be away, or was set back: the pod may have been here again, or its name have had another.
+		drain.Again = ViewRecheck
+		return drain
+	case absent < wait:
+		drain.Again = wait - absent + time.Millisecond
+		return drain
 	}
 	return Decision{
 		Action:  Close,

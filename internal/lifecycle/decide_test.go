@@ -49,24 +49,27 @@ func TestDecide(t *testing.T) {
 		{name: "pod, silent, outage", in: Observation{Terms: podTerms, Pod: PodPresent, Heartbeat: with(silent(long), func(h *Heartbeat) { h.Outage = true })}, want: Keep, again: HeldRecheck},
 		{name: "pod, silent, policy missing", in: Observation{Terms: podTerms, Pod: PodPresent, Heartbeat: with(silent(long), func(h *Heartbeat) { h.Guarded = false })}, want: Keep, again: HeldRecheck},
 		{name: "terminating, silent", in: Observation{Terms: podTerms, Pod: PodTerminating, PodSince: ago(time.Hour), Heartbeat: silent(long)}, want: Keep},
-		{name: "stopped just now", in: Observation{Terms: podTerms, Pod: PodStopped, PodSince: now}, want: Drain, again: 30*time.Second + time.Millisecond},
-		{name: "stopped, drained", in: Observation{Terms: podTerms, Pod: PodStopped, PodSince: ago(30 * time.Second)}, want: Close, reason: v1alpha1.ClosePodStopped},
-		{name: "gone, process may live", in: Observation{Terms: podTerms, Pod: PodGone, PodSince: ago(129 * time.Second)}, want: Drain, again: time.Second + time.Millisecond},
-		{name: "gone for the safe time", in: Observation{Terms: podTerms, Pod: PodGone, PodSince: ago(130 * time.Second)}, want: Close, reason: v1alpha1.ClosePodGone},
-		{name: "gone, its object is there, never heard since", in: Observation{Terms: podTerms, Pod: PodGone, Audible: true, PodSince: ago(130 * time.Second), Heartbeat: silent(long)}, want: Close, reason: v1alpha1.ClosePodGone},
-		{name: "gone, its object is there, heard since", in: Observation{Terms: podTerms, Pod: PodGone, Audible: true, PodSince: ago(time.Hour), Heartbeat: silent(9 * time.Minute)}, want: Drain, again: time.Minute + time.Millisecond},
-		{name: "gone, its object is there, heard since, and silent", in: Observation{Terms: podTerms, Pod: PodGone, Audible: true, PodSince: ago(time.Hour), Heartbeat: silent(10 * time.Minute)}, want: Close, reason: v1alpha1.ClosePodGone},
-		{name: "gone, its object is there, view broken", in: Observation{Terms: podTerms, Pod: PodGone, Audible: true, PodSince: ago(time.Hour), Heartbeat: with(silent(long), func(h *Heartbeat) { h.Continuous = false })}, want: Drain, again: HeldRecheck},
-		{name: "gone, its object is there, outage", in: Observation{Terms: podTerms, Pod: PodGone, Audible: true, PodSince: ago(time.Hour), Heartbeat: with(silent(long), func(h *Heartbeat) { h.Outage = true })}, want: Drain, again: HeldRecheck},
-		{name: "gone, its object is there, Stable, heard since", in: Observation{Terms: stable, Pod: PodGone, Audible: true, PodSince: ago(time.Hour), Heartbeat: silent(9 * time.Minute)}, want: Drain, again: time.Minute + time.Millisecond},
-		{name: "stopped, Stable", in: Observation{Terms: stable, Pod: PodStopped, PodSince: ago(9 * time.Minute)}, want: Drain, again: time.Minute + time.Millisecond},
-		{name: "stopped, Stable, name absent", in: Observation{Terms: stable, Pod: PodStopped, PodSince: ago(10 * time.Minute)}, want: Close, reason: v1alpha1.CloseNameAbsent},
-		{name: "gone, Stable, name absent", in: Observation{Terms: stable, Pod: PodGone, PodSince: ago(10 * time.Minute)}, want: Close, reason: v1alpha1.CloseNameAbsent},
-		{name: "stopped, Stable, a successor waits", in: Observation{Terms: stable, Pod: PodStopped, PodSince: ago(time.Hour), Successor: true}, want: Keep, again: HeldRecheck},
-		{name: "gone, Stable, a successor waits", in: Observation{Terms: stable, Pod: PodGone, PodSince: ago(time.Hour), Successor: true}, want: Keep, again: HeldRecheck},
-		{name: "gone, Stable, the successor went just now", in: Observation{Terms: stable, Pod: PodGone, PodSince: ago(time.Hour), NameSince: ago(9 * time.Minute)}, want: Drain, again: time.Minute + time.Millisecond},
-		{name: "gone, Stable, the successor went long ago", in: Observation{Terms: stable, Pod: PodGone, PodSince: ago(time.Hour), NameSince: ago(10 * time.Minute)}, want: Close, reason: v1alpha1.CloseNameAbsent},
-		{name: "gone, a new pod has its name", in: Observation{Terms: podTerms, Pod: PodGone, PodSince: ago(time.Hour), Successor: true}, want: Close, reason: v1alpha1.ClosePodGone},
+		{name: "stopped just now", in: Observation{Terms: podTerms, Pod: PodStopped, Continuous: true, PodSince: now}, want: Drain, again: 30*time.Second + time.Millisecond},
+		{name: "stopped, drained", in: Observation{Terms: podTerms, Pod: PodStopped, Continuous: true, PodSince: ago(30 * time.Second)}, want: Close, reason: v1alpha1.ClosePodStopped},
+		{name: "gone, process may live", in: Observation{Terms: podTerms, Pod: PodGone, Continuous: true, PodSince: ago(129 * time.Second)}, want: Drain, again: time.Second + time.Millisecond},
+		{name: "gone for the safe time", in: Observation{Terms: podTerms, Pod: PodGone, Continuous: true, PodSince: ago(130 * time.Second)}, want: Close, reason: v1alpha1.ClosePodGone},
+		{name: "gone, its object is there, never heard since", in: Observation{Terms: podTerms, Pod: PodGone, Continuous: true, Audible: true, PodSince: ago(130 * time.Second), Heartbeat: silent(long)}, want: Close, reason: v1alpha1.ClosePodGone},
+		{name: "gone, its object is there, heard since", in: Observation{Terms: podTerms, Pod: PodGone, Continuous: true, Audible: true, PodSince: ago(time.Hour), Heartbeat: silent(9 * time.Minute)}, want: Drain, again: time.Minute + time.Millisecond},
+		{name: "gone, its object is there, heard since, and silent", in: Observation{Terms: podTerms, Pod: PodGone, Continuous: true, Audible: true, PodSince: ago(time.Hour), Heartbeat: silent(10 * time.Minute)}, want: Close, reason: v1alpha1.ClosePodGone},
+		{name: "gone, its object is there, view broken", in: Observation{Terms: podTerms, Pod: PodGone, Continuous: true, Audible: true, PodSince: ago(time.Hour), Heartbeat: with(silent(long), func(h *Heartbeat) { h.Continuous = false })}, want: Drain, again: HeldRecheck},
+		{name: "gone, its object is there, outage", in: Observation{Terms: podTerms, Pod: PodGone, Continuous: true, Audible: true, PodSince: ago(time.Hour), Heartbeat: with(silent(long), func(h *Heartbeat) { h.Outage = true })}, want: Drain, again: HeldRecheck},
+		{name: "gone, its object is there, Stable, heard since", in: Observation{Terms: stable, Pod: PodGone, Continuous: true, Audible: true, PodSince: ago(time.Hour), Heartbeat: silent(9 * time.Minute)}, want: Drain, again: time.Minute + time.Millisecond},
+		{name: "stopped, drained, but the view has a gap", in: Observation{Terms: podTerms, Pod: PodStopped, PodSince: ago(time.Hour)}, want: Drain, again: ViewRecheck},
+		{name: "gone for the safe time, but the view has a gap", in: Observation{Terms: podTerms, Pod: PodGone, PodSince: ago(time.Hour)}, want: Drain, again: ViewRecheck},
+		{name: "gone, Stable, name absent, but the view has a gap", in: Observation{Terms: stable, Pod: PodGone, PodSince: ago(time.Hour)}, want: Drain, again: ViewRecheck},
+		{name: "stopped, Stable", in: Observation{Terms: stable, Pod: PodStopped, Continuous: true, PodSince: ago(9 * time.Minute)}, want: Drain, again: time.Minute + time.Millisecond},
+		{name: "stopped, Stable, name absent", in: Observation{Terms: stable, Pod: PodStopped, Continuous: true, PodSince: ago(10 * time.Minute)}, want: Close, reason: v1alpha1.CloseNameAbsent},
+		{name: "gone, Stable, name absent", in: Observation{Terms: stable, Pod: PodGone, Continuous: true, PodSince: ago(10 * time.Minute)}, want: Close, reason: v1alpha1.CloseNameAbsent},
+		{name: "stopped, Stable, a successor waits", in: Observation{Terms: stable, Pod: PodStopped, Continuous: true, PodSince: ago(time.Hour), Successor: true}, want: Keep, again: HeldRecheck},
+		{name: "gone, Stable, a successor waits", in: Observation{Terms: stable, Pod: PodGone, Continuous: true, PodSince: ago(time.Hour), Successor: true}, want: Keep, again: HeldRecheck},
+		{name: "gone, Stable, the successor went just now", in: Observation{Terms: stable, Pod: PodGone, Continuous: true, PodSince: ago(time.Hour), NameSince: ago(9 * time.Minute)}, want: Drain, again: time.Minute + time.Millisecond},
+		{name: "gone, Stable, the successor went long ago", in: Observation{Terms: stable, Pod: PodGone, Continuous: true, PodSince: ago(time.Hour), NameSince: ago(10 * time.Minute)}, want: Close, reason: v1alpha1.CloseNameAbsent},
+		{name: "gone, a new pod has its name", in: Observation{Terms: podTerms, Pod: PodGone, Continuous: true, PodSince: ago(time.Hour), Successor: true}, want: Close, reason: v1alpha1.ClosePodGone},
 		{name: "closing, pod and heartbeat fresh", in: Observation{Terms: podTerms, Closing: true, Pod: PodPresent, Heartbeat: silent(0)}, want: Delete},
 		{name: "closing, nothing known", in: Observation{Terms: podTerms, Closing: true}, want: Delete},
 	} {
@@ -93,9 +96,10 @@ func TestDecideKeepsItsPromises(t *testing.T) {
 				IdleRetention: duration("retention"),
 				Drain:         duration("drain"),
 			},
-			Closing:  rapid.Bool().Draw(t, "closing"),
-			Pod:      rapid.SampledFrom([]Pod{PodUnknown, PodPresent, PodTerminating, PodStopped, PodGone}).Draw(t, "pod"),
-			PodSince: ago(duration("podSince")),
+			Closing:    rapid.Bool().Draw(t, "closing"),
+			Pod:        rapid.SampledFrom([]Pod{PodUnknown, PodPresent, PodTerminating, PodStopped, PodGone}).Draw(t, "pod"),
+			PodSince:   ago(duration("podSince")),
+			Continuous: rapid.Bool().Draw(t, "view"),
 			// Only a Stable queue has one.
 			Successor: rapid.Bool().Draw(t, "successor"),
 			Audible:   rapid.Bool().Draw(t, "audible"),
@@ -136,6 +140,9 @@ func TestDecideKeepsItsPromises(t *testing.T) {
 			default:
 				t.Fatalf("closed with the pod %s", o.Pod)
 			}
+			if o.Pod != PodPresent && !o.Continuous {
+				t.Fatalf("closed by what was counted over a gap in the view: %+v", o)
+			}
 			if o.Terms.Identity == v1alpha1.IdentityStable &&
 				(o.Successor || now.Sub(o.PodSince) < o.Terms.IdleRetention || now.Sub(o.NameSince) < o.Terms.IdleRetention) {
 				t.Fatalf("closed a Stable queue before its name was absent long enough: %+v", o)
@@ -144,7 +151,7 @@ func TestDecideKeepsItsPromises(t *testing.T) {
 		// Whatever is put off is decided later, without anything else happening.
 		if d.Again > 0 {
 			later := Decide(o, now.Add(d.Again))
-			if held := later.Again == HeldRecheck; later.Action == d.Action && later.Again > 0 && !held {
+			if held := later.Again == HeldRecheck || later.Again == ViewRecheck; later.Action == d.Action && later.Again > 0 && !held {
 				t.Fatalf("put off by %s, and then again by %s: %+v", d.Again, later.Again, o)
 			}
 		}

@@ -135,17 +135,20 @@ func TestCallerRuns(t *testing.T) {
 	}
 }
 
+// whole is a view without a gap since long ago.
+var whole = View{Continuous: true, Since: time.Unix(1, 0)}
+
 // TestSeeLast: a last state says what the containers came to, and nothing of when the pod was gone; a later reading that
 // shows the pod takes it back.
 func TestSeeLast(t *testing.T) {
 	var s Sightings
 	start := time.Unix(1000, 0)
-	s.SeeLast("stopped", PodStopped)
-	s.SeeLast("relabelled", PodStopped)
-	s.SeeLast("running", PodGone)
-	s.See("relabelled", PodPresent, true, start)
+	s.SeeLast("stopped", PodStopped, whole)
+	s.SeeLast("relabelled", PodStopped, whole)
+	s.SeeLast("running", PodGone, whole)
+	s.See("relabelled", PodPresent, true, whole, start)
 	for uid, want := range map[types.UID]Pod{"stopped": PodStopped, "relabelled": PodGone, "running": PodGone} {
-		if got := s.See(uid, PodGone, false, start.Add(time.Hour)); got.State != want || !got.Since.Equal(start.Add(time.Hour)) {
+		if got := s.See(uid, PodGone, false, whole, start.Add(time.Hour)); got.State != want || !got.Since.Equal(start.Add(time.Hour)) {
 			t.Errorf("%s: %s since %s, want %s since it was seen gone", uid, got.State, got.Since, want)
 		}
 	}
@@ -161,22 +164,22 @@ func TestSightings(t *testing.T) {
 			t.Errorf("got %s since %s, want %s since %s", got.State, got.Since.Sub(now), state, since)
 		}
 	}
-	expect(s.See(uid, PodPresent, false, at(0)), PodPresent, 0)
-	expect(s.See(uid, PodPresent, true, at(1)), PodPresent, 0)
-	if got := s.See(uid, PodPresent, true, at(2)); !got.Running || !got.Started.Equal(at(1)) {
+	expect(s.See(uid, PodPresent, false, whole, at(0)), PodPresent, 0)
+	expect(s.See(uid, PodPresent, true, whole, at(1)), PodPresent, 0)
+	if got := s.See(uid, PodPresent, true, whole, at(2)); !got.Running || !got.Started.Equal(at(1)) {
 		t.Errorf("running since %s, want 1ns", got.Started.Sub(now))
 	}
-	s.See(uid, PodPresent, false, at(3))
-	if got := s.See(uid, PodPresent, true, at(4)); !got.Started.Equal(at(4)) {
+	s.See(uid, PodPresent, false, whole, at(3))
+	if got := s.See(uid, PodPresent, true, whole, at(4)); !got.Started.Equal(at(4)) {
 		t.Errorf("a restarted container counts from %s, want 4ns", got.Started.Sub(now))
 	}
-	expect(s.See(uid, PodUnknown, true, at(5)), PodPresent, 0)
-	expect(s.See(uid, PodGone, false, at(6)), PodGone, 6)
-	expect(s.See(uid, PodPresent, true, at(7)), PodPresent, 7)
-	expect(s.See(uid, PodStopped, false, at(8)), PodStopped, 8)
-	expect(s.See(uid, PodGone, false, at(9)), PodStopped, 8)
+	expect(s.See(uid, PodUnknown, true, whole, at(5)), PodPresent, 0)
+	expect(s.See(uid, PodGone, false, whole, at(6)), PodGone, 6)
+	expect(s.See(uid, PodPresent, true, whole, at(7)), PodPresent, 7)
+	expect(s.See(uid, PodStopped, false, whole, at(8)), PodStopped, 8)
+	expect(s.See(uid, PodGone, false, whole, at(9)), PodStopped, 8)
 	s.SeeSuccessor(uid, at(10))
-	if got := s.See(uid, PodGone, false, at(11)); !got.NameSince.Equal(at(10)) || !got.Since.Equal(at(8)) {
+	if got := s.See(uid, PodGone, false, whole, at(11)); !got.NameSince.Equal(at(10)) || !got.Since.Equal(at(8)) {
 		t.Errorf("a successor was seen at %s, and the pod stopped at %s", got.NameSince.Sub(now), got.Since.Sub(now))
 	}
 	s.SeeSuccessor("nobody", at(11))
@@ -184,5 +187,41 @@ func TestSightings(t *testing.T) {
 	if s.Len() != 0 {
 		t.Error("not forgotten")
 	}
-	expect(s.See(uid, PodGone, false, at(10)), PodGone, 10)
+	expect(s.See(uid, PodGone, false, whole, at(10)), PodGone, 10)
+}
+
+// TestAGapForgets: what was seen of a pod before a gap in the view is as if nobody had seen it, but for its container, whose
+// heartbeats are counted elsewhere.
+func TestAGapForgets(t *testing.T) {
+	at := func(d time.Duration) time.Time { return now.Add(d) }
+	broken, later := View{}, View{Continuous: true, Since: at(5)}
+	for name, c := range map[string]struct {
+		see  func(*Sightings)
+		view View
+		want Sighting
+	}{
+		"gone, no gap":           {func(s *Sightings) { s.See("u", PodGone, false, whole, at(0)) }, whole, Sighting{State: PodGone, Since: at(0)}},
+		"gone, a gap":            {func(s *Sightings) { s.See("u", PodGone, false, whole, at(0)) }, later, Sighting{State: PodGone, Since: at(9)}},
+		"gone, in the gap":       {func(s *Sightings) { s.See("u", PodGone, false, whole, at(0)) }, broken, Sighting{State: PodGone, Since: at(0)}},
+		"first seen in the gap":  {func(s *Sightings) { s.See("u", PodGone, false, broken, at(4)) }, later, Sighting{State: PodGone, Since: at(9)}},
+		"stopped, no gap":        {func(s *Sightings) { s.See("u", PodStopped, false, whole, at(0)) }, whole, Sighting{State: PodStopped, Since: at(0)}},
+		"stopped, a gap":         {func(s *Sightings) { s.See("u", PodStopped, false, whole, at(0)) }, later, Sighting{State: PodGone, Since: at(9)}},
+		"reported, a gap":        {func(s *Sightings) { s.SeeLast("u", PodStopped, whole) }, later, Sighting{State: PodGone, Since: at(9)}},
+		"reported after the gap": {func(s *Sightings) { s.See("u", PodPresent, false, whole, at(0)); s.SeeLast("u", PodStopped, later) }, later, Sighting{State: PodStopped, Since: at(9)}},
+		"a successor before":     {func(s *Sightings) { s.See("u", PodGone, false, whole, at(0)); s.SeeSuccessor("u", at(1)) }, later, Sighting{State: PodGone, Since: at(9)}},
+		"seen again since":       {func(s *Sightings) { s.See("u", PodGone, false, whole, at(0)); s.See("u", PodGone, false, later, at(6)) }, later, Sighting{State: PodGone, Since: at(6)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var s Sightings
+			c.see(&s)
+			if got := s.See("u", PodGone, false, c.view, at(9)); got != c.want {
+				t.Errorf("got %+v, want %+v", got, c.want)
+			}
+		})
+	}
+	var s Sightings
+	s.See("u", PodPresent, true, whole, at(0))
+	if got := s.See("u", PodPresent, true, later, at(9)); !got.Started.Equal(at(0)) {
+		t.Errorf("the container runs since %s, want 0s: heartbeats know of the gap themselves", got.Started.Sub(now))
+	}
 }

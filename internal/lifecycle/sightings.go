@@ -7,9 +7,19 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
+// View is the operator's view of the cluster.
+type View struct {
+	// Continuous says that it has no gap from Since up to now: that the API server was there all the time, and was not set
+	// back to an earlier state.
+	Continuous bool
+	// Since is when it began, by the operator's own clock.
+	Since time.Time
+}
+
 // Sightings remembers, by the operator's own clock, since when each pod has been in the state last seen, since when
 // its calling container runs, and, for pods that are gone, what was last reported of their containers. It is
-// memory and nothing more: after a restart every count begins anew, which only ever keeps queues longer.
+// memory and nothing more: after a restart every count begins anew, which only ever keeps queues longer. After a gap in
+// the view it is the same: what became of a pod was seen in another time, and what happened between was not.
 type Sightings struct {
 	mu   sync.Mutex
 	pods map[types.UID]*sighting
@@ -23,6 +33,8 @@ type sighting struct {
 	named   time.Time
 	// ending says that the last thing reported of the pod was the end of its containers.
 	ending bool
+	// view is when the view began in which all this was seen; zero: before there was one.
+	view time.Time
 }
 
 // Sighting is what Sightings knows of one pod.
@@ -37,11 +49,11 @@ type Sighting struct {
 }
 
 // See notes one reading of a pod's state and of whether its calling container runs, and returns what is now known.
-// A pod last seen stopped, or reported so by SeeLast and not seen since, stays so when it is gone.
-func (s *Sightings) See(uid types.UID, state Pod, running bool, now time.Time) Sighting {
+// A pod last seen stopped, or reported so by SeeLast and not seen since, stays so when it is gone, and the view has no gap.
+func (s *Sightings) See(uid types.UID, state Pod, running bool, view View, now time.Time) Sighting {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.of(uid)
+	p := s.of(uid, view)
 	switch {
 	case state == PodPresent, state == PodTerminating:
 		p.ending = false
@@ -61,21 +73,25 @@ func (s *Sightings) See(uid types.UID, state Pod, running bool, now time.Time) S
 // SeeLast notes what a pod's containers came to, as its last state in a watch shows it (LastStateOf). That the pod is
 // gone it does not say, and nothing is counted from it: a watch with a selector reports a pod that lost its label in
 // the same way. See says when it is gone.
-func (s *Sightings) SeeLast(uid types.UID, state Pod) {
+func (s *Sightings) SeeLast(uid types.UID, state Pod, view View) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.of(uid).ending = state == PodStopped
+	s.of(uid, view).ending = state == PodStopped
 }
 
-// of is what is remembered of a pod, for the caller that holds the lock.
-func (s *Sightings) of(uid types.UID) *sighting {
+// of is what is remembered of a pod, for the caller that holds the lock. Of what was seen before the view began, only the
+// container is: whoever counts heartbeats knows of the gap.
+func (s *Sightings) of(uid types.UID, view View) *sighting {
 	if s.pods == nil {
 		s.pods = map[types.UID]*sighting{}
 	}
 	p := s.pods[uid]
 	if p == nil {
-		p = &sighting{state: PodUnknown}
+		p = &sighting{}
 		s.pods[uid] = p
+	}
+	if view.Continuous && view.Since.After(p.view) {
+		*p = sighting{running: p.running, started: p.started, view: view.Since}
 	}
 	return p
 }

@@ -333,6 +333,18 @@ func TestWhatBrokeOnce(t *testing.T) {
 			{"heartbeats are lost for long", 6473488544208853006}, {"watch of records hangs", 2425300579287501429},
 			{"time passes, with work", 6050134924360678325}, {"etcd is set back", 9091948415633300883},
 		}},
+		// A pod had gone, was there again with a backup, and went again: what was counted from when it had gone first closed its
+		// queue.
+		{"a drain is not counted over a restored backup", 1049025, []line{
+			{"watch of records hangs", 12833955405226603516},
+			{"pod is deleted", 3315857781263407670},
+			{"credentials are another account's for long", 8512670958486811401},
+			{"nobody works for long", 9256163923445817053},
+			{"kubelet ends a pod", 2281109328619266879},
+			{"cluster is copied, and the marker removed", 11793224064084336374},
+			{"etcd is set back", 7471807318441252630},
+			{"container restarts", 5611219888857732103},
+		}},
 	} {
 		t.Run(broke.name, func(t *testing.T) {
 			var script []move
