@@ -118,7 +118,7 @@ SEED  ?= 1
 .PHONY: model
 model: controlplane ## Put the lifecycle to STEPS=200000 random actions from SEED=1, and to deliberate mistakes that it must notice (half an hour).
 	@mkdir -p $(BIN)
-	$(GO) test ./test/model -count=1 -timeout=15m -run 'TestScriptsOnAnAPIServer$$' -samples=14
+	$(GO) test ./test/model -count=1 -timeout=15m -run 'TestScriptsOnAnAPIServer$$' -samples=15
 	$(GO) test ./test/model -count=1 -timeout=120m -run 'TestModel$$' -steps=$(STEPS) -seed=$(SEED) -mutants -report=$(CURDIR)/$(BIN)/model.txt
 	@cat $(BIN)/model.txt
 

@@ -137,6 +137,10 @@ const (
 	TagPodNamespace = "kubernetes-namespace"
 	TagPodName      = "kubernetes-pod-name"
 	TagPodUID       = "kubernetes-pod-uid"
+
+	// TagIdentity is IdentityStable on a reply queue that belongs to a pod's name, and to each pod that bears it, in turn. On
+	// others it is not.
+	TagIdentity = "replyqueue.dev/identity"
 )
 
 // Values of TagKind.

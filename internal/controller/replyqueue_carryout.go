@@ -9,6 +9,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -41,6 +42,9 @@ func (s *recordScope) provision(ctx context.Context) error {
 		v1alpha1.TagPodUID:       s.record.Spec.PodRef.UID,
 	} {
 		tags[key] = value
+	}
+	if s.record.Spec.Identity == v1alpha1.IdentityStable {
+		tags[v1alpha1.TagIdentity] = string(v1alpha1.IdentityStable)
 	}
 	url, err := provider.CreateReplyQueue(ctx, provider.ReplyQueueName(s.record.UID), s.record.Spec.Attributes, tags)
 	if err != nil {
@@ -177,7 +181,12 @@ func (s *recordScope) close(ctx context.Context, decision lifecycle.Decision, le
 		if err != nil {
 			return err
 		}
-		if err := closeLease(ctx, s.Client, lease, s.record.UID, id); client.IgnoreNotFound(err) != nil {
+		err = closeLease(ctx, s.Client, lease, s.record.UID, id)
+		if apierrors.IsNotFound(err) {
+			// Somebody deleted it, and nobody knows what was written to it before that: this is decided again.
+			err = apierrors.NewConflict(coordinationv1.Resource("leases"), lease.Name, errors.New("the Lease was deleted since it was read"))
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -33,7 +33,8 @@ type Orphan struct {
 	// Recorded says that a record stands for it: in the list of records, read from the API server after the queues had
 	// been listed, or in the reading right before the deletion.
 	Recorded bool
-	// PodLives says that the API server knows the pod that the queue was made for, or another that was told of it.
+	// PodLives says that the API server knows the pod that the queue was made for, or another that was told of it, or, of a
+	// queue with identity Stable, any pod of that name.
 	PodLives bool
 	// Passes is how many sweeps in a row have found it without a record, and Unrecorded the time from the first of them
 	// to the last, by the operator's own clock. A restart begins anew.

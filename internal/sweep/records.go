@@ -72,12 +72,14 @@ func (s *Sweeper) recorded(ctx context.Context, p *place, name string, tags map[
 }
 
 // podLives asks for the pod that a queue was made for, first in the cache. One of the same name counts too when it was
-// told of the queue: with identity Stable, a successor.
+// told of the queue, or when the queue belongs to that name: a process may read it that was told of another since, and has
+// not heard of that yet.
 func (s *Sweeper) podLives(ctx context.Context, name string, tags map[string]string) (bool, error) {
 	key := types.NamespacedName{Namespace: tags[v1alpha1.TagPodNamespace], Name: tags[v1alpha1.TagPodName]}
 	return s.inCluster(ctx, key, func(pod *corev1.Pod) bool {
 		url := pod.Annotations[v1alpha1.AnnotationReplyQueueURL]
-		return string(pod.UID) == tags[v1alpha1.TagPodUID] || (url != "" && lastSegment(url) == name)
+		return string(pod.UID) == tags[v1alpha1.TagPodUID] || (url != "" && lastSegment(url) == name) ||
+			tags[v1alpha1.TagIdentity] == string(v1alpha1.IdentityStable)
 	})
 }
 

@@ -30,7 +30,7 @@ var failureActions = []action{
 		w.down = false
 		w.trace("the API server is back")
 		// What failed meanwhile is tried again at once, before the applications can heartbeat; but not for ever.
-		cut := slices.ContainsFunc(w.everyone(), func(op *operator) bool { return op.cut || op.deaf })
+		cut := slices.ContainsFunc(w.everyone(), func(op *operator) bool { return op.cut || len(op.deaf) > 0 })
 		w.run(random, 0, arg>>8&1 == 0 && !cut)
 		return true
 	}},
@@ -124,13 +124,21 @@ var failureActions = []action{
 		op.paused = false
 		return "gets time again"
 	})},
-	{"watch of records hangs", 6, onOperator(func(op *operator) bool { return !op.deaf }, func(_ *world, op *operator, _ uint64) string {
-		op.deaf = true
+	{"watch of records hangs", 6, onOperator(func(op *operator) bool { return !op.deaf[records] }, func(_ *world, op *operator, _ uint64) string {
+		op.deaf[records] = true
 		return "hears nothing of records"
 	})},
-	{"watch of records goes on", 12, onOperator(func(op *operator) bool { return op.deaf }, func(_ *world, op *operator, _ uint64) string {
-		op.deaf = false
+	{"watch of records goes on", 12, onOperator(func(op *operator) bool { return op.deaf[records] }, func(_ *world, op *operator, _ uint64) string {
+		delete(op.deaf, records)
 		return "hears of records again"
+	})},
+	{"watch of pods hangs", 4, onOperator(func(op *operator) bool { return !op.deaf[pods] }, func(_ *world, op *operator, _ uint64) string {
+		op.deaf[pods] = true
+		return "hears nothing of pods"
+	})},
+	{"watch of pods goes on", 12, onOperator(func(op *operator) bool { return op.deaf[pods] }, func(_ *world, op *operator, _ uint64) string {
+		delete(op.deaf, pods)
+		return "hears of pods again"
 	})},
 	{"lists of records are old", 4, func(w *world, arg uint64) bool {
 		if w.staleLists {

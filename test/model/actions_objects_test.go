@@ -20,6 +20,9 @@ var objectActions = []action{
 	}},
 	{"sweep is allowed", 4, func(w *world, arg uint64) bool {
 		random := rand.New(rand.NewPCG(arg, 15))
+		if op := w.leader; !w.held() && (op == nil || op.paused || op.cut || len(op.deaf) > 0 || w.down || w.elsewhere || w.lag || w.staleLists || w.conflict()) {
+			return false // No sweep would come to be held.
+		}
 		if !w.held() && (!w.loseEverything(random) || !w.until(4*time.Minute, random, w.held)) {
 			return false
 		}

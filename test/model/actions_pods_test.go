@@ -44,7 +44,7 @@ var podActions = []action{
 		p.process.alive = false
 		return "its container crashes"
 	})},
-	{"container restarts", 15, onPod(func(p *pod) bool { return p.exists() && reachable(p) && p.process != nil && !p.process.alive }, func(w *world, p *pod, _ uint64) string {
+	{"container restarts", 15, onPod((*pod).restartable, func(w *world, p *pod, _ uint64) string {
 		w.launch(p)
 		return "its container is started again"
 	})},
@@ -75,6 +75,28 @@ var podActions = []action{
 	})},
 	{"lost node is tidied", 6, onPod(func(p *pod) bool { return p.gone < 0 && p.nodeLost }, func(w *world, p *pod, _ uint64) string {
 		w.loseNode(p)
+		return "is removed from its lost node"
+	})},
+	{"a crash is the last that a lost node reports", 4, onPod(func(p *pod) bool { return p.exists() && reachable(p) && !p.terminating && living(p) }, func(w *world, p *pod, arg uint64) string {
+		random := rand.New(rand.NewPCG(arg, 21))
+		p.process.alive = false
+		w.must(w.report(p, corev1.PodRunning))
+		w.trace("pod %s: its container crashes, and is reported to have", p)
+		if arg>>32&1 == 0 {
+			w.run(random, 0, false)
+		}
+		if !p.exists() || w.violation != nil {
+			return "is gone at once"
+		}
+		p.nodeLost = true
+		w.trace("pod %s: its node is lost", p)
+		w.pass([]time.Duration{0, 5 * time.Second, 35 * time.Second}[arg%3], random, 0)
+		w.launch(p)
+		w.trace("pod %s: its container is started again", p)
+		if w.violation == nil && p.gone < 0 {
+			w.loseNode(p)
+		}
+		w.pass([]time.Duration{5 * time.Second, 35 * time.Second}[arg>>8%2], random, 0)
 		return "is removed from its lost node"
 	})},
 	{"process pauses", 22, onPod(running, func(_ *world, p *pod, _ uint64) string {

@@ -89,7 +89,7 @@ func reachable(p *pod) bool      { return p.gone < 0 && !p.nodeLost }
 func anyOperator(*operator) bool { return true }
 
 // actions are everything that a script is made of.
-var actions = slices.Concat(everydayActions, podActions, objectActions, failureActions, leaderActions)
+var actions = slices.Concat(everydayActions, podActions, stableActions, objectActions, failureActions, leaderActions)
 
 // everydayActions are the operators' work and the passing of time.
 var everydayActions = []action{

@@ -37,10 +37,12 @@ type pod struct {
 	muted bool
 	// open says that nothing keeps it from being scheduled.
 	open bool
+	// told is the address of its queue as its kubelet knows it, from when it last reached the API server.
+	told string
 	// reported is what its kubelet last said of its container.
 	reported string
 	// What the API server knew first, and when; -1: not yet. gone: the object is. finished: it is terminal. stopped: its
-	// containers are known to have ended, or never started.
+	// kubelet, who starts nothing in it any more, or nobody ever will, since it had no node.
 	gone, finished, stopped time.Duration
 	// relapsed is when its last container had ended already, of a pod that came back with a backup and that nothing ran in
 	// since; -1: it is no such pod.
@@ -48,7 +50,7 @@ type pod struct {
 	terminating, unlabelled bool
 	// heard is when its application last renewed its Lease, or could not because the API server was down.
 	heard time.Duration
-	// answered is when it last got an answer.
+	// answered is when its process last got an answer.
 	answered time.Duration
 	// owed are the shortest times that its ReplyHost had since the pod exists.
 	owed lifecycle.Terms
@@ -134,11 +136,10 @@ func (w *world) create(name, host string, mode v1alpha1.HeartbeatMode, bestEffor
 	p := &pod{name: name, host: host, mode: mode, bornStep: w.step, gone: -1, finished: -1, stopped: -1, relapsed: -1, heard: never, answered: never}
 	if h, ok := w.cluster.now[hosts][types.NamespacedName{Namespace: w.namespace, Name: host}].(*v1alpha1.ReplyHost); ok {
 		p.owed = lifecycle.TermsOf(&v1alpha1.ReplyQueue{}, h)
-		p.stable = h.Spec.Identity == v1alpha1.IdentityStable
 	} else {
 		p.owed = lifecycle.TermsOf(&v1alpha1.ReplyQueue{}, newHost("", host))
 	}
-	if host == "db" {
+	if p.stable = newHost("", host).Spec.Identity == v1alpha1.IdentityStable; p.stable {
 		o.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "db", UID: "statefulset-db", Controller: ptr.To(true)}}
 	}
 	if err := w.cluster.create(o, nil); err != nil {
@@ -173,13 +174,22 @@ func (w *world) podChanged(o *corev1.Pod, gone bool) {
 	if terminal(o) && p.finished < 0 {
 		p.finished = w.now
 	}
-	ended := terminal(o) && len(o.Status.ContainerStatuses) > 0 && o.Status.ContainerStatuses[0].State.Terminated != nil
 	if gone {
 		p.gone = w.now
 	}
-	if p.stopped < 0 && (ended || (gone || terminal(o)) && o.Spec.NodeName == "") {
+	if p.nodeLost {
+		return // Its kubelet hears nothing, and says nothing.
+	}
+	p.told = o.Annotations[v1alpha1.AnnotationReplyQueueURL]
+	if p.stopped < 0 && (p.process == nil && (gone || terminal(o)) || p.process != nil && !p.process.alive && terminal(o)) {
 		p.stopped = w.now
 	}
+}
+
+// restartable says that the pod's kubelet starts its container again, when that has ended: as far as it knows, the pod is
+// to run. One that is cut off does not hear that its pod was removed.
+func (p *pod) restartable() bool {
+	return p.process != nil && !p.process.alive && (p.exists() && reachable(p) || p.nodeLost && p.stopped < 0)
 }
 
 // bind gives an ungated pod a node, whose kubelet starts its container.
@@ -192,12 +202,12 @@ func (w *world) bind(p *pod) {
 
 // launch starts the pod's container: its environment is what the pod's annotations say now. It heartbeats at once.
 func (w *world) launch(p *pod) {
-	url := ""
-	if o := w.object(p); o != nil {
-		url = o.Annotations[v1alpha1.AnnotationReplyQueueURL]
+	if !p.exists() {
+		w.happened["a container restarts on a lost node, of a pod that is gone"]++
 	}
 	p.relapsed = -1
-	p.process = &process{alive: true, using: url, interval: p.owed.Interval, started: w.now, next: w.now}
+	p.answered = never
+	p.process = &process{alive: true, using: p.told, interval: p.owed.Interval, started: w.now, next: w.now}
 	w.beat(p)
 }
 
@@ -292,7 +302,10 @@ func (w *world) kubelets() {
 // container.
 func (w *world) loseNode(p *pod) {
 	o := w.object(p)
-	w.must(w.cluster.editStatus(o, func() { o.Status.Phase = corev1.PodFailed }))
+	w.must(w.cluster.editStatus(o, func() {
+		o.Status.Phase = corev1.PodFailed
+		o.Status.Conditions = []corev1.PodCondition{{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "DeletionByPodGC"}}
+	}))
 	w.must(client.IgnoreNotFound(w.cluster.remove(o, nil, client.GracePeriodSeconds(0))))
 }
 

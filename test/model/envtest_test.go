@@ -22,7 +22,7 @@ import (
 )
 
 // samples is how many scripts there are for a real API server. Together they hold every kind of action that one can play.
-const samples = 14
+const samples = 15
 
 var played = flag.Int("samples", 2, "how many of the sample scripts are put to a real API server")
 

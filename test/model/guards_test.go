@@ -2,6 +2,7 @@ package model
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -47,10 +48,25 @@ func (op *operator) newGuards(provider *queue.Provider) {
 		Clock: timeless{clock: op.signals.Clock.(clock)},
 	}
 	op.provider, op.nextCheck, op.nextSweep = provider, op.world.now, op.world.now+sweepInterval
-	if !op.mutant.noFence {
+	switch {
+	case op.mutant.noFence:
+	case op.mutant.alwaysProven:
+		provider.Fence = credulous{op.fence}
+	default:
 		provider.Fence = op.fence
 	}
 	op.newSweeper()
+}
+
+// credulous is a fence that a mutant believes to have been proven.
+type credulous struct{ *fence.Fence }
+
+func (c credulous) MayDelete(provider string) error {
+	var held *queue.Held
+	if err := c.Fence.MayDelete(provider); errors.As(err, &held) && held.Conflict {
+		return err
+	}
+	return nil
 }
 
 // guard has the fence compare its nonces, and the sweeper sweep, when that is due, one at a time.
@@ -154,12 +170,14 @@ func (w *world) allow() bool {
 
 // copyCluster boots a copy of the cluster beside it: the same objects, another API server, the same SQS. It waits as a copy's
 // operator has to wait for the lease of the one that was copied, and is not begun where the original did not run
-// meanwhile: nothing could tell the two apart. In the copy, some pods are gone at once: they have no nodes there. unmarked
-// has somebody delete the marker before the copy looks.
+// meanwhile: nothing could tell the two apart. Nor is one made in the moment between a person's word to the cluster, that
+// the queues are its own, and the original's reading it: both would have that word, and it was spoken of one of them, by
+// somebody who saw no other. In the copy, some pods are gone at once: they have no nodes there. unmarked has somebody
+// delete the marker before the copy looks.
 func (w *world) copyCluster(arg uint64, unmarked bool) bool {
 	original, ok := w.cluster.server.(*memory)
 	nonces := w.nonces()
-	if !ok || w.alone || len(w.copies) > 0 || w.down || w.elsewhere || w.leader == nil || w.leader.paused || w.leader.cut || len(nonces) == 0 {
+	if !ok || w.alone || w.spokenTo() || len(w.copies) > 0 || w.down || w.elsewhere || w.leader == nil || w.leader.paused || w.leader.cut || len(nonces) == 0 {
 		return false
 	}
 	w.trace("the cluster is copied")
@@ -190,6 +208,12 @@ func (w *world) copyCluster(arg uint64, unmarked bool) bool {
 		w.runCopies(random)
 	}
 	return true
+}
+
+// spokenTo says that a person has confirmed the identity, and the operator has not made use of that yet.
+func (w *world) spokenTo() bool {
+	cm, ok := w.cluster.now[configs][identity].(*corev1.ConfigMap)
+	return ok && cm.Annotations[v1alpha1.AnnotationConfirmIdentity] != ""
 }
 
 // runCopies lets the copies work for a moment in which the original gets no time.

@@ -3,7 +3,9 @@ package model
 import (
 	"context"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -38,7 +40,7 @@ func (k kube) Get(ctx context.Context, key client.ObjectKey, into client.Object,
 	}
 	err := k.op.views[kindOf(into)].copyInto(key, into)
 	if record, ok := into.(*v1alpha1.ReplyQueue); ok && err == nil && k.op.mutant.cachedRecord != nil {
-		k.op.mutant.cachedRecord(record)
+		k.op.mutant.cachedRecord(k.op, record)
 	}
 	return err
 }
@@ -112,6 +114,9 @@ type kubeStatus struct {
 }
 
 func (k kubeStatus) Patch(ctx context.Context, o client.Object, p client.Patch, _ ...client.SubResourcePatchOption) error {
+	if k.kube.op.mutant.beforeStatus != nil {
+		p = k.kube.op.mutant.beforeStatus(p, o)
+	}
 	return k.kube.write(ctx, "patch status of", o, func(c *call) error { return k.kube.op.cluster.patchStatus(o, p, c) })
 }
 
@@ -119,7 +124,7 @@ func (k kubeStatus) Patch(ctx context.Context, o client.Object, p client.Patch, 
 type reader struct{ op *operator }
 
 func (r reader) Get(ctx context.Context, key client.ObjectKey, into client.Object, _ ...client.GetOption) error {
-	if v := r.op.views[kindOf(into)]; v != nil && r.op.mutant.readsFromCache {
+	if v := r.op.views[kindOf(into)]; v != nil && (r.op.mutant.readsFromCache || r.op.mutant.takesByCaches && calledFrom("takeable")) {
 		return v.copyInto(key, into)
 	}
 	c := &call{verb: "get " + string(kindOf(into)), target: key.Name}
@@ -132,7 +137,23 @@ func (r reader) Get(ctx context.Context, key client.ObjectKey, into client.Objec
 		}
 		return struct{}{}, r.op.cluster.server.Get(context.Background(), key, into)
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	switch o := into.(type) {
+	case *corev1.Pod:
+		if r.op.mutant.podRead != nil {
+			r.op.mutant.podRead(o)
+		}
+		if r.op.mutant.unlabelledGone && !optedIn(o) {
+			return apierrors.NewNotFound(resourceOf(pods), key.Name)
+		}
+	case *coordinationv1.Lease:
+		if r.op.mutant.looksAway && calledFrom("confirm") {
+			r.op.asHeard(o)
+		}
+	}
+	return nil
 }
 
 func (r reader) List(ctx context.Context, into client.ObjectList, options ...client.ListOption) error {

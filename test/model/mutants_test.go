@@ -5,6 +5,9 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"regexp"
+	"runtime"
+	"slices"
+	"strings"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -27,8 +30,16 @@ type mutant struct {
 	readsFromCache, listsFromCache bool
 	// sweeps are the mistakes of its sweeps.
 	sweeps sweepMistakes
-	// noFence: nothing keeps a copy of the cluster from deleting.
-	noFence bool
+	// noFence: nothing keeps a copy of the cluster from deleting. alwaysProven: what was not compared yet, or not for long,
+	// may be deleted.
+	noFence, alwaysProven bool
+	// takesByCaches: a takeover follows from what the caches show. looksAway: what a Lease says that is about to be closed is
+	// not compared with what was heard.
+	takesByCaches, looksAway bool
+	// podRead changes what is read of a pod, from the API server or by a watch.
+	podRead func(*corev1.Pod)
+	// unlabelledGone: a pod that lost its label is taken for one that is gone.
+	unlabelledGone bool
 	// keepsCounts: a gap in the view of heartbeats does not begin the counts anew; keepsCountsOverLists: a list does not.
 	keepsCounts, keepsCountsOverLists bool
 	// heardAt is when a renewal counts as heard.
@@ -38,10 +49,11 @@ type mutant struct {
 	// identity changes what the fence reads of its ConfigMap.
 	identity func(*corev1.ConfigMap)
 	// cachedRecord changes what is read of a record.
-	cachedRecord func(*v1alpha1.ReplyQueue)
+	cachedRecord func(*operator, *v1alpha1.ReplyQueue)
 	// create changes what is created, and beforeUpdate what is updated.
 	create       func(client.Object)
 	beforePatch  func(client.Object, client.Patch) client.Patch
+	beforeStatus func(client.Patch, client.Object) client.Patch
 	beforeUpdate func(ctx context.Context, op *operator, o client.Object)
 }
 
@@ -62,7 +74,16 @@ var mutants = []mutant{
 		}
 		return client.RawPatch(p.Type(), version.ReplaceAll(data, nil))
 	}},
+	{name: "a status is written whatever version the record has", beforeStatus: func(p client.Patch, o client.Object) client.Patch {
+		data, err := p.Data(o)
+		if _, ok := o.(*v1alpha1.ReplyQueue); !ok || err != nil {
+			return p
+		}
+		return client.RawPatch(p.Type(), statusVersion.ReplaceAll(data, nil))
+	}},
 	{name: "no uncached re-read", readsFromCache: true},
+	{name: "a heartbeat that was not delivered yet does not count: the re-read Lease is not compared", looksAway: true},
+	{name: "takeover by caches", takesByCaches: true},
 	{name: "names reused: queues are called by their pods", queueName: func(w *world, computed string, tags map[string]string) string {
 		if tags[v1alpha1.TagKind] == v1alpha1.TagKindReply {
 			w.alias[computed] = "rq_c_r_" + tags[v1alpha1.TagPodName]
@@ -80,7 +101,7 @@ var mutants = []mutant{
 	}},
 	{name: "counts kept over a gap", keepsCounts: true},
 	{name: "counts kept over a list", keepsCountsOverLists: true},
-	{name: "the finalizer does not ask", cachedRecord: func(r *v1alpha1.ReplyQueue) {
+	{name: "the finalizer does not ask", cachedRecord: func(_ *operator, r *v1alpha1.ReplyQueue) {
 		if r.DeletionTimestamp != nil && r.Status.Closing == nil {
 			r.Status.Closing = &v1alpha1.Closing{Reason: v1alpha1.ClosePodGone}
 		}
@@ -99,6 +120,8 @@ var mutants = []mutant{
 		}
 		return lifecycle.Decide(o, now)
 	}},
+	{name: "pod garbage collector taken for the kubelet", podRead: func(pod *corev1.Pod) { pod.Status.Conditions = nil }},
+	{name: "loss of the label taken for the end of the pod", unlabelledGone: true},
 	{name: "terminating taken for stopped", decide: func(o lifecycle.Observation, now time.Time) lifecycle.Decision {
 		if o.Pod == lifecycle.PodTerminating {
 			o.Pod = lifecycle.PodStopped
@@ -115,14 +138,17 @@ var mutants = []mutant{
 	{name: "sweep: records listed before queues", sweeps: sweepMistakes{swapped: true}},
 	{name: "sweep: the record is not looked for again", sweeps: sweepMistakes{blind: true}},
 	{name: "sweep: pods are not looked for", sweeps: sweepMistakes{podless: true}},
+	{name: "sweep: successors are not looked for", sweeps: sweepMistakes{heirless: true}},
+	{name: "sweep: any pod of the name keeps a queue", sweeps: sweepMistakes{namesakes: true}},
 	{name: "sweep: of any kind and any cluster", sweeps: sweepMistakes{anyKind: true}},
 	{name: "sweep: brake removed", sweeps: sweepMistakes{unbraked: true}},
 	{name: "sweep: another account's lists are believed", noFence: true, sweeps: sweepMistakes{accountless: true}},
 	{name: "fence removed: a copy of the cluster deletes what it takes for its own", noFence: true},
 	{name: "fence: a marker that is gone is anybody's", identity: forgetful},
-	{name: "a forged closing of a Lease is believed", cachedRecord: func(r *v1alpha1.ReplyQueue) {
-		if r.Status.Closing == nil && r.Status.ClosingIDHash == "" {
-			r.Status.ClosingIDHash = fmt.Sprintf("%x", sha256.Sum256([]byte(forgedID)))
+	{name: "fence: always proven, before the first comparison and long after the last", alwaysProven: true},
+	{name: "a forged closing of a Lease is believed: its ID is not compared", cachedRecord: func(op *operator, r *v1alpha1.ReplyQueue) {
+		if id := op.signals.Heartbeats.Hear(readerOf(r), op.clock()).Annotations[heartbeat.AnnotationClosingID]; id != "" && r.Status.Closing == nil {
+			r.Status.ClosingIDHash = fmt.Sprintf("%x", sha256.Sum256([]byte(id)))
 		}
 	}},
 	{name: "records without a finalizer", create: func(o client.Object) {
@@ -130,14 +156,43 @@ var mutants = []mutant{
 			o.SetFinalizers(nil)
 		}
 	}},
-	{name: "closing undone by the next reconcile", cachedRecord: func(r *v1alpha1.ReplyQueue) { r.Status.Closing = nil }},
+	{name: "closing undone by the next reconcile", cachedRecord: func(_ *operator, r *v1alpha1.ReplyQueue) { r.Status.Closing = nil }},
 	{name: "DeleteQueue before closing is written", beforeUpdate: func(ctx context.Context, op *operator, o client.Object) {
 		deleteFirst(ctx, op, o)
 	}},
 }
 
-// version is the version that a patch is made over.
-var version = regexp.MustCompile(`,"resourceVersion":"[0-9]*"`)
+// version is the version that a patch is made over, and statusVersion that of a status.
+var (
+	version       = regexp.MustCompile(`,"resourceVersion":"[0-9]*"`)
+	statusVersion = regexp.MustCompile(`"metadata":{"resourceVersion":"[0-9]*"},?`)
+)
+
+// calledFrom says that a function of that name is being executed: some mistakes are those of one function alone. A name
+// that there is none of makes no mistake, which is then not noticed, and that is.
+func calledFrom(name string) bool {
+	callers := make([]uintptr, 12)
+	frames := runtime.CallersFrames(callers[:runtime.Callers(3, callers)])
+	for {
+		frame, more := frames.Next()
+		if strings.HasSuffix(frame.Function, "."+name) {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
+}
+
+// asHeard is a Lease with the renewal that the listener heard of last.
+func (op *operator) asHeard(lease *coordinationv1.Lease) {
+	for _, ch := range slices.Backward(op.cluster.log[leases][:min(op.leases.at, len(op.cluster.log[leases]))]) {
+		if heard := ch.object.(*coordinationv1.Lease); heard.Name == lease.Name && !ch.gone {
+			lease.Spec = *heard.Spec.DeepCopy()
+			return
+		}
+	}
+}
 
 // deleteFirst deletes the queue of the record that is about to be closed.
 func deleteFirst(ctx context.Context, op *operator, o client.Object) {

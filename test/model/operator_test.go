@@ -60,8 +60,8 @@ type operator struct {
 	deposed bool
 	// paused says that the process gets no time; cut that it does not reach the API server.
 	paused, cut bool
-	// deaf says that its watch of records hangs.
-	deaf bool
+	// deaf are the kinds of which its watch hangs.
+	deaf map[kind]bool
 	// dead says that the process is gone.
 	dead bool
 
@@ -114,7 +114,7 @@ func (w *world) newOperator(c *cluster, late func(kind) int) *operator {
 	w.operators++
 	op := &operator{
 		world: w, cluster: c, id: w.operators, mutant: w.mutant, views: map[kind]*view{},
-		handlers: map[kind][]toolscache.ResourceEventHandler{}, leases: &view{}, broken: map[kind]bool{}, doubted: map[string]int{}, massUntil: never, listedAt: w.now,
+		handlers: map[kind][]toolscache.ResourceEventHandler{}, leases: &view{}, deaf: map[kind]bool{}, broken: map[kind]bool{}, doubted: map[string]int{}, massUntil: never, listedAt: w.now,
 	}
 	op.ctx, op.cancel = context.WithCancel(context.Background())
 	for _, k := range watched {
@@ -208,7 +208,7 @@ func (op *operator) unreachable() bool { return op.world.down || op.cut }
 
 // behind says that there are events of a kind that were not delivered.
 func (op *operator) behind(k kind) bool {
-	return !op.unreachable() && !(op.deaf && k == records) && (op.broken[k] || op.views[k].at < len(op.cluster.log[k]))
+	return !op.unreachable() && !op.deaf[k] && (op.broken[k] || op.views[k].at < len(op.cluster.log[k]))
 }
 
 // deliver hands the next event of a kind to the cache and to the handlers.
@@ -227,6 +227,11 @@ func (op *operator) deliver(k kind) {
 // selects by it.
 func (op *operator) see(k kind, o client.Object, gone, missed bool) {
 	v, key := op.views[k], client.ObjectKeyFromObject(o)
+	if pod, ok := o.(*corev1.Pod); ok && op.mutant.podRead != nil {
+		pod = pod.DeepCopy()
+		op.mutant.podRead(pod)
+		o = pod
+	}
 	had := v.objects[key]
 	gone = gone || !optedIn(o)
 	if had != nil && (gone || had.GetUID() != o.GetUID()) {

@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"regexp"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -22,6 +23,12 @@ type violation struct {
 func (v *violation) String() string {
 	return fmt.Sprintf("%s at step %d: %s", v.promise, v.step, v.message)
 }
+
+// names are what of a message is different in every episode.
+var names = regexp.MustCompile(`[-/_a-z]*[0-9][-/0-9a-z]*|true|false`)
+
+// kind is what is alike in the messages of violations that have the same cause, most likely.
+func (v *violation) kind() string { return names.ReplaceAllString(v.message, "") }
 
 // violate notes the first promise that is broken.
 func (w *world) violate(promise, format string, args ...any) {
@@ -50,7 +57,7 @@ func (w *world) noticed(k kind, ch change, by *call) {
 			w.recordRestored(o)
 		}
 		if was, ok := ch.before.(*v1alpha1.ReplyQueue); ok && !ch.gone && readerOf(was) != readerOf(o) {
-			w.happened["taken over by a successor"]++
+			w.takenOver(was, o, by)
 		}
 		if by != nil && o.Status.Closing != nil {
 			w.closing(string(o.UID), by, false)
@@ -72,6 +79,35 @@ func (w *world) closing(record string, by *call, byLease bool) {
 			w.judge(q, by)
 			w.happened["closed "+w.reasonWhy(q)]++
 		}
+	}
+}
+
+// takenOver is a record that goes over from one pod of its name to the next: not before the one is known to have stopped, or
+// has been gone for the safe time, since a process that lives would have its replies read by another; and not when its
+// queue is closed.
+func (w *world) takenOver(was, now *v1alpha1.ReplyQueue, by *call) {
+	if by == nil {
+		return // It goes back, with etcd.
+	}
+	w.happened["taken over by a successor"]++
+	for _, q := range w.queues {
+		if q.record == string(now.UID) && q.closed >= 0 && by.op.cluster == w.cluster {
+			w.violate("P2", "%s is given to pod %s, and was closed", q.name, w.byUID[string(readerOf(now))])
+		}
+	}
+	p := w.byUID[string(readerOf(was))]
+	if p == nil || by.op.cluster != w.cluster {
+		return
+	}
+	switch since := w.now - p.over(p.ended()); {
+	case p.exists():
+		w.violate("P2", "pod %s takes the queue of its name over from %s, which exists", w.byUID[string(readerOf(now))], p)
+	case p.stopped >= 0:
+	case since < p.safeTime():
+		w.violate("P2", "pod %s takes the queue of its name over %v after %s was gone; nobody knows that its containers stopped, and the safe time is %v (its process lives: %t)",
+			w.byUID[string(readerOf(now))], since, p, p.safeTime(), living(p))
+	default:
+		w.happened["taken over after the safe time"]++
 	}
 }
 
@@ -162,8 +198,8 @@ func (w *world) judgePresent(q *reply, p *pod, by *call) {
 		w.violate("P2", "%s is closed before its pod %s started", q.name, p)
 	case w.now-p.heard <= p.retention():
 		w.violate("P2", "%s is closed %v after the last heartbeat of its pod %s, and is kept for %v", q.name, w.now-p.heard, p, p.retention())
-	case p.process.alive && !p.process.paused && w.now-by.op.massUntil <= p.retention():
-		w.violate("P2", "%s is closed %v after the heartbeats of nearly all pods were lost, and is kept for %v", q.name, w.now-by.op.massUntil, p.retention())
+	case p.process.alive && !p.process.paused && w.now-by.op.massUntil <= p.owed.IdleRetention:
+		w.violate("P2", "%s is closed %v after the heartbeats of nearly all pods were lost, and is kept for %v", q.name, w.now-by.op.massUntil, p.owed.IdleRetention)
 	case by.op.blind(by, p):
 		w.violate("P2", "%s is closed for idleness %v after a list replaced the operator's watch of heartbeats", q.name, w.now-by.op.listedAt)
 	case w.unguardedSince >= 0 && w.now-w.unguardedSince > time.Minute:
@@ -320,10 +356,11 @@ func (w *world) uselessness(q *reply) string {
 	return ""
 }
 
-// podKnown says that the API server knows the pod that a queue was made for, or one of that name that was told of it.
+// podKnown says that the API server knows the pod that a queue was made for, or one of that name that was told of it, or may
+// have been.
 func (w *world) podKnown(q *reply) bool {
 	o := w.cluster.now[pods][types.NamespacedName{Namespace: w.namespace, Name: q.podName}]
-	return o != nil && (string(o.GetUID()) == q.pod || o.GetAnnotations()[v1alpha1.AnnotationReplyQueueURL] == q.url)
+	return o != nil && (q.stable || string(o.GetUID()) == q.pod || o.GetAnnotations()[v1alpha1.AnnotationReplyQueueURL] == q.url)
 }
 
 // outageOfHeartbeats says that the operator rightly holds the queues of silent pods, and says so.
@@ -390,7 +427,9 @@ func (w *world) braked() bool {
 }
 
 // blind says that the process decided on a closing before it had watched heartbeats for as long as silence is tolerated: a
-// count was not begun anew when its view had a gap. A list that came after the decision says nothing.
+// count was not begun anew when its view had a gap. A list that came after the decision says nothing. Nor does a longer pace
+// that the application was told and that was undone with etcd: no operator can know of it. How long the application was
+// silent itself is judged by that pace all the same.
 func (op *operator) blind(by *call, p *pod) bool {
-	return by.task != nil && op.listedStep < by.task.began && op.world.now-op.listedAt <= p.retention()
+	return by.task != nil && op.listedStep < by.task.began && op.world.now-op.listedAt <= p.owed.IdleRetention
 }

@@ -33,8 +33,9 @@ const (
 type sweepMistakes struct {
 	// cached reads the records from the cache; swapped knows them from before the queues were listed.
 	cached, swapped bool
-	// blind does not find the record that a queue's tags name, and podless not the pod.
-	blind, podless bool
+	// blind does not find the record that a queue's tags name, and podless not the pod. heirless finds that pod alone, and
+	// namesakes takes any pod of its name for it.
+	blind, podless, heirless, namesakes bool
 	// anyKind, unbraked and accountless (the account of what is missing is not compared) are what they say.
 	anyKind, unbraked, accountless bool
 }
@@ -155,7 +156,7 @@ func (r sweepersReader) Get(ctx context.Context, key client.ObjectKey, into clie
 	if r.op.hides(into) {
 		return apierrors.NewNotFound(resourceOf(kindOf(into)), key.Name)
 	}
-	return r.reader.Get(ctx, key, into, options...)
+	return r.op.mistaken(r.reader.Get(ctx, key, into, options...), into)
 }
 
 // sweepersClient reads from the cache, and writes.
@@ -165,7 +166,28 @@ func (c sweepersClient) Get(ctx context.Context, key client.ObjectKey, into clie
 	if c.op.hides(into) {
 		return apierrors.NewNotFound(resourceOf(kindOf(into)), key.Name)
 	}
-	return c.kube.Get(ctx, key, into, options...)
+	return c.op.mistaken(c.kube.Get(ctx, key, into, options...), into)
+}
+
+// mistaken is a pod as a mutant's sweeper sees it.
+func (op *operator) mistaken(err error, o client.Object) error {
+	pod, ok := o.(*corev1.Pod)
+	if !ok || err != nil {
+		return err
+	}
+	for _, q := range op.world.queues {
+		if q.podName != pod.Name || op.world.recorded(q) {
+			continue
+		}
+		switch {
+		case op.mutant.sweeps.heirless && q.stable && q.pod != string(pod.UID):
+			return apierrors.NewNotFound(resourceOf(pods), pod.Name)
+		case op.mutant.sweeps.namesakes && !q.stable && q.pod != string(pod.UID):
+			pod.UID = types.UID(q.pod)
+			return nil
+		}
+	}
+	return nil
 }
 
 // hides says that a mutant's sweeper does not look for such an object.

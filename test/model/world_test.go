@@ -400,7 +400,7 @@ func (w *world) rest(random *rand.Rand) {
 		w.leader = w.newOperator(w.cluster, w.cluster.present)
 	}
 	for _, op := range w.everyone() {
-		op.paused, op.cut, op.deaf = false, false, false
+		op.paused, op.cut, op.deaf = false, false, map[kind]bool{}
 		for _, t := range op.tasks {
 			t.stalled = false
 		}
