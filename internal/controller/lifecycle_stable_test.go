@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/lifecycle"
 	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
 )
 
@@ -173,6 +175,63 @@ func TestARestartedMemberReadsWhatWasSentMeanwhile(t *testing.T) {
 	s.beatFor(successor, func() { s.pass(2 * time.Minute) })
 	if len(s.queues()) != 1 || len(s.recordsOf(successor)) != 1 {
 		t.Errorf("queues %v and %d records of the successor, want one each", s.queues(), len(s.recordsOf(successor)))
+	}
+}
+
+// TestTheReportedEndWakesTheSuccessor has the successor find its predecessor gone before the deletion event, which says how
+// that one ended, has come through the other watch. It must not wait for the safe time then, and only a change of the
+// record wakes it.
+func TestTheReportedEndWakesTheSuccessor(t *testing.T) {
+	t.Parallel()
+	s := stableStage(t)
+	p := s.member("web-0")
+	queues := s.queues()
+	s.report(p, corev1.PodFailed, corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 143}})
+	s.reread(p)
+	s.vanish(p)
+	successor := s.pod("web-0", caller(), ofSet)
+	s.reconcile(s.pods, successor.Name)
+	record := &s.recordsOf(p)[0]
+	s.reconcile(s.records, record.Name)
+	s.reconcile(s.pods, successor.Name)
+	if s.reread(successor); !gated(successor) {
+		t.Fatal("took over from a pod whose end nobody has reported")
+	}
+	s.reread(record)
+	waiting := record.ResourceVersion
+	s.signals.Pods.SeeLast(p.UID, lifecycle.LastStateOf(p))
+	s.reconcile(s.records, record.Name)
+	if s.reread(record); record.ResourceVersion == waiting {
+		t.Error("nothing wakes the successor: the record says the same as before")
+	}
+	s.settle()
+	if s.reread(successor); gated(successor) || !slices.Equal(s.queues(), queues) {
+		t.Errorf("gated %v, queues %v, want the predecessor's %v", gated(successor), s.queues(), queues)
+	}
+}
+
+// TestAConflictForgetsNoEnd has something write the record just before it is taken over: that the predecessor ended is known
+// still when it is tried again.
+func TestAConflictForgetsNoEnd(t *testing.T) {
+	t.Parallel()
+	s := stableStage(t)
+	p := s.member("web-0")
+	queues := s.queues()
+	s.stop(p)
+	s.settle()
+	conflicts := 0
+	s.intercept = func(verb string, o client.Object) error {
+		if q, ok := o.(*v1alpha1.ReplyQueue); ok && verb == "patch status" && readerOf(q) != p.UID && conflicts == 0 {
+			conflicts++
+			return apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("replyqueues").GroupResource(), q.Name, errors.New("it was written"))
+		}
+		return nil
+	}
+	successor := s.pod("web-0", caller(), ofSet)
+	s.settle()
+	if s.reread(successor); conflicts != 1 || gated(successor) || !slices.Equal(s.queues(), queues) {
+		t.Errorf("after %d conflicts gated %v, waiting for %q, queues %v, want the predecessor's %v",
+			conflicts, gated(successor), successor.Annotations[v1alpha1.AnnotationWaitingFor], s.queues(), queues)
 	}
 }
 

@@ -149,14 +149,15 @@ func (s *podScope) stableRecord(ctx context.Context, host *v1alpha1.ReplyHost) (
 	if err := deleteLease(ctx, s.Reader, s.Client, readerOf(record)); err != nil {
 		return nil, err
 	}
-	s.Signals.Heartbeats.Forget(readerOf(record))
-	s.Signals.Pods.Forget(readerOf(record))
 	before := record.DeepCopy()
 	record.Status.PodUID = string(s.pod.UID)
 	record.Status.State = v1alpha1.ReplyQueueActive
 	if err := s.Status().Patch(ctx, record, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
 		return nil, err
 	}
+	// Not before: after a conflict it has to be known still that the predecessor ended.
+	s.Signals.Heartbeats.Forget(readerOf(before))
+	s.Signals.Pods.Forget(readerOf(before))
 	return record, nil
 }
 

@@ -266,8 +266,13 @@ func decideAbsent(o Observation, now time.Time) Decision {
 	}
 	if o.Terms.Identity == v1alpha1.IdentityStable {
 		if o.Successor {
-			// Its end wakes nobody: it never read the queue.
-			return Decision{Action: Keep, Message: "another pod of that name is to take it over", Again: HeldRecheck}
+			// Its end wakes nobody: it never read the queue. What wakes it is the record's change: it may have found its
+			// predecessor gone before the end of that one was reported.
+			message := "another pod of that name is to take it over"
+			if o.Pod == PodGone {
+				message += " when the one before cannot run any more"
+			}
+			return Decision{Action: Keep, Message: message, Again: HeldRecheck}
 		}
 		wait, reason = max(wait, o.Terms.IdleRetention), v1alpha1.CloseNameAbsent
 		said = "no pod of that name exists"
