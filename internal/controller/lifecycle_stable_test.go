@@ -199,7 +199,7 @@ func TestTheReportedEndWakesTheSuccessor(t *testing.T) {
 	}
 	s.reread(record)
 	waiting := record.ResourceVersion
-	s.signals.Pods.SeeLast(p.UID, lifecycle.LastStateOf(p))
+	s.signals.Pods.SeeLast(p.UID, lifecycle.LastStateOf(p), s.signals.view(s.clock.Now()))
 	s.reconcile(s.records, record.Name)
 	if s.reread(record); record.ResourceVersion == waiting {
 		t.Error("nothing wakes the successor: the record says the same as before")
