@@ -77,7 +77,7 @@ func describe(channel *v1alpha1.RequestChannel, role injected.Role) injected.Cha
 		c.TimeoutSeconds, c.MaxAttempts = ptr.Deref(call.TimeoutSeconds, 0), ptr.Deref(call.MaxAttempts, 0)
 	}
 	if q := channel.Spec.Queue; q != nil {
-		c.VisibilityTimeoutSeconds = ptr.Deref(q.VisibilityTimeoutSeconds, 0)
+		c.VisibilityTimeoutSeconds, c.MaximumMessageBytes = ptr.Deref(q.VisibilityTimeoutSeconds, 0), ptr.Deref(q.MaximumMessageBytes, 0)
 	}
 	return c
 }

@@ -437,6 +437,8 @@ func (c *call) sent(err error, notSent bool) {
 		code = ResourceExhausted
 	case isDenied(err):
 		code = PermissionDenied
+	case isTooLarge(err): // the queue takes less than this side was told
+		code, err = ResourceExhausted, fmt.Errorf("%w: %w", ErrPayloadTooLarge, err)
 	case isPermanent(err):
 		code = FailedPrecondition
 	}

@@ -132,3 +132,35 @@ func TestReplyThatItsQueueDoesNotTake(t *testing.T) {
 		})
 	})
 }
+
+// A queue may take less than SQS does: what is too large for it is found before it is sent where the channel says so,
+// and named for what it is where SQS says so.
+func TestRequestThatItsQueueDoesNotTake(t *testing.T) {
+	for name, told := range map[string]int{"told": 262144, "not told": 0} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				p := newPair(t)
+				if _, err := p.client.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{
+					QueueUrl: &p.url, Attributes: map[string]string{"MaximumMessageSize": "262144"},
+				}); err != nil {
+					t.Fatal(err)
+				}
+				p.options = []rpcclient.Option{rpcclient.WithChannels(rpcclient.ChannelConfig{Name: "login", URL: p.url, MaxMessageBytes: told})}
+				_, channel := p.newRequester(t, rpcclient.StaticReplyQueue(p.replyURL))
+				before := p.server.Requests(sqstest.Action("SendMessageBatch"))
+				_, err := rpcclient.NewRawMethod("blob", "").Call(t.Context(), channel, make([]byte, 300_000))
+				wantOutcome(t, err, rpcclient.ResourceExhausted, rpcclient.NotSent)
+				if !errors.Is(err, rpcclient.ErrPayloadTooLarge) {
+					t.Errorf("%v is not ErrPayloadTooLarge", err)
+				}
+				want := 1
+				if told > 0 {
+					want = 0
+				}
+				if n := p.server.Requests(sqstest.Action("SendMessageBatch")) - before; n != want {
+					t.Errorf("%d sends, want %d", n, want)
+				}
+			})
+		})
+	}
+}

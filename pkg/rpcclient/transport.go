@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"reflect"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -224,6 +225,23 @@ func isDenied(err error) bool {
 // to less than SQS does.
 func isUnacceptable(err error) bool {
 	return isPermanent(err) && !isMissingQueue(err) && !isDenied(err)
+}
+
+// isTooLarge reports whether SQS refused a message for its size. It has no code for that: of the texts with which it
+// refuses a parameter, this is the one.
+func isTooLarge(err error) bool {
+	var api smithy.APIError
+	if !errors.As(err, &api) {
+		return false
+	}
+	switch api.ErrorCode() {
+	case "InvalidParameterValue", "AWS.SimpleQueueService.InvalidParameterValue":
+		return strings.Contains(api.ErrorMessage(), "must be shorter than")
+	case "BatchRequestTooLong", "AWS.SimpleQueueService.BatchRequestTooLong":
+		return true
+	default:
+		return false
+	}
 }
 
 // errorOfUnacceptable is what the caller is told of a reply that SQS does not take.

@@ -107,6 +107,9 @@ type Channel struct {
 	FIFO bool `json:"fifo,omitempty"`
 	// VisibilityTimeoutSeconds is the queue's, when the channel sets it; 0: AWS's default of 30.
 	VisibilityTimeoutSeconds int32 `json:"visibilityTimeoutSeconds,omitempty"`
+	// MaximumMessageBytes is the queue's limit, 1,024 to 1,048,576, when the channel sets it; 0: AWS's default of
+	// 1,048,576.
+	MaximumMessageBytes int32 `json:"maximumMessageBytes,omitempty"`
 	// DeadLetter is true when refused messages have somewhere to go.
 	DeadLetter bool `json:"deadLetter,omitempty"`
 }

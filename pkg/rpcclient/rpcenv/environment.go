@@ -122,6 +122,7 @@ func configs(channels injected.Channels, wanted func(injected.Role) bool) []rpcc
 				Timeout:           seconds(c.TimeoutSeconds),
 				MaxAttempts:       int(c.MaxAttempts),
 				VisibilityTimeout: seconds(c.VisibilityTimeoutSeconds),
+				MaxMessageBytes:   int(c.MaximumMessageBytes),
 			})
 		}
 	}
