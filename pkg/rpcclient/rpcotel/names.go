@@ -54,6 +54,8 @@ const (
 
 	systemReplyqueue = "replyqueue"
 	systemSQS        = "aws_sqs"
+	operationSend    = "send"
+	operationProcess = "process"
 	// replyQueueTemplate names all reply queues at once: each is one process's, and a metric or span with
 	// its name would have as many values as there were processes.
 	replyQueueTemplate = "reply-queue"

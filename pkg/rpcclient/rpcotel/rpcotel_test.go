@@ -465,6 +465,39 @@ func TestNotifyIsAProducerSpan(t *testing.T) {
 		if consumer.Parent().SpanID() != producer.SpanContext().SpanID() || consumer.Name() != "process numbers" {
 			t.Errorf("span %q has parent %s", consumer.Name(), consumer.Parent().SpanID())
 		}
+		for span, operation := range map[sdktrace.ReadOnlySpan]string{producer: "send", consumer: "process"} {
+			for _, want := range []attribute.KeyValue{
+				attribute.String("messaging.system", "aws_sqs"), attribute.String("messaging.operation.name", operation),
+				attribute.String("messaging.operation.type", operation),
+			} {
+				if !slices.Contains(span.Attributes(), want) {
+					t.Errorf("span %q has no %s %q", span.Name(), want.Key, want.Value.AsString())
+				}
+			}
+		}
+	})
+}
+
+// A call that panics, in its codec, in an interceptor or in a stream's loop, is a failed one.
+func TestCallThatPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := observe(t)
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("the panic was lost")
+				}
+			}()
+			for n, err := range counting.Stream(t.Context(), o.channel, 5) {
+				panic(fmt.Sprint("in the loop: ", n, err))
+			}
+		}()
+		if span := o.one(trace.SpanKindClient); span.Status().Code != codes.Error {
+			t.Errorf("status %v", span.Status())
+		}
+		if n, _ := o.points("rpc.client.call.duration", attribute.String("error.type", "INTERNAL")); n != 1 {
+			t.Errorf("%d durations of failed calls, want 1", n)
+		}
 	})
 }
 

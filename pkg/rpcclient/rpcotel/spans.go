@@ -20,14 +20,15 @@ import (
 
 // call is the requester's interceptor.
 func (i *instrumentation) call(next rpcclient.CallFunc) rpcclient.CallFunc {
-	return func(ctx context.Context, c *rpcclient.OutgoingCall, receive func(any) error) error {
+	return func(ctx context.Context, c *rpcclient.OutgoingCall, receive func(any) error) (err error) {
 		started := time.Now()
-		kind, name := trace.SpanKindClient, c.Method
+		kind, name, queue := trace.SpanKindClient, c.Method, queueAttributes(c.QueueURL)
 		if c.Kind == rpcclient.KindNotify {
-			kind, name = trace.SpanKindProducer, "send "+c.Channel
+			kind, name = trace.SpanKindProducer, operationSend+" "+c.Channel
+			queue = append(queue, operation(operationSend)...)
 		}
 		ctx, span := i.tracer.Start(ctx, name, trace.WithSpanKind(kind), trace.WithAttributes(
-			append(queueAttributes(c.QueueURL),
+			append(queue,
 				attribute.String(attrRPCSystem, systemReplyqueue), attribute.String(attrRPCMethod, c.Method),
 				attribute.String(attrChannel, c.Channel), attribute.String(attrKind, c.Kind.String()),
 				attribute.String(attrMessagingConversation, c.CallID))...))
@@ -39,22 +40,28 @@ func (i *instrumentation) call(next rpcclient.CallFunc) rpcclient.CallFunc {
 		i.active.add(c.CallID, span)
 		defer i.active.remove(c.CallID)
 
-		err := next(ctx, c, receive)
-
-		wrong := err
-		if errors.Is(err, rpcclient.ErrStopped) { // the consumer had enough
-			wrong = nil
-		}
-		outcome := outcomeOf(c, wrong)
-		end := ended(wrong)
-		if wrong != nil {
-			span.SetStatus(codes.Error, wrong.Error())
-		}
-		span.SetAttributes(end...)
-		span.SetAttributes(attribute.Int(attrAttempts, c.Attempts), attribute.String(attrOutcome, outcome))
-		i.metrics.client.Record(ctx, time.Since(started).Seconds(), metric.WithAttributes(append(end,
-			attribute.String(attrRPCSystem, systemReplyqueue), attribute.String(attrRPCMethod, c.Method),
-			attribute.String(attrChannel, c.Channel), attribute.String(attrOutcome, outcome))...))
+		returned := false
+		defer func() {
+			wrong := err
+			switch {
+			case !returned: // a codec, an inner interceptor or a stream's loop panics: that goes on
+				wrong = rpcclient.Errorf(rpcclient.Internal, "the call panicked")
+			case errors.Is(err, rpcclient.ErrStopped): // the consumer had enough
+				wrong = nil
+			}
+			outcome := outcomeOf(c, wrong)
+			end := ended(wrong)
+			if wrong != nil {
+				span.SetStatus(codes.Error, wrong.Error())
+			}
+			span.SetAttributes(end...)
+			span.SetAttributes(attribute.Int(attrAttempts, c.Attempts), attribute.String(attrOutcome, outcome))
+			i.metrics.client.Record(ctx, time.Since(started).Seconds(), metric.WithAttributes(append(end,
+				attribute.String(attrRPCSystem, systemReplyqueue), attribute.String(attrRPCMethod, c.Method),
+				attribute.String(attrChannel, c.Channel), attribute.String(attrOutcome, outcome))...))
+		}()
+		err = next(ctx, c, receive)
+		returned = true
 		return err
 	}
 }
@@ -119,12 +126,13 @@ func (i *instrumentation) handle(next rpcclient.HandlerFunc) rpcclient.HandlerFu
 		info := c.Info
 		ctx = i.propagator.Extract(ctx, propagation.MapCarrier(info.Metadata()))
 		method := methodName(info.Method, info.Registered)
-		kind, name := trace.SpanKindServer, method
+		kind, name, queue := trace.SpanKindServer, method, queueAttributes(info.QueueURL)
 		if info.Peer == rpcclient.PeerOneWay {
-			kind, name = trace.SpanKindConsumer, "process "+info.Channel
+			kind, name = trace.SpanKindConsumer, operationProcess+" "+info.Channel
+			queue = append(queue, operation(operationProcess)...)
 		}
 		ctx, span := i.tracer.Start(ctx, name, trace.WithSpanKind(kind), trace.WithAttributes(
-			append(queueAttributes(info.QueueURL),
+			append(queue,
 				attribute.String(attrRPCSystem, systemReplyqueue), attribute.String(attrRPCMethod, method),
 				attribute.String(attrChannel, info.Channel), attribute.String(attrPeer, info.Peer.String()),
 				attribute.String(attrMessagingConversation, info.CallID), attribute.Int(attrAttempt, info.Attempt),
@@ -163,6 +171,12 @@ func isServersFault(c rpcclient.Code) bool {
 	default:
 		return false
 	}
+}
+
+// operation are what the conventions ask of a messaging span besides its system: the operation's name, and its type,
+// which is the same where the name is one of theirs.
+func operation(name string) []attribute.KeyValue {
+	return []attribute.KeyValue{attribute.String(attrMessagingOperation, name), attribute.String(attrMessagingOperationType, name)}
 }
 
 // queueAttributes describe a request queue on a span.
