@@ -12,8 +12,7 @@
 //	ours    pkg/rpcclient with its defaults, replies not packed
 //	packed  the same, accepting packed replies
 //	raw     the ceiling: batches of ten both ways and batched deletes, written by hand for this one purpose,
-//	        with our client options, number of pollers and window, and nothing that tells one call from another;
-//	        the SDK as it comes, where pkg/rpcclient has JSON of its own
+//	        with our client options, number of pollers and window, and nothing that tells one call from another
 //	naive   the floor: send, receive one, delete, in a loop, with a reply queue for each caller
 //
 // The columns: calls per second; p50 and p99 of a call; SQS requests per call and billed units of 64 KB per

@@ -60,10 +60,6 @@ func newClient(client *sqs.Client) *sqs.Client {
 		if reflect.TypeOf(o.EndpointResolverV2) == reflect.TypeOf(sqs.NewDefaultEndpointResolverV2()) {
 			o.EndpointResolverV2 = &onceResolver{inner: o.EndpointResolverV2}
 		}
-		if o.Protocol.ID() == awsJSON10 {
-			o.Protocol = newLightProtocol(o.Protocol)
-		}
-		o.DisableMessageChecksumValidation = true // queueAPI does it
 	})
 }
 
