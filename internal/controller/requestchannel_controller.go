@@ -47,6 +47,8 @@ type RequestChannelReconciler struct {
 
 	mu      sync.Mutex
 	visited map[types.UID]visit
+	// named are the UIDs in visited, by name: of a channel that is gone nothing else is known.
+	named map[types.NamespacedName]types.UID
 }
 
 // visit is what the operator's process remembers of a channel between two reconciles. Nothing depends on it but
@@ -91,6 +93,9 @@ const (
 func (r *RequestChannelReconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	channel := &v1alpha1.RequestChannel{}
 	if err := r.Client.Get(ctx, request.NamespacedName, channel); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.forget(request.NamespacedName, "")
+		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	s := r.scope(channel)
@@ -192,7 +197,8 @@ func (r *RequestChannelReconciler) finish(ctx context.Context, s *scope) error {
 		return err
 	}
 	before, after := readiness(s.original), readiness(s.channel)
-	if after.Reason != "" && after.Reason != v1alpha1.ReasonProgressing && (before.Status != after.Status || before.Reason != after.Reason) {
+	changed := before.Status != after.Status || before.Reason != after.Reason
+	if after.Reason != "" && after.Reason != v1alpha1.ReasonProgressing && changed && s.isNews(after.Reason) {
 		kind := corev1.EventTypeWarning
 		if after.Status == metav1.ConditionTrue || after.Reason == v1alpha1.ReasonDeleting {
 			kind = corev1.EventTypeNormal
@@ -208,7 +214,7 @@ func (r *RequestChannelReconciler) save(ctx context.Context, s *scope) error {
 		return nil
 	}
 	wanted := s.channel.DeepCopy()
-	err := r.Client.Status().Patch(ctx, s.channel, client.MergeFrom(s.written))
+	err := r.Client.Status().Patch(ctx, s.channel, s.statusPatch())
 	if err == nil {
 		s.wrote()
 		return nil
@@ -228,7 +234,7 @@ func (r *RequestChannelReconciler) tellRefused(ctx context.Context, s *scope, re
 		return nil
 	}
 	message := readiness(told).Message
-	if err := r.Client.Status().Patch(ctx, told, client.MergeFrom(s.written)); err != nil {
+	if err := r.Client.Status().Patch(ctx, told, s.statusPatch()); err != nil {
 		return fmt.Errorf("say so in the conditions: %w", err)
 	}
 	r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, v1alpha1.ReasonStatusRefused, "Reconcile", "%s", message)
@@ -302,10 +308,15 @@ func (r *RequestChannelReconciler) remember(uid types.UID, v visit) {
 	r.visited[uid] = v
 }
 
-func (r *RequestChannelReconciler) forget(uid types.UID) {
+// forget drops what is remembered of the channel of that name, unless it is another by now; an empty uid is any.
+func (r *RequestChannelReconciler) forget(name types.NamespacedName, uid types.UID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.visited, uid)
+	if known := r.named[name]; uid == "" || known == uid {
+		delete(r.visited, known)
+		delete(r.named, name)
+	}
 }
 
 func (r *RequestChannelReconciler) reader() client.Reader {

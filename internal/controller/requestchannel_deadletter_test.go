@@ -77,6 +77,34 @@ var _ = ginkgo.Describe("A dead-letter queue", func() {
 			gomega.Expect(w.heard()).To(gomega.ConsistOf(gomega.ContainSubstring("_login_dlq was changed"), gomega.ContainSubstring("_login was changed")))
 		})
 
+		ginkgo.It("that could not be corrected does not have the request queue's drift put right without a word", func() {
+			w.tamper(queueName("login"))
+			w.tamper(queueName("login_dlq"))
+			w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.ServerError, Action: "SetQueueAttributes", Queue: "*_dlq"}}})
+			look(c, "1")
+			w.failed(c)
+			gomega.Expect(w.heard()).NotTo(gomega.ContainElement(gomega.ContainSubstring(controller.EventDriftCorrected)))
+			w.sqs.SetFaults(sqstest.Plan{})
+			w.reconciled(c)
+			gomega.Expect(c).To(beReady())
+			corrected := func(name string) gomega.OmegaMatcher {
+				return gomega.And(gomega.HavePrefix("Warning "+controller.EventDriftCorrected), gomega.ContainSubstring("Queue "+queueName(name)+" was changed"))
+			}
+			gomega.Expect(w.heard()).To(gomega.ContainElements(corrected("login"), corrected("login_dlq")))
+			drifts, err := testutil.GatherAndCount(registry, "replyqueue_drift_total")
+			gomega.Expect(err).NotTo(gomega.HaveOccurred())
+			gomega.Expect(drifts).To(gomega.Equal(1))
+		})
+
+		ginkgo.It("keeps what somebody else set that the spec does not name, as the request queue does, and that is no drift", func() {
+			set(map[string]string{"VisibilityTimeout": "900", "DelaySeconds": "9", "Policy": `{"Version":"2012-10-17","Statement":[]}`})
+			look(c, "1")
+			requests, _ := w.costing(func() { w.reconciled(c) })
+			gomega.Expect(requests).NotTo(gomega.HaveKey("SetQueueAttributes"))
+			gomega.Expect(w.heard()).To(gomega.BeEmpty())
+			gomega.Expect(c).To(beReady())
+		})
+
 		ginkgo.It("that someone deleted is created again, and that is told", func() {
 			w.deleteQueue(queueName("login_dlq"))
 			w.pass(2 * time.Minute)

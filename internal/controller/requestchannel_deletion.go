@@ -39,7 +39,7 @@ const (
 func (r *RequestChannelReconciler) reconcileDeletion(ctx context.Context, s *scope) (ctrl.Result, error) {
 	channel := s.channel
 	if !controllerutil.ContainsFinalizer(channel, v1alpha1.FinalizerRequestChannel) {
-		r.forget(channel.UID)
+		r.forget(client.ObjectKeyFromObject(channel), channel.UID)
 		return ctrl.Result{}, nil
 	}
 	p := judge(channel, r.release(ctx, s))
@@ -111,7 +111,7 @@ func (r *RequestChannelReconciler) letGo(ctx context.Context, s *scope) error {
 	if err := r.patchMetadata(ctx, s); client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("remove finalizer: %w", err)
 	}
-	r.forget(s.channel.UID)
+	r.forget(client.ObjectKeyFromObject(s.channel), s.channel.UID)
 	return nil
 }
 

@@ -257,6 +257,28 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 			}
 		})
 
+		ginkgo.It("says once that messages are waited for, and once that counts are, however they go to and fro", func() {
+			c := channelNamed("login", emptied)
+			w.apply(c)
+			w.reconciled(c)
+			w.remove(c)
+			w.heard()
+			for i := range 40 {
+				if i%2 == 0 {
+					w.sendTo(named("login"))
+				} else {
+					q, _ := w.sqs.Queue(named("login"))
+					_, err := w.sqs.Client().PurgeQueue(w.ctx, &sqs.PurgeQueueInput{QueueUrl: &q.URL})
+					gomega.Expect(err).NotTo(gomega.HaveOccurred())
+				}
+				w.reconciled(c)
+				w.pass(time.Minute + time.Second) // PurgeQueue may be asked for once a minute.
+			}
+			gomega.Expect(w.exists(c)).To(gomega.BeTrue())
+			gomega.Expect(w.heard()).To(gomega.ConsistOf(
+				gomega.HavePrefix("Warning "+v1alpha1.ReasonQueueNotEmpty), gomega.HavePrefix("Normal "+v1alpha1.ReasonDeleting)))
+		})
+
 		ginkgo.It("says each day that it is held, where somebody goes on sending", func() {
 			c := channelNamed("login", emptied)
 			w.apply(c)

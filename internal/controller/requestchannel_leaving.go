@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
@@ -39,6 +40,8 @@ type leaving struct {
 	warned time.Time
 	// unavailable is when SQS began to fail.
 	unavailable time.Time
+	// told are the reasons of which it was told already that they hold the deletion.
+	told []string
 	// left are queues of which it was told that they are left as they are.
 	left []string
 }
@@ -54,6 +57,16 @@ func (s *scope) meet() {
 			}
 		}
 	})
+	r, name := s.reconciler, client.ObjectKeyFromObject(s.channel)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if before, known := r.named[name]; known && before != s.channel.UID {
+		delete(r.visited, before)
+	}
+	if r.named == nil {
+		r.named = map[types.NamespacedName]types.UID{}
+	}
+	r.named[name] = s.channel.UID
 }
 
 // creates notes that a queue is about to be created.
@@ -210,6 +223,20 @@ func seconds(value string) time.Duration {
 		return 0
 	}
 	return time.Duration(n) * time.Second
+}
+
+// isNews reports whether a reason is to be told by an event. While messages come and go, a deletion waits now for those, and now for
+// counts to be believed: each is told once, and then day by day (warnHeld).
+func (s *scope) isNews(reason string) (news bool) {
+	if s.channel.DeletionTimestamp.IsZero() || (reason != v1alpha1.ReasonQueueNotEmpty && reason != v1alpha1.ReasonDeleting) {
+		return true
+	}
+	s.memory(func(v *visit) {
+		if news = !slices.Contains(v.leaving.told, reason); news {
+			v.leaving.told = append(slices.Clip(v.leaving.told), reason)
+		}
+	})
+	return news
 }
 
 // warnHeld tells each day that messages hold the deletion.

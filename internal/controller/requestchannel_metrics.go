@@ -179,7 +179,7 @@ func (c *MessageCounter) queues(ctx context.Context) ([]counted, error) {
 	for i := range channels.Items {
 		channel := &channels.Items[i]
 		if !channel.DeletionTimestamp.IsZero() || !conditions.Is(channel, v1alpha1.ConditionQueueReady, metav1.ConditionTrue) ||
-			conditions.ObservedGeneration(channel) != channel.Generation || isTrue(channel.Spec.Suspend) {
+			!conditions.Judged(channel, v1alpha1.ConditionQueueReady) || isTrue(channel.Spec.Suspend) {
 			continue
 		}
 		provider, err := c.Providers.Get(ctx, providerName(channel), channel.Namespace)
@@ -188,7 +188,8 @@ func (c *MessageCounter) queues(ctx context.Context) ([]counted, error) {
 			q.name = provider.ChannelQueueName(channel)
 		}
 		all = append(all, q)
-		if d := channel.Spec.DeadLetter; d != nil && d.Queue != nil && conditions.Is(channel, v1alpha1.ConditionDeadLetterReady, metav1.ConditionTrue) {
+		if d := channel.Spec.DeadLetter; d != nil && d.Queue != nil && conditions.Is(channel, v1alpha1.ConditionDeadLetterReady, metav1.ConditionTrue) &&
+			conditions.Judged(channel, v1alpha1.ConditionDeadLetterReady) {
 			q.queue = v1alpha1.TagKindDeadLetter
 			if err == nil {
 				q.name = provider.DeadLetterQueueName(channel.Namespace, channel.Name, channel.Spec.FIFO != nil)

@@ -1,7 +1,10 @@
 package controller
 
 import (
+	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -9,6 +12,7 @@ import (
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/controller/conditions"
+	"github.com/replyqueue/replyqueue/internal/queue"
 )
 
 // This file holds what is told of a queue that someone else deleted. The condition Drifted holds it until the queue is there
@@ -32,17 +36,34 @@ func (r *RequestChannelReconciler) liftDrift(s *scope, request string, asIs bool
 	dead := s.provider.DeadLetterQueue(s.channel, "").Name
 	own := s.channel.Spec.DeadLetter != nil && s.channel.Spec.DeadLetter.Queue != nil
 	requestMissed, deadMissed := r.saidMissing(s, request), own && r.saidMissing(s, dead)
-	if requestMissed {
+	if requestMissed && !slices.Contains(s.outlived, request) {
 		r.tellRecreated(s, request)
 	}
 	if deadMissed && asIs {
 		conditions.Set(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue, v1alpha1.ReasonDeletedOutOfBand, againOf(dead))
 		return
 	}
-	if deadMissed {
+	if deadMissed && !slices.Contains(s.outlived, dead) {
 		r.tellRecreated(s, dead)
 	}
 	conditions.Remove(s.channel, v1alpha1.ConditionDrifted)
+}
+
+// learnAge reads when a queue was created, where its creation did not tell; of one that SQS does not show yet that is not known.
+func (s *scope) learnAge(ctx context.Context, observed *queue.Observed) error {
+	if observed.Attributes[queue.CreatedTimestamp] != "" {
+		return nil
+	}
+	attributes, err := s.provider.Attributes(ctx, observed.URL)
+	if err != nil {
+		if queue.Classify(err) == queue.NotFound {
+			return nil
+		}
+		return err
+	}
+	observed.Attributes = maps.Clone(observed.Attributes) // What else it shows may be older than its creation.
+	observed.Attributes[queue.CreatedTimestamp] = attributes[queue.CreatedTimestamp]
+	return nil
 }
 
 func (r *RequestChannelReconciler) tellRecreated(s *scope, name string) {

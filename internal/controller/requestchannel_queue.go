@@ -107,7 +107,8 @@ func (r *RequestChannelReconciler) observeOnly(ctx context.Context, s *scope) er
 	}
 	owner := s.provider.RequestQueue(s.channel, "").Owner
 	if queue.OwnerIn(observed.Tags) != owner && !s.provider.Consents(observed.Tags, s.channel.Namespace) {
-		return r.lost(s, name, observed.Tags)
+		s.channel.Status.QueueURL, s.channel.Status.QueueARN = "", "" // What is sent there would go to somebody else.
+		return notOwned(s, name, observed.Tags, false)
 	}
 	s.found(observed)
 	conditions.Set(s.channel, v1alpha1.ConditionQueueReady, metav1.ConditionTrue, v1alpha1.ReasonObserved, "The queue exists")
@@ -142,13 +143,13 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 		if err := r.missing(ctx, s, desired.Name); err != nil {
 			return queue.Observed{}, err
 		}
-		s.forget()
+		s.channel.Status.Adopted = nil // What is created in its place is our own.
 		s.channel.Status.LastWriteTime = nil
 	}
 	if channel.Spec.QueueName != "" && s.provider.IsComputedName(channel.Spec.QueueName) {
 		return queue.Observed{}, stalled(v1alpha1.ReasonQueueNameNotAllowed, "spec.queueName %s has the form of the names that the operator gives itself: a queue of that name can be adopted or observed, and is not created", channel.Spec.QueueName)
 	}
-	if err := r.oldestClaim(ctx, s); err != nil {
+	if err := r.oldestClaim(ctx, s, nil); err != nil {
 		return queue.Observed{}, err
 	}
 	if err := r.holdProvider(ctx, s, had); err != nil {
@@ -168,7 +169,14 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 	if err := r.claim(ctx, s, desired, observed); err != nil {
 		return queue.Observed{}, err
 	}
-	s.assumeOurs()
+	if had && s.outlives(desired.Name, observed) {
+		s.created = false
+		return observed, nil
+	}
+	if had {
+		channel.Status.OriginalAttributes = nil // They were another queue's.
+	}
+	r.assumeOurs(s, desired, observed)
 	s.madeSo(desired, observed)
 	channel.Status.LastWriteTime = ptr.To(metav1.NewTime(r.now()))
 	return observed, nil
@@ -183,8 +191,12 @@ func (r *RequestChannelReconciler) meets(ctx context.Context, s *scope, desired 
 	if err := r.claim(ctx, s, desired, observed); err != nil {
 		return err
 	}
+	again = again && !s.outlives(desired.Name, observed)
+	if again {
+		s.channel.Status.OriginalAttributes = nil // They were another queue's.
+	}
 	if !had || again {
-		s.assumeOurs()
+		r.assumeOurs(s, desired, observed)
 	}
 	if !had && queue.OwnerIn(observed.Tags) == desired.Owner {
 		// SQS may still show the queue of a channel of this name that was deleted a moment ago.
@@ -209,36 +221,6 @@ func (r *RequestChannelReconciler) missing(ctx context.Context, s *scope, name s
 		return nil // What was found was the last sight of a queue that was deleted before this channel was made.
 	}
 	return r.noteMissing(ctx, s, name)
-}
-
-// claim decides whether the queue at hand is the channel's, or may become it, and notes where it is. A queue that
-// another object of this cluster owns is not to be had by consent: two channels would take it from each other.
-func (r *RequestChannelReconciler) claim(ctx context.Context, s *scope, desired queue.Desired, observed queue.Observed) error {
-	owner := queue.OwnerIn(observed.Tags)
-	adopting := owner != desired.Owner && !s.provider.Inherits(desired, observed.Tags)
-	if adopting {
-		consents := s.provider.Consents(observed.Tags, s.channel.Namespace)
-		if !consents || s.channel.Spec.AdoptionPolicy != v1alpha1.AdoptionPolicyIfConsented || owner.Cluster == desired.Owner.Cluster {
-			return r.lost(s, desired.Name, observed.Tags)
-		}
-		if err := r.oldestClaim(ctx, s); err != nil {
-			return err
-		}
-		s.forget() // Nothing on it is ours yet, whatever was noted for a queue before or for an adoption that failed.
-	}
-	if adopting || queue.IsAdopted(observed.Tags) {
-		// A tag says so on the queue, so that a lost status cannot turn an adopted queue into one of our own, which would be
-		// deleted with the channel.
-		s.channel.Status.Adopted = ptr.To(true)
-	}
-	s.found(observed)
-	return nil
-}
-
-// lost says whose a queue is, and no longer hands out where it is: what is sent there would go to somebody else.
-func (r *RequestChannelReconciler) lost(s *scope, name string, tags map[string]string) error {
-	s.channel.Status.QueueURL, s.channel.Status.QueueARN = "", ""
-	return notOwned(s, name, tags)
 }
 
 // noteMissing notes that the queue was deleted by someone else, before it is created again: a process that stops in between
@@ -282,7 +264,10 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 		}
 		observed = s.known(desired.Name, observed)
 	}
-	terms := s.deadLetterTerms(&desired, observed.Tags)
+	terms, left, err := r.deadLetterTerms(ctx, s, &desired, observed.Tags)
+	if err != nil {
+		return "", err
+	}
 	plan := queue.MakePlan(desired, remembered, observed, terms)
 	created := plan.Create
 	if created {
@@ -301,11 +286,21 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 		if observed, err = s.provider.CreateBeside(ctx, sourceARN, desired.Name, plan); err != nil {
 			return "", err
 		}
-		terms = s.deadLetterTerms(&desired, observed.Tags)
+		if had {
+			if err := s.learnAge(ctx, &observed); err != nil {
+				return "", err
+			}
+		}
+		if terms, left, err = r.deadLetterTerms(ctx, s, &desired, observed.Tags); err != nil {
+			return "", err
+		}
 		plan = queue.MakePlan(desired, remembered, observed, terms)
 	}
 	if plan.Refused {
-		return "", notOwned(s, desired.Name, observed.Tags)
+		return "", notOwned(s, desired.Name, observed.Tags, left)
+	}
+	if r.saidMissing(s, desired.Name) && s.outlives(desired.Name, observed) {
+		created = false
 	}
 	if !had {
 		if err := r.believed(s, desired, observed, plan); err != nil {
@@ -337,6 +332,9 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 	if drifted {
 		r.tellCorrected(s, desired.Name, plan)
 	}
+	if queue.OwnerIn(observed.Tags) != desired.Owner {
+		r.tellTaken(s, desired, observed, plan)
+	}
 	channel.Status.DeadLetterQueueURL, channel.Status.DeadLetterQueueARN = observed.URL, observed.ARN
 	conditions.Set(channel, v1alpha1.ConditionDeadLetterReady, metav1.ConditionTrue, v1alpha1.ReasonAvailable, "The dead-letter queue exists as asked for")
 	return observed.ARN, nil
@@ -366,7 +364,7 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 	}
 	plan := queue.MakePlan(desired, remembered, observed, queue.Terms{Adopt: isTrue(channel.Status.Adopted) || inherits})
 	if plan.Refused {
-		return notOwned(s, desired.Name, observed.Tags)
+		return notOwned(s, desired.Name, observed.Tags, false)
 	}
 	if !s.created {
 		plan = r.settled(s, plan, observed)
@@ -402,12 +400,8 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 	if drifted {
 		r.tellCorrected(s, desired.Name, plan)
 	}
-	switch {
-	case inherits && adopting:
-		r.Recorder.Eventf(channel, nil, corev1.EventTypeNormal, EventQueueAdopted, "TagQueue", "Queue %s was taken over from the cluster with the UID %s, as a human said (%s)",
-			desired.Name, queue.OwnerIn(observed.Tags).Cluster, v1alpha1.AnnotationAdoptFrom)
-	case adopting:
-		r.Recorder.Eventf(channel, nil, corev1.EventTypeNormal, EventQueueAdopted, "TagQueue", "Queue %s existed, its owner consented, and it was taken over", desired.Name)
+	if adopting {
+		r.tellTaken(s, desired, observed, plan)
 	}
 	if left := s.dropOriginals(desired, observed); len(left) > 0 {
 		r.Recorder.Eventf(channel, nil, corev1.EventTypeWarning, EventAttributeLeft, "SetQueueAttributes",
@@ -469,7 +463,7 @@ func (r *RequestChannelReconciler) noteDrift(ctx context.Context, s *scope, name
 	if r.told(s, name) {
 		return true, nil
 	}
-	if !r.wasReady(s) {
+	if !r.wasReady(s) && !foundSince(s) {
 		return false, nil
 	}
 	message := driftMessage(name, plan)
@@ -478,6 +472,12 @@ func (r *RequestChannelReconciler) noteDrift(ctx context.Context, s *scope, name
 	}
 	conditions.Set(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue, v1alpha1.ReasonAttributesDiffer, message)
 	return true, r.noteFound(ctx, s, v1alpha1.ReasonAttributesDiffer)
+}
+
+// foundSince reports whether drift was found of the spec as it is, and is not corrected yet. What else differs is drift too, though
+// the channel is not Ready any more.
+func foundSince(s *scope) bool {
+	return conditions.Is(s.original, v1alpha1.ConditionDrifted, metav1.ConditionTrue) && conditions.Judged(s.original, v1alpha1.ConditionDrifted)
 }
 
 // told reports whether the channel's status says already that the queue differs.

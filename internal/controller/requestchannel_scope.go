@@ -25,6 +25,8 @@ type scope struct {
 	part string
 	// created says that the request queue was created just now.
 	created bool
+	// outlived are the queues of which SQS once said that they are not there, and which are the ones that were.
+	outlived []string
 	// givesUp says that a deletion has waited for messages for long enough, and leaves the queues as Retain does.
 	givesUp bool
 	// settles is when to look again because SQS may still show what was before a write; 0: no such need.
@@ -72,7 +74,8 @@ func (s *scope) wrote() {
 
 // assumeOurs notes of a queue that is ours, and of which nothing is remembered, that all of it was: either it is new, and
 // has AWS's defaults, or a note of it was lost in a crash or a restore, and what is not a default was ours.
-func (s *scope) assumeOurs() {
+func (r *RequestChannelReconciler) assumeOurs(s *scope, desired queue.Desired, observed queue.Observed) {
+	r.tellPolicyLeft(s, desired, observed)
 	if !isTrue(s.channel.Status.Adopted) {
 		s.channel.Status.AppliedAttributes = union(s.channel.Status.AppliedAttributes, queue.Restorable())
 	}
@@ -84,14 +87,6 @@ func (s *scope) forget() {
 	status := &s.channel.Status
 	status.AppliedAttributes, status.OriginalAttributes, status.AppliedTags = nil, nil, nil
 	status.Adopted = nil // What is created in its place is our own.
-}
-
-// deadLetterTerms says whether a dead-letter queue that is there may be taken over, by the rules of the request queue.
-func (s *scope) deadLetterTerms(desired *queue.Desired, tags map[string]string) queue.Terms {
-	consented := s.channel.Spec.AdoptionPolicy == v1alpha1.AdoptionPolicyIfConsented &&
-		s.provider.Consents(tags, s.channel.Namespace) && queue.OwnerIn(tags).Cluster != desired.Owner.Cluster
-	desired.Adopted = consented || queue.IsAdopted(tags)
-	return queue.Terms{Adopt: consented || s.provider.Inherits(*desired, tags)}
 }
 
 // remembered is what was last set on the request queue.

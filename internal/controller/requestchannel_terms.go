@@ -79,8 +79,8 @@ func permits(provider *queue.Provider, channel *v1alpha1.RequestChannel) error {
 }
 
 // oldestClaim refuses a name that an older channel claims in the same place, through whichever provider. It is asked before the queue is
-// created; of a queue that exists, the tags say whose it is.
-func (r *RequestChannelReconciler) oldestClaim(ctx context.Context, s *scope) error {
+// created; of a queue that exists, the tags say whose it is, and who may take it over: nil where it does not.
+func (r *RequestChannelReconciler) oldestClaim(ctx context.Context, s *scope, tags map[string]string) error {
 	if s.channel.Spec.QueueName == "" {
 		return nil // Computed names are never shared.
 	}
@@ -93,7 +93,7 @@ func (r *RequestChannelReconciler) oldestClaim(ctx context.Context, s *scope) er
 		if other.UID == s.channel.UID || !older(other, s.channel) {
 			continue
 		}
-		counts, err := r.mayClaim(ctx, s, other)
+		counts, err := r.mayClaim(ctx, s, other, tags)
 		if err != nil {
 			return err
 		}
@@ -106,8 +106,8 @@ func (r *RequestChannelReconciler) oldestClaim(ctx context.Context, s *scope) er
 
 // mayClaim reports whether a channel that claims the name of another could have it: one of another account or region, one that
 // its provider is not given to, or that may not have the name, or that is suspended and has no queue, does not keep it from
-// others.
-func (r *RequestChannelReconciler) mayClaim(ctx context.Context, s *scope, channel *v1alpha1.RequestChannel) (bool, error) {
+// others; nor does one that may not take over a queue that exists, with those tags.
+func (r *RequestChannelReconciler) mayClaim(ctx context.Context, s *scope, channel *v1alpha1.RequestChannel, tags map[string]string) (bool, error) {
 	if isTrue(channel.Spec.Suspend) && channel.Status.QueueURL == "" {
 		return false, nil
 	}
@@ -118,7 +118,8 @@ func (r *RequestChannelReconciler) mayClaim(ctx context.Context, s *scope, chann
 	case err != nil:
 		return false, explained(err)
 	}
-	return provider.SamePlace(s.provider) && permits(provider, channel) == nil, nil
+	other := scope{channel: channel, provider: provider}
+	return provider.SamePlace(s.provider) && permits(provider, channel) == nil && (tags == nil || other.adopts(tags)), nil
 }
 
 // older orders channels by age, and those of one second by name.

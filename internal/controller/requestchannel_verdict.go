@@ -80,33 +80,6 @@ func notVisible(name string) error {
 	return waiting(visibleRetry, v1alpha1.ReasonProgressing, "queue %s was created and SQS does not show it yet", name)
 }
 
-// notOwned says whose a queue is, and what can be done.
-func notOwned(s *scope, name string, tags map[string]string) error {
-	owner := queue.OwnerIn(tags)
-	whose, remedy := "has no owner that its tags name", fmt.Sprintf("Delete it, use another name, or let its owner tag it %s=%s/%s and set adoptionPolicy IfConsented",
-		v1alpha1.TagAdoptableBy, s.provider.Cluster, s.channel.Namespace)
-	if owner != (queue.Owner{}) {
-		whose = fmt.Sprintf("belongs to %s %s/%s", kindOf(owner.Kind), owner.Namespace, owner.Name)
-		if owner.Cluster == s.provider.ClusterUID {
-			remedy = "Use another name, or delete that one first"
-		} else {
-			whose += " of cluster " + owner.Cluster
-		}
-	}
-	return stalled(v1alpha1.ReasonNotOwned, "queue %s exists and %s; it is left alone. %s", name, whose, remedy)
-}
-
-func kindOf(kind string) string {
-	switch kind {
-	case v1alpha1.TagKindReply:
-		return "ReplyQueue"
-	case v1alpha1.TagKindDeadLetter:
-		return "the dead letters of RequestChannel"
-	default:
-		return "RequestChannel"
-	}
-}
-
 // judge turns an error into what to tell of it and when to go on; nil stays nil. Slow retries are spread by a tenth to
 // either side, so that channels which stalled together do not ask together.
 func judge(channel *v1alpha1.RequestChannel, err error) *pause {

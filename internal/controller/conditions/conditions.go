@@ -35,6 +35,9 @@ func Ready(o Object, reason, message string) bool {
 		meta.RemoveStatusCondition(all, v1alpha1.ConditionReconciling)
 		meta.RemoveStatusCondition(all, v1alpha1.ConditionStalled)
 		set(o, all, v1alpha1.ConditionReady, metav1.ConditionTrue, reason, message)
+		for i := range *all { // What is there as asked for is so in every part.
+			(*all)[i].ObservedGeneration = o.GetGeneration()
+		}
 	})
 }
 
@@ -59,7 +62,8 @@ func Stalled(o Object, reason, message string) bool {
 }
 
 // Set sets a condition of the kind's own domain, and reports whether anything changed. It judges nothing else: the
-// observed generation follows with Ready, Reconciling or Stalled, one of which ends every reconcile.
+// observed generation of the object follows with Ready, Reconciling or Stalled, one of which ends every reconcile. A condition
+// that was not set for a generation goes on telling of an earlier one (see Judged).
 func Set(o Object, conditionType string, status metav1.ConditionStatus, reason, message string) bool {
 	return edit(o, func(all *[]metav1.Condition) { set(o, all, conditionType, status, reason, message) })
 }
@@ -75,6 +79,12 @@ func Is(o Object, conditionType string, status metav1.ConditionStatus) bool {
 		return c.Status == status
 	}
 	return status == metav1.ConditionUnknown
+}
+
+// Judged reports whether a condition is there and tells of the object's generation as it is.
+func Judged(o Object, conditionType string) bool {
+	c := meta.FindStatusCondition(o.GetConditions(), conditionType)
+	return c != nil && c.ObservedGeneration == o.GetGeneration()
 }
 
 // Reason is the reason of a condition; empty when it is not there.
@@ -101,14 +111,9 @@ func ObservedGeneration(o Object) int64 {
 	return 0
 }
 
-// change applies judge to the conditions, brings every generation up to date, and reports whether anything changed.
+// change applies judge to the conditions, brings the object's generation up to date, and reports whether anything changed.
 func change(o Object, judge func(*[]metav1.Condition)) bool {
-	changed := edit(o, func(all *[]metav1.Condition) {
-		judge(all)
-		for i := range *all {
-			(*all)[i].ObservedGeneration = o.GetGeneration()
-		}
-	})
+	changed := edit(o, judge)
 	if p := observed(o); p != nil && (*p == nil || **p != o.GetGeneration()) {
 		generation := o.GetGeneration()
 		*p = &generation

@@ -1,0 +1,158 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/queue"
+)
+
+// This file holds whose a queue is that is there, and what is taken over with it.
+
+// claim decides whether the queue at hand is the channel's, or may become it, and notes where it is. A queue that
+// another object of this cluster owns, which exists, is not to be had by consent: two channels would take it from each other.
+func (r *RequestChannelReconciler) claim(ctx context.Context, s *scope, desired queue.Desired, observed queue.Observed) error {
+	owner := queue.OwnerIn(observed.Tags)
+	adopting := owner != desired.Owner && !s.provider.Inherits(desired, observed.Tags)
+	if adopting {
+		has, err := r.owns(ctx, s, owner)
+		if err != nil {
+			return err
+		}
+		if has || !s.adopts(observed.Tags) {
+			s.channel.Status.QueueURL, s.channel.Status.QueueARN = "", "" // What is sent there would go to somebody else.
+			return notOwned(s, desired.Name, observed.Tags, !has)
+		}
+		if err := r.oldestClaim(ctx, s, observed.Tags); err != nil {
+			return err
+		}
+		s.forget() // Nothing on it is ours yet, whatever was noted for a queue before or for an adoption that failed.
+	}
+	if adopting || queue.IsAdopted(observed.Tags) {
+		// A tag says so on the queue, so that a lost status cannot turn an adopted queue into one of our own, which would be
+		// deleted with the channel.
+		s.channel.Status.Adopted = ptr.To(true)
+	}
+	s.found(observed)
+	return nil
+}
+
+// adopts reports whether the channel takes over what is another's, and the owner consents.
+func (s *scope) adopts(tags map[string]string) bool {
+	return s.channel.Spec.AdoptionPolicy == v1alpha1.AdoptionPolicyIfConsented && s.provider.Consents(tags, s.channel.Namespace)
+}
+
+// owns reports whether a queue's owner is an object of this cluster that there is. One that is gone left its queue behind by force,
+// and is asked for in the API server: a cache may not show it yet.
+func (r *RequestChannelReconciler) owns(ctx context.Context, s *scope, owner queue.Owner) (bool, error) {
+	if owner.Cluster != s.provider.ClusterUID {
+		return false, nil
+	}
+	channels := owner.Kind == v1alpha1.TagKindRequest || owner.Kind == v1alpha1.TagKindDeadLetter
+	if !channels || owner.Namespace == "" || owner.Name == "" {
+		return true, nil // Who it is, is not known.
+	}
+	err := r.reader().Get(ctx, client.ObjectKey{Namespace: owner.Namespace, Name: owner.Name}, &v1alpha1.RequestChannel{})
+	if client.IgnoreNotFound(err) != nil {
+		return false, ofCluster(fmt.Errorf("get RequestChannel %s/%s: %w", owner.Namespace, owner.Name, err))
+	}
+	return !apierrors.IsNotFound(err), nil
+}
+
+// deadLetterTerms says whether a dead-letter queue that is there may be taken over, by the rules of the request queue. left is
+// notOwned's.
+func (r *RequestChannelReconciler) deadLetterTerms(ctx context.Context, s *scope, desired *queue.Desired, tags map[string]string) (terms queue.Terms, left bool, err error) {
+	desired.Adopted = queue.IsAdopted(tags)
+	owner := queue.OwnerIn(tags)
+	if tags == nil || owner == desired.Owner {
+		return terms, false, nil
+	}
+	if s.provider.Inherits(*desired, tags) {
+		return queue.Terms{Adopt: true}, false, nil
+	}
+	has, err := r.owns(ctx, s, owner)
+	if err != nil {
+		return terms, false, err
+	}
+	if !has && s.adopts(tags) {
+		terms.Adopt, desired.Adopted = true, true
+	}
+	return terms, !has, nil
+}
+
+// tellTaken tells that a queue that existed was taken over, and what became of its attributes: what they were is on nobody's
+// record.
+func (r *RequestChannelReconciler) tellTaken(s *scope, desired queue.Desired, observed queue.Observed, plan queue.Plan) {
+	changed := ""
+	for _, name := range sortedKeys(plan.Attributes) {
+		changed += fmt.Sprintf("; %s was %q and is %q now", name, observed.Attributes[name], plan.Attributes[name])
+	}
+	if s.provider.Inherits(desired, observed.Tags) {
+		r.Recorder.Eventf(s.channel, nil, corev1.EventTypeNormal, EventQueueAdopted, "TagQueue", "Queue %s was taken over from the cluster with the UID %s, as a human said (%s)%s",
+			desired.Name, queue.OwnerIn(observed.Tags).Cluster, v1alpha1.AnnotationAdoptFrom, changed)
+		return
+	}
+	r.Recorder.Eventf(s.channel, nil, corev1.EventTypeNormal, EventQueueAdopted, "TagQueue", "Queue %s existed, its owner consented, and it was taken over%s", desired.Name, changed)
+}
+
+// tellPolicyLeft tells of an access policy on a queue of the channel's own that the spec does not have, where nothing is
+// remembered of who set it: it may have been the spec of before a restore, or somebody who meant it.
+func (r *RequestChannelReconciler) tellPolicyLeft(s *scope, desired queue.Desired, observed queue.Observed) {
+	_, wanted := desired.Attributes[queue.Policy]
+	if observed.Attributes[queue.Policy] == "" || wanted || isTrue(s.channel.Status.Adopted) || slices.Contains(s.channel.Status.AppliedAttributes, queue.Policy) {
+		return
+	}
+	r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, EventAttributeLeft, "SetQueueAttributes",
+		"Queue %s has an access policy, and spec.policy is unset. Who set it is not known, so it stays as it is: remove it from the queue if nobody needs it", desired.Name)
+}
+
+// outlives reports whether a queue is the one that was there before SQS said that it is not: then it was not deleted, and has its
+// messages. It is asked before another drift is noted.
+func (s *scope) outlives(name string, observed queue.Observed) bool {
+	noticed := s.channel.Status.LastDriftTime
+	created, err := strconv.ParseInt(observed.Attributes[queue.CreatedTimestamp], 10, 64)
+	if noticed == nil || err != nil || !time.Unix(created, 0).Add(clocksDiffer).Before(noticed.Time) {
+		return false
+	}
+	s.outlived = append(s.outlived, name)
+	return true
+}
+
+// notOwned says whose a queue is, and what can be done. left: its owner was an object of this cluster that exists no more.
+func notOwned(s *scope, name string, tags map[string]string, left bool) error {
+	owner := queue.OwnerIn(tags)
+	consent := fmt.Sprintf("tag it %s=%s/%s and set adoptionPolicy IfConsented", v1alpha1.TagAdoptableBy, s.provider.Cluster, s.channel.Namespace)
+	whose, remedy := "has no owner that its tags name", "Delete it, use another name, or let its owner "+consent
+	if owner != (queue.Owner{}) {
+		whose = fmt.Sprintf("belongs to %s %s/%s", kindOf(owner.Kind), owner.Namespace, owner.Name)
+		switch {
+		case left && owner.Cluster == s.provider.ClusterUID:
+			whose = fmt.Sprintf("was left behind by %s %s/%s, which exists no more", kindOf(owner.Kind), owner.Namespace, owner.Name)
+		case owner.Cluster == s.provider.ClusterUID:
+			remedy = "Use another name, or delete that one first"
+		default:
+			whose += " of cluster " + owner.Cluster
+		}
+	}
+	return stalled(v1alpha1.ReasonNotOwned, "queue %s exists and %s; it is left alone. %s", name, whose, remedy)
+}
+
+func kindOf(kind string) string {
+	switch kind {
+	case v1alpha1.TagKindReply:
+		return "ReplyQueue"
+	case v1alpha1.TagKindDeadLetter:
+		return "the dead letters of RequestChannel"
+	default:
+		return "RequestChannel"
+	}
+}
