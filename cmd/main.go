@@ -30,6 +30,7 @@ func main() {
 	flag.StringVar(&cfg.WebhookHost, "webhook-host", "", "Outside a cluster: the DNS name (no IP address) by which the API server reaches the webhook, e.g. localhost. The webhook listens on it, and its certificate is for it.")
 	flag.StringVar(&management, "cert-management", string(operator.CertsSelfSigned), "Where the webhook's certificate comes from: self-signed (made and rotated by the operator) or mounted (cert-manager's, in --cert-dir).")
 	flag.StringVar(&cfg.CertDir, "cert-dir", "", "With mounted certificates, the folder with tls.crt and tls.key. Otherwise where a temporary folder for the public certificate is made; default: the system's.")
+	flag.DurationVar(&cfg.FenceWatch, "fence-watch", 0, "For how long a new process of the operator that saw no other lead watches whose its queues are, before it deletes any. Shorter than SQS takes to show a change (a minute), it is for servers that show changes at once. Default: 1m40s.")
 	flag.DurationVar(&cfg.SweepInterval, "sweep-interval", 0, "Mean time between two sweeps of reply queues and Leases that no record covers. Default: 5m; negative: never.")
 	flag.DurationVar(&cfg.SweepGrace, "sweep-grace", 0, "For how long a queue is found without a record before a sweep deletes it. Default: 15m.")
 	flag.BoolVar(&cfg.SweepDryRun, "sweep-dry-run", false, "Log what sweeps would delete, and delete nothing.")

@@ -34,6 +34,15 @@ const (
 	// ConditionSweepHeld surfaces, as True, on QueueProviders where so many reply queues have no record at once that
 	// they are not swept until a human allows it.
 	ConditionSweepHeld = "SweepHeld"
+	// ConditionForeignSweepHeld surfaces, as True, on QueueProviders where so many queues of the Java client are abandoned at
+	// once that they are not swept until a human allows it.
+	ConditionForeignSweepHeld = "ForeignSweepHeld"
+	// ConditionQueuesMissing surfaces, as True, on QueueProviders where the queues of so many records are not found at once
+	// that none is replaced until a human allows it.
+	ConditionQueuesMissing = "QueuesMissing"
+	// ConditionSweepIncomplete surfaces, as True, on QueueProviders with queues that sweeps have not been able to judge for
+	// some time, and leave as they are.
+	ConditionSweepIncomplete = "SweepIncomplete"
 	// ConditionHeartbeatsUnguarded surfaces, as True, on ReplyHosts while the admission policy is missing, or weakened, which
 	// stops one pod from renewing another's Lease, or the namespace is missing that heartbeats are sent to. Nothing is closed
 	// for idleness meanwhile.
@@ -123,8 +132,12 @@ const (
 	// ReasonPolicyMissing surfaces on HeartbeatsUnguarded, when the policy or its binding is not there, or refuses less than
 	// what is shipped.
 	ReasonPolicyMissing = "PolicyMissing"
-	// ReasonTooManyOrphans surfaces on SweepHeld.
+	// ReasonTooManyOrphans surfaces on SweepHeld and on ForeignSweepHeld.
 	ReasonTooManyOrphans = "TooManyOrphans"
+	// ReasonTooManyMissing surfaces on QueuesMissing.
+	ReasonTooManyMissing = "TooManyMissing"
+	// ReasonQueuesNotJudged surfaces on SweepIncomplete.
+	ReasonQueuesNotJudged = "QueuesNotJudged"
 	// ReasonNamespaceMissing surfaces on HeartbeatsUnguarded, when the namespace that heartbeats are sent to is not there.
 	ReasonNamespaceMissing = "NamespaceMissing"
 	// ReasonDeletedOutOfBand surfaces on Drifted: the queue was deleted by someone else, and is created again.

@@ -126,6 +126,7 @@ func (o *operatorProcess) launch() error {
 		Name: "operator", Path: filepath.Join(o.stage.bin, "operator"), Dir: o.stage.dir, Log: o.file("operator.log"),
 		Args: []string{
 			"--leader-elect",
+			"--fence-watch=20s", // The demo's SQS shows changes at once.
 			"--webhook-host=localhost", "--webhook-port=" + strconv.Itoa(o.webhookPort),
 			"--health-probe-bind-address=" + o.probeAddress(),
 			"--zap-encoder=console", "--zap-time-encoding=iso8601", "--zap-stacktrace-level=panic",

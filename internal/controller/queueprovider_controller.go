@@ -185,6 +185,9 @@ func (r *QueueProviderReconciler) showTrouble(provider *v1alpha1.QueueProvider) 
 	for condition, reason := range map[string]string{
 		v1alpha1.ConditionIdentityConflict: v1alpha1.ReasonIdentityConflict,
 		v1alpha1.ConditionSweepHeld:        v1alpha1.ReasonTooManyOrphans,
+		v1alpha1.ConditionForeignSweepHeld: v1alpha1.ReasonTooManyOrphans,
+		v1alpha1.ConditionQueuesMissing:    v1alpha1.ReasonTooManyMissing,
+		v1alpha1.ConditionSweepIncomplete:  v1alpha1.ReasonQueuesNotJudged,
 	} {
 		if message := r.Trouble(provider.Name, condition); message != "" {
 			conditions.Set(provider, condition, metav1.ConditionTrue, reason, message)

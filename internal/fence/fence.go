@@ -6,10 +6,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -66,6 +68,8 @@ type Fence struct {
 	Clock    clock.WithTicker
 	// Interval between two comparisons; 0: DefaultInterval.
 	Interval time.Duration
+	// Watch is for how long a process that has no better proof watches a marker before it goes by it; 0: WatchFor(Interval).
+	Watch time.Duration
 	// Patience is how long to wait before the first, where no leader's lease has been waited out.
 	Patience time.Duration
 	// Metrics counts what is found.
@@ -78,10 +82,13 @@ type Fence struct {
 	wake  chan struct{}
 	// checking lets one comparison happen at a time.
 	checking sync.Mutex
+	leading  atomic.Bool
 
 	mu     sync.Mutex
 	states map[string]*state
 	asked  map[string]bool
+	// first are the nonces that the cluster knew when this process began, by provider; nil: it has not read them yet.
+	first map[string][]string
 }
 
 // state is what is known of one provider's marker.
@@ -90,15 +97,20 @@ type state struct {
 	proven time.Time
 	// conflict says what is wrong; empty: nothing.
 	conflict string
-	// held says that the nonces have agreed since the process began.
-	held bool
+	// held says that the process has found out that the marker is its cluster's. watching is since when SQS has answered
+	// every look of it at one place, and until is when it has watched for long enough, if it waits for that.
+	held            bool
+	watching, until time.Time
+	place           place
 	// changed is when this process noted another nonce last, or began, and written says that the marker took what was
 	// noted.
 	changed time.Time
 	written bool
-	// foreign is another cluster's nonce, and steady how many comparisons in a row have found it.
-	foreign string
-	steady  int
+	// foreign is another cluster's nonce, and steady how many comparisons in a row have found it. elsewhere is the account,
+	// another than the cluster's, that a marker which was made again turned out to be in.
+	foreign   string
+	steady    int
+	elsewhere string
 	// failed is why the last comparison could not be made.
 	failed error
 	// adoptFrom is v1alpha1.AnnotationAdoptFrom, and sweepFrom v1alpha1.AnnotationSweepFrom, at the last comparison.
@@ -114,6 +126,9 @@ func (f *Fence) init() {
 		f.states, f.asked = map[string]*state{}, map[string]bool{}
 		if f.Interval <= 0 {
 			f.Interval = DefaultInterval
+		}
+		if f.Watch <= 0 {
+			f.Watch = WatchFor(f.Interval)
 		}
 	})
 }
@@ -131,6 +146,7 @@ func (f *Fence) Start(ctx context.Context) error {
 			}
 		}
 	}
+	f.leading.Store(true)
 	for {
 		f.Round(ctx)
 		timer := f.Clock.NewTimer(f.Interval)
@@ -208,8 +224,9 @@ func (f *Fence) inUse(ctx context.Context) (map[string]bool, error) {
 	return all, nil
 }
 
-// Check compares a provider's nonces, and changes them. It fails with *queue.Held on a conflict, and with SQS's or the
-// API server's error when the comparison cannot be made. It costs two SQS requests, and one write to the ConfigMap.
+// Check compares a provider's nonces, and changes them. It fails with *queue.Held on a conflict and while this process has
+// not watched for long enough, and with SQS's or the API server's error when the comparison cannot be made. It costs two
+// SQS requests, and one write to the ConfigMap.
 //
 // The new nonce is noted before it is written on the marker: a process that stops in between leaves a marker with a
 // nonce that the cluster knows.
@@ -218,8 +235,12 @@ func (f *Fence) Check(ctx context.Context, provider *queue.Provider) error {
 	f.checking.Lock()
 	defer f.checking.Unlock()
 	err := f.check(ctx, provider)
+	failed := err
+	if held := (*queue.Held)(nil); errors.As(err, &held) {
+		failed = nil // It was made.
+	}
 	f.mu.Lock()
-	f.state(provider.Name).failed = err
+	f.state(provider.Name).failed = failed
 	f.mu.Unlock()
 	return err
 }
@@ -230,35 +251,32 @@ func (f *Fence) check(ctx context.Context, provider *queue.Provider) error {
 	if err != nil {
 		return err
 	}
-	tags, exists, err := provider.IdentityTags(ctx)
-	if class := queue.Classify(err); class == queue.Denied || (err == nil && !exists) {
-		// The URL may be computed from that of another account.
-		provider.ForgetAccount()
-		tags, exists, err = provider.IdentityTags(ctx)
+	f.begin(known)
+	marker, tags, err := readMarker(ctx, provider)
+	mine := known.entries[provider.Name]
+	if err == nil && !marker.Exists && mine.Account != "" {
+		marker.Account, err = f.accountSeen(ctx, provider)
 	}
 	if err != nil {
+		f.unanswered(provider.Name)
 		return err
 	}
-	nonceTag := nonceTag(provider.Name)
-	marker := Marker{Exists: exists, Cluster: tags[v1alpha1.TagCluster], Nonce: tags[nonceTag], Account: provider.AccountID()}
-	mine := known.entries[provider.Name]
-	spoken := known.annotated(v1alpha1.AnnotationConfirmIdentity)
-	verdict := Judge(Pinned{
-		Cluster: f.ClusterUID, Nonces: mine.Nonces, Confirmed: mine.Confirmed, Seen: mine.Seen, Held: f.heldHere(provider.Name),
-		AdoptFrom: known.object.Annotations[v1alpha1.AnnotationAdoptFrom],
-		Contested: mine.Contested, Spoken: spoken, ClaimAbandoned: slices.Contains(spoken, abandoned(provider.Name)),
-		Account: mine.Account,
-	}, marker)
+	verdict := Judge(f.pinned(provider.Name, known), marker)
 	f.Metrics.found(provider.Name, verdict)
 	if !verdict.MayDelete() {
 		f.learn(provider.Name, known, verdict, asked)
 	}
+	sure := f.watched(provider.Name, verdict, marker, asked)
 	switch verdict {
 	case Conflict, Abandoned, Elsewhere:
 		return f.conflict(ctx, provider, known, verdict, marker)
 	}
 	if f.store.trouble(provider.Name, TroubleConflict, "") {
 		f.changed(provider.Name)
+	}
+	// A queue is made by one request only, whoever asks for it at once, and has its first tags from that.
+	if made := verdict == Unclaimed && !marker.Exists; !sure && !made {
+		return f.wait(ctx, provider.Name, known, asked)
 	}
 	f.say(ctx, provider, known, verdict, marker)
 
@@ -288,8 +306,8 @@ func (f *Fence) check(ctx context.Context, provider *queue.Provider) error {
 			return err
 		}
 	}
-	created := !exists
-	err = provider.MarkIdentity(ctx, exists, map[string]string{
+	nonceTag := nonceTag(provider.Name)
+	err = provider.MarkIdentity(ctx, marker.Exists, map[string]string{
 		v1alpha1.TagCluster: f.ClusterUID, v1alpha1.TagKind: v1alpha1.TagKindIdentity, nonceTag: mine.Nonces[0],
 	})
 	f.wrote(provider.Name, err == nil)
@@ -299,9 +317,8 @@ func (f *Fence) check(ctx context.Context, provider *queue.Provider) error {
 	if verdict.MayDelete() {
 		f.learn(provider.Name, known, verdict, asked)
 	}
-	if marker.Account = provider.AccountID(); created && mine.Account != "" && marker.Account != mine.Account {
-		f.learn(provider.Name, known, Elsewhere, asked)
-		return f.conflict(ctx, provider, known, Elsewhere, marker)
+	if account := provider.AccountID(); !marker.Exists && mine.Account != "" && account != mine.Account {
+		return f.elsewhere(ctx, provider, known, asked)
 	}
 	if verdict != Unclaimed {
 		return nil
@@ -344,10 +361,11 @@ func (f *Fence) learn(provider string, known *identity, verdict Verdict, asked t
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.state(provider)
+	s.until = time.Time{}
 	s.adoptFrom, s.sweepFrom = "", known.object.Annotations[v1alpha1.AnnotationSweepFrom]
 	switch {
 	case verdict.MayDelete():
-		s.proven, s.held, s.conflict, s.foreign = asked, true, "", ""
+		s.proven, s.held, s.conflict, s.foreign, s.elsewhere = asked, true, "", "", ""
 		s.adoptFrom = known.object.Annotations[v1alpha1.AnnotationAdoptFrom]
 	default:
 		s.proven = time.Time{}
@@ -388,7 +406,7 @@ func (f *Fence) wrote(provider string, taken bool) {
 	f.state(provider).written = taken
 }
 
-// heldHere says that the nonces have agreed since the process began.
+// heldHere says that this process has found out that the marker is its cluster's.
 func (f *Fence) heldHere(provider string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -398,6 +416,9 @@ func (f *Fence) heldHere(provider string) bool {
 // conflict says that the queues may be another cluster's, on everything that can say it. That another cluster has claimed
 // the marker is kept until a human speaks: whatever becomes of the marker, the other may come back.
 func (f *Fence) conflict(ctx context.Context, provider *queue.Provider, known *identity, verdict Verdict, marker Marker) error {
+	if verdict == Elsewhere {
+		f.takeBack(ctx, provider, known.entries[provider.Name], marker)
+	}
 	if verdict == Conflict && marker.Cluster != "" {
 		mine := known.entries[provider.Name]
 		mine.Contested = true
@@ -454,6 +475,10 @@ func (f *Fence) MayDelete(provider string) error {
 		return nil
 	}
 	f.asked[provider] = true
+	if waits := s.until.Sub(f.Clock.Now()); !s.until.IsZero() && waits > 0 {
+		return &queue.Held{Provider: provider, RetryAfter: waits, Message: fmt.Sprintf(
+			"whether its queues are this cluster's is being found out: this process of the operator has watched them for less than %v", f.Watch)}
+	}
 	select {
 	case f.wake <- struct{}{}:
 	default:

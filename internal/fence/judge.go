@@ -18,7 +18,7 @@ type Pinned struct {
 	AdoptFrom string
 	// Seen says that the marker once bore a nonce of this cluster. Without it, a marker that is not there was never made.
 	Seen bool
-	// Held says that this very process saw it. Nothing of this is in a backup or in a copy.
+	// Held says that this very process found it to be this cluster's. Nothing of this is in a backup or in a copy.
 	Held bool
 	// Contested says that another had claimed the marker, and that no human has spoken since. Spoken are the nonces of
 	// others that one declares void now, and ClaimAbandoned says that a marker that nobody claims is this cluster's.
@@ -35,7 +35,7 @@ type Marker struct {
 	Exists bool
 	// Cluster and Nonce are its tags; empty: no such tag.
 	Cluster, Nonce string
-	// Account holds it; empty: not known.
+	// Account holds it, or, when it does not exist, is the one that was looked into; empty: not known.
 	Account string
 }
 
@@ -61,7 +61,7 @@ const (
 	// Conflict: another cluster claims the marker, or did, and no human has spoken since. Nothing is deleted, and nothing
 	// written.
 	Conflict Verdict = "Conflict"
-	// Elsewhere: the marker is in another account than this cluster's queues. Nothing is deleted, and nothing written.
+	// Elsewhere: the operator looks into another account than that of this cluster's queues. Nothing is deleted, and nothing written.
 	Elsewhere Verdict = "Elsewhere"
 )
 
@@ -80,7 +80,7 @@ func Judge(p Pinned, m Marker) Verdict {
 		}
 		return Conflict // A queue that is another's, or nobody's, is never written to.
 	case m.Nonce == "":
-		return judgeUnclaimed(p)
+		return judgeUnclaimed(p, m)
 	case slices.Contains(p.Spoken, m.Nonce):
 		return Given
 	case p.Contested:
@@ -97,10 +97,12 @@ func Judge(p Pinned, m Marker) Verdict {
 }
 
 // judgeUnclaimed is for a marker that is not there, or bears no nonce of this provider.
-func judgeUnclaimed(p Pinned) Verdict {
+func judgeUnclaimed(p Pinned, m Marker) Verdict {
 	switch {
 	case p.ClaimAbandoned:
 		return Given
+	case p.Account != "" && m.Account != "" && m.Account != p.Account:
+		return Elsewhere
 	case p.Contested:
 		return Conflict
 	case !p.Seen:

@@ -17,8 +17,12 @@ import (
 func (f *Fence) explain(provider *queue.Provider, mine entry, verdict Verdict, marker Marker, steady int) string {
 	if verdict == Elsewhere {
 		provider.ForgetAccount() // The credentials may become right again.
-		return fmt.Sprintf("the operator's credentials are those of account %s, and the queues of this cluster are in account %s. Nothing is deleted, and no record given up. Give it the credentials of account %s; or, if this cluster is to go on in account %s, delete queue %s there and then annotate ConfigMap %s with %s=%s",
-			marker.Account, mine.Account, mine.Account, marker.Account, provider.IdentityQueueName(), f.Identity, v1alpha1.AnnotationConfirmIdentity, abandoned(provider.Name))
+		here := ""
+		if marker.Exists {
+			here = fmt.Sprintf("delete queue %s there and then ", provider.IdentityQueueName())
+		}
+		return fmt.Sprintf("the operator's credentials are those of account %s, and the queues of this cluster are in account %s. Nothing is deleted, and no record given up. Give it the credentials of account %s; or, if this cluster is to go on in account %s, %sannotate ConfigMap %s with %s=%s",
+			marker.Account, mine.Account, mine.Account, marker.Account, here, f.Identity, v1alpha1.AnnotationConfirmIdentity, abandoned(provider.Name))
 	}
 	if marker.Nonce == "" && (!marker.Exists || marker.Cluster == f.ClusterUID) {
 		message := fmt.Sprintf("queue %s, or its tag, is gone. This cluster may be a copy of another, or the operator's credentials those of another account. Nothing is deleted here. ", provider.IdentityQueueName())

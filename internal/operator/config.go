@@ -77,6 +77,9 @@ type Config struct {
 	// FenceInterval is how often the operator proves that its queues are its cluster's (see internal/fence); 0:
 	// fence.DefaultInterval. It has to be shorter than the leader's lease of 15 s.
 	FenceInterval time.Duration
+	// FenceWatch is for how long a new process watches a provider's marker before it deletes there, unless it sees earlier that
+	// the queues are its cluster's; 0: fence.WatchFor(FenceInterval). It has to be longer than SQS takes to show a change.
+	FenceWatch time.Duration
 
 	// MessageCountsInterval is how often the messages of each channel's queues are counted for the metrics, at a cost
 	// of one SQS request for each queue; 0: never. At least controller.LeastMessageCountsInterval.

@@ -2,6 +2,7 @@ package operator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -46,7 +47,7 @@ func setupControllers(ctx context.Context, mgr ctrl.Manager, shared dependencies
 		ForeignPrefixes: shared.Config.SweepForeignPrefixes,
 	}
 	guard, troubled := newFence(mgr, shared, providers)
-	if err := mgr.Add(guard); err != nil {
+	if err := errors.Join(mgr.Add(guard), mgr.Add(fence.Standby{Fence: guard})); err != nil {
 		return err
 	}
 	all, err := lifecycleControllers(ctx, mgr, shared, providers, guard)

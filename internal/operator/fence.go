@@ -33,6 +33,7 @@ func newFence(mgr ctrl.Manager, shared dependencies, providers *queue.Registry) 
 		Recorder:   mgr.GetEventRecorder(eventSource),
 		Clock:      clock.RealClock{},
 		Interval:   shared.Config.FenceInterval,
+		Watch:      shared.Config.FenceWatch,
 		Metrics:    fenceMetrics(),
 		Changed: func(provider string) {
 			select {

@@ -49,6 +49,32 @@ func (p *Provider) MarkIdentity(ctx context.Context, exists bool, tags map[strin
 	return nil
 }
 
+// UnmarkIdentity deletes the marker queue, whatever the fence says: it is for one that the caller has just made, and where it
+// should not have been.
+func (p *Provider) UnmarkIdentity(ctx context.Context) error {
+	url, err := p.QueueURL(ctx, p.IdentityQueueName())
+	if err == nil {
+		_, err = p.API.DeleteQueue(ctx, &sqs.DeleteQueueInput{QueueUrl: &url})
+	}
+	if err != nil && Classify(err) != NotFound {
+		return fmt.Errorf("delete queue %s: %w", p.IdentityQueueName(), err)
+	}
+	return nil
+}
+
+// AccountOfAny asks SQS for any queue that the operator's credentials can list, whoever's it is, and returns the account that
+// holds it; empty: there is none. It costs one request.
+func (p *Provider) AccountOfAny(ctx context.Context) (string, error) {
+	out, err := p.API.ListQueues(ctx, &sqs.ListQueuesInput{MaxResults: aws.Int32(1)})
+	if err != nil {
+		return "", fmt.Errorf("list any queue: %w", err)
+	}
+	for _, url := range out.QueueUrls {
+		return accountInURL(url), nil
+	}
+	return "", nil
+}
+
 // IdentityTags reads the marker queue's tags; exists is false when there is no such queue.
 func (p *Provider) IdentityTags(ctx context.Context) (tags map[string]string, exists bool, err error) {
 	tags, err = p.TagsOf(ctx, p.IdentityQueueName())

@@ -2,6 +2,7 @@ package sweep
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -23,9 +24,6 @@ const (
 
 // javaMargin is added to the retention, because the heartbeat is by another computer's clock.
 const javaMargin = 5 * time.Minute
-
-// TroubleForeign names the trouble of too many foreign queues to delete.
-const TroubleForeign = "ForeignSweepHeld"
 
 // abandoned applies the Java client's rule to a queue's tags: both are there, and the heartbeat is older than the
 // retention. unchanged is for how long the heartbeat has been seen to stay the same, by our own clock; it has to
@@ -52,10 +50,11 @@ func (s *Sweeper) sweepForeign(ctx context.Context, p *place) error {
 	tags := map[string]map[string]string{}
 	var keys []string
 	total := 0
+	var problems []error
 	for _, prefix := range p.ForeignPrefixes {
 		names, err := s.listAll(ctx, p.Provider, prefix)
 		if err != nil {
-			return err
+			return p.obstacles.meet("", err)
 		}
 		for _, name := range names {
 			if strings.HasPrefix(name, p.OwnPrefix()) {
@@ -68,7 +67,10 @@ func (s *Sweeper) sweepForeign(ctx context.Context, p *place) error {
 				continue
 			}
 			if err != nil {
-				return err
+				if problems = append(problems, p.stopped(ctx, name, err)); concernsAll(ctx, err) {
+					return errors.Join(problems...)
+				}
+				continue
 			}
 			if has[javaRetention] != "" && has[javaHeartbeat] != "" && has[v1alpha1.TagCluster] == "" {
 				tags[name] = has
@@ -93,20 +95,21 @@ func (s *Sweeper) sweepForeign(ctx context.Context, p *place) error {
 		message = fmt.Sprintf("%d of %d queues of the Java client are abandoned, more than a sweep deletes by itself. None is deleted. If they are to be deleted, annotate the identity's ConfigMap with %s=%s=%d",
 			len(doomed), total, v1alpha1.AnnotationAllowSweep, allowanceOf, len(doomed))
 	}
-	if _, err := s.Fence.Report(ctx, p.Name, TroubleForeign, message); err != nil || message != "" {
-		return err
+	if _, err := s.Fence.Report(ctx, p.Name, v1alpha1.ConditionForeignSweepHeld, message); err != nil || message != "" {
+		return errors.Join(append(problems, err)...)
 	}
 	if allowed > 0 && !s.DryRun {
 		if err := s.Fence.UseAllowance(ctx, allowanceOf); err != nil {
-			return err
+			return errors.Join(append(problems, err)...)
 		}
 	}
 	for _, name := range doomed {
-		if err := s.sweepForeignQueue(ctx, p, name, tags[name][javaHeartbeat]); err != nil {
-			return err
+		err := s.sweepForeignQueue(ctx, p, name, tags[name][javaHeartbeat])
+		if problems = append(problems, p.stopped(ctx, name, err)); concernsAll(ctx, err) {
+			break
 		}
 	}
-	return nil
+	return errors.Join(problems...)
 }
 
 // sweepForeignQueue deletes one abandoned queue, unless its heartbeat changed or it holds messages. A queue of which

@@ -13,6 +13,7 @@ const (
 type Metrics struct {
 	passes, deletions                                   *prometheus.CounterVec
 	orphaned, brake, missingQueues, unclaimedByChannels *prometheus.GaugeVec
+	obstructed                                          *prometheus.GaugeVec
 }
 
 // NewMetrics makes the metrics and registers them with registry. It panics when they are registered there already.
@@ -29,9 +30,10 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		orphaned:            gauge("replyqueue_sweep_orphans", "Reply queues that the last sweep found without a record."),
 		brake:               gauge("replyqueue_sweep_held", "1 while so many reply queues have no record that a human has to allow the sweep."),
 		missingQueues:       gauge("replyqueue_sweep_missing_queues", "Records whose queue the last sweeps did not find."),
+		obstructed:          gauge("replyqueue_sweep_unjudged_queues", "Queues that the last sweep could not look at, and left as they are; 1 too when it could not look at any."),
 		unclaimedByChannels: gauge("replyqueue_sweep_unclaimed_queues", "Request and dead-letter queues of this cluster that no RequestChannel has. They are never deleted.", "kind"),
 	}
-	registry.MustRegister(m.passes, m.deletions, m.orphaned, m.brake, m.missingQueues, m.unclaimedByChannels)
+	registry.MustRegister(m.passes, m.deletions, m.orphaned, m.brake, m.missingQueues, m.unclaimedByChannels, m.obstructed)
 	return m
 }
 
@@ -60,6 +62,12 @@ func (m *Metrics) held(provider string, held bool) {
 			n = 1
 		}
 		m.brake.WithLabelValues(provider).Set(n)
+	}
+}
+
+func (m *Metrics) unjudged(provider string, n int) {
+	if m != nil {
+		m.obstructed.WithLabelValues(provider).Set(float64(n))
 	}
 }
 

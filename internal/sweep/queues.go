@@ -48,12 +48,20 @@ func (s *Sweeper) sweepQueues(ctx context.Context, p *place, covered *records) e
 	problems := []error{unread}
 	for _, f := range doomed {
 		err := s.sweepQueue(ctx, p, f)
-		problems = append(problems, err)
+		problems = append(problems, p.stopped(ctx, f.Key, err))
 		if concernsAll(ctx, err) {
 			break
 		}
 	}
 	return errors.Join(problems...)
+}
+
+// stopped notes that a sweep could not go on with a queue, or with any, and returns why.
+func (p *place) stopped(ctx context.Context, name string, err error) error {
+	if concernsAll(ctx, err) {
+		name = ""
+	}
+	return p.obstacles.meet(name, err)
 }
 
 // concernsAll says that the other queues would fare no better. They are found again.
@@ -81,7 +89,7 @@ func (s *Sweeper) doomed(ctx context.Context, p *place, findings []lifecycle.Fin
 			if err := s.readTags(ctx, p, f.Key); queue.Classify(err) == queue.NotFound {
 				continue
 			} else if err != nil {
-				problems = append(problems, fmt.Errorf("read the tags of %s: %w", f.Key, err))
+				problems = append(problems, fmt.Errorf("read the tags of %s: %w", f.Key, p.stopped(ctx, f.Key, err)))
 				if concernsAll(ctx, err) {
 					break
 				}
@@ -89,7 +97,7 @@ func (s *Sweeper) doomed(ctx context.Context, p *place, findings []lifecycle.Fin
 			}
 		}
 		if odd := oddOwner(p.tags[f.Key]); odd != nil {
-			problems = append(problems, fmt.Errorf("the queue %s is kept: %w", f.Key, odd))
+			problems = append(problems, fmt.Errorf("the queue %s is kept: %w", f.Key, p.obstacles.meet(f.Key, odd)))
 			continue
 		}
 		orphan, err := s.look(ctx, p, f)
@@ -236,11 +244,10 @@ func (s *Sweeper) findMissing(ctx context.Context, p *place, covered *records) e
 	}
 	s.Metrics.missing(p.Name, len(missing))
 	log := ctrl.LoggerFrom(ctx).WithName("sweep").WithValues("provider", p.Name)
-	if lifecycle.Braked(len(open), len(missing), 0) {
-		// As many do not vanish one by one: it is rather the operator that looks into another account.
-		log.Info("Too many records have no queue; their pods keep what they have. Are these the credentials of another account?", "missing", len(missing), "records", len(open))
-		return nil
+	if held, err := s.missingBraked(ctx, p, len(open), len(missing)); held || err != nil {
+		return err
 	}
+	var problems []error
 	for _, f := range missing {
 		// The list may lag behind.
 		err := s.patiently(ctx, func() error { _, err := p.LookUp(ctx, f.Key); return err })
@@ -248,13 +255,16 @@ func (s *Sweeper) findMissing(ctx context.Context, p *place, covered *records) e
 		case err == nil:
 			continue
 		case queue.Classify(err) != queue.NotFound:
-			return err
+			if problems = append(problems, p.stopped(ctx, f.Key, err)); concernsAll(ctx, err) {
+				return errors.Join(problems...)
+			}
+			continue
 		}
 		r := absent[f.Key]
 		var same bool
 		err = s.patiently(ctx, func() (err error) { same, err = p.SameAccount(ctx, r.url); return err })
-		if err != nil {
-			return err
+		if err != nil { // of the marker, and so for all
+			return errors.Join(append(problems, p.obstacles.meet("", err))...)
 		}
 		if !same {
 			log.Info("A record's queue is not found, but it is in another account than the operator's credentials; it is kept", "namespace", r.Namespace, "name", r.Name)
@@ -265,7 +275,29 @@ func (s *Sweeper) findMissing(ctx context.Context, p *place, covered *records) e
 			s.Missing(ctx, r.NamespacedName, r.uid)
 		}
 	}
-	return nil
+	return errors.Join(problems...)
+}
+
+// missingBraked says whether a human has to allow first that so many records are given up. As many queues do not vanish one
+// by one: it is rather the operator that looks into another account.
+func (s *Sweeper) missingBraked(ctx context.Context, p *place, records, missing int) (bool, error) {
+	allowanceOf := p.Name + "/missing"
+	allowed, err := s.Fence.Allowance(ctx, allowanceOf)
+	if err != nil {
+		return true, err
+	}
+	message := ""
+	if lifecycle.Braked(records, missing, allowed) {
+		message = fmt.Sprintf("%d of %d reply queues with a record are not found in SQS, more than a sweep gives up by itself: the operator may look into another account, or another region. Their pods keep what they have. If they were deleted, and the pods are to get new ones, annotate the identity's ConfigMap with %s=%s=%d",
+			missing, records, v1alpha1.AnnotationAllowSweep, allowanceOf, missing)
+	}
+	if _, err := s.Fence.Report(ctx, p.Name, v1alpha1.ConditionQueuesMissing, message); err != nil || message != "" {
+		return true, err
+	}
+	if allowed > 0 && !s.DryRun {
+		return false, s.Fence.UseAllowance(ctx, allowanceOf)
+	}
+	return false, nil
 }
 
 // reportUnclaimed counts the request and dead-letter queues of this cluster that no RequestChannel has. They may hold
@@ -284,6 +316,7 @@ func (s *Sweeper) reportUnclaimed(ctx context.Context, p *place) error {
 	counts := map[string]int{v1alpha1.TagKindRequest: 0, v1alpha1.TagKindDeadLetter: 0}
 	owners := map[string]queue.Owner{}
 	defer func() { p.owners = owners }()
+	var problems []error
 	for _, name := range p.listed {
 		if claimed[name] || p.IsReplyQueueName(name) {
 			continue
@@ -296,7 +329,10 @@ func (s *Sweeper) reportUnclaimed(ctx context.Context, p *place) error {
 				continue
 			}
 			if err != nil {
-				return err
+				if problems = append(problems, p.stopped(ctx, name, err)); concernsAll(ctx, err) {
+					return errors.Join(problems...)
+				}
+				continue
 			}
 			owner = queue.OwnerIn(tags)
 		}
@@ -314,5 +350,5 @@ func (s *Sweeper) reportUnclaimed(ctx context.Context, p *place) error {
 	for kind, n := range counts {
 		s.Metrics.unclaimed(p.Name, kind, n)
 	}
-	return nil
+	return errors.Join(problems...)
 }

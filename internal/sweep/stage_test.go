@@ -199,8 +199,9 @@ func (s *stage) must(err error) {
 	}
 }
 
-// pass sweeps, a grace after the last time.
+// pass sweeps, a grace after the last time, which is long enough for the fence to have watched.
 func (s *stage) pass() error {
+	s.fence.Round(s.ctx)
 	s.clock.Step(sweep.DefaultGrace)
 	return s.sweeper.Pass(s.ctx)
 }

@@ -79,6 +79,8 @@ type memory struct {
 	owners map[string]queue.Owner
 	// said are the unclaimed request queues that were logged.
 	said map[string]bool
+	// obstacles are what sweeps could not look at.
+	obstacles obstacles
 }
 
 // NeedLeaderElection makes the manager run it on the leader alone.
@@ -154,7 +156,14 @@ func (s *Sweeper) Pass(ctx context.Context) error {
 		if err != nil {
 			problems = append(problems, err)
 			s.Metrics.pass(name, string(queue.Classify(err)))
-			fenced = fenced || queue.Classify(err) == queue.Fenced
+			is := queue.Classify(err) == queue.Fenced
+			fenced = fenced || is
+			if m := s.memory[name]; m != nil && ctx.Err() == nil {
+				if !is { // The fence says what it holds.
+					_ = m.obstacles.meet("", err)
+				}
+				problems = append(problems, s.tell(ctx, name))
+			}
 			continue
 		}
 		places = append(places, p)
@@ -169,6 +178,9 @@ func (s *Sweeper) Pass(ctx context.Context) error {
 	}
 	for _, p := range places {
 		err := errors.Join(s.sweepQueues(ctx, p, covered), s.findMissing(ctx, p, covered), s.reportUnclaimed(ctx, p), s.sweepForeign(ctx, p))
+		if ctx.Err() == nil {
+			err = errors.Join(err, s.tell(ctx, p.Name))
+		}
 		s.Metrics.pass(p.Name, outcome(err))
 		problems = append(problems, err)
 	}
@@ -208,11 +220,11 @@ func (s *Sweeper) listQueues(ctx context.Context, name string) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.memory[name] == nil {
+		s.memory[name] = &memory{said: map[string]bool{}, obstacles: obstacles{}}
+	}
 	if err := s.patiently(ctx, func() error { return s.Fence.Check(ctx, provider) }); err != nil {
 		return nil, err
-	}
-	if s.memory[name] == nil {
-		s.memory[name] = &memory{said: map[string]bool{}}
 	}
 	p := &place{Provider: provider, memory: s.memory[name]}
 	p.listed, err = s.listAll(ctx, provider, provider.OwnPrefix())

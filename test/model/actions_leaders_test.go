@@ -16,12 +16,19 @@ var leaderActions = []action{
 		w.kill(op, arg)
 		return "is killed"
 	})},
-	{"operator leads", 30, toggle("an operator begins to lead", func(w *world) bool { return w.leader == nil }, func(w *world) { w.leader = w.newOperator(w.cluster, w.cluster.present) })},
+	{"operator leads", 30, func(w *world, arg uint64) bool {
+		if w.leader != nil {
+			return false
+		}
+		w.leader = w.lead(w.takesOver(arg), w.cluster.present)
+		w.trace("operator %d begins to lead", w.leader.id)
+		return true
+	}},
 	{"operator leads with old lists", 20, func(w *world, arg uint64) bool {
 		if w.leader != nil {
 			return false
 		}
-		w.leader = w.newOperator(w.cluster, w.lateBy(arg, 7))
+		w.leader = w.lead(w.takesOver(arg>>1), w.lateBy(arg, 7))
 		w.trace("an operator begins to lead; its first lists are old")
 		return true
 	}},
@@ -52,8 +59,10 @@ var leaderActions = []action{
 	}},
 	{"lists of queues lag", 3, toggle("SQS lists queues as they were", func(w *world) bool { return !w.lag }, func(w *world) { w.lag = true })},
 	{"lists of queues are current", 6, toggle("SQS lists queues as they are", func(w *world) bool { return w.lag }, func(w *world) { w.lag = false })},
-	{"cluster is copied", 3, func(w *world, arg uint64) bool { return w.copyCluster(arg, false) }},
-	{"cluster is copied, and the marker removed", 3, func(w *world, arg uint64) bool { return w.copyCluster(arg, true) }},
+	{"cluster is copied", 3, func(w *world, arg uint64) bool { return w.copyCluster(arg, plain) }},
+	{"cluster is copied, and the marker removed", 3, func(w *world, arg uint64) bool { return w.copyCluster(arg, unmarked) }},
+	{"cluster is copied, and shown the marker late", 3, func(w *world, arg uint64) bool { return w.copyCluster(arg, late) }},
+	{"cluster is copied while the nonce stands still", 3, func(w *world, arg uint64) bool { return w.copyCluster(arg, unwritten) }},
 	{"late request arrives", 10, func(w *world, arg uint64) bool {
 		if len(w.flying) == 0 {
 			return false

@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -15,7 +13,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	k8sclock "k8s.io/utils/clock"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/fence"
@@ -47,7 +44,10 @@ func (op *operator) newGuards(provider *queue.Provider) {
 		Client: kube{op: op}, Identity: identity, ClusterUID: clusterUID, Providers: only{provider}, Recorder: &silent{}, InUse: inUse,
 		Clock: timeless{clock: op.signals.Clock.(clock)},
 	}
-	op.provider, op.nextCheck, op.nextSweep = provider, op.world.now, op.world.now+sweepInterval
+	if op.mutant.watchless {
+		op.fence.Watch = time.Nanosecond
+	}
+	op.provider = provider
 	switch {
 	case op.mutant.noFence:
 	case op.mutant.alwaysProven:
@@ -125,6 +125,7 @@ func (w *world) removeMarker(whole bool) bool {
 		w.trace("somebody removes the marker's nonce")
 	}
 	w.must(err)
+	w.sighted()
 	return true
 }
 
@@ -166,67 +167,6 @@ func (w *world) allow() bool {
 	}))
 	w.trace("a person allows the sweep")
 	return true
-}
-
-// copyCluster boots a copy of the cluster beside it: the same objects, another API server, the same SQS. It waits as a copy's
-// operator has to wait for the lease of the one that was copied, and is not begun where the original did not run
-// meanwhile: nothing could tell the two apart. Nor is one made in the moment between a person's word to the cluster, that
-// the queues are its own, and the original's reading it: both would have that word, and it was spoken of one of them, by
-// somebody who saw no other. In the copy, some pods are gone at once: they have no nodes there. unmarked has somebody
-// delete the marker before the copy looks.
-func (w *world) copyCluster(arg uint64, unmarked bool) bool {
-	original, ok := w.cluster.server.(*memory)
-	nonces := w.nonces()
-	if !ok || w.alone || w.spokenTo() || len(w.copies) > 0 || w.down || w.elsewhere || w.leader == nil || w.leader.paused || w.leader.cut || len(nonces) == 0 {
-		return false
-	}
-	w.trace("the cluster is copied")
-	c := newCluster(original.clone())
-	c.birth = maps.Clone(w.cluster.birth)
-	c.first = map[kind]map[types.NamespacedName]client.Object{}
-	for k, all := range w.cluster.now {
-		c.now[k], c.first[k] = maps.Clone(all), maps.Clone(all)
-	}
-	random := rand.New(rand.NewPCG(arg, 6))
-	w.pass(20*time.Second, random, 0)
-	if w.violation != nil || len(w.nonces()) == 0 || w.nonces()[0] == nonces[0] {
-		return true
-	}
-	if unmarked {
-		w.removeMarker(arg>>4&1 == 0)
-	}
-	for i, key := range c.keysOf(c.now[pods]) {
-		if arg>>(8+i%32)&1 == 0 {
-			w.must(client.IgnoreNotFound(c.remove(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}, nil, client.GracePeriodSeconds(0))))
-		}
-	}
-	w.trace("the copy is booted beside it")
-	w.copies = append(w.copies, w.newOperator(c, c.present))
-	w.happened["queues in the way of a copy of their cluster"] += len(w.queues)
-	if unmarked {
-		// The copy looks before the original has made the marker again.
-		w.runCopies(random)
-	}
-	return true
-}
-
-// spokenTo says that a person has confirmed the identity, and the operator has not made use of that yet.
-func (w *world) spokenTo() bool {
-	cm, ok := w.cluster.now[configs][identity].(*corev1.ConfigMap)
-	return ok && cm.Annotations[v1alpha1.AnnotationConfirmIdentity] != ""
-}
-
-// runCopies lets the copies work for a moment in which the original gets no time.
-func (w *world) runCopies(random *rand.Rand) {
-	was := map[*operator]bool{}
-	for _, op := range w.everyone() {
-		was[op] = op.paused
-		op.paused = op.paused || op.cluster == w.cluster
-	}
-	w.pass(10*time.Second, random, 0)
-	for op, paused := range was {
-		op.paused = paused
-	}
 }
 
 // forgetful is the identity as a fence reads it that does not know any more that it had claimed the marker.

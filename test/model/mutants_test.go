@@ -31,8 +31,8 @@ type mutant struct {
 	// sweeps are the mistakes of its sweeps.
 	sweeps sweepMistakes
 	// noFence: nothing keeps a copy of the cluster from deleting. alwaysProven: what was not compared yet, or not for long,
-	// may be deleted.
-	noFence, alwaysProven bool
+	// may be deleted. watchless: the fence goes by what it sees at once.
+	noFence, alwaysProven, watchless bool
 	// takesByCaches: a takeover follows from what the caches show. looksAway: what a Lease says that is about to be closed is
 	// not compared with what was heard.
 	takesByCaches, looksAway bool
@@ -144,6 +144,7 @@ var mutants = []mutant{
 	{name: "sweep: brake removed", sweeps: sweepMistakes{unbraked: true}},
 	{name: "sweep: another account's lists are believed", noFence: true, sweeps: sweepMistakes{accountless: true}},
 	{name: "fence removed: a copy of the cluster deletes what it takes for its own", noFence: true},
+	{name: "no watch: a copy goes by what SQS shows it first", watchless: true},
 	{name: "fence: a marker that is gone is anybody's", identity: forgetful},
 	{name: "fence: always proven, before the first comparison and long after the last", alwaysProven: true},
 	{name: "a forged closing of a Lease is believed: its ID is not compared", cachedRecord: func(op *operator, r *v1alpha1.ReplyQueue) {

@@ -62,6 +62,8 @@ type operator struct {
 	paused, cut bool
 	// deaf are the kinds of which its watch hangs.
 	deaf map[kind]bool
+	// markerLate is by how much SQS shows it the marker late.
+	markerLate time.Duration
 	// dead says that the process is gone.
 	dead bool
 
@@ -108,30 +110,47 @@ type workers struct {
 // concurrency is that of the controllers.
 const concurrency = 8
 
-// newOperator starts a process that leads: its caches list, and every object is an event. An API server may answer a
-// watch's first list from a cache that is behind; late says by how many events, for each kind.
-func (w *world) newOperator(c *cluster, late func(kind) int) *operator {
+// newProcess starts a process of the cluster's operator that does not lead.
+func (w *world) newProcess(c *cluster) *operator {
 	w.operators++
 	op := &operator{
 		world: w, cluster: c, id: w.operators, mutant: w.mutant, views: map[kind]*view{},
-		handlers: map[kind][]toolscache.ResourceEventHandler{}, leases: &view{}, deaf: map[kind]bool{}, broken: map[kind]bool{}, doubted: map[string]int{}, massUntil: never, listedAt: w.now,
+		handlers: map[kind][]toolscache.ResourceEventHandler{}, leases: &view{}, deaf: map[kind]bool{}, broken: map[kind]bool{}, doubted: map[string]int{}, massUntil: never,
 	}
 	op.ctx, op.cancel = context.WithCancel(context.Background())
-	for _, k := range watched {
-		op.views[k] = c.asOf(k, late(k), optedIn)
-	}
-	op.leases.at = late(leases)
 	clk := clock{now: func() time.Duration { return w.now }, skew: &w.operatorSkew}
 	op.signals = &controller.Signals{
 		Pods: &lifecycle.Sightings{}, Heartbeats: heartbeat.NewLedger(), Guarded: w.isGuarded, Clock: clk,
 		Decide: op.mutant.decide,
 	}
-	provider := &queue.Provider{
+	op.newGuards(&queue.Provider{
 		Name: v1alpha1.DefaultProviderName, Region: "us-east-1", Prefix: "rq", Cluster: "c", ClusterUID: clusterUID, API: wire{op: op},
+	})
+	return op
+}
+
+// newOperator starts a process that leads at once.
+func (w *world) newOperator(c *cluster, late func(kind) int) *operator {
+	return w.lead(w.newProcess(c), late)
+}
+
+// lead has a process lead: its caches list, and every object is an event. An API server may answer a watch's first list
+// from a cache that is behind; late says by how many events, for each kind.
+func (w *world) lead(op *operator, late func(kind) int) *operator {
+	c := op.cluster
+	for _, k := range watched {
+		op.views[k] = c.asOf(k, late(k), optedIn)
+	}
+	op.leases.at, op.listedAt = late(leases), w.now
+	op.nextCheck, op.nextSweep = w.now, w.now+sweepInterval
+	if c == w.cluster {
+		if w.standby != nil && w.standby != op {
+			w.standby.cancel()
+		}
+		w.standby = w.newProcess(c)
 	}
 	op.newListener()
-	op.newGuards(provider)
-	providers := only{provider}
+	providers := only{op.provider}
 	k := kube{op: op}
 	said := &silent{}
 	m := &fakeManager{op: op}

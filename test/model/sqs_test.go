@@ -66,6 +66,9 @@ func (w wire) CreateQueue(ctx context.Context, in *sqs.CreateQueueInput, _ ...fu
 	}
 	return send(ctx, w, "CreateQueue", *in.QueueName, func(c *call) (*sqs.CreateQueueOutput, error) {
 		out, err := w.op.world.client().CreateQueue(context.Background(), in)
+		if err == nil && *in.QueueName == marker {
+			w.op.world.sighted()
+		}
 		if err == nil {
 			w.op.world.created(*in.QueueName, *out.QueueUrl, record, in.Tags, c)
 		}
@@ -106,6 +109,10 @@ func (w wire) GetQueueUrl(ctx context.Context, in *sqs.GetQueueUrlInput, _ ...fu
 func (w wire) TagQueue(ctx context.Context, in *sqs.TagQueueInput, _ ...func(*sqs.Options)) (*sqs.TagQueueOutput, error) {
 	return send(ctx, w, "TagQueue", nameOf(*in.QueueUrl), func(*call) (*sqs.TagQueueOutput, error) {
 		w.op.world.changing("TagQueue", nameOf(*in.QueueUrl))
+		if w.op.world.unwritten && w.op.cluster == w.op.world.cluster && nameOf(*in.QueueUrl) == marker {
+			return nil, errThrottled
+		}
+		defer w.op.world.sighted()
 		return w.client(*in.QueueUrl).TagQueue(context.Background(), in)
 	})
 }
@@ -120,6 +127,9 @@ func (w wire) UntagQueue(ctx context.Context, in *sqs.UntagQueueInput, _ ...func
 func (w wire) ListQueues(ctx context.Context, in *sqs.ListQueuesInput, _ ...func(*sqs.Options)) (*sqs.ListQueuesOutput, error) {
 	return send(ctx, w, "ListQueues", "", func(*call) (*sqs.ListQueuesOutput, error) {
 		world := w.op.world
+		if in.QueueNamePrefix == nil {
+			return world.client().ListQueues(context.Background(), in) // to learn the account
+		}
 		if world.elsewhere {
 			out, err := world.away.ListQueues(context.Background(), in)
 			w.op.listedTo(ctx, out)
@@ -139,7 +149,7 @@ func (w wire) ListQueues(ctx context.Context, in *sqs.ListQueuesInput, _ ...func
 func (w wire) ListQueueTags(ctx context.Context, in *sqs.ListQueueTagsInput, _ ...func(*sqs.Options)) (*sqs.ListQueueTagsOutput, error) {
 	return send(ctx, w, "ListQueueTags", nameOf(*in.QueueUrl), func(*call) (*sqs.ListQueueTagsOutput, error) {
 		out, err := w.client(*in.QueueUrl).ListQueueTags(context.Background(), in)
-		return w.op.tagsFor(ctx, out), err
+		return w.op.tagsFor(ctx, w.op.showLate(*in.QueueUrl, out)), err
 	})
 }
 

@@ -38,7 +38,8 @@ type world struct {
 	leader  *operator
 	zombies []*operator
 	flying  []*call
-	// copies are the operators of copies of the cluster.
+	// standby is the process that waits for its turn to lead. copies are the operators of copies of the cluster.
+	standby   *operator
 	copies    []*operator
 	operators int
 	beacons   int
@@ -60,6 +61,9 @@ type world struct {
 	// lag says that SQS lists queues as they were, in lastList.
 	lag      bool
 	lastList *sqs.ListQueuesOutput
+	// unwritten says that the cluster's requests to change the marker's nonce fail. sights is what the marker bore, and when.
+	unwritten bool
+	sights    []sight
 	// elsewhere says that the operator's credentials are those of another account, whose client away is.
 	elsewhere bool
 	away      *sqs.Client
@@ -201,6 +205,7 @@ func (w *world) tick(d time.Duration) {
 	for _, op := range w.everyone() {
 		op.tick()
 	}
+	w.standBy()
 }
 
 // pass lets time go by while operators work; stall is for run.
@@ -386,6 +391,7 @@ func (w *world) collect() bool {
 // rest ends everything that is wrong with the world and lets it come to rest.
 func (w *world) rest(random *rand.Rand) {
 	w.trace("everything is mended, and comes to rest")
+	w.unwritten = false
 	w.down, w.lost, w.lag, w.unguardedSince, w.elsewhere, w.staleLists = false, false, false, -1, false, false
 	for _, p := range w.pods {
 		p.muted = false
@@ -434,6 +440,7 @@ func (w *world) close() {
 	for _, op := range w.everyone() {
 		w.kill(op, 0)
 	}
+	w.standby.cancel()
 	w.sqsServer.Close()
 }
 

@@ -1,0 +1,81 @@
+package fence
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/queue"
+)
+
+// readMarker reads what the marker queue of a provider says, and its tags.
+func readMarker(ctx context.Context, provider *queue.Provider) (Marker, map[string]string, error) {
+	tags, exists, err := provider.IdentityTags(ctx)
+	if class := queue.Classify(err); class == queue.Denied || (err == nil && !exists) {
+		// The URL may be computed from that of another account.
+		provider.ForgetAccount()
+		tags, exists, err = provider.IdentityTags(ctx)
+	}
+	if err != nil || !exists {
+		return Marker{}, nil, err
+	}
+	return Marker{
+		Exists: true, Cluster: tags[v1alpha1.TagCluster], Nonce: tags[nonceTag(provider.Name)], Account: provider.AccountID(),
+	}, tags, nil
+}
+
+// pinned is what the cluster knows of a provider's marker.
+func (f *Fence) pinned(provider string, known *identity) Pinned {
+	mine, spoken := known.entries[provider], known.annotated(v1alpha1.AnnotationConfirmIdentity)
+	return Pinned{
+		Cluster: f.ClusterUID, Nonces: mine.Nonces, Confirmed: mine.Confirmed, Seen: mine.Seen, Held: f.heldHere(provider),
+		AdoptFrom: known.object.Annotations[v1alpha1.AnnotationAdoptFrom],
+		Contested: mine.Contested, Spoken: spoken, ClaimAbandoned: slices.Contains(spoken, abandoned(provider)),
+		Account: mine.Account,
+	}
+}
+
+// accountSeen is the account that is looked into where no marker is found, by any queue there; empty: there is none to tell.
+func (f *Fence) accountSeen(ctx context.Context, provider *queue.Provider) (string, error) {
+	account, err := provider.AccountOfAny(ctx)
+	if queue.Classify(err) == queue.Denied {
+		err = nil
+	}
+	if account == "" && err == nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		account = f.state(provider.Name).elsewhere
+	}
+	return account, err
+}
+
+// elsewhere takes back a marker that was made again, and turned out to be in another account: that account had no queue by
+// which to tell.
+func (f *Fence) elsewhere(ctx context.Context, provider *queue.Provider, known *identity, asked time.Time) error {
+	account := provider.AccountID()
+	f.learn(provider.Name, known, Elsewhere, asked)
+	f.mu.Lock()
+	f.state(provider.Name).elsewhere = account
+	f.mu.Unlock()
+	marker, _, err := readMarker(ctx, provider)
+	if err != nil || !marker.Exists { // The next comparison looks again.
+		marker = Marker{Account: account}
+	}
+	return f.conflict(ctx, provider, known, Elsewhere, marker)
+}
+
+// takeBack deletes a marker that this process made in another account.
+func (f *Fence) takeBack(ctx context.Context, provider *queue.Provider, mine entry, marker Marker) {
+	f.mu.Lock()
+	made := f.state(provider.Name).elsewhere
+	f.mu.Unlock()
+	if !marker.Exists || marker.Account != made || marker.Cluster != f.ClusterUID || !slices.Contains(mine.Nonces, marker.Nonce) {
+		return
+	}
+	if err := provider.UnmarkIdentity(ctx); err != nil && ctx.Err() == nil {
+		ctrl.LoggerFrom(ctx).WithName("fence").Info("A marker that was made in another account could not be taken back", "provider", provider.Name, "why", err.Error())
+	}
+}

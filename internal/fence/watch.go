@@ -1,0 +1,141 @@
+package fence
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/replyqueue/replyqueue/internal/queue"
+)
+
+// A copy of a cluster holds every object of its original, and so the nonces that it knew. What it does not hold is a process
+// of the original. So each process finds out by itself whether its cluster is the one that holds a marker, before it writes
+// there or deletes a queue, in one of two ways:
+//
+//   - It sees a nonce on the marker that was noted in its own cluster since it began. Only a process of its own cluster that
+//     had found out before can have put it there. This is how a standby learns it from the leader whose place it may take.
+//   - It watches the marker for a time in which an original would have shown itself, and sees no nonce that its cluster does
+//     not know.
+const (
+	// propagation is for how long SQS may answer with a queue's tags as they were ("Changes made to tags can take up to 60
+	// seconds to propagate", as of queue attributes).
+	propagation = time.Minute
+	// recovery is how many intervals an original may need from the moment that a copy shows until it has changed the nonce:
+	// one until that is due, and the 17 s in which a standby takes the place of a leader that dies in that moment.
+	recovery = 4
+)
+
+// WatchFor is for how long a process that has no better proof watches a marker, where nonces change every interval.
+func WatchFor(interval time.Duration) time.Duration { return propagation + recovery*interval }
+
+// Standby watches the markers while another process leads, and reads only. It costs one SQS request an interval for each
+// provider, until it has seen the leader change the nonce.
+type Standby struct{ Fence *Fence }
+
+// NeedLeaderElection makes the manager run it in every process.
+func (Standby) NeedLeaderElection() bool { return false }
+
+// Start looks at once and then every interval, until this process leads or ctx ends.
+func (s Standby) Start(ctx context.Context) error {
+	f := s.Fence
+	f.init()
+	for !f.leading.Load() {
+		f.Look(ctx)
+		if !f.sleep(ctx, f.Interval) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// Look looks once at each marker that this cluster has claimed, unless this process knows already that it is the cluster's.
+// What it finds wrong is the leader's to say.
+func (f *Fence) Look(ctx context.Context) {
+	f.init()
+	known, err := f.store.read(ctx)
+	if err != nil {
+		return // The leader says so.
+	}
+	f.begin(known)
+	for _, name := range slices.Sorted(maps.Keys(known.entries)) {
+		if f.heldHere(name) {
+			continue
+		}
+		if provider, err := f.Providers.ForDeletion(ctx, name); err == nil {
+			f.look(ctx, provider)
+		}
+	}
+}
+
+// look reads the marker first and then what the cluster knows, in which the leader notes a nonce before it writes it.
+func (f *Fence) look(ctx context.Context, provider *queue.Provider) {
+	f.checking.Lock()
+	defer f.checking.Unlock()
+	asked := f.Clock.Now()
+	marker, _, err := readMarker(ctx, provider)
+	if err != nil {
+		f.unanswered(provider.Name)
+		return
+	}
+	known, err := f.store.read(ctx)
+	if err != nil {
+		return
+	}
+	f.watched(provider.Name, Judge(f.pinned(provider.Name, known), marker), marker, asked)
+}
+
+// begin keeps the nonces that the cluster knew when this process began.
+func (f *Fence) begin(known *identity) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.first != nil {
+		return
+	}
+	f.first = map[string][]string{}
+	for name, e := range known.entries {
+		f.first[name] = e.Nonces
+	}
+}
+
+// watched takes in a look, begun at the given time, and says whether this process may go by it. Whoever looked into another
+// account, or saw no marker, has not watched this one.
+func (f *Fence) watched(provider string, verdict Verdict, m Marker, asked time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.state(provider)
+	if s.watching.IsZero() || s.place != (place{m.Exists, m.Account}) {
+		s.watching, s.place = asked, place{m.Exists, m.Account}
+	}
+	watched := asked.Sub(s.watching) >= f.Watch
+	if verdict.MayDelete() && (watched || !slices.Contains(f.first[provider], m.Nonce)) {
+		s.held = true
+	}
+	return watched || s.held
+}
+
+// place is where a look went, and whether a marker was there.
+type place struct {
+	marked  bool
+	account string
+}
+
+// unanswered begins the watch anew: while SQS answers this process badly, it may keep the original from changing the nonce.
+func (f *Fence) unanswered(provider string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.state(provider).watching = time.Time{}
+}
+
+// wait is for a look by which this process may not go yet: nothing is written in SQS, and nothing deleted.
+func (f *Fence) wait(ctx context.Context, provider string, known *identity, asked time.Time) error {
+	f.learn(provider, known, "", asked)
+	f.mu.Lock()
+	s := f.state(provider)
+	s.until = s.watching.Add(f.Watch)
+	f.mu.Unlock()
+	if err := f.store.write(ctx, known); err != nil { // what is wrong no more
+		return err
+	}
+	return f.MayDelete(provider)
+}

@@ -1,0 +1,323 @@
+package fence_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"github.com/replyqueue/replyqueue/internal/fence"
+	"github.com/replyqueue/replyqueue/internal/queue"
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
+)
+
+// beside is a copy of the cluster, by the original's clock; what it does is done in turn with the original.
+func (c *cluster) beside() *cluster {
+	c.Helper()
+	clone := newCluster(c.T, c.sqs, uid, c.snapshot())
+	clone.clock = c.clock
+	clone.lead(uid)
+	return clone
+}
+
+// both lets an interval pass for both.
+func both(original, clone *cluster) {
+	original.round()
+	clone.Round(clone.ctx)
+}
+
+// shown is what SQS showed of the marker, and since when.
+type shown struct {
+	at   time.Time
+	tags map[string]string
+}
+
+// late answers with tags as they were a while ago.
+type late struct {
+	queue.API
+	c   *cluster
+	by  time.Duration
+	log *[]shown
+}
+
+// lateBy has SQS answer this cluster late, from what is noted with note.
+func (c *cluster) lateBy(by time.Duration) (note func()) {
+	log := &[]shown{}
+	note = func() {
+		q, _ := c.sqs.Queue("rq_c_identity")
+		*log = append(*log, shown{c.clock.Now(), q.Tags})
+	}
+	note()
+	c.provider.API = late{c.provider.API, c, by, log}
+	return note
+}
+
+func (l late) ListQueueTags(context.Context, *sqs.ListQueueTagsInput, ...func(*sqs.Options)) (*sqs.ListQueueTagsOutput, error) {
+	tags := (*l.log)[0].tags
+	for _, s := range *l.log {
+		if !s.at.After(l.c.clock.Now().Add(-l.by)) {
+			tags = s.tags
+		}
+	}
+	return &sqs.ListQueueTagsOutput{Tags: tags}, nil
+}
+
+// A copy is started at any time after it was taken, and SQS shows it the marker as it was up to a minute ago. It writes
+// nothing there, deletes nothing, and the original is not disturbed.
+func TestACloneThatIsShownTheMarkerLate(t *testing.T) {
+	for _, by := range []time.Duration{5 * time.Second, 35 * time.Second, time.Minute} {
+		for _, boots := range []int{0, 2, 6} {
+			t.Run(fmt.Sprint(by, " after ", boots), func(t *testing.T) {
+				server := sqstest.NewServer(t)
+				original := newCluster(t, server, uid, nil)
+				original.Round(original.ctx)
+				original.round()
+				clone := original.beside()
+				note := clone.lateBy(by)
+				for range boots {
+					original.round()
+					note()
+				}
+				for range 30 {
+					original.round()
+					note()
+					was := original.nonce()
+					clone.Round(clone.ctx)
+					if original.nonce() != was {
+						t.Fatal("the clone changed the nonce")
+					}
+					if clone.MayDelete("default") == nil {
+						t.Fatal("the clone may delete")
+					}
+					original.expectOpen("the original")
+				}
+				clone.expectHeld("the clone, in the end", true)
+			})
+		}
+	}
+}
+
+// The original's request to change the nonce fails for a while, so that a copy that is taken meanwhile knows the nonce that
+// the marker bears, and the next.
+func TestACloneWhileTheNonceCannotBeChanged(t *testing.T) {
+	for name, fails := range map[string]struct {
+		rule   sqstest.AccessRule
+		rounds int
+	}{
+		"refused for half a minute":                    {sqstest.AccessRule{Action: "TagQueue", Deny: true}, 3},
+		"nothing is answered for a quarter of an hour": {sqstest.AccessRule{Action: "*", Deny: true}, 90},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := sqstest.NewServer(t)
+			original := newCluster(t, server, uid, nil)
+			original.Round(original.ctx)
+			original.round()
+			server.SetAccess(fails.rule)
+			original.round()
+			clone := original.beside()
+			for range fails.rounds {
+				both(original, clone)
+				if clone.MayDelete("default") == nil {
+					t.Fatal("the clone may delete")
+				}
+			}
+			server.SetAccess()
+			clone.Round(clone.ctx) // It is the first for which SQS answers again.
+			for range 15 {
+				both(original, clone)
+				original.expectOpen("the original")
+				if clone.MayDelete("default") == nil {
+					t.Fatal("the clone may delete")
+				}
+			}
+			clone.expectHeld("the clone", true)
+		})
+	}
+}
+
+// What a copy sees of another account, or while there is no marker, is no watch: it knows no more than when it began.
+func TestAWatchElsewhereIsNone(t *testing.T) {
+	server := sqstest.NewServer(t, sqstest.WithAccount("111111111111"))
+	original := newCluster(t, server, uid, nil)
+	original.Round(original.ctx)
+	original.round()
+	clone := original.beside()
+	clone.Round(clone.ctx)
+	theirs := sqstest.NewServer(t, sqstest.WithAccount("222222222222"))
+	original.provider.API, clone.provider.API = writing{theirs.Client(), original}, writing{theirs.Client(), clone}
+	for range 20 {
+		both(original, clone)
+	}
+	original.provider.API, clone.provider.API = writing{server.Client(), original}, writing{server.Client(), clone}
+	for range 15 {
+		clone.Round(clone.ctx) // It is the first to look.
+		if clone.MayDelete("default") == nil {
+			t.Fatal("the clone may delete")
+		}
+		original.round()
+		original.expectOpen("the original")
+	}
+	clone.expectHeld("the clone", true)
+}
+
+// A process that has no proof writes nothing and deletes nothing until it has watched; then it goes on.
+func TestANewProcessWatchesFirst(t *testing.T) {
+	c := newCluster(t, sqstest.NewServer(t), uid, nil)
+	c.Round(c.ctx)
+	was := c.nonce()
+	c.lead(uid)
+	c.expectHeld("a new leader, before it compared", false)
+	c.Round(c.ctx)
+	for range fence.WatchFor(fence.DefaultInterval)/fence.DefaultInterval - 1 {
+		c.expectHeld("a new leader that watches", false)
+		c.round()
+	}
+	if c.nonce() != was {
+		t.Error("it wrote the marker")
+	}
+	c.round()
+	c.expectOpen("a new leader that has watched")
+	if c.nonce() == was {
+		t.Error("the nonce stays the same")
+	}
+	if status := c.identity().Data["status"]; status != "" {
+		t.Errorf("it says %q", status)
+	}
+}
+
+// Deletions that wait ask again when the watch is over, not all the time; creations do not wait at all.
+func TestWhatWaitsForAWatch(t *testing.T) {
+	c := newCluster(t, sqstest.NewServer(t), uid, nil)
+	c.Round(c.ctx)
+	c.lead(uid)
+	c.round()
+	err := c.MayDelete("default")
+	if after, ok := queue.RetryAfter(err); !ok || after != fence.WatchFor(fence.DefaultInterval) || queue.Classify(err) != queue.Unproven {
+		t.Errorf("a deletion is to ask again after %v: %v (%s)", after, err, queue.Classify(err))
+	}
+	if err := c.provider.MayChange(); err != nil {
+		t.Errorf("a queue may not be created or changed: %v", err)
+	}
+	c.round()
+	if after, _ := queue.RetryAfter(c.MayDelete("default")); after != fence.WatchFor(fence.DefaultInterval)-fence.DefaultInterval {
+		t.Errorf("an interval later, it is to ask again after %v", after)
+	}
+	if again := c.MayDelete("default"); again.Error() != err.Error() {
+		t.Errorf("what it says changes all the time: %v", again)
+	}
+}
+
+// A standby sees the leader change the nonce, and needs no proof of its own when it leads. It looks no more from then on.
+func TestAStandbyGoesOnAtOnce(t *testing.T) {
+	c := newCluster(t, sqstest.NewServer(t), uid, nil)
+	c.Round(c.ctx)
+	c.round()
+	standby := c.process(uid)
+	standby.Look(c.ctx)
+	c.round()
+	standby.Look(c.ctx)
+	before := c.sqs.Requests()
+	standby.Look(c.ctx)
+	if n := c.sqs.Requests() - before; n != 0 {
+		t.Errorf("%d requests of a standby that has seen the proof", n)
+	}
+	if standby.MayDelete("default") == nil {
+		t.Error("a standby may delete before it has compared")
+	}
+	was := c.nonce()
+	standby.Round(c.ctx)
+	if err := standby.MayDelete("default"); err != nil || c.nonce() == was {
+		t.Errorf("it does not go on at once: %v", err)
+	}
+	// With leaders that live for no minute, there is always one that goes on at once.
+	leader := standby
+	for range 10 {
+		standby = c.process(uid)
+		standby.Look(c.ctx)
+		for range 2 {
+			c.clock.Step(fence.DefaultInterval)
+			leader.Round(c.ctx)
+			standby.Look(c.ctx)
+		}
+		leader = standby
+		leader.Round(c.ctx)
+		if err := leader.MayDelete("default"); err != nil {
+			t.Fatalf("a standby that took its leader's place: %v", err)
+		}
+	}
+}
+
+// A copy's processes see nothing that any of them wrote, however many there are and however they take turns.
+func TestACopysStandbysLearnNothing(t *testing.T) {
+	server := sqstest.NewServer(t)
+	original := newCluster(t, server, uid, nil)
+	original.Round(original.ctx)
+	original.round()
+	clone := original.beside()
+	note := clone.lateBy(time.Minute)
+	standby := clone.process(uid)
+	for i := range 40 {
+		original.round()
+		note()
+		standby.Look(clone.ctx)
+		clone.Round(clone.ctx)
+		if clone.MayDelete("default") == nil {
+			t.Fatal("the clone may delete")
+		}
+		original.expectOpen("the original")
+		if i%3 == 2 {
+			clone.Fence, standby = standby, clone.process(uid)
+			clone.provider.Fence = clone.Fence
+		}
+	}
+}
+
+// The copy is taken at the worst moment: the nonce has just been written, the leader dies, and its standby takes over 17 s
+// later; SQS shows the copy everything as late as it may.
+func TestACopyTakenWhenTheLeaderDies(t *testing.T) {
+	server := sqstest.NewServer(t)
+	original := newCluster(t, server, uid, nil)
+	original.Round(original.ctx)
+	standby := original.process(uid)
+	standby.Look(original.ctx)
+	original.round()
+	standby.Look(original.ctx)
+	clone := original.beside()
+	note := clone.lateBy(time.Minute)
+	for second := 1; second <= 300; second++ {
+		original.clock.Step(time.Second)
+		if second >= 9+17 && (second-26)%10 == 0 {
+			standby.Round(original.ctx)
+			note()
+			if err := standby.MayDelete("default"); err != nil {
+				t.Fatalf("the original, after %d s: %v", second, err)
+			}
+		}
+		if second%10 == 1 {
+			was := original.nonce()
+			clone.Round(clone.ctx)
+			if clone.MayDelete("default") == nil || original.nonce() != was {
+				t.Fatalf("after %d s the clone takes the marker", second)
+			}
+		}
+	}
+}
+
+// A process that never comes to an end of its watch never writes: what of it is a copy is told by the one that does.
+func TestProcessesThatWatchDoNotCount(t *testing.T) {
+	c := newCluster(t, sqstest.NewServer(t), uid, nil)
+	c.Round(c.ctx)
+	was := c.nonce()
+	for range 5 {
+		c.lead(uid)
+		for range 6 {
+			c.round()
+			c.expectHeld("a leader that lives for a minute, without a standby", false)
+		}
+	}
+	if c.nonce() != was {
+		t.Error("it wrote the marker")
+	}
+}
