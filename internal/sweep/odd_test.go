@@ -1,6 +1,7 @@
 package sweep_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -159,5 +160,20 @@ func TestManyMissingQueuesAreTold(t *testing.T) {
 	s.passes(1)
 	if c := s.configMap(); len(s.missing) != 11 || c.Annotations[v1alpha1.AnnotationAllowSweep] != "" || s.status() != "" {
 		t.Errorf("%d records were given up when a human allowed it; the annotation is %q, the status %q", len(s.missing), c.Annotations[v1alpha1.AnnotationAllowSweep], s.status())
+	}
+}
+
+// A Lease that names no pod that there can be keeps no other.
+func TestAnOddLeaseKeepsNoOther(t *testing.T) {
+	s := newStage(t, sqstest.NewServer(t))
+	odd, other := s.lease(newUID(), "a/b"), s.lease(newUID(), "gone")
+	t.Cleanup(func() { _ = s.admin.Delete(context.Background(), odd) })
+	for range 3 {
+		if err := s.pass(); err == nil || !strings.Contains(err.Error(), odd.Name) {
+			t.Errorf("the sweep says %v", err)
+		}
+	}
+	if !s.exists(odd) || s.exists(other) {
+		t.Errorf("the odd one is there: %t, the other: %t; want the odd one alone", s.exists(odd), s.exists(other))
 	}
 }

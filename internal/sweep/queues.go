@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -113,15 +114,23 @@ func (s *Sweeper) doomed(ctx context.Context, p *place, findings []lifecycle.Fin
 
 // oddOwner is why tags name nothing that the API server could be asked for; nil when they do, or name nothing.
 func oddOwner(tags map[string]string) error {
-	for _, key := range []string{v1alpha1.TagNamespace, v1alpha1.TagPodNamespace} {
-		if why := validation.IsDNS1123Label(tags[key]); tags[key] != "" && len(why) > 0 {
-			return fmt.Errorf("its tag %s is %q: %s", key, tags[key], why[0])
+	for _, owner := range []struct{ namespace, name string }{
+		{v1alpha1.TagNamespace, v1alpha1.TagName}, {v1alpha1.TagPodNamespace, v1alpha1.TagPodName},
+	} {
+		if odd := oddName(types.NamespacedName{Namespace: tags[owner.namespace], Name: tags[owner.name]}); odd != nil {
+			return fmt.Errorf("by its tags %s and %s it %w", owner.namespace, owner.name, odd)
 		}
 	}
-	for _, key := range []string{v1alpha1.TagName, v1alpha1.TagPodName} {
-		if why := validation.IsDNS1123Subdomain(tags[key]); tags[key] != "" && len(why) > 0 {
-			return fmt.Errorf("its tag %s is %q: %s", key, tags[key], why[0])
-		}
+	return nil
+}
+
+// oddName is why there can be no object of that name; nil when there can, or when it is empty.
+func oddName(key types.NamespacedName) error {
+	if why := validation.IsDNS1123Label(key.Namespace); key.Namespace != "" && len(why) > 0 {
+		return fmt.Errorf("is in a namespace %q: %s", key.Namespace, why[0])
+	}
+	if why := validation.IsDNS1123Subdomain(key.Name); key.Name != "" && len(why) > 0 {
+		return fmt.Errorf("is of an object %q: %s", key.Name, why[0])
 	}
 	return nil
 }

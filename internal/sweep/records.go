@@ -2,6 +2,7 @@ package sweep
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -126,15 +127,20 @@ func (s *Sweeper) listLeases(ctx context.Context) ([]coordinationv1.Lease, error
 func (s *Sweeper) sweepLeases(ctx context.Context, leases []coordinationv1.Lease, covered *records) error {
 	found := map[string]*coordinationv1.Lease{}
 	var keys []string
+	var problems []error
 	for i := range leases {
 		lease := &leases[i]
 		if covered.readers[types.UID(lease.Name)] {
 			continue
 		}
 		pod := types.NamespacedName{Namespace: lease.Labels[v1alpha1.LabelPodNamespace], Name: lease.Annotations[heartbeat.AnnotationPodName]}
+		if odd := oddName(pod); odd != nil {
+			problems = append(problems, fmt.Errorf("the Lease %s is kept: its pod %w", lease.Name, odd))
+			continue
+		}
 		lives, err := s.inCluster(ctx, pod, func(p *corev1.Pod) bool { return string(p.UID) == lease.Name })
 		if err != nil {
-			return fmt.Errorf("get pod %s: %w", pod, err)
+			return errors.Join(append(problems, fmt.Errorf("get pod %s: %w", pod, err))...)
 		}
 		if !lives {
 			found[lease.Name], keys = lease, append(keys, lease.Name)
@@ -155,10 +161,11 @@ func (s *Sweeper) sweepLeases(ctx context.Context, leases []coordinationv1.Lease
 		case apierrors.IsNotFound(err), apierrors.IsConflict(err):
 			continue
 		case err != nil:
-			return fmt.Errorf("delete Lease %s: %w", lease.Name, err)
+			problems = append(problems, fmt.Errorf("delete Lease %s: %w", lease.Name, err))
+			continue
 		}
 		log.Info("Deleted a Lease without pod and record", "lease", lease.Name, "namespace", lease.Labels[v1alpha1.LabelPodNamespace])
 		s.Metrics.deleted("", kindLease)
 	}
-	return nil
+	return errors.Join(problems...)
 }
