@@ -3,7 +3,6 @@ package rpcclient
 import (
 	"context"
 	"sync"
-	"time"
 )
 
 const (
@@ -84,9 +83,16 @@ func (f *frameSender) send(ctx context.Context, payload []byte) error {
 		return nil
 	}
 	m := &replyMessage{to: q.to, content: content, reserve: r.cfg.reserve, deadline: q.deadline, pack: q.packs}
-	m.done = func(err error) { f.done(number, size, err) }
-	m.out.message = m
-	r.replies.to(q.to.queueURL).add(&m.out)
+	deliver := func() {
+		m.out = outgoing{message: m}
+		r.replies.to(q.to.queueURL).add(&m.out)
+	}
+	m.done = func(err error) {
+		if err == nil || !f.server.notFoundYet(q, m, err, deliver) {
+			f.done(number, size, err)
+		}
+	}
+	deliver()
 	return nil
 }
 
@@ -95,12 +101,10 @@ func (f *frameSender) done(number, size int, err error) {
 	f.out--
 	f.bytes -= size
 	if err == nil {
+		f.server.r.gone.answered(f.q.to.queueURL)
 		f.accepted = max(f.accepted, number+1)
 	} else if f.err == nil {
 		f.err, f.refused = err, number
-		if isMissingQueue(err) {
-			f.server.r.gone.missing(f.q, time.Now())
-		}
 		f.cancel(err)
 	}
 	f.mu.Unlock()

@@ -17,23 +17,25 @@ type goneRequesters struct {
 
 type goneSince struct{ first, latest time.Time }
 
+// confirmed: the queue was missing twice, at least missingConfirm apart.
+func (s goneSince) confirmed() bool { return s.latest.Sub(s.first) >= missingConfirm }
+
 const (
+	// missingRetry is after how long a reply is sent again whose queue was not found.
+	missingRetry = missingConfirm / 4
 	// maxGone and goneMemory bound what is remembered.
 	maxGone    = 1024
 	goneMemory = 10 * time.Minute
 )
 
-// missing notes that a reply found no queue.
-func (g *goneRequesters) missing(q *request, now time.Time) {
-	if q.peer != PeerNative {
-		return
-	}
+// missing notes that a native requester's reply found no queue, and reports whether that is confirmed.
+func (g *goneRequesters) missing(url string, now time.Time) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.since == nil {
 		g.since = map[string]goneSince{}
 	}
-	s, known := g.since[q.to.queueURL]
+	s, known := g.since[url]
 	if !known {
 		if len(g.since) >= maxGone {
 			g.forget(now)
@@ -41,8 +43,9 @@ func (g *goneRequesters) missing(q *request, now time.Time) {
 		s.first = now
 	}
 	s.latest = now
-	g.since[q.to.queueURL] = s
+	g.since[url] = s
 	g.some.Store(true)
+	return s.confirmed()
 }
 
 // forget drops what is old, and if that is nothing, one. It is called with the lock held.
@@ -65,8 +68,7 @@ func (g *goneRequesters) answered(url string) {
 	g.some.Store(len(g.since) > 0)
 }
 
-// confirmed reports whether the queue was missing twice, at least missingConfirm apart, as a new queue
-// may be at first.
+// confirmed reports whether the queue is gone: it was missing for longer than a new queue may be at first.
 func (g *goneRequesters) confirmed(url string, now time.Time) bool {
 	if !g.some.Load() {
 		return false
@@ -74,5 +76,5 @@ func (g *goneRequesters) confirmed(url string, now time.Time) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s, ok := g.since[url]
-	return ok && s.latest.Sub(s.first) >= missingConfirm && now.Sub(s.latest) <= goneMemory
+	return ok && s.confirmed() && now.Sub(s.latest) <= goneMemory
 }
