@@ -1,7 +1,6 @@
 package rpcclient
 
 import (
-	"container/heap"
 	"slices"
 	"sync"
 	"time"
@@ -41,17 +40,45 @@ type expiry struct {
 	key string
 }
 
-func (h expiryHeap) Len() int           { return len(h) }
-func (h expiryHeap) Less(i, j int) bool { return h[i].at < h[j].at }
-func (h expiryHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *expiryHeap) Push(x any)        { *h = append(*h, x.(expiry)) }
+func (h *expiryHeap) push(x expiry) {
+	all := append(*h, x)
+	*h = all
+	for i := len(all) - 1; i > 0; {
+		parent := (i - 1) / 2
+		if all[parent].at <= x.at {
+			break
+		}
+		all[i], all[parent] = all[parent], x
+		i = parent
+	}
+}
 
-func (h *expiryHeap) Pop() any {
-	last := len(*h) - 1
-	x := (*h)[last]
-	(*h)[last] = expiry{}
-	*h = (*h)[:last]
-	return x
+// pop removes the head.
+func (h *expiryHeap) pop() {
+	all := *h
+	last := len(all) - 1
+	x := all[last]
+	all[last] = expiry{}
+	all = all[:last]
+	*h = all
+	if last == 0 {
+		return
+	}
+	all[0] = x
+	for i := 0; ; {
+		child := 2*i + 1
+		if child >= last {
+			return
+		}
+		if right := child + 1; right < last && all[right].at < all[child].at {
+			child = right
+		}
+		if x.at <= all[child].at {
+			return
+		}
+		all[i], all[child] = all[child], x
+		i = child
+	}
 }
 
 type cacheEntry struct {
@@ -164,7 +191,7 @@ func (c *replyCache) finishLocked(e *cacheEntry, reply replyContent, situation S
 	e.reply, e.situation, e.finished = reply, situation, true
 	e.expires = e.kept.end(time.Now())
 	if c.entries[e.key] == e {
-		heap.Push(&c.finished, expiry{e.expires.Sub(c.base), e.key})
+		c.finished.push(expiry{e.expires.Sub(c.base), e.key})
 		c.bytes += reply.bytes()
 		e.bytes += reply.bytes()
 	}
@@ -278,7 +305,7 @@ func (c *replyCache) evict(now time.Time) (early []time.Duration) {
 			}
 			c.remove(e)
 		}
-		heap.Pop(&c.finished)
+		c.finished.pop()
 	}
 	return early
 }

@@ -2,6 +2,8 @@ package rpcclient
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -79,4 +81,34 @@ func TestReplyCacheForgetsWhatExpiresFirst(t *testing.T) {
 			t.Errorf("%d bytes, %d in the heap of an empty cache", c.bytes, len(c.finished))
 		}
 	})
+}
+
+// What expires first comes first, in whatever order it was entered.
+func TestExpiryHeap(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	var h expiryHeap
+	var in []time.Duration
+	check := func() {
+		t.Helper()
+		slices.Sort(in)
+		if len(h) != len(in) || len(in) > 0 && h[0].at != in[0] {
+			t.Fatalf("%d entries of %d, the head is %v", len(h), len(in), h)
+		}
+	}
+	for range 2000 {
+		if len(in) > 0 && random.IntN(5) < 2 {
+			h.pop()
+			in = in[1:]
+		} else {
+			at := time.Duration(random.IntN(50))
+			h.push(expiry{at: at})
+			in = append(in, at)
+		}
+		check()
+	}
+	for len(in) > 0 {
+		h.pop()
+		in = in[1:]
+		check()
+	}
 }

@@ -188,6 +188,9 @@ func marshalEnvelope(v any) (string, error) {
 // message leaves: budget, send time and attempt.
 type requestStamp struct{ head string }
 
+// stampRoom is enough for most envelopes, with identifiers of our own and methods of usual length.
+const stampRoom = 256
+
 // maxStampBytes bounds what render adds to head.
 const maxStampBytes = len(`,"b":,"t":,"a":}`) + 3*20
 
@@ -210,8 +213,8 @@ func newRequestStamp(e *requestEnvelope) (requestStamp, error) {
 
 // render completes the envelope. budget is rounded down to milliseconds.
 func (s requestStamp) render(budget time.Duration, sent time.Time, attempt int) string {
-	b := make([]byte, 0, len(s.head)+maxStampBytes)
-	b = append(b, s.head...)
+	var room [stampRoom]byte
+	b := append(room[:0], s.head...)
 	b = append(b, `,"b":`...)
 	b = strconv.AppendInt(b, max(0, budget.Milliseconds()), 10)
 	b = append(b, `,"t":`...)

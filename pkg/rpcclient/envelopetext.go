@@ -156,8 +156,8 @@ func plainHead(e *requestEnvelope) (string, bool) {
 	if len(e.Metadata) > 0 || !isPlain(e.CallID) || !isPlain(e.Method) || !isPlain(e.Codec) || !isPlain(e.Encoding) {
 		return "", false
 	}
-	b := make([]byte, 0, 64+len(e.CallID)+len(e.Method))
-	b = append(b, `{"k":"`...)
+	var room [stampRoom]byte
+	b := append(room[:0], `{"k":"`...)
 	b = append(b, e.Kind...)
 	b = append(b, `","v":`...)
 	b = strconv.AppendInt(b, int64(e.Version), 10)

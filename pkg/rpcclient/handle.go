@@ -113,23 +113,34 @@ func (h *handler) answer(ctx context.Context, info *RequestInfo, payload []byte)
 	if err != nil {
 		return nil, &undecodable{err}
 	}
-	sent := false
-	err = h.serve(ctx, &IncomingCall{Info: info, Request: req}, func(reply any) error {
-		if sent {
-			return Errorf(Internal, "the handler sent a second reply")
-		}
-		sent = true
-		if out, err = h.encode(reply); err != nil {
-			return Errorf(Internal, "encode the reply: %w", err)
-		}
-		return nil
-	})
+	c := &single{handler: h, call: IncomingCall{Info: info, Request: req}}
+	err = h.serve(ctx, &c.call, c.send)
 	switch {
 	case err != nil && !isNil(err):
 		return nil, err
-	case !sent:
+	case !c.sent:
 		return nil, Errorf(Internal, "an interceptor swallowed the reply")
 	default:
-		return out, nil
+		return c.out, nil
 	}
+}
+
+// single is one execution of a handler that sends one reply.
+type single struct {
+	handler *handler
+	call    IncomingCall
+	sent    bool
+	out     []byte
+}
+
+func (c *single) send(reply any) error {
+	if c.sent {
+		return Errorf(Internal, "the handler sent a second reply")
+	}
+	c.sent = true
+	var err error
+	if c.out, err = c.handler.encode(reply); err != nil {
+		return Errorf(Internal, "encode the reply: %w", err)
+	}
+	return nil
 }

@@ -146,8 +146,8 @@ func (r *Requester) attempts(ctx context.Context, o *OutgoingCall, receive func(
 			return e
 		}
 	}
-	timer := time.NewTimer(time.Until(o.Deadline))
-	defer timer.Stop()
+	timer := r.timer(time.Until(o.Deadline))
+	defer r.putTimer(timer)
 	if e := c.enter(ctx, timer.C); e != nil {
 		return e
 	}

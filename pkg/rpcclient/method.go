@@ -71,24 +71,26 @@ func (m Method[Req, Rep]) Call(ctx context.Context, ch *Channel, req Req, opts .
 
 // one makes a call that has one reply.
 func (m Method[Req, Rep]) one(ctx context.Context, o *OutgoingCall) (Rep, error) {
-	var rep Rep
-	got := false
+	var got struct {
+		rep Rep
+		any bool
+	}
 	err := o.invoke(ctx, func(reply any) error {
-		rep, got = reply.(Rep)
-		if !got && reply != nil { // a nil interface is the zero value of an interface type
+		rep, ok := reply.(Rep)
+		if !ok && reply != nil { // a nil interface is the zero value of an interface type
 			return Errorf(Internal, "an interceptor returned a reply of type %T", reply)
 		}
-		got = true
+		got.rep, got.any = rep, true
 		return nil
 	})
-	if err == nil && !got {
+	if err == nil && !got.any {
 		err = o.failure(errSwallowed)
 	}
 	if err != nil {
 		var none Rep
 		return none, err
 	}
-	return rep, nil
+	return got.rep, nil
 }
 
 // Notify sends req and awaits no reply. It blocks until SQS has the request, or as Call does. nil says

@@ -160,7 +160,8 @@ func packKey(id string) string {
 type batchBuilder struct {
 	room    int // bytes of lines in a pack
 	parcels []parcel
-	size    int // of the batch, at most
+	firsts  parcel // the parcels' first messages
+	size    int    // of the batch, at most
 	packs   [maxBatch]struct {
 		key  string // "": nothing may join
 		left int    // bytes; -1: the first line is not counted yet
@@ -181,7 +182,8 @@ func (b *batchBuilder) add(o *outgoing) bool {
 	if n == maxBatch || (n > 0 && b.size+size > maxSQSBytes) {
 		return false
 	}
-	b.parcels = append(b.parcels, parcel{o})
+	b.firsts = append(b.firsts, o)
+	b.parcels = append(b.parcels, b.firsts[n:n+1:n+1])
 	b.size += size
 	b.packs[n].key, b.packs[n].left = key, -1
 	return true

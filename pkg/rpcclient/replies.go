@@ -279,6 +279,9 @@ func attribute(m *types.Message, name string) string {
 // newDelivery reads what SQS tells of a receive.
 func newDelivery(m *types.Message, at, date time.Time) delivery {
 	d := delivery{local: at, serverDate: date, count: 1}
+	if len(m.Attributes) == 0 { // they were not asked for
+		return d
+	}
 	if n, err := strconv.Atoi(m.Attributes[string(types.MessageSystemAttributeNameApproximateReceiveCount)]); err == nil {
 		d.count = n
 	}

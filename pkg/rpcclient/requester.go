@@ -27,6 +27,7 @@ type Requester struct {
 	clock       sqsClock
 	calls       CallFunc      // perform within the interceptors
 	slots       chan struct{} // one element per pending call
+	timers      sync.Pool     // of calls that have ended
 
 	ctx    context.Context // ends when Shutdown is over
 	cancel context.CancelFunc
@@ -87,6 +88,27 @@ func NewRequester(client *sqs.Client, source ReplyQueueSource, opts ...Option) (
 	r.adopt(url)
 	r.wg.Go(func() { r.watch(changed) })
 	return r, nil
+}
+
+// timer is a timer for d, of an earlier call where there is one.
+func (r *Requester) timer(d time.Duration) *time.Timer {
+	t, ok := r.timers.Get().(*time.Timer)
+	if !ok {
+		return time.NewTimer(d)
+	}
+	t.Reset(d)
+	return t
+}
+
+// putTimer keeps a timer that nobody waits for any more.
+func (r *Requester) putTimer(t *time.Timer) {
+	if !t.Stop() {
+		select {
+		case <-t.C: // nothing, unless the program wants timers as they were before Go 1.23
+		default:
+		}
+	}
+	r.timers.Put(t)
 }
 
 // Channel returns the channel of that name, or an error that says which names there are.

@@ -214,6 +214,9 @@ func (s *sender) fly() {
 // take removes the next batch from the queue. It is called with the lock held.
 func (s *sender) take() []parcel {
 	b := batchBuilder{room: maxPackBytes - packOverhead - s.reserve}
+	if n := min(len(s.queue), maxBatch); n > 0 {
+		b.parcels, b.firsts = make([]parcel, 0, n), make(parcel, 0, n)
+	}
 	n := 0
 	for _, o := range s.queue {
 		if o.state == sendQueued && !b.add(o) {

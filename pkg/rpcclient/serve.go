@@ -94,9 +94,10 @@ func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 	s.busy.Store(len(msgs) > 0)
 	r.cfg.stats.received.Add(int64(len(msgs)))
 	full = len(msgs) == s.share // of several: one alone says little
-	all := make([]*received, len(msgs))
+	each, all := make([]received, len(msgs)), make([]*received, len(msgs))
 	for i := range msgs {
-		all[i] = &received{placed: i < placed, message: &msgs[i], delivery: newDelivery(&msgs[i], at, date)}
+		all[i] = &each[i]
+		all[i].placed, all[i].message, all[i].delivery = i < placed, &msgs[i], newDelivery(&msgs[i], at, date)
 		if d := all[i].delivery; d.count == 1 && !d.firstReceive.IsZero() {
 			r.clock.observe(d.firstReceive, at)
 			full = full || d.firstReceive.Sub(d.sent) > backlogAge
@@ -108,17 +109,22 @@ func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 		}
 		return full, nil
 	}
+	r.wg.Add(len(all))
 	for i := range all {
-		r.wg.Go(func() {
-			if !s.place(all[i]) {
-				s.putBack(all[i : i+1])
-				return
-			}
-			defer r.slots.release(1)
-			s.serve(all[i])
-		})
+		go s.serveAlone(all[i : i+1])
 	}
 	return full, nil
+}
+
+// serveAlone serves a message that waits for no other.
+func (s *channelServer) serveAlone(m []*received) {
+	defer s.r.wg.Done()
+	if !s.place(m[0]) {
+		s.putBack(m)
+		return
+	}
+	defer s.r.slots.release(1)
+	s.serve(m[0])
 }
 
 // received is one message of a receive.
