@@ -217,6 +217,7 @@ func judgeGather(got []rpcclient.Gathered[result], err error, channels []*rpccli
 func (c *caller) notify(ch *rpcclient.Channel, w work, limit time.Duration) {
 	key := keyOn(ch.Name(), w.Key)
 	started := c.began(key, notify, limit)
-	err := notes.Notify(context.Background(), ch, w, rpcclient.CallTimeout(limit))
+	// Of one attempt, or of several: what is known of one is not forgotten for another.
+	err := notes.Notify(context.Background(), ch, w, rpcclient.CallTimeout(limit), rpcclient.CallMaxAttempts(1+rand.IntN(2)))
 	c.ended(key, key, err, time.Since(started))
 }

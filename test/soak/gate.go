@@ -34,8 +34,14 @@ const (
 	olderQueue  fault = "forged old queue" // a reply to a call of the queue before this one
 	queueGone   fault = "queue deleted"    // calls under which the reply queue was deleted
 	killed      fault = "process killed"   // calls whose requester or responder was killed
+	doubted     fault = "doubted"          // a send of requests is done and its answer lost; its repeats are throttled to the end
+	starved     fault = "starved"          // a send of requests is throttled, and so are its repeats, to the end
 	lateAfter         = 12 * time.Second   // when a late reply is sent: after the longest call
 	faultRate         = 0.006              // of the requests, for each kind of fault
+	doomRate          = 0.004              // of the sends of requests, for each of doubted and starved
+	// doomRateOneWay is that of sends with a notification. No reply tells that such a one arrived: what its caller
+	// is told is what the sends say, all of them together.
+	doomRateOneWay = 0.06
 )
 
 // before says which faults of a send had no effect.
@@ -50,6 +56,7 @@ type gate struct {
 	mu     sync.Mutex
 	rng    *rand.Rand
 	faulty bool            // strikes
+	doomed map[string]bool // keys of which no send succeeds any more
 	given  map[string]bool // receives of requests: message IDs with their counts
 	late   sync.WaitGroup
 	ended  chan struct{}
@@ -145,6 +152,9 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if q.sender == controller || q.sender == "" {
 		g.pass(w, r, &q)
+		return
+	}
+	if q.action == "SendMessageBatch" && isRequestQueue(q.queue) && g.doom(w, r, &q) {
 		return
 	}
 	switch f := g.strike(&q); f {
@@ -251,7 +261,7 @@ func (g *gate) pass(w http.ResponseWriter, r *http.Request, q *sqsRequest) {
 
 func (g *gate) forward(r *http.Request, q *sqsRequest) *answer {
 	again := r.WithContext(r.Context())
-	again.Body = io.NopCloser(bytes.NewReader(q.raw))
+	again.Body, again.ContentLength = io.NopCloser(bytes.NewReader(q.raw)), int64(len(q.raw))
 	a := &answer{header: http.Header{}, status: http.StatusOK}
 	g.server.ServeHTTP(a, again)
 	return a

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,6 +22,7 @@ type ledger struct {
 	strikes map[fault]int
 	given   map[string][]string // keys that a responder was given, by its access key
 	slack   time.Duration       // what a call may end, and an execution begin, after the deadline, beyond the usual
+	stalls  stalls              // when processes stood still for want of a turn
 }
 
 // record is one call.
@@ -51,6 +53,8 @@ type record struct {
 	endBy        time.Time // when it had to have ended then
 	struckBefore bool      // a fault without effect hit its request's send
 	struck       bool      // any other fault touched it
+	starved      bool      // every send of it was throttled from some moment on
+	unsure       bool      // a fault that was not a throttle touched it: its requester cannot know what came of it
 }
 
 type execution struct {
@@ -78,10 +82,12 @@ func (l *ledger) struck(f fault, n int) {
 	l.strikes[f] += n
 }
 
-func (l *ledger) touch(keys []string, _ fault, beforeEffect bool) {
+func (l *ledger) touch(keys []string, f fault, beforeEffect bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, k := range keys {
+		l.of(k).starved = l.of(k).starved || f == starved
+		l.of(k).unsure = l.of(k).unsure || f != starved && f != throttled
 		if beforeEffect {
 			l.of(k).struckBefore = true
 		} else {
@@ -250,6 +256,9 @@ type report struct {
 	calls, outcomes                     int
 	misrouted, overdue                  []string
 	executedAnyway, takenAnyway         []string       // NotSent or Rejected, and yet
+	doubtful                            []string       // certainly not sent, and not said to be
+	stoodStill, longestStill            time.Duration  // some process or other, and one at once at most
+	stalled                             int            // calls that met so much of it that nothing is asked of them but their end
 	unexplained                         []string       // an answer without an execution
 	broken                              []string       // answers that contradict themselves
 	notGiven                            []string       // notifications that SQS took, and nobody executed
@@ -264,6 +273,7 @@ type report struct {
 	faults                              int
 	strikes                             map[fault]int
 	outcomesBy                          map[string]int
+	took                                time.Duration // while faults struck
 	exampleOfUntouched, exampleOfBefore []string
 }
 
@@ -272,12 +282,15 @@ type report struct {
 const (
 	deadlineSlack = time.Second
 	clockSlack    = 1500 * time.Millisecond
+	// stillEnough is how long processes may stand still during a call before it may fail for that: half of the
+	// shortest deadline, and what is left of a request's visibility when it is renewed.
+	stillEnough = shortest / 2
 )
 
 func (l *ledger) report() report {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	rep := report{strikes: l.strikes, outcomesBy: map[string]int{}, broken: l.broken, kinds: map[string]int{}}
+	rep := report{strikes: maps.Clone(l.strikes), outcomesBy: map[string]int{}, broken: l.broken, kinds: map[string]int{}}
 	for _, n := range l.strikes {
 		rep.faults += n
 	}
@@ -286,25 +299,28 @@ func (l *ledger) report() report {
 			continue // its process was killed before it could say that it began
 		}
 		rep.calls++
-		rep.executions(r, l.slack, l.killed)
+		end := r.start.Add(r.took)
+		still := l.stalls.any(r.start, end)
+		rep.executions(r, l, still)
 		if r.lost && r.ends == 0 {
 			continue
 		}
 		rep.outcomes += r.ends
-		if r.ends != 1 || r.took > r.limit+deadlineSlack+l.slack {
+		if deadline := r.start.Add(r.limit); r.ends != 1 || r.took > r.limit+deadlineSlack+l.slack+l.stalls.of(r.owner, deadline, end) {
 			rep.overdue = append(rep.overdue, fmt.Sprintf("%s ended %d times, after %s of %s", r.key, r.ends, r.took, r.limit))
 			continue
 		}
-		if r.lostQueue != "" && r.queue == r.lostQueue && !r.struckBefore && r.start.Add(r.took).After(r.endBy) {
+		if r.lingered(end, l.stalls.any(r.endBy.Add(-deadlineSlack), end)) {
 			rep.lingered = append(rep.lingered, r.String())
 		}
 		rep.outcomesBy[r.outcome+" "+r.code]++
-		rep.outcome(r)
+		rep.outcome(r, still)
 	}
+	rep.stoodStill, rep.longestStill = l.stalls.total()
 	return rep
 }
 
-func (rep *report) executions(r *record, slack time.Duration, killed map[string]bool) {
+func (rep *report) executions(r *record, l *ledger, still time.Duration) {
 	byProcess := map[string]int{}
 	// A stream of which SQS did not take every frame is run again.
 	again := r.what == stream && (r.struck || r.struckBefore)
@@ -313,11 +329,12 @@ func (rep *report) executions(r *record, slack time.Duration, killed map[string]
 		if byProcess[e.responder]++; byProcess[e.responder] == 2 && !again {
 			rep.twice = append(rep.twice, r.key+" by "+e.responder)
 		}
-		if late := e.at.Sub(r.start.Add(r.limit)); late > clockSlack+slack && r.what != notify {
+		if late := e.at.Sub(r.start.Add(r.limit)); r.what != notify && late > clockSlack+l.slack+l.stalls.any(r.start, e.at) {
 			rep.afterDeadline = append(rep.afterDeadline, fmt.Sprintf("%s, %s after its deadline", r.key, late))
 		}
-		excused = excused || killed[e.responder] // before it told the store, or its answer was lost with it
+		excused = excused || l.killed[e.responder] // before it told the store, or its answer was lost with it
 	}
+	excused = excused || still >= stillEnough // whoever stands still for so long renews nothing
 	if r.what == slow && r.receives > r.sends && !r.twin && !r.struck && !r.struckBefore && !excused {
 		rep.shown = append(rep.shown, r.String())
 	}
@@ -326,10 +343,19 @@ func (rep *report) executions(r *record, slack time.Duration, killed map[string]
 	}
 }
 
+// lingered reports whether a call that ended then outlived the reply queue it was made with by more than it may, and
+// processes stood still since.
+func (r *record) lingered(end time.Time, still time.Duration) bool {
+	if (r.what == gather || r.what == first) && r.code != string(rpcclient.DeadlineExceeded) {
+		return false // it ended before the others that it was made with, nobody saw when
+	}
+	return r.lostQueue != "" && r.queue == r.lostQueue && !r.struckBefore && end.After(r.endBy.Add(still))
+}
+
 // shared reports whether the call's responders share a store.
 func (r *record) shared() bool { return strings.HasSuffix(r.key, keyOn(keptQueue, "")) }
 
-func (rep *report) outcome(r *record) {
+func (rep *report) outcome(r *record, still time.Duration) {
 	well := r.well()
 	if well {
 		rep.kinds[r.what]++
@@ -353,12 +379,18 @@ func (rep *report) outcome(r *record) {
 		if r.outcome == notSent && r.taken {
 			rep.takenAnyway = append(rep.takenAnyway, fmt.Sprintf("%s is NotSent %s", r.key, r.code))
 		}
+	case maybeExecuted:
+		if r.starved && !r.unsure && !r.taken && r.code == string(rpcclient.ResourceExhausted) && still < stillEnough {
+			rep.doubtful = append(rep.doubtful, r.String())
+		}
 	case executed:
 		if len(r.executed) == 0 {
 			rep.unexplained = append(rep.unexplained, r.key)
 		}
 	}
 	switch {
+	case still >= stillEnough && r.what != slow:
+		rep.stalled++
 	case !r.struck && !r.struckBefore:
 		rep.untouched++
 		if well {
@@ -430,13 +462,14 @@ func (rep *report) violations(b bar) (all []violation) {
 	add("reply to the wrong call", rep.misrouted)
 	add("not one outcome by the deadline", rep.overdue)
 	add("NotSent or Rejected, and executed", rep.executedAnyway)
-	add("NotSent, and in the queue", rep.takenAnyway)
+	add(sentAnyway, rep.takenAnyway)
+	add(needlessDoubt, rep.doubtful)
 	add("answered, and not executed", rep.unexplained)
 	add(executedTwice, rep.twice)
 	add("executed by two processes that share a reply store", rep.byTwo)
-	add("handled by one, and given to another without need", rep.shown)
-	add("pending after its reply queue was replaced", rep.lingered)
-	add("an answer that contradicts itself", rep.broken)
+	add(shownMeanwhile, rep.shown)
+	add(outlivedQueue, rep.lingered)
+	add(contradicted, rep.broken)
 	add("notified, and not executed", rep.notGiven)
 	add(executedLate, rep.afterDeadline)
 	if share := ratio(rep.untouchedWell, rep.untouched); share < b.untouched {
@@ -446,6 +479,11 @@ func (rep *report) violations(b bar) (all []violation) {
 		all = append(all, violation{"struck before the effect, and neither NotSent nor successful",
 			fmt.Sprintf("%.2f %% of %d; %s", share*100, rep.beforeEffect, strings.Join(rep.exampleOfBefore, "; "))})
 	}
+	return append(all, rep.tooFew(b)...)
+}
+
+// tooFew lists what a run needs more of to show anything.
+func (rep *report) tooFew(b bar) (all []violation) {
 	if rep.calls < b.calls {
 		all = append(all, violation{"too few calls", fmt.Sprintf("%d of %d", rep.calls, b.calls)})
 	}
@@ -469,7 +507,7 @@ func (rep *report) violations(b bar) (all []violation) {
 }
 
 var allFaults = []fault{
-	throttled, errorBefore, errorAfter, dropBefore, dropAfter, blackHole, lateReply, partial, duplicate, reordered,
+	throttled, errorBefore, errorAfter, dropBefore, dropAfter, blackHole, lateReply, partial, doubted, starved, duplicate, reordered,
 	nearID, otherRun, completedID, olderQueue, queueGone, killed,
 }
 
@@ -486,6 +524,11 @@ const (
 	executedTwice   = "executed twice by one process"
 	executedLate    = "executed after the deadline"
 	untouchedFailed = "calls that no fault touched failed"
+	sentAnyway      = "NotSent, and in the queue"
+	needlessDoubt   = "throttled each time it was sent, and not said to be NotSent"
+	shownMeanwhile  = "handled by one, and given to another without need"
+	outlivedQueue   = "pending after its reply queue was replaced"
+	contradicted    = "an answer that contradicts itself"
 )
 
 type violation struct{ kind, what string }

@@ -75,6 +75,8 @@ func side(in io.Reader, out io.Writer) error {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
+	say := sayer(out)
+	defer startPulse(func(one stall) { say("stalled %d %d", one.from.UnixNano(), one.to.UnixNano()) })()
 	go func() {
 		_, _ = io.Copy(io.Discard, in) // ends when the parent has closed it
 		stop()
@@ -161,6 +163,16 @@ func respond(ctx context.Context, name, endpoint string, opts ...rpcclient.Optio
 	return r.Serve(ctx)
 }
 
+// sayer says lines to the parent.
+func sayer(out io.Writer) func(format string, args ...any) {
+	var mu sync.Mutex
+	return func(format string, args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintf(out, format+"\n", args...) // one write
+	}
+}
+
 // movable is a reply queue source that the parent commands.
 type movable struct {
 	say func(format string, args ...any)
@@ -199,12 +211,7 @@ const (
 )
 
 func request(in io.Reader, out io.Writer, name, endpoint, replyQueue string, channel rpcclient.Option) error {
-	var mu sync.Mutex
-	say := func(format string, args ...any) {
-		mu.Lock()
-		defer mu.Unlock()
-		fmt.Fprintf(out, format+"\n", args...) // one write
-	}
+	say := sayer(out)
 	source := &movable{say: say, url: replyQueue, changed: make(chan struct{})}
 	opts := []rpcclient.Option{channel, rpcclient.WithReceiveWait(2 * time.Second)}
 	if packs(name) {
@@ -223,6 +230,7 @@ func request(in io.Reader, out io.Writer, name, endpoint, replyQueue string, cha
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	var wg sync.WaitGroup
+	defer startPulse(func(one stall) { say("stalled %d %d", one.from.UnixNano(), one.to.UnixNano()) })()
 	for i := range callers {
 		wg.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,9 +45,9 @@ func TestShortSoak(t *testing.T) {
 
 func TestMutantsApply(t *testing.T) {
 	t.Chdir("../..")
-	for i := range mutants {
-		if _, err := mutants[i].apply(); err != nil {
-			t.Errorf("%s: %v", mutants[i].name, err)
+	for _, m := range slices.Concat(mutants, others) {
+		if _, err := m.apply(); err != nil {
+			t.Errorf("%s: %v", m.name, err)
 		}
 	}
 }
@@ -96,6 +97,22 @@ func TestLedgerFindsViolations(t *testing.T) {
 			l.touch([]string{"k"}, queueGone, false)
 			l.over("k", maybeExecuted, "DEADLINE_EXCEEDED", "-", 5*time.Second)
 		}, "pending after its reply queue was replaced"},
+		"ended with its queue, and the other of its Gather later": {func(l *ledger) {
+			l.began("k", "Q1-1", gather, began, 5*time.Second)
+			l.asked([]string{"k"}, "old#id")
+			l.took([]string{"k"}, requestQueue)
+			l.queueReplaced("Q1-1", "new", began.Add(time.Second))
+			l.touch([]string{"k"}, queueGone, false)
+			l.over("k", maybeExecuted, "UNAVAILABLE", "-", 5*time.Second)
+		}, ""},
+		"of a Gather, pending on a replaced queue": {func(l *ledger) {
+			l.began("k", "Q1-1", gather, began, 5*time.Second)
+			l.asked([]string{"k"}, "old#id")
+			l.took([]string{"k"}, requestQueue)
+			l.queueReplaced("Q1-1", "new", began.Add(time.Second))
+			l.touch([]string{"k"}, queueGone, false)
+			l.over("k", maybeExecuted, "DEADLINE_EXCEEDED", "-", 5*time.Second)
+		}, outlivedQueue},
 		"ended with its queue": {func(l *ledger) {
 			l.asked([]string{"k"}, "old#id")
 			l.took([]string{"k"}, requestQueue)
@@ -126,6 +143,50 @@ func TestLedgerFindsViolations(t *testing.T) {
 			l.took([]string{"k"}, requestQueue)
 			l.over("k", notSent, "UNAVAILABLE", "-", time.Second)
 		}, "NotSent, and in the queue"},
+		"not sent, though an answer was lost": {func(l *ledger) {
+			l.took([]string{"k"}, requestQueue)
+			l.touch([]string{"k"}, doubted, false)
+			l.over("k", notSent, "RESOURCE_EXHAUSTED", "-", time.Second)
+		}, sentAnyway},
+		"throttled to the end": {func(l *ledger) {
+			l.touch([]string{"k"}, starved, true)
+			l.touch([]string{"k"}, throttled, true)
+			l.over("k", notSent, "RESOURCE_EXHAUSTED", "-", time.Second)
+		}, ""},
+		"throttled to the end, and in doubt": {func(l *ledger) {
+			l.touch([]string{"k"}, starved, true)
+			l.over("k", maybeExecuted, "RESOURCE_EXHAUSTED", "-", time.Second)
+		}, needlessDoubt},
+		"throttled after an answer was lost, and in doubt": {func(l *ledger) {
+			l.touch([]string{"k"}, dropBefore, true)
+			l.touch([]string{"k"}, starved, true)
+			l.over("k", maybeExecuted, "RESOURCE_EXHAUSTED", "-", time.Second)
+		}, "struck before the effect"},
+		"late, as its process was": {func(l *ledger) {
+			l.stalls.add("Q1-1", stall{began.Add(4900 * time.Millisecond), began.Add(6050 * time.Millisecond)})
+			l.execute("k", "S1-1")
+			l.over("k", "OK", "OK", "k", 7*time.Second)
+		}, ""},
+		"later than its process was": {func(l *ledger) {
+			l.stalls.add("Q1-1", stall{began.Add(4900 * time.Millisecond), began.Add(6050 * time.Millisecond)})
+			l.execute("k", "S1-1")
+			l.over("k", "OK", "OK", "k", 7100*time.Millisecond)
+		}, "not one outcome by the deadline"},
+		"late, as another process was": {func(l *ledger) {
+			l.stalls.add("Q2-1", stall{began.Add(4900 * time.Millisecond), began.Add(9050 * time.Millisecond)})
+			l.execute("k", "S1-1")
+			l.over("k", "OK", "OK", "k", 7*time.Second)
+		}, "not one outcome by the deadline"},
+		"failed untouched, while the machine stood still": {func(l *ledger) {
+			l.stalls.add("S1-1", stall{began, began.Add(time.Second)})
+			l.stalls.add("Q1-1", stall{began.Add(2 * time.Second), began.Add(3 * time.Second)})
+			l.over("k", maybeExecuted, "DEADLINE_EXCEEDED", "-", 5*time.Second)
+		}, ""},
+		"failed untouched, while the machine stood still for a moment": {func(l *ledger) {
+			l.stalls.add("S1-1", stall{began, began.Add(time.Second)})
+			l.stalls.add("Q1-1", stall{began.Add(time.Second / 2), began.Add(3 * time.Second / 2)})
+			l.over("k", maybeExecuted, "DEADLINE_EXCEEDED", "-", 5*time.Second)
+		}, untouchedFailed},
 		"twice": {func(l *ledger) {
 			l.execute("k", "S1-1")
 			l.execute("k", "S1-1")

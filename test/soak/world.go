@@ -38,9 +38,12 @@ const (
 type world struct {
 	child    string // program
 	duration time.Duration
-	log      io.Writer
-	slack    time.Duration // for a machine that does much else meanwhile
-	slow     bool          // some calls take longer than a request stays hidden by itself
+	// enough says whether there is enough in a run whose duration is over. It goes on until there is, a sixth of the
+	// duration at a time, extensions times at most: a slow machine needs longer for as much. nil: there is.
+	enough func(*report) bool
+	log    io.Writer
+	slack  time.Duration // for a machine that does much else meanwhile
+	slow   bool          // some calls take longer than a request stays hidden by itself
 
 	server *sqstest.Server
 	ledger *ledger
@@ -90,7 +93,7 @@ func (w *world) run(ctx context.Context, seed uint64) (rep report, err error) {
 	}}
 	w.ledger = newLedger()
 	w.ledger.slack = w.slack
-	w.gate = &gate{server: w.server, ledger: w.ledger, rng: rand.New(rand.NewPCG(seed, 2)), ended: make(chan struct{}), given: map[string]bool{}}
+	w.gate = &gate{server: w.server, ledger: w.ledger, rng: rand.New(rand.NewPCG(seed, 2)), ended: make(chan struct{}), given: map[string]bool{}, doomed: map[string]bool{}}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return rep, err
@@ -124,19 +127,40 @@ func (w *world) run(ctx context.Context, seed uint64) (rep report, err error) {
 			return rep, err
 		}
 	}
+	defer startPulse(func(one stall) { w.ledger.stalls.add("server", one) })()
 	w.server.SetFaults(plan)
 	w.gate.setFaulty(true)
-	w.harm(ctx)
-	hits := w.server.FaultHits()
+	began := time.Now()
+	w.harm(ctx, w.duration)
+	for range extensions {
+		if rep = w.report(); w.enough == nil || w.enough(&rep) || ctx.Err() != nil {
+			break
+		}
+		w.harm(ctx, w.duration/6)
+	}
+	took := time.Since(began)
 	w.gate.setFaulty(false)
-	w.ledger.struck(duplicate, hits[0])
-	w.ledger.struck(reordered, hits[1])
 	if err := w.finish(); err != nil {
 		return rep, err
 	}
-	rep = w.ledger.report()
-	rep.recalled = int(w.store.recalled.Load())
+	rep = w.report()
+	rep.took = took
 	return rep, ctx.Err()
+}
+
+// extensions bounds how often a run is prolonged: to six times its duration.
+const extensions = 30
+
+// report is what the ledger and the server know by now.
+func (w *world) report() report {
+	rep := w.ledger.report()
+	for i, f := range []fault{duplicate, reordered} {
+		n := w.server.FaultHits()[i]
+		rep.strikes[f] = n
+		rep.faults += n
+	}
+	rep.recalled = int(w.store.recalled.Load())
+	return rep
 }
 
 // start fills a slot with a new process.
@@ -199,6 +223,10 @@ func (w *world) listen(ctx context.Context, s *slot, p *process, out io.Reader) 
 		case len(f) == 6 && f[0] == "ended":
 			took, _ := strconv.ParseInt(f[5], 10, 64)
 			w.ledger.over(f[1], f[2], f[3], f[4], time.Duration(took))
+		case len(f) == 3 && f[0] == "stalled":
+			from, _ := strconv.ParseInt(f[1], 10, 64)
+			to, _ := strconv.ParseInt(f[2], 10, 64)
+			w.ledger.stalls.add(p.name, stall{time.Unix(0, from), time.Unix(0, to)})
 		case len(f) > 1 && f[0] == "broken":
 			w.ledger.contradicted(strings.TrimPrefix(lines.Text(), "broken "))
 		case len(f) == 2 && f[0] == "lost":
@@ -287,15 +315,15 @@ func (w *world) kill(ctx context.Context, s *slot) {
 
 func nameOf(url string) string { return url[strings.LastIndex(url, "/")+1:] }
 
-// harm kills, deletes, moves and forges until the duration is over.
-func (w *world) harm(ctx context.Context) {
-	over := time.NewTimer(w.duration)
+// harm kills, deletes, moves and forges for a duration.
+func (w *world) harm(ctx context.Context, duration time.Duration) {
+	over := time.NewTimer(duration)
 	defer over.Stop()
 	// Each forger needs 50 in a minute; harm comes often in a short run too.
 	const step = 100 * time.Millisecond
 	tick := time.NewTicker(step)
 	defer tick.Stop()
-	steps := int(w.duration / step)
+	steps := int(duration / step)
 	for n := 1; ; n++ {
 		select {
 		case <-over.C:
@@ -398,7 +426,7 @@ func (w *world) sendForged(ctx context.Context, queue, id string) error {
 
 // finish lets the requesters end their calls, the responders do what they were asked, and everybody stop.
 func (w *world) finish() error {
-	limit := time.NewTimer(longest + 60*time.Second)
+	limit := time.NewTimer(5 * time.Minute)
 	defer limit.Stop()
 	for _, role := range []string{"requester", "responder"} {
 		if role == "responder" && !w.drained(limit.C) {

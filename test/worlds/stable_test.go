@@ -25,7 +25,11 @@ func TestWorldSuccessorResumesACall(t *testing.T) {
 	w := newWorld(t)
 	w.must(admin.Create(t.Context(), &v1alpha1.ReplyHost{
 		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "ledger"},
-		Spec:       v1alpha1.ReplyHostSpec{Identity: v1alpha1.IdentityStable, DrainSeconds: ptr.To[int32](0)},
+		Spec: v1alpha1.ReplyHostSpec{
+			Identity: v1alpha1.IdentityStable, DrainSeconds: ptr.To[int32](0),
+			// Where the operator's view has a gap, a successor waits for two of these.
+			Heartbeat: &v1alpha1.HeartbeatPolicy{IntervalSeconds: ptr.To(int32(interval.Seconds()))},
+		},
 	}))
 	sent := make(sends, 1)
 
