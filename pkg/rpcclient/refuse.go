@@ -26,7 +26,13 @@ func (s *channelServer) refuse(q *request, situation Situation, err error, took 
 	for i := range copies {
 		handles[i] = copies[i].handle
 	}
+	known := func() {}
+	if s.channel.FIFO && q.from != nil {
+		refused := make(chan struct{})
+		q.from.refused, known = refused, func() { close(refused) }
+	}
 	s.settler.confirm(handles, func(deleted bool, date time.Time) {
+		defer known()
 		defer r.unsettled.Done()
 		defer r.slots.replying(-1)
 		if !deleted {

@@ -131,9 +131,10 @@ func (s *channelServer) serveAlone(m []*received) {
 type received struct {
 	message  *types.Message
 	delivery delivery
-	held     *heldRequest // while it waits for the others of its group
-	placed   bool         // it has one of the responder's places
-	left     atomic.Bool  // it was left in the queue
+	held     *heldRequest  // while it waits for the others of its group
+	placed   bool          // it has one of the responder's places
+	left     atomic.Bool   // it was left in the queue
+	refused  chan struct{} // closed when it is known whether its refusal left it; nil: it was not refused on a FIFO queue
 }
 
 // placePatience is how long a message whose receive had lent its place waits for another, before it is put
@@ -185,6 +186,9 @@ func (s *channelServer) serveGroup(group []*received) {
 	// Deferred, since a handler that calls runtime.Goexit returns to nobody.
 	defer func() {
 		s.r.slots.release(1)
+		if first.refused != nil {
+			<-first.refused
+		}
 		left := first.left.Load()
 		if left {
 			s.alone.Store(time.Now().Add(aloneFor * s.visibility).UnixNano())

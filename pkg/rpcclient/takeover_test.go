@@ -240,3 +240,30 @@ func TestFIFOGroupStopsAtWhatIsLeft(t *testing.T) {
 		}
 	})
 }
+
+// Nor does a message of a group go before one whose refusal left it in the queue.
+func TestFIFOGroupStopsAtARefusal(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPair(t)
+		url := p.queue(t, "rq_test_ns_f.fifo")
+		p.options = []rpcclient.Option{rpcclient.WithChannels(rpcclient.ChannelConfig{Name: "login", URL: url})}
+		_, channel := p.newRequester(t, rpcclient.StaticReplyQueue(p.queue(t, "rq_test_r_0002")))
+		first := rpcclient.NewMethod[int, int]("unknown").Start(t.Context(), channel, 1, rpcclient.CallGroup("g"), rpcclient.CallTimeout(time.Minute))
+		time.Sleep(time.Second)
+		second := sum.Start(t.Context(), channel, sumRequest{}, rpcclient.CallGroup("g"), rpcclient.CallTimeout(time.Minute))
+		time.Sleep(time.Second)
+		p.fault(sqstest.Rule{Fault: sqstest.DropBefore, Action: "DeleteMessageBatch", Count: 3})
+		started := time.Now()
+		p.serve(t, func(ctx context.Context, r sumRequest) (sumReply, error) {
+			if since := time.Since(started); since < 5*time.Second { // the first comes again when its visibility ends
+				t.Errorf("the second was handled after %s, before the first", since)
+			}
+			return addUp(ctx, r)
+		})
+		_, err := first.Wait(t.Context())
+		wantOutcome(t, err, rpcclient.Unimplemented, rpcclient.MaybeExecuted) // it was received twice
+		if _, err := second.Wait(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
