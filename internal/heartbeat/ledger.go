@@ -22,8 +22,8 @@ const (
 	// long as the retention of anybody.
 	BeaconInterval = 5 * time.Second
 	fastestBeacon  = time.Second
-	// BeaconGap is how long the beacon may stay away before the view counts as broken: two lost and one late. It is
-	// shorter by as much as the beacon is faster.
+	// BeaconGap is how long the beacon may stay away before the view counts as broken: two lost and one late. For an
+	// application that heartbeats faster it is shorter.
 	BeaconGap = gapBeacons * BeaconInterval
 
 	gapBeacons = 3
@@ -85,6 +85,8 @@ type Ledger struct {
 	mu sync.Mutex
 	// viewStart is when the present continuous view began; zero before the first beacon came back.
 	viewStart, lastBeacon time.Time
+	// pauses are for how long the beacon stayed away since.
+	pauses []pause
 	// contactStart and lastContact are the same for those who count what does not come from applications: how fast these
 	// are, whether too many are silent, and whether they have a namespace to heartbeat in are nothing to them.
 	contactStart, lastContact time.Time
@@ -162,8 +164,10 @@ func (l *Ledger) Apply(lease *coordinationv1.Lease, now time.Time) []Notice {
 	if lease.Name == BeaconName {
 		if r := RenewalOf(lease); r != l.beaconRenewal {
 			l.beaconRenewal = r
-			if l.viewStart.IsZero() || now.Sub(l.lastBeacon) > l.gap() {
-				l.viewStart = now
+			if l.viewStart.IsZero() {
+				l.viewStart, l.pauses = now, nil
+			} else {
+				l.paused(now)
 			}
 			l.lastBeacon = now
 			l.contact(now)
@@ -250,8 +254,9 @@ func (l *Ledger) Forget(uid types.UID) {
 func (l *Ledger) Hear(uid types.UID, now time.Time) Heard {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	h := Heard{Continuous: l.continuous(now), Outage: l.outage, Since: l.viewStart}
+	h := Heard{Continuous: l.continuous(BeaconGap, now), Outage: l.outage, Since: l.viewFrom(BeaconGap)}
 	if e, ok := l.entries[uid]; ok {
+		h.Continuous = l.continuous(gapOf(e), now)
 		h.Lease, h.Closing, h.Woke, h.Since = e.lease, e.closing, e.woke, l.since(e)
 		h.Pace, h.PaceKnown = e.pace, e.paceKnown
 		h.Renewal, h.ResourceVersion, h.Annotations = e.renewal, e.version, e.said
@@ -264,18 +269,20 @@ func (l *Ledger) Hear(uid types.UID, now time.Time) Heard {
 func (l *Ledger) Tick(now time.Time) []Notice {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	continuous := l.continuous(now)
 	counted := make([]silence, 0, len(l.entries))
-	fastest := 2 * BeaconInterval
+	beaconEvery := BeaconInterval
 	var notices []Notice
 	for uid, e := range l.entries {
 		if e.expected == nil || !e.expected.Counting || e.closing {
 			e.announced = false
 			continue
 		}
-		fastest = min(fastest, e.expected.Interval)
+		beaconEvery = min(beaconEvery, beaconFor(e.expected.Interval))
 		silent := silence{interval: e.expected.Interval, lasts: now.Sub(l.since(e))}
-		counted = append(counted, silent)
+		continuous := l.continuous(gapOf(e), now)
+		if continuous {
+			counted = append(counted, silent)
+		}
 		if !continuous || !silent.missing() {
 			e.announced = false
 			continue
@@ -285,7 +292,7 @@ func (l *Ledger) Tick(now time.Time) []Notice {
 			notices = append(notices, Notice{UID: uid, Pod: e.pod})
 		}
 	}
-	outage := continuous && isOutage(counted)
+	outage := isOutage(counted)
 	if l.outage && !outage {
 		// Applications come back one by one, each with its next heartbeat: nobody's silence during the outage counts.
 		l.viewStart = now
@@ -295,7 +302,7 @@ func (l *Ledger) Tick(now time.Time) []Notice {
 		notices = nil
 	}
 	l.outage = outage
-	l.beaconEvery = max(fastestBeacon, fastest/2)
+	l.beaconEvery = beaconEvery
 	return notices
 }
 
@@ -473,13 +480,6 @@ func (l *Ledger) entry(uid types.UID) *entry {
 	return e
 }
 
-func (l *Ledger) continuous(now time.Time) bool {
-	return !l.viewStart.IsZero() && now.Sub(l.lastBeacon) <= l.gap()
-}
-
-// gap is how long the beacon may stay away.
-func (l *Ledger) gap() time.Duration { return gapBeacons * l.beaconEvery }
-
 // BeaconEvery is how often the beacon is to be renewed now: BeaconInterval, or faster where applications are, or where a
 // list was taken in and nothing is counted before the beacon is seen.
 func (l *Ledger) BeaconEvery() time.Duration {
@@ -492,7 +492,7 @@ func (l *Ledger) BeaconEvery() time.Duration {
 }
 
 func (l *Ledger) since(e *entry) time.Time {
-	since := l.viewStart
+	since := l.viewFrom(gapOf(e))
 	if e.heard.After(since) {
 		since = e.heard
 	}

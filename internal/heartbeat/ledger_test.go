@@ -8,6 +8,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"pgregory.net/rapid"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
@@ -142,6 +143,73 @@ func TestAGapInTheViewStartsEveryCountAgain(t *testing.T) {
 	if w.noticed("a") != 1 {
 		t.Error("silence after the gap was not noticed")
 	}
+}
+
+// One fast application needs the beacon often. The others' counts do not begin anew when it is late for that one alone.
+func TestAFastApplicationHoldsNoOther(t *testing.T) {
+	w := newWorld(t)
+	w.expectPod("slow", time.Minute, 10*time.Minute)
+	w.expectPod("fast", time.Second, 5*time.Second)
+	w.beat("slow")
+	pause := func(seconds int) {
+		for range seconds {
+			w.now = w.now.Add(time.Second)
+			w.notices = append(w.notices, w.Tick(w.now)...)
+		}
+		w.Apply(w.lease(BeaconName, nil), w.now)
+		w.beat("fast")
+	}
+	pause(1)
+	began := w.now
+	for w.now.Sub(began) < 9*time.Minute {
+		for range 20 {
+			pause(1)
+		}
+		pause(4 + int(w.now.Unix())%9)
+	}
+	if h := w.Hear("fast", w.now); w.now.Sub(h.Since) > time.Second {
+		t.Errorf("the fast one's silence is counted over a gap, since %v ago", w.now.Sub(h.Since))
+	}
+	if h := w.Hear("slow", w.now); !h.Continuous || w.now.Sub(h.Since) < 9*time.Minute {
+		t.Errorf("the slow one's count began anew %v ago", w.now.Sub(h.Since))
+	}
+	for range 90 {
+		pause(1)
+	}
+	if w.noticed("slow") != 1 || w.noticed("fast") != 0 {
+		t.Errorf("%d notices of the slow one, want 1; %d of the fast one, want none", w.noticed("slow"), w.noticed("fast"))
+	}
+	pause(16)
+	if h := w.Hear("slow", w.now); w.now.Sub(h.Since) > time.Second {
+		t.Errorf("the slow one's silence is counted over a gap of 16 s, since %v ago", w.now.Sub(h.Since))
+	}
+}
+
+// Of pauses that follow each other none is forgotten that is a gap for somebody.
+func TestPausesThatFollowEachOther(t *testing.T) {
+	gaps := []time.Duration{3 * time.Second, 4500 * time.Millisecond, 6 * time.Second, 10500 * time.Millisecond, BeaconGap}
+	rapid.Check(t, func(t *rapid.T) {
+		l, now := NewLedger(), time.Unix(1000, 0)
+		l.viewStart, l.lastBeacon = now, now
+		since := map[time.Duration]time.Time{}
+		for range 30 {
+			lasted := time.Duration(rapid.IntRange(1, 200).Draw(t, "tenths")) * 100 * time.Millisecond
+			now = now.Add(lasted)
+			l.paused(now)
+			l.lastBeacon = now
+			for _, gap := range gaps {
+				if lasted > gap {
+					since[gap] = now
+				}
+				if got := l.viewFrom(gap); got.Before(since[gap]) {
+					t.Fatalf("with pauses of at most %v the view has no gap since %v, and there was one until %v", gap, got, since[gap])
+				}
+			}
+			if len(l.pauses) > 20 {
+				t.Fatalf("%d pauses are kept", len(l.pauses))
+			}
+		}
+	})
 }
 
 // An outage shorter than the usual gap is longer than the retention of a fast application.
