@@ -90,18 +90,30 @@ func isPack(m *types.Message) bool {
 	if _, ok := m.MessageAttributes[attributeVirtualQueue]; ok {
 		return false
 	}
-	text := attribute(m, attributeEnvelope)
-	if text == packEnvelope {
-		return true
-	}
-	if text == "" {
-		return false
+	return packVersion(attribute(m, attributeEnvelope)) == protocolVersion
+}
+
+// packVersion is the version of a pack's envelope; 0 of any other text, and -1 of one whose version cannot be read.
+func packVersion(text string) int {
+	switch text {
+	case packEnvelope:
+		return protocolVersion
+	case "":
+		return 0
 	}
 	var e struct {
 		Kind    string `json:"k"`
 		Version int    `json:"v"`
 	}
-	return json.Unmarshal([]byte(text), &e) == nil && e.Kind == kindPack && e.Version == protocolVersion
+	err := json.Unmarshal([]byte(text), &e)
+	switch {
+	case e.Kind != kindPack:
+		return 0
+	case err != nil || e.Version == 0:
+		return -1
+	default:
+		return e.Version
+	}
 }
 
 // unpack reads a pack's body. malformed counts the lines that cannot be read, and those beyond the limit;

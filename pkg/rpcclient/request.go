@@ -131,7 +131,7 @@ func (s *channelServer) admit(m *types.Message, d delivery, now time.Time) *requ
 	env, envErr := requestEnvelope{}, errNotOurs
 	if text != "" {
 		if env, envErr = parseRequestEnvelope(text); errors.Is(envErr, errNotOurs) {
-			if _, err := parseReplyEnvelope(text); err == nil {
+			if _, err := parseReplyEnvelope(text); !errors.Is(err, errNotOurs) || packVersion(text) != 0 {
 				q.peer = PeerOneWay
 				return refuse(BadAddress, errStrayReply)
 			}
