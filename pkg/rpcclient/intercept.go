@@ -2,9 +2,11 @@ package rpcclient
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 )
@@ -147,7 +149,8 @@ type IncomingCall struct {
 // that no more can be sent.
 type HandlerFunc func(ctx context.Context, c *IncomingCall, send func(reply any) error) error
 
-// HandlerInterceptor wraps the handlers of a responder. It must call next at most once.
+// HandlerInterceptor wraps the handlers of a responder. It must call next at most once: a second time is an error,
+// and the handler does not run.
 type HandlerInterceptor func(next HandlerFunc) HandlerFunc
 
 // WithHandlerInterceptors wraps every handler, for responders. The first given is the outermost. They run
@@ -162,6 +165,18 @@ func withCallID(next HandlerFunc) HandlerFunc {
 	return func(ctx context.Context, c *IncomingCall, send func(reply any) error) error {
 		if c.Info.id != "" {
 			c.Info.CallID = hashCallID(c.Info.id)
+		}
+		return next(ctx, c, send)
+	}
+}
+
+var errHandledTwice = errors.New("an interceptor handled the request twice")
+
+// once refuses to run a handler twice for one request.
+func once(next HandlerFunc) HandlerFunc {
+	return func(ctx context.Context, c *IncomingCall, send func(reply any) error) error {
+		if s, ok := ctx.Value(servingKey{}).(*serving); ok && s.handled.Swap(true) {
+			return Errorf(Internal, "%w", errHandledTwice)
 		}
 		return next(ctx, c, send)
 	}
@@ -194,6 +209,7 @@ func SetReplyMetadata(ctx context.Context, key, value string) bool {
 type serving struct {
 	info     *RequestInfo
 	metadata replyMetadata
+	handled  atomic.Bool // the handler was called; kept where there are interceptors
 }
 
 type servingKey struct{}

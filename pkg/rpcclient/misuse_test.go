@@ -241,3 +241,25 @@ func TestGatherFirstOfAll(t *testing.T) {
 		}
 	})
 }
+
+// An interceptor that tries again executes nothing twice.
+func TestInterceptorThatHandlesTwice(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPair(t)
+		runs := 0
+		var second error
+		p.serve(t, func(ctx context.Context, r sumRequest) (sumReply, error) { runs++; return addUp(ctx, r) },
+			rpcclient.WithHandlerInterceptors(func(next rpcclient.HandlerFunc) rpcclient.HandlerFunc {
+				return func(ctx context.Context, c *rpcclient.IncomingCall, send func(any) error) error {
+					err := next(ctx, c, send)
+					second = next(ctx, c, send)
+					return err
+				}
+			}))
+		p.call(t)
+		p.call(t)
+		if runs != 2 || rpcclient.CodeOf(second) != rpcclient.Internal {
+			t.Errorf("two requests were handled %d times; the second next returned %v", runs, second)
+		}
+	})
+}

@@ -85,7 +85,7 @@ func (r *Responder) register(name string, h *handler, opts []HandleOption) {
 		o(h)
 	}
 	if len(r.cfg.handlerInterceptors) > 0 {
-		h.serve = withCallID(intercepted(h.serve, r.cfg.handlerInterceptors))
+		h.serve = withCallID(intercepted(once(h.serve), r.cfg.handlerInterceptors))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
