@@ -47,6 +47,17 @@ const (
 	CloseQueueMissing CloseReason = "QueueMissing"
 )
 
+// CountedOf says what is counted of a reply queue.
+// +kubebuilder:validation:Enum=Silence;Absence
+type CountedOf string
+
+const (
+	// CountedSilence: the pod is there, and its application sends no heartbeat.
+	CountedSilence CountedOf = "Silence"
+	// CountedAbsence: the pod is gone, and with identity Stable there is no other of its name.
+	CountedAbsence CountedOf = "Absence"
+)
+
 // PodReference names one pod.
 type PodReference struct {
 	// name of the pod.
@@ -136,6 +147,26 @@ type Closing struct {
 	Time metav1.Time `json:"time,omitzero"`
 }
 
+// Counted is for how long a reply queue had no reader, as far as that was noted. Each leader adds what it counts by its own
+// clock while its view of the cluster has no gap; no clocks are compared.
+type Counted struct {
+	// of is Silence or Absence.
+	// +required
+	Of CountedOf `json:"of,omitempty"`
+
+	// reader stands for the pod that read the queue, its container and its last heartbeat. What was counted of another
+	// reader is void.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Reader string `json:"reader,omitempty"`
+
+	// seconds that were counted.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	Seconds *int32 `json:"seconds,omitempty"`
+}
+
 // ReplyQueueStatus is where the reply queue is in its life.
 // +kubebuilder:validation:MinProperties=1
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.closing) || (has(self.closing) && self.closing == oldSelf.closing)",message="closing is irreversible: a closed reply queue is never opened again"
@@ -167,6 +198,11 @@ type ReplyQueueStatus struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	PodUID string `json:"podUID,omitempty"`
+
+	// counted is for how long the queue had no reader, noted now and then where it is kept for longer than an operator may
+	// live, so that the next leader goes on from there.
+	// +optional
+	Counted *Counted `json:"counted,omitempty"`
 
 	// closingIDHash is set before the pod's Lease is marked closing: the SHA-256 of an ID that is written to the Lease with
 	// that mark, and nowhere before. A mark without that ID is not the operator's, and closes nothing.

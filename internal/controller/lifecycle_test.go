@@ -368,7 +368,7 @@ func TestNobodyIsClosedWhen(t *testing.T) {
 		},
 		"its label was removed": func(s *stage, p *corev1.Pod) {
 			writes := s.writes
-			s.signals.Pods.See(p.UID, lifecycle.PodGone, false, s.signals.view(s.clock.Now()), s.clock.Now())
+			s.signals.Pods.See(p.UID, lifecycle.PodGone, lifecycle.Caller{}, s.signals.view(s.clock.Now()), s.clock.Now())
 			s.pass(3 * time.Minute)
 			if s.writes != writes {
 				s.Errorf("%d writes about a pod of which nothing changed but its label", s.writes-writes)

@@ -132,7 +132,7 @@ func (s *podScope) stableRecord(ctx context.Context, host *v1alpha1.ReplyHost) (
 	}
 	now := s.Signals.Clock.Now()
 	view := s.Signals.view(now)
-	predecessor := s.Signals.Pods.See(readerOf(record), lifecycle.PodGone, false, view, now)
+	predecessor := s.Signals.Pods.See(readerOf(record), lifecycle.PodGone, lifecycle.Caller{}, view, now)
 	wait := s.Signals.terms(record, host, now).SafeTime() - now.Sub(predecessor.Since)
 	switch {
 	case !view.Continuous:
@@ -152,6 +152,7 @@ func (s *podScope) stableRecord(ctx context.Context, host *v1alpha1.ReplyHost) (
 	before := record.DeepCopy()
 	record.Status.PodUID = string(s.pod.UID)
 	record.Status.State = v1alpha1.ReplyQueueActive
+	record.Status.Counted = nil
 	if err := s.Status().Patch(ctx, record, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
 		return nil, err
 	}

@@ -129,9 +129,11 @@ func (s *recordScope) confirm(ctx context.Context) error {
 	}
 	s.again = 0
 	s.now = s.Signals.Clock.Now()
-	decision := s.Signals.decide(s.observe(pod), s.now)
+	observed := s.observe(pod)
+	decision := s.Signals.decide(observed, s.now)
 	if decision.Action != lifecycle.Close {
 		s.look(decision.Again)
+		s.note(observed)
 		s.pod = pod
 		if decision.Action == lifecycle.Drain {
 			return s.drain(ctx, decision)

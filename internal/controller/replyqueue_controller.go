@@ -140,7 +140,9 @@ type recordScope struct {
 	unseen bool
 	// successor says that another pod has the reader's name and is to take a Stable queue over.
 	successor bool
-	again     time.Duration
+	// counted names the reader whose silence, or absence, is counted.
+	counted string
+	again   time.Duration
 }
 
 func (s *recordScope) look(again time.Duration) { s.again = soonest(s.again, again) }
@@ -170,8 +172,12 @@ func (s *recordScope) run(ctx context.Context) error {
 			return s.close(ctx, lifecycle.Decision{Reason: v1alpha1.CloseIdle, Message: "its Lease says that it is closed"}, nil)
 		}
 	}
-	decision := s.Signals.decide(s.observe(s.pod), s.now)
+	observed := s.observe(s.pod)
+	decision := s.Signals.decide(observed, s.now)
 	s.look(decision.Again)
+	if decision.Action != lifecycle.Close {
+		s.note(observed)
+	}
 	switch decision.Action {
 	case lifecycle.Close:
 		return s.confirm(ctx)
@@ -238,7 +244,7 @@ func (s *recordScope) observe(pod *corev1.Pod) lifecycle.Observation {
 	reader := readerOf(s.record)
 	terms := s.Signals.terms(s.record, s.host, s.now)
 	view := s.Signals.view(s.now)
-	seen := s.Signals.Pods.See(reader, lifecycle.StateOf(pod), pod != nil && lifecycle.CallerRuns(pod), view, s.now)
+	seen := s.Signals.Pods.See(reader, lifecycle.StateOf(pod), lifecycle.CallerOf(pod), view, s.now)
 	if s.successor {
 		s.Signals.Pods.SeeSuccessor(reader, s.now)
 	}
@@ -251,21 +257,22 @@ func (s *recordScope) observe(pod *corev1.Pod) lifecycle.Observation {
 		o.Audible = heard.Lease || !s.Signals.Heartbeats.Listed()
 		o.Heartbeat = lifecycle.Heartbeat{Continuous: heard.Continuous, Since: heard.Since, Outage: heard.Outage}
 	}
+	if seen.State != lifecycle.PodPresent {
+		s.carry(&o, pod, s.Signals.Heartbeats.Hear(reader, s.now))
+	}
 	if terms.Mode != v1alpha1.HeartbeatLease || terms.Identity != v1alpha1.IdentityPod {
 		return o
 	}
-	if seen.State == lifecycle.PodPresent {
-		s.Signals.Heartbeats.Expect(reader, heartbeat.Expectation{
-			Pod: s.podKey(), Host: s.record.Spec.HostRef.Name,
-			Interval: terms.Interval, Retention: terms.IdleRetention,
-			Counting: seen.Running && s.record.Status.QueueURL != "", Started: seen.Started,
-		})
-	} else {
+	if seen.State != lifecycle.PodPresent {
 		s.Signals.Heartbeats.Forget(reader)
-	}
-	if o.Audible {
 		return o
 	}
+	expected := heartbeat.Expectation{
+		Pod: s.podKey(), Host: s.record.Spec.HostRef.Name,
+		Interval: terms.Interval, Retention: terms.IdleRetention,
+		Counting: seen.Running && s.record.Status.QueueURL != "", Started: seen.Started,
+	}
+	s.Signals.Heartbeats.Expect(reader, expected)
 	heard := s.Signals.Heartbeats.Hear(reader, s.now)
 	o.Heartbeat = lifecycle.Heartbeat{
 		Continuous: heard.Continuous && heard.Lease,
@@ -273,6 +280,11 @@ func (s *recordScope) observe(pod *corev1.Pod) lifecycle.Observation {
 		Since:      heard.Since,
 		Outage:     heard.Outage,
 		Guarded:    s.Signals.Guarded(),
+	}
+	s.carry(&o, pod, heard)
+	if count, ok := o.Counting(); ok {
+		expected.Retention, expected.Step = count.Fresh(o.Before), count.NoteEvery()
+		s.Signals.Heartbeats.Expect(reader, expected)
 	}
 	return o
 }

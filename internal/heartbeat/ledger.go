@@ -44,6 +44,9 @@ type Expectation struct {
 	Host string
 	// Interval between two heartbeats, and how long silence is tolerated.
 	Interval, Retention time.Duration
+	// Step is how much of a silence is noted at a time: each time it has lasted for so much longer, there is a notice. 0:
+	// nothing is noted.
+	Step time.Duration
 	// Counting says that its calling container runs, and Started since when, by the operator's own clock.
 	Counting bool
 	Started  time.Time
@@ -58,6 +61,8 @@ type Heard struct {
 	// Since is the latest of: the last renewal seen, the start of the view, the start of the container, the return
 	// of a Lease that had vanished.
 	Since time.Time
+	// Forgiven says that Since is the end of an outage of heartbeats: nobody's silence from before counts.
+	Forgiven bool
 	// Woke says that a renewal arrived after the Lease was seen closing.
 	Woke bool
 	// Pace is the slowest interval that the application may be renewing at: the one that the Lease bore at the last
@@ -90,6 +95,8 @@ type Ledger struct {
 	// contactStart and lastContact are the same for those who count what does not come from applications: how fast these
 	// are, whether too many are silent, and whether they have a namespace to heartbeat in are nothing to them.
 	contactStart, lastContact time.Time
+	// outageEnd is when the last outage of heartbeats ended in this view; zero: there was none.
+	outageEnd time.Time
 	// written is the version of the beacon as it was written last; 0: not yet.
 	written       uint64
 	beaconEvery   time.Duration
@@ -114,6 +121,7 @@ type entry struct {
 	host      string
 	expected  *Expectation
 	announced bool
+	steps     int  // of its silence that were noticed
 	mark      bool // seen in the list that is being taken in
 }
 
@@ -259,6 +267,7 @@ func (l *Ledger) Hear(uid types.UID, now time.Time) Heard {
 		h.Continuous = l.continuous(gapOf(e), now)
 		h.Lease, h.Closing, h.Woke, h.Since = e.lease, e.closing, e.woke, l.since(e)
 		h.Pace, h.PaceKnown = e.pace, e.paceKnown
+		h.Forgiven = h.Since.Equal(l.outageEnd) && !h.Since.IsZero()
 		h.Renewal, h.ResourceVersion, h.Annotations = e.renewal, e.version, e.said
 	}
 	return h
@@ -284,18 +293,23 @@ func (l *Ledger) Tick(now time.Time) []Notice {
 			counted = append(counted, silent)
 		}
 		if !continuous || !silent.missing() {
-			e.announced = false
+			e.announced, e.steps = false, 0
 			continue
 		}
-		if silent.lasts > e.expected.Retention && !e.announced {
-			e.announced = true
+		steps := 0
+		if e.expected.Step > 0 {
+			steps = int(silent.lasts / e.expected.Step)
+		}
+		over := silent.lasts > e.expected.Retention
+		if over && !e.announced || steps > e.steps {
 			notices = append(notices, Notice{UID: uid, Pod: e.pod})
 		}
+		e.announced, e.steps = e.announced || over, max(e.steps, steps)
 	}
 	outage := isOutage(counted)
 	if l.outage && !outage {
 		// Applications come back one by one, each with its next heartbeat: nobody's silence during the outage counts.
-		l.viewStart = now
+		l.viewStart, l.outageEnd = now, now
 		for _, e := range l.entries {
 			e.announced = false
 		}

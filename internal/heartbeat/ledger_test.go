@@ -437,6 +437,48 @@ func TestNobodyIsNoticedWhenAnOutageEnds(t *testing.T) {
 	}
 }
 
+// Nothing that was counted of anybody's silence before the end of an outage counts.
+func TestAnOutageForgives(t *testing.T) {
+	w := newWorld(t)
+	if w.Hear("nobody", w.now).Forgiven {
+		t.Error("forgiven without an outage")
+	}
+	endOutage(w)
+	w.beat("1")
+	if !w.Hear("2", w.now).Forgiven {
+		t.Error("who was silent in an outage is not forgiven")
+	}
+	w.pass(time.Second)
+	w.beat("2")
+	if w.Hear("2", w.now).Forgiven {
+		t.Error("who was heard since needs no forgiveness")
+	}
+}
+
+// Where silence is noted in steps, each calls for a reconcile, and a heartbeat for none.
+func TestStepsOfASilenceAreNoticed(t *testing.T) {
+	w := newWorld(t)
+	w.Expect("a", Expectation{Interval: 10 * time.Second, Retention: 2 * time.Hour, Step: 10 * time.Minute, Counting: true, Started: w.now})
+	for range 30 {
+		w.beat("a")
+		w.pass(time.Minute)
+	}
+	if w.noticed("a") != 0 {
+		t.Errorf("%d notices while it is heard", w.noticed("a"))
+	}
+	for want := 1; want <= 6; want++ {
+		if w.pass(10 * time.Minute); w.noticed("a") != want {
+			t.Errorf("%d notices after %d steps", w.noticed("a"), want)
+		}
+	}
+	w.beat("a")
+	w.pass(9 * time.Minute)
+	n := w.noticed("a")
+	if w.pass(3 * time.Minute); w.noticed("a") != n+1 {
+		t.Errorf("%d notices after the first step of another silence, want 1", w.noticed("a")-n)
+	}
+}
+
 // Applications with short intervals are past their retention before those with long ones could be missing.
 func TestAnOutageIsSeenByTheFastToo(t *testing.T) {
 	for name, tc := range map[string]struct {

@@ -122,6 +122,9 @@ type Observation struct {
 	// Audible says, of a pod that is PodGone, that its object is there all the same, in a terminal phase, and its Lease too:
 	// a process that lives can still heartbeat.
 	Audible bool
+	// Before is what earlier counts of the same silence, or absence, came to: earlier leaders' counts, and this one's before
+	// a gap in its view.
+	Before time.Duration
 	// Heartbeat is ignored with heartbeat mode Pod, and with identity Stable unless the pod is Audible.
 	Heartbeat Heartbeat
 }
@@ -177,6 +180,10 @@ type Decision struct {
 //	stopped or   any, and the operator's view  keep; what is counted begins anew when the view is whole again
 //	gone         of the cluster has a gap
 //
+// What is counted, silence or absence, may have been counted in part by earlier leaders, or before a gap (Before). Of what is
+// counted now at least five heartbeats' time is needed, and of a pod that is gone two and the time for which its token is
+// cached: whoever could not be heard before can be heard now.
+//
 // A record that is Closing is deleted, whatever else is seen: closing is irreversible.
 //
 // What becomes of a pod is one of these rows:
@@ -217,19 +224,15 @@ func Decide(o Observation, now time.Time) Decision {
 
 func decidePresent(o Observation, now time.Time) Decision {
 	keep := Decision{Action: Keep, Message: "the pod exists"}
-	h := o.Heartbeat
-	switch {
-	case o.Terms.Mode != v1alpha1.HeartbeatLease, o.Terms.Identity == v1alpha1.IdentityStable:
-		return keep
-	case !h.Counting, !h.Continuous:
+	count, ok := o.Counting()
+	if !ok {
 		return keep
 	}
-	silence := now.Sub(h.Since)
-	if silence <= o.Terms.IdleRetention {
-		keep.Again = o.Terms.IdleRetention - silence + time.Millisecond
+	if left := count.left(o.Before, now); left >= 0 {
+		keep.Again = left + time.Millisecond
 		return keep
 	}
-	switch {
+	switch h := o.Heartbeat; {
 	case !h.Guarded:
 		keep.Message = "the application is silent, but the policy that guards heartbeats is missing"
 		keep.Again = HeldRecheck
@@ -243,26 +246,17 @@ func decidePresent(o Observation, now time.Time) Decision {
 		Action: Close,
 		Reason: v1alpha1.CloseIdle,
 		Message: fmt.Sprintf("no heartbeat for %s, longer than the idle retention of %s",
-			silence.Round(time.Second), o.Terms.IdleRetention),
+			(o.Before + now.Sub(count.Since)).Round(time.Second), o.Terms.IdleRetention),
 	}
 }
 
 func decideAbsent(o Observation, now time.Time) Decision {
-	wait, reason := o.Terms.Drain, v1alpha1.ClosePodStopped
-	said := "the kubelet reported every container of the pod terminated"
+	reason, said := v1alpha1.ClosePodStopped, "the kubelet reported every container of the pod terminated"
 	if o.Pod == PodGone {
-		wait, reason = o.Terms.SafeTime(), v1alpha1.ClosePodGone
-		said = "the pod is gone and nobody reported the end of its containers"
+		reason, said = v1alpha1.ClosePodGone, "the pod is gone and nobody reported the end of its containers"
 	}
-	since := o.PodSince
-	if o.Pod == PodGone && o.Audible {
-		if !o.Heartbeat.Continuous || o.Heartbeat.Outage {
-			return Decision{Action: Drain, Message: said + "; whether its application heartbeats is not known", Again: HeldRecheck}
-		}
-		if o.Heartbeat.Since.After(since) {
-			// A process lives that nobody speaks of any more, and it is given the time of one that is spoken of.
-			since, wait = o.Heartbeat.Since, max(wait, o.Terms.IdleRetention)
-		}
+	if o.deaf() {
+		return Decision{Action: Drain, Message: said + "; whether its application heartbeats is not known", Again: HeldRecheck}
 	}
 	if o.Terms.Identity == v1alpha1.IdentityStable {
 		if o.Successor {
@@ -274,26 +268,23 @@ func decideAbsent(o Observation, now time.Time) Decision {
 			}
 			return Decision{Action: Keep, Message: message, Again: HeldRecheck}
 		}
-		wait, reason = max(wait, o.Terms.IdleRetention), v1alpha1.CloseNameAbsent
-		said = "no pod of that name exists"
-		if o.NameSince.After(since) {
-			since = o.NameSince
-		}
+		reason, said = v1alpha1.CloseNameAbsent, "no pod of that name exists"
 	}
-	drain := Decision{Action: Drain, Message: fmt.Sprintf("%s; the queue is kept for %s", said, wait)}
-	absent := now.Sub(since)
+	count := o.absence()
+	drain := Decision{Action: Drain, Message: fmt.Sprintf("%s; the queue is kept for %s", said, count.Enough)}
+	left := count.left(o.Before, now)
 	switch {
 	case !o.Continuous:
 		// The API server may be away, or was set back: the pod may have been here again, or its name have had another.
 		drain.Again = ViewRecheck
 		return drain
-	case absent < wait:
-		drain.Again = wait - absent + time.Millisecond
+	case left > 0:
+		drain.Again = left + time.Millisecond
 		return drain
 	}
 	return Decision{
 		Action:  Close,
 		Reason:  reason,
-		Message: fmt.Sprintf("%s, and %s have passed", said, wait),
+		Message: fmt.Sprintf("%s, and %s have passed", said, count.Enough),
 	}
 }

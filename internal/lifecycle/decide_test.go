@@ -102,6 +102,7 @@ func TestDecideKeepsItsPromises(t *testing.T) {
 			Continuous: rapid.Bool().Draw(t, "view"),
 			// Only a Stable queue has one.
 			Successor: rapid.Bool().Draw(t, "successor"),
+			Before:    duration("before"),
 			Audible:   rapid.Bool().Draw(t, "audible"),
 			NameSince: ago(duration("nameSince")),
 			Heartbeat: Heartbeat{
@@ -123,18 +124,19 @@ func TestDecideKeepsItsPromises(t *testing.T) {
 			switch h := o.Heartbeat; o.Pod {
 			case PodPresent:
 				if o.Terms.Mode != v1alpha1.HeartbeatLease || o.Terms.Identity != v1alpha1.IdentityPod ||
-					!h.Continuous || !h.Counting || h.Outage || !h.Guarded || now.Sub(h.Since) <= o.Terms.IdleRetention {
+					!h.Continuous || !h.Counting || h.Outage || !h.Guarded || o.Before+now.Sub(h.Since) <= o.Terms.IdleRetention ||
+					now.Sub(h.Since) <= min(o.Terms.IdleRetention, IntervalsKept*o.Terms.Interval) {
 					t.Fatalf("closed the queue of a living pod: %+v", o)
 				}
 			case PodStopped:
-				if now.Sub(o.PodSince) < o.Terms.Drain {
+				if o.Before+now.Sub(o.PodSince) < o.Terms.Drain {
 					t.Fatalf("closed before the drain was over: %+v", o)
 				}
 			case PodGone:
-				if now.Sub(o.PodSince) < o.Terms.SafeTime() {
+				if o.Before+now.Sub(o.PodSince) < o.Terms.SafeTime() || now.Sub(o.PodSince) < 2*o.Terms.Interval+TokenCacheTime {
 					t.Fatalf("closed before the safe time was over: %+v", o)
 				}
-				if o.Audible && (!h.Continuous || h.Outage || (h.Since.After(o.PodSince) && now.Sub(h.Since) < o.Terms.IdleRetention)) {
+				if o.Audible && (!h.Continuous || h.Outage || (h.Since.After(o.PodSince) && o.Before+now.Sub(h.Since) < o.Terms.IdleRetention)) {
 					t.Fatalf("closed the queue of an application that may be heard: %+v", o)
 				}
 			default:
@@ -144,7 +146,7 @@ func TestDecideKeepsItsPromises(t *testing.T) {
 				t.Fatalf("closed by what was counted over a gap in the view: %+v", o)
 			}
 			if o.Terms.Identity == v1alpha1.IdentityStable &&
-				(o.Successor || now.Sub(o.PodSince) < o.Terms.IdleRetention || now.Sub(o.NameSince) < o.Terms.IdleRetention) {
+				(o.Successor || o.Before+now.Sub(o.PodSince) < o.Terms.IdleRetention || o.Before+now.Sub(o.NameSince) < o.Terms.IdleRetention) {
 				t.Fatalf("closed a Stable queue before its name was absent long enough: %+v", o)
 			}
 		}

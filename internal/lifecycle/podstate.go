@@ -2,7 +2,6 @@ package lifecycle
 
 import (
 	"iter"
-	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -116,14 +115,40 @@ func CallerContainer(annotations map[string]string, spec *corev1.PodSpec) (name 
 	return spec.Containers[0].Name, true
 }
 
-// CallerRuns says whether the container that reads the reply queue runs, as the kubelet reports it.
-func CallerRuns(pod *corev1.Pod) bool {
+// Caller is the container that reads a reply queue.
+type Caller struct {
+	// ID is the kubelet's name for it: another one with each start.
+	ID string
+	// Runs says that it runs.
+	Runs bool
+}
+
+// CallerOf is the container that reads the pod's reply queue, as the kubelet reports it; of no pod, or where nothing is
+// reported, the zero Caller.
+func CallerOf(pod *corev1.Pod) Caller {
+	if pod == nil {
+		return Caller{}
+	}
+	if status := callerStatus(pod); status != nil {
+		return Caller{ID: status.ContainerID, Runs: status.State.Running != nil}
+	}
+	return Caller{}
+}
+
+// callerStatus is what the kubelet reports of the container that reads the reply queue; nil: nothing.
+func callerStatus(pod *corev1.Pod) *corev1.ContainerStatus {
 	caller, ok := CallerContainer(pod.Annotations, &pod.Spec)
 	if !ok {
-		return false
+		return nil
 	}
-	runs := func(s corev1.ContainerStatus) bool { return s.Name == caller && s.State.Running != nil }
-	return slices.ContainsFunc(pod.Status.ContainerStatuses, runs) || slices.ContainsFunc(pod.Status.InitContainerStatuses, runs)
+	for _, statuses := range [][]corev1.ContainerStatus{pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses} {
+		for i := range statuses {
+			if statuses[i].Name == caller {
+				return &statuses[i]
+			}
+		}
+	}
+	return nil
 }
 
 // TermsOf are the times a record lives by: the ReplyHost's of now, or the record's own where host is nil.

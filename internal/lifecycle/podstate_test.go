@@ -108,7 +108,7 @@ func TestCallerContainer(t *testing.T) {
 	}
 }
 
-func TestCallerRuns(t *testing.T) {
+func TestCallerOf(t *testing.T) {
 	named := func(name string, s corev1.ContainerStatus) corev1.ContainerStatus { s.Name = name; return s }
 	for name, c := range map[string]struct {
 		caller                 string
@@ -128,8 +128,8 @@ func TestCallerRuns(t *testing.T) {
 			p.Annotations = map[string]string{v1alpha1.AnnotationCallerContainer: c.caller}
 			p.Spec.InitContainers = []corev1.Container{{Name: "init"}, {Name: "sidecar", RestartPolicy: ptr.To(corev1.ContainerRestartPolicyAlways)}}
 			p.Status.InitContainerStatuses = c.initiating
-			if got := CallerRuns(p); got != c.want {
-				t.Errorf("CallerRuns = %v, want %v", got, c.want)
+			if got := CallerOf(p).Runs; got != c.want {
+				t.Errorf("CallerOf(p).Runs = %v, want %v", got, c.want)
 			}
 		})
 	}
@@ -146,9 +146,9 @@ func TestSeeLast(t *testing.T) {
 	s.SeeLast("stopped", PodStopped, whole)
 	s.SeeLast("relabelled", PodStopped, whole)
 	s.SeeLast("running", PodGone, whole)
-	s.See("relabelled", PodPresent, true, whole, start)
+	s.See("relabelled", PodPresent, Caller{Runs: true, ID: "x"}, whole, start)
 	for uid, want := range map[types.UID]Pod{"stopped": PodStopped, "relabelled": PodGone, "running": PodGone} {
-		if got := s.See(uid, PodGone, false, whole, start.Add(time.Hour)); got.State != want || !got.Since.Equal(start.Add(time.Hour)) {
+		if got := s.See(uid, PodGone, Caller{}, whole, start.Add(time.Hour)); got.State != want || !got.Since.Equal(start.Add(time.Hour)) {
 			t.Errorf("%s: %s since %s, want %s since it was seen gone", uid, got.State, got.Since, want)
 		}
 	}
@@ -164,22 +164,25 @@ func TestSightings(t *testing.T) {
 			t.Errorf("got %s since %s, want %s since %s", got.State, got.Since.Sub(now), state, since)
 		}
 	}
-	expect(s.See(uid, PodPresent, false, whole, at(0)), PodPresent, 0)
-	expect(s.See(uid, PodPresent, true, whole, at(1)), PodPresent, 0)
-	if got := s.See(uid, PodPresent, true, whole, at(2)); !got.Running || !got.Started.Equal(at(1)) {
+	expect(s.See(uid, PodPresent, Caller{}, whole, at(0)), PodPresent, 0)
+	expect(s.See(uid, PodPresent, Caller{Runs: true, ID: "x"}, whole, at(1)), PodPresent, 0)
+	if got := s.See(uid, PodPresent, Caller{Runs: true, ID: "x"}, whole, at(2)); !got.Running || !got.Started.Equal(at(1)) {
 		t.Errorf("running since %s, want 1ns", got.Started.Sub(now))
 	}
-	s.See(uid, PodPresent, false, whole, at(3))
-	if got := s.See(uid, PodPresent, true, whole, at(4)); !got.Started.Equal(at(4)) {
+	s.See(uid, PodPresent, Caller{}, whole, at(3))
+	if got := s.See(uid, PodPresent, Caller{Runs: true, ID: "x"}, whole, at(4)); !got.Started.Equal(at(4)) {
 		t.Errorf("a restarted container counts from %s, want 4ns", got.Started.Sub(now))
 	}
-	expect(s.See(uid, PodUnknown, true, whole, at(5)), PodPresent, 0)
-	expect(s.See(uid, PodGone, false, whole, at(6)), PodGone, 6)
-	expect(s.See(uid, PodPresent, true, whole, at(7)), PodPresent, 7)
-	expect(s.See(uid, PodStopped, false, whole, at(8)), PodStopped, 8)
-	expect(s.See(uid, PodGone, false, whole, at(9)), PodStopped, 8)
+	if got := s.See(uid, PodPresent, Caller{Runs: true, ID: "y"}, whole, at(5)); !got.Started.Equal(at(5)) {
+		t.Errorf("another container counts from %s, want 5ns", got.Started.Sub(now))
+	}
+	expect(s.See(uid, PodUnknown, Caller{Runs: true, ID: "x"}, whole, at(5)), PodPresent, 0)
+	expect(s.See(uid, PodGone, Caller{}, whole, at(6)), PodGone, 6)
+	expect(s.See(uid, PodPresent, Caller{Runs: true, ID: "x"}, whole, at(7)), PodPresent, 7)
+	expect(s.See(uid, PodStopped, Caller{}, whole, at(8)), PodStopped, 8)
+	expect(s.See(uid, PodGone, Caller{}, whole, at(9)), PodStopped, 8)
 	s.SeeSuccessor(uid, at(10))
-	if got := s.See(uid, PodGone, false, whole, at(11)); !got.NameSince.Equal(at(10)) || !got.Since.Equal(at(8)) {
+	if got := s.See(uid, PodGone, Caller{}, whole, at(11)); !got.NameSince.Equal(at(10)) || !got.Since.Equal(at(8)) {
 		t.Errorf("a successor was seen at %s, and the pod stopped at %s", got.NameSince.Sub(now), got.Since.Sub(now))
 	}
 	s.SeeSuccessor("nobody", at(11))
@@ -187,7 +190,7 @@ func TestSightings(t *testing.T) {
 	if s.Len() != 0 {
 		t.Error("not forgotten")
 	}
-	expect(s.See(uid, PodGone, false, whole, at(10)), PodGone, 10)
+	expect(s.See(uid, PodGone, Caller{}, whole, at(10)), PodGone, 10)
 }
 
 // TestAGapForgets: what was seen of a pod before a gap in the view is as if nobody had seen it, but for its container, whose
@@ -200,28 +203,31 @@ func TestAGapForgets(t *testing.T) {
 		view View
 		want Sighting
 	}{
-		"gone, no gap":           {func(s *Sightings) { s.See("u", PodGone, false, whole, at(0)) }, whole, Sighting{State: PodGone, Since: at(0)}},
-		"gone, a gap":            {func(s *Sightings) { s.See("u", PodGone, false, whole, at(0)) }, later, Sighting{State: PodGone, Since: at(9)}},
-		"gone, in the gap":       {func(s *Sightings) { s.See("u", PodGone, false, whole, at(0)) }, broken, Sighting{State: PodGone, Since: at(0)}},
-		"first seen in the gap":  {func(s *Sightings) { s.See("u", PodGone, false, broken, at(4)) }, later, Sighting{State: PodGone, Since: at(9)}},
-		"stopped, no gap":        {func(s *Sightings) { s.See("u", PodStopped, false, whole, at(0)) }, whole, Sighting{State: PodStopped, Since: at(0)}},
-		"stopped, a gap":         {func(s *Sightings) { s.See("u", PodStopped, false, whole, at(0)) }, later, Sighting{State: PodGone, Since: at(9)}},
+		"gone, no gap":           {func(s *Sightings) { s.See("u", PodGone, Caller{}, whole, at(0)) }, whole, Sighting{State: PodGone, Since: at(0)}},
+		"gone, a gap":            {func(s *Sightings) { s.See("u", PodGone, Caller{}, whole, at(0)) }, later, Sighting{State: PodGone, Since: at(9)}},
+		"gone, in the gap":       {func(s *Sightings) { s.See("u", PodGone, Caller{}, whole, at(0)) }, broken, Sighting{State: PodGone, Since: at(0)}},
+		"first seen in the gap":  {func(s *Sightings) { s.See("u", PodGone, Caller{}, broken, at(4)) }, later, Sighting{State: PodGone, Since: at(9)}},
+		"stopped, no gap":        {func(s *Sightings) { s.See("u", PodStopped, Caller{}, whole, at(0)) }, whole, Sighting{State: PodStopped, Since: at(0)}},
+		"stopped, a gap":         {func(s *Sightings) { s.See("u", PodStopped, Caller{}, whole, at(0)) }, later, Sighting{State: PodGone, Since: at(9)}},
 		"reported, a gap":        {func(s *Sightings) { s.SeeLast("u", PodStopped, whole) }, later, Sighting{State: PodGone, Since: at(9)}},
-		"reported after the gap": {func(s *Sightings) { s.See("u", PodPresent, false, whole, at(0)); s.SeeLast("u", PodStopped, later) }, later, Sighting{State: PodStopped, Since: at(9)}},
-		"a successor before":     {func(s *Sightings) { s.See("u", PodGone, false, whole, at(0)); s.SeeSuccessor("u", at(1)) }, later, Sighting{State: PodGone, Since: at(9)}},
-		"seen again since":       {func(s *Sightings) { s.See("u", PodGone, false, whole, at(0)); s.See("u", PodGone, false, later, at(6)) }, later, Sighting{State: PodGone, Since: at(6)}},
+		"reported after the gap": {func(s *Sightings) { s.See("u", PodPresent, Caller{}, whole, at(0)); s.SeeLast("u", PodStopped, later) }, later, Sighting{State: PodStopped, Since: at(9)}},
+		"a successor before":     {func(s *Sightings) { s.See("u", PodGone, Caller{}, whole, at(0)); s.SeeSuccessor("u", at(1)) }, later, Sighting{State: PodGone, Since: at(9)}},
+		"seen again since": {func(s *Sightings) {
+			s.See("u", PodGone, Caller{}, whole, at(0))
+			s.See("u", PodGone, Caller{}, later, at(6))
+		}, later, Sighting{State: PodGone, Since: at(6)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var s Sightings
 			c.see(&s)
-			if got := s.See("u", PodGone, false, c.view, at(9)); got != c.want {
+			if got := s.See("u", PodGone, Caller{}, c.view, at(9)); got != c.want {
 				t.Errorf("got %+v, want %+v", got, c.want)
 			}
 		})
 	}
 	var s Sightings
-	s.See("u", PodPresent, true, whole, at(0))
-	if got := s.See("u", PodPresent, true, later, at(9)); !got.Started.Equal(at(0)) {
+	s.See("u", PodPresent, Caller{Runs: true, ID: "x"}, whole, at(0))
+	if got := s.See("u", PodPresent, Caller{Runs: true, ID: "x"}, later, at(9)); !got.Started.Equal(at(0)) {
 		t.Errorf("the container runs since %s, want 0s: heartbeats know of the gap themselves", got.Started.Sub(now))
 	}
 }

@@ -28,13 +28,22 @@ type Sightings struct {
 type sighting struct {
 	state   Pod
 	since   time.Time
-	running bool
+	caller  Caller
 	started time.Time
 	named   time.Time
 	// ending says that the last thing reported of the pod was the end of its containers.
 	ending bool
+	// count is what is counted now.
+	count count
 	// view is when the view began in which all this was seen; zero: before there was one.
 	view time.Time
+}
+
+// count is one count of silence or absence.
+type count struct {
+	of     string
+	since  time.Time
+	before time.Duration
 }
 
 // Sighting is what Sightings knows of one pod.
@@ -48,9 +57,9 @@ type Sighting struct {
 	NameSince time.Time
 }
 
-// See notes one reading of a pod's state and of whether its calling container runs, and returns what is now known.
+// See notes one reading of a pod's state and of its calling container, and returns what is now known.
 // A pod last seen stopped, or reported so by SeeLast and not seen since, stays so when it is gone, and the view has no gap.
-func (s *Sightings) See(uid types.UID, state Pod, running bool, view View, now time.Time) Sighting {
+func (s *Sightings) See(uid types.UID, state Pod, caller Caller, view View, now time.Time) Sighting {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.of(uid, view)
@@ -63,11 +72,11 @@ func (s *Sightings) See(uid types.UID, state Pod, running bool, view View, now t
 	if state != PodUnknown && state != p.state {
 		p.state, p.since = state, now
 	}
-	if running && !p.running {
+	if caller.Runs && (!p.caller.Runs || caller.ID != p.caller.ID) {
 		p.started = now
 	}
-	p.running = running
-	return Sighting{State: p.state, Since: p.since, Running: p.running, Started: p.started, NameSince: p.named}
+	p.caller = caller
+	return Sighting{State: p.state, Since: p.since, Running: caller.Runs, Started: p.started, NameSince: p.named}
 }
 
 // SeeLast notes what a pod's containers came to, as its last state in a watch shows it (LastStateOf). That the pod is
@@ -91,7 +100,7 @@ func (s *Sightings) of(uid types.UID, view View) *sighting {
 		s.pods[uid] = p
 	}
 	if view.Continuous && view.Since.After(p.view) {
-		*p = sighting{running: p.running, started: p.started, view: view.Since}
+		*p = sighting{caller: p.caller, started: p.started, view: view.Since}
 	}
 	return p
 }
@@ -103,6 +112,18 @@ func (s *Sightings) SeeSuccessor(uid types.UID, now time.Time) {
 	if p := s.pods[uid]; p != nil {
 		p.named = now
 	}
+}
+
+// Carry says what earlier counts of the same came to when the present one began: what was noted then, which the caller
+// reads each time. of names what is counted, and since is when the present count began.
+func (s *Sightings) Carry(uid types.UID, of string, since time.Time, noted time.Duration) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.of(uid, View{})
+	if p.count.of != of || !p.count.since.Equal(since) {
+		p.count = count{of: of, since: since, before: noted}
+	}
+	return p.count.before
 }
 
 // Forget drops what is known of a pod.
