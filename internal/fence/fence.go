@@ -2,14 +2,10 @@ package fence
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -330,32 +326,6 @@ func (f *Fence) check(ctx context.Context, provider *queue.Provider) error {
 	return nil // Not shown yet, or another's: the next comparison says which.
 }
 
-// clear removes the nonces of other providers from a marker that was given to this cluster.
-func (f *Fence) clear(ctx context.Context, provider *queue.Provider, tags map[string]string) error {
-	if tags[v1alpha1.TagCluster] == f.ClusterUID {
-		return nil
-	}
-	if foreign := nonceTags(tags, nonceTag(provider.Name)); len(foreign) > 0 {
-		url, err := provider.QueueURL(ctx, provider.IdentityQueueName())
-		if err != nil {
-			return err
-		}
-		return provider.Untag(ctx, url, foreign)
-	}
-	return nil
-}
-
-// nonceTags are the nonce tags among tags, but one.
-func nonceTags(tags map[string]string, but string) []string {
-	var found []string
-	for key := range tags {
-		if strings.HasPrefix(key, v1alpha1.TagNoncePrefix) && key != but {
-			found = append(found, key)
-		}
-	}
-	return found
-}
-
 // learn takes in a comparison that was begun at the given time.
 func (f *Fence) learn(provider string, known *identity, verdict Verdict, asked time.Time) {
 	f.mu.Lock()
@@ -471,7 +441,7 @@ func (f *Fence) MayDelete(provider string) error {
 	switch {
 	case s.conflict != "":
 		return &queue.Held{Provider: provider, Conflict: true, Message: s.conflict, RetryAfter: time.Minute}
-	case !s.proven.IsZero() && f.Clock.Since(s.proven) <= provenFor*f.Interval:
+	case f.fresh(s):
 		return nil
 	}
 	f.asked[provider] = true
@@ -499,7 +469,15 @@ func (f *Fence) AdoptsFrom(provider string) string {
 	f.init()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.state(provider).adoptFrom
+	if s := f.state(provider); f.fresh(s) {
+		return s.adoptFrom
+	}
+	return ""
+}
+
+// fresh says that the last comparison that agreed is fresh.
+func (f *Fence) fresh(s *state) bool {
+	return !s.proven.IsZero() && f.Clock.Since(s.proven) <= provenFor*f.Interval
 }
 
 // SweepsFrom is the UID of the cluster that is gone and whose reply queues are swept; empty: none.
@@ -560,23 +538,6 @@ func (f *Fence) UseAllowance(ctx context.Context, provider string) error {
 		known.use(v1alpha1.AnnotationAllowSweep, value)
 	}
 	return f.store.write(ctx, known)
-}
-
-// nonceTag is the tag that holds a provider's nonce. A tag's key has at most 128 characters.
-func nonceTag(provider string) string {
-	const most = 128 - len(v1alpha1.TagNoncePrefix)
-	if len(provider) > most {
-		sum := sha256.Sum256([]byte(provider))
-		provider = provider[:most-17] + "-" + hex.EncodeToString(sum[:8])
-	}
-	return v1alpha1.TagNoncePrefix + provider
-}
-
-// newNonce is 64 random bits: nobody has to guess it for anything, it must only not come twice.
-func newNonce() string {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // It never fails (crypto/rand).
-	return hex.EncodeToString(b[:])
 }
 
 // Known are the providers whose markers this cluster has claimed.

@@ -343,6 +343,13 @@ func TestAMigrationTakesTheMarker(t *testing.T) {
 	if from := c.AdoptsFrom("default"); from != "old" {
 		t.Errorf("it adopts from %q", from)
 	}
+	server.SetAccess(sqstest.AccessRule{Action: "ListQueueTags", Deny: true})
+	for range 8 {
+		c.round()
+	}
+	if from := c.AdoptsFrom("default"); from != "" {
+		t.Errorf("it adopts from %q, and has not been able to compare for longer than a minute", from)
+	}
 }
 
 // TestAMarkerOutlivesItsQueues is what a copy would otherwise wait for: a marker that is gone, or that stands still.

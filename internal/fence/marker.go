@@ -2,7 +2,11 @@ package fence
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
+	"strings"
 	"time"
 
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -78,4 +82,47 @@ func (f *Fence) takeBack(ctx context.Context, provider *queue.Provider, mine ent
 	if err := provider.UnmarkIdentity(ctx); err != nil && ctx.Err() == nil {
 		ctrl.LoggerFrom(ctx).WithName("fence").Info("A marker that was made in another account could not be taken back", "provider", provider.Name, "why", err.Error())
 	}
+}
+
+// clear removes the nonces of other providers from a marker that was given to this cluster.
+func (f *Fence) clear(ctx context.Context, provider *queue.Provider, tags map[string]string) error {
+	if tags[v1alpha1.TagCluster] == f.ClusterUID {
+		return nil
+	}
+	if foreign := nonceTags(tags, nonceTag(provider.Name)); len(foreign) > 0 {
+		url, err := provider.QueueURL(ctx, provider.IdentityQueueName())
+		if err != nil {
+			return err
+		}
+		return provider.Untag(ctx, url, foreign)
+	}
+	return nil
+}
+
+// nonceTags are the nonce tags among tags, but one.
+func nonceTags(tags map[string]string, but string) []string {
+	var found []string
+	for key := range tags {
+		if strings.HasPrefix(key, v1alpha1.TagNoncePrefix) && key != but {
+			found = append(found, key)
+		}
+	}
+	return found
+}
+
+// nonceTag is the tag that holds a provider's nonce. A tag's key has at most 128 characters.
+func nonceTag(provider string) string {
+	const most = 128 - len(v1alpha1.TagNoncePrefix)
+	if len(provider) > most {
+		sum := sha256.Sum256([]byte(provider))
+		provider = provider[:most-17] + "-" + hex.EncodeToString(sum[:8])
+	}
+	return v1alpha1.TagNoncePrefix + provider
+}
+
+// newNonce is 64 random bits: nobody has to guess it for anything, it must only not come twice.
+func newNonce() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // It never fails (crypto/rand).
+	return hex.EncodeToString(b[:])
 }
