@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/go-logr/logr/funcr"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -108,6 +109,41 @@ var _ = Describe("The life of a requester", Serial, func() {
 			}).Should(BeTrue())
 		}
 		Expect(log.seen()).To(BeEmpty())
+	}, SpecTimeout(time.Minute))
+})
+
+var _ = Describe("A replica that does not lead", Serial, func() {
+	It("finds out whose the queues are, and changes nothing", func(ctx SpecContext) {
+		sqs := sqstest.New()
+		DeferCleanup(sqs.Close)
+		cfg := operatorConfig(ctx)
+		cfg.FenceInterval = time.Second
+		cfg.Connect = func(context.Context, string, string, string) (queue.API, string, string, error) {
+			return sqs.Client(), "us-east-1", "", nil
+		}
+		Expect(running.stop()).To(Succeed())
+		lead(ctx, "a replica elsewhere")
+		var identity corev1.ConfigMap
+		key := client.ObjectKey{Namespace: operator.DefaultNamespace, Name: operator.IdentityConfigMapName}
+		Expect(admin.Get(ctx, key, &identity)).To(Succeed())
+		was := identity.Data["fence"]
+		DeferCleanup(func(ctx SpecContext) {
+			Expect(running.stop()).To(Succeed())
+			Expect(admin.Patch(ctx, &identity, client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"data":{"fence":%q}}`, was)))).To(Succeed())
+			running = start(operatorConfig(ctx))
+			Eventually(ctx, running.ready).Should(Succeed())
+		})
+		name := identity.Data["queueNamePrefix"] + "_" + identity.Data["clusterName"] + "_identity"
+		_, err := sqs.Client().CreateQueue(ctx, &awssqs.CreateQueueInput{QueueName: &name})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(admin.Patch(ctx, &identity, client.RawPatch(types.MergePatchType, []byte(`{"data":{"fence":"{\"default\":{\"nonces\":[\"a\"],\"seen\":true}}"}}`)))).To(Succeed())
+		sqs.ResetRequests()
+		running = start(cfg)
+		Eventually(ctx, running.ready).Should(Succeed())
+		Eventually(ctx, func() int { return sqs.Requests(sqstest.Action("ListQueueTags")) }).Should(BeNumerically(">", 1))
+		Expect(sqs.RequestsByAction()).To(And(HaveLen(2), HaveKey("GetQueueUrl")))
+		Expect(admin.Get(ctx, key, &identity)).To(Succeed())
+		Expect(identity.Data["fence"]).To(Equal(`{"default":{"nonces":["a"],"seen":true}}`))
 	}, SpecTimeout(time.Minute))
 })
 
