@@ -219,7 +219,7 @@ func (r *RequestChannelReconciler) save(ctx context.Context, s *scope) error {
 		s.wrote()
 		return nil
 	}
-	if apierrors.IsInvalid(err) {
+	if refused(err) {
 		s.channel = wanted
 		err = errors.Join(err, r.tellRefused(ctx, s, err))
 	}

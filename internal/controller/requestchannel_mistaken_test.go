@@ -11,7 +11,9 @@ import (
 	"github.com/onsi/gomega"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/controller"
@@ -139,6 +141,28 @@ var _ = ginkgo.Describe("What is mistaken for something else", func() {
 		gomega.Expect(w.heard()).NotTo(gomega.ContainElement(gomega.ContainSubstring(v1alpha1.ReasonStatusRefused)))
 		w.reconciled(again)
 		gomega.Expect(again).To(beReady())
+	})
+
+	ginkgo.It("a status for one that is refused: what somebody else took out of it meanwhile is no fault of it", func() {
+		c := channelNamed("login", bindingTo("login"))
+		w.apply(c)
+		w.reconciled(c)
+		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Binding = nil })
+		w.heard()
+		w.before = func(write string) error {
+			if write == "patch status RequestChannel" {
+				w.before = nil
+				gomega.Expect(direct.Status().Patch(w.ctx, c.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(`{"status":{"binding":null}}`)))).To(gomega.Succeed())
+			}
+			return nil
+		}
+		_, err := w.channels.Reconcile(w.ctx, requestFor(c))
+		gomega.Expect(err).To(gomega.HaveOccurred())
+		w.pass(time.Second)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+		gomega.Expect(c.Status.Binding).To(gomega.BeNil())
+		gomega.Expect(w.heard()).NotTo(gomega.ContainElement(gomega.ContainSubstring(v1alpha1.ReasonStatusRefused)))
 	})
 
 	ginkgo.It("a channel for one that is there still: nothing is remembered of those that are gone, however they went", func() {

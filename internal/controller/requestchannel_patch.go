@@ -2,8 +2,10 @@ package controller
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -48,6 +50,17 @@ func (p statusPatch) Data(after client.Object) ([]byte, error) {
 		}
 	}
 	return json.Marshal(operations)
+}
+
+// refused reports whether the API server has something against a status. That a patch does not fit what stands there, since it is
+// another channel or somebody else wrote to it, says nothing about the status, and comes without a field.
+func refused(err error) bool {
+	var answer apierrors.APIStatus
+	if !apierrors.IsInvalid(err) || !errors.As(err, &answer) {
+		return false
+	}
+	details := answer.Status().Details
+	return details != nil && len(details.Causes) > 0
 }
 
 // fieldsOf is a status as JSON, by the names of its fields.

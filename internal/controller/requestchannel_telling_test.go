@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
@@ -63,7 +64,8 @@ var _ = ginkgo.Describe("The status", func() {
 		w.pass(20 * time.Minute)
 		w.heard()
 		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Tags = v1alpha1.Tags{"team": "identity"} })
-		invalid := apierrors.NewInvalid(schema.GroupKind{Group: v1alpha1.GroupVersion.Group, Kind: "RequestChannel"}, c.Name, nil)
+		invalid := apierrors.NewInvalid(schema.GroupKind{Group: v1alpha1.GroupVersion.Group, Kind: "RequestChannel"}, c.Name,
+			field.ErrorList{field.TooMany(field.NewPath("status", "appliedTags"), 99, 90)})
 		writes := 0
 		w.before = func(write string) error {
 			if write != "patch status RequestChannel" {
