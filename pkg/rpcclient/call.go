@@ -44,6 +44,7 @@ type answer struct {
 	envelope string // absent: a Java responder's
 	trace    string
 	packed   bool // it came with others
+	rousing  bool // the caller is counted as one that is about to run
 	err      *Error
 }
 
@@ -93,14 +94,22 @@ func (c *call) run(ctx context.Context, timeout <-chan time.Time, o *OutgoingCal
 	}
 	select {
 	case a := <-c.done:
-		return c.end(a, o, receive)
+		return c.end(c.roused(a), o, receive)
 	case <-ctx.Done():
 	case <-timeout:
 	}
 	if !c.requester.remove(c) {
-		return c.end(<-c.done, o, receive) // its end was on the way
+		return c.end(c.roused(<-c.done), o, receive) // its end was on the way
 	}
 	return c.givenUp(ctx)
+}
+
+// roused notes that the caller runs.
+func (c *call) roused(a answer) answer {
+	if a.rousing {
+		c.requester.api.rousing.Add(-1)
+	}
+	return a
 }
 
 // givenUp is the error of an attempt that was removed because its context or its time ended. What was
@@ -377,6 +386,8 @@ func (c *call) delivered(a answer) deliveryVerdict {
 	if !hasNonce(c.id, c.requester.nonce) {
 		c.requester.held.note(c.id, time.Now())
 	}
+	a.rousing = true
+	c.requester.api.rousing.Add(1)
 	c.done <- a
 	return deliveryTaken
 }

@@ -3,6 +3,7 @@ package rpcclient
 import (
 	"context"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
@@ -17,6 +18,10 @@ type queueAPI struct {
 	stats  *Stats
 	hooks  hooks
 	crew   crew // makes the calls that nobody's own goroutine makes
+
+	// rousing is how many goroutines have been given something that they are about to run for, and are likely to
+	// send something of their own then: callers of delivered replies, and requests that were received.
+	rousing atomic.Int64
 }
 
 func newQueueAPI(client *sqs.Client, stats *Stats, h hooks) *queueAPI {

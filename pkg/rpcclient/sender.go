@@ -189,8 +189,7 @@ func (s *sender) lingered() {
 // fly takes batches and sends them as long as a batch is due.
 func (s *sender) fly() {
 	for {
-		// Callers that are about to run may have company for this batch: let them.
-		runtime.Gosched()
+		s.gather()
 		s.mu.Lock()
 		s.taking--
 		batch := s.take()
@@ -209,6 +208,30 @@ func (s *sender) fly() {
 		s.taking++
 		s.mu.Unlock()
 	}
+}
+
+// gatherYields bounds how often a flight lets others run before it takes its batch: microseconds.
+const gatherYields = 64
+
+// gather lets goroutines run that are about to, since they may have company for a batch: as long as there are
+// such, or they have just had some, and the batch is not full.
+func (s *sender) gather() {
+	before := s.waiting()
+	for range gatherYields {
+		runtime.Gosched()
+		now := s.waiting()
+		if now >= maxBatch || now == before && s.api.rousing.Load() <= 0 {
+			return
+		}
+		before = now
+	}
+}
+
+// waiting is how many messages are queued.
+func (s *sender) waiting() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.queue)
 }
 
 // take removes the next batch from the queue. It is called with the lock held.

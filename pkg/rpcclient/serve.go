@@ -110,6 +110,7 @@ func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 		return full, nil
 	}
 	r.wg.Add(len(all))
+	r.api.rousing.Add(int64(len(all)))
 	for i := range all {
 		go s.serveAlone(all[i : i+1])
 	}
@@ -119,6 +120,11 @@ func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 // serveAlone serves a message that waits for no other.
 func (s *channelServer) serveAlone(m []*received) {
 	defer s.r.wg.Done()
+	m[0].rousing = true
+	defer s.roused(m[0])
+	if !m[0].placed {
+		s.roused(m[0]) // it may take a while
+	}
 	if !s.place(m[0]) {
 		s.putBack(m)
 		return
@@ -127,12 +133,21 @@ func (s *channelServer) serveAlone(m []*received) {
 	s.serve(m[0])
 }
 
+// roused notes that a request has come to its handler, or to its end.
+func (s *channelServer) roused(m *received) {
+	if m != nil && m.rousing {
+		m.rousing = false
+		s.r.api.rousing.Add(-1)
+	}
+}
+
 // received is one message of a receive.
 type received struct {
 	message  *types.Message
 	delivery delivery
 	held     *heldRequest  // while it waits for the others of its group
 	placed   bool          // it has one of the responder's places
+	rousing  bool          // it is counted as one that is about to run
 	left     atomic.Bool   // it was left in the queue
 	refused  chan struct{} // closed when it is known whether its refusal left it; nil: it was not refused on a FIFO queue
 }
@@ -337,6 +352,7 @@ func (s *channelServer) run(q *request) {
 	if q.handler.stream {
 		x.stream = newFrameSender(s, q)
 	}
+	s.roused(q.from)
 	x.run(ctx, q)
 }
 
