@@ -114,7 +114,8 @@
 // (WithMaxPending). A responder receives no more than it has free handlers (WithConcurrency), so that
 // what waits is in the queue, where other responders find it. A method can have a limit of its own
 // (WithMethodConcurrency), and requests that waited too long can be refused (WithMaxQueueAge): both tell
-// requesters when to try again. The dead-letter queue of the channel takes what fails without a reply.
+// requesters when to try again. Replies to a queue that SQS does not let it write, as one that is throttled, are kept
+// beyond a bound, and sent when their requests come again, so that others do not wait for them. The dead-letter queue of the channel takes what fails without a reply.
 //
 // Requester.Healthy and Responder.Healthy say when nothing can be received; a call's error has what the last
 // receive failed with.

@@ -13,6 +13,12 @@ var errNotDeleted = errors.New("SQS did not confirm that the refused request is 
 // is left in the queue without a word.
 func (s *channelServer) refuse(q *request, situation Situation, err error, took time.Duration) {
 	r := s.r
+	if r.replies.jammed(q.to.queueURL) { // a refusal whose request is deleted could not be given up
+		s.remember(q, false, replyContent{}, situation)
+		s.settle(q, r.cache.settleWithoutReply(q.entry, q.copy, ReplyNotSent), false)
+		s.served(q, ReplyNotSent, errJammed, took)
+		return
+	}
 	r.unsettled.Add(1)
 	r.slots.replying(1)
 	s.hold(q)

@@ -154,6 +154,7 @@ type replyMessage struct {
 	packed     string    // the line of a pack, once rendered
 	failedOver bool
 	replaced   bool // by an error, since SQS does not take it
+	last       bool // its request is deleted: nothing sends it again
 	out        outgoing
 	done       func(err error)
 }
@@ -182,6 +183,8 @@ func (m *replyMessage) entry(now time.Time) (types.SendMessageBatchRequestEntry,
 
 func (m *replyMessage) sent(err error, _ bool) { m.done(err) }
 
+func (m *replyMessage) patient() bool { return m.last }
+
 func (m *replyMessage) expired(now time.Time) bool {
 	return !m.deadline.IsZero() && now.After(m.deadline)
 }
@@ -205,6 +208,7 @@ type replySenders struct {
 	ctx     context.Context
 	api     *queueAPI
 	reserve int
+	jam     jam
 
 	mu      sync.Mutex
 	senders map[string]*sender
@@ -228,9 +232,17 @@ func (r *replySenders) to(url string) *sender {
 		}
 	}
 	s := newSender(r.ctx, r.api, url)
-	s.reserve = r.reserve
+	s.reserve, s.jam = r.reserve, &r.jam
 	r.senders[url] = s
 	return s
+}
+
+// jammed reports whether a reply to the queue would be given up now.
+func (r *replySenders) jammed(url string) bool {
+	r.mu.Lock()
+	s, ok := r.senders[url]
+	r.mu.Unlock()
+	return ok && s.jammed()
 }
 
 // wait blocks until every reply has met its end.

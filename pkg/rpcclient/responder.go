@@ -65,6 +65,7 @@ func NewResponder(client *sqs.Client, opts ...Option) (*Responder, error) {
 	r.api = newQueueAPI(client, cfg.stats, r.hooks)
 	r.work, r.stop = context.WithCancel(context.Background())
 	r.replies = &replySenders{ctx: r.work, api: r.api, reserve: cfg.reserve, senders: map[string]*sender{}}
+	r.replies.jam.limit = int64(cfg.concurrency) // of unsettledPerSlot times as many that may be under way
 	for i := range cfg.channels {
 		s, err := newChannelServer(r, cfg.channels[i])
 		if err != nil {

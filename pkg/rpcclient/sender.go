@@ -36,7 +36,8 @@ type sender struct {
 	ctx     context.Context // ends when unsent messages no longer matter
 	api     *queueAPI
 	url     string
-	reserve int // bytes left free in a pack
+	reserve int  // bytes left free in a pack
+	jam     *jam // of a responder's senders; nil: nothing bounds what waits
 
 	mu       sync.Mutex
 	queue    []*outgoing
@@ -45,7 +46,12 @@ type sender struct {
 	taking   int                        // flights that have not yet taken their entries
 	usual    time.Duration              // moving average of a send's duration
 	timer    *time.Timer                // fires when the oldest entry has waited long enough
-	flights  sync.WaitGroup
+
+	backlog      int  // messages that have not met their end; counted where there is a jam
+	failing      bool // the latest send failed
+	failingSince time.Time
+
+	flights sync.WaitGroup
 }
 
 // outgoing is one message on its way through a sender. The fields below mu belong to the sender's lock.
@@ -112,6 +118,7 @@ func (s *sender) add(o *outgoing) {
 	}
 	o.queuedAt = time.Now()
 	s.queue = append(s.queue, o)
+	s.count(1)
 	s.countPackable(o, 1)
 	s.schedule()
 }
@@ -261,6 +268,8 @@ func (s *sender) deliver(batch []parcel) {
 		for _, part := range apart {
 			s.deliverApart(part)
 		}
+		retry, excess := s.relieve(retry)
+		s.finish(excess, false)
 		if len(retry) == 0 {
 			return
 		}
@@ -337,6 +346,7 @@ func (s *sender) attempt(batch []parcel) (retry []parcel, apart [][]parcel) {
 
 	out, notSent, err := s.api.send(s.ctx, s.url, entries)
 	s.learn(time.Since(now))
+	s.tried(err == nil && len(out.Successful) > 0, time.Now())
 	if err != nil {
 		for _, p := range flying {
 			s.landed(p, err, notSent)
@@ -473,6 +483,7 @@ func (s *sender) finish(batch parcel, accepted bool) {
 			}
 		}
 		notSent := !accepted && !o.maybe
+		s.count(-1)
 		s.mu.Unlock()
 		if !abandoned {
 			o.message.sent(err, notSent)

@@ -485,7 +485,7 @@ func (s *channelServer) send(q *request, reply replyContent, situation Situation
 	r.unsettled.Add(1)
 	r.slots.replying(1)
 	s.hold(q)
-	m := &replyMessage{to: q.to, content: reply, reserve: r.cfg.reserve, pack: q.packs}
+	m := &replyMessage{to: q.to, content: reply, reserve: r.cfg.reserve, pack: q.packs, last: q.deleted}
 	if q.peer == PeerNative {
 		m.deadline = q.deadline
 	} else {
@@ -536,7 +536,11 @@ func (s *channelServer) send(q *request, reply replyContent, situation Situation
 		s.served(q, situation, err, took)
 	}
 	m.out.message = m
-	r.replies.to(m.to.queueURL).add(&m.out)
+	if to := r.replies.to(m.to.queueURL); q.deleted || !to.jammed() {
+		to.add(&m.out)
+	} else {
+		m.done(errJammed)
+	}
 }
 
 // notFoundYet has a native requester's reply, or frame, sent again in a while whose queue was not found, and reports
