@@ -160,8 +160,11 @@ func (p *pair) failedCall(t testing.TB, code rpcclient.Code, outcome rpcclient.O
 	return e
 }
 
+// patience is the deadline of calls of which there are so many that a busy machine takes its time.
+const patience = 10 * time.Minute
+
 func TestManyConcurrentCalls(t *testing.T) {
-	p := newPair(t, rpcclient.WithReceiveWait(time.Second))
+	p := newPair(t, rpcclient.WithReceiveWait(time.Second), rpcclient.WithTimeout(patience))
 	p.server.SetFaults(sqstest.Plan{Seed: 1, Rules: []sqstest.Rule{
 		{Fault: sqstest.Duplicate, Probability: 0.05},
 		{Fault: sqstest.Reorder, Probability: 0.2},
@@ -189,7 +192,7 @@ func TestManyConcurrentCalls(t *testing.T) {
 
 // Batching is what makes calls cheap: six requests a call without it.
 func TestRequestsPerCall(t *testing.T) {
-	p := newPair(t, rpcclient.WithReceiveWait(time.Second))
+	p := newPair(t, rpcclient.WithReceiveWait(time.Second), rpcclient.WithTimeout(patience))
 	p.serve(t, addUp)
 	const callers, each = 256, 20
 	var wg sync.WaitGroup
