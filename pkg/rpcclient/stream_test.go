@@ -179,8 +179,9 @@ func TestStreamDeadlineAndBreak(t *testing.T) {
 		var incomplete *rpcclient.Incomplete
 		e := errorOf(err)
 		if !slices.Equal(got, upTo(6)) || e.Code != rpcclient.DeadlineExceeded || e.Outcome != rpcclient.Executed || time.Since(started) != 5500*time.Millisecond ||
-			!errors.As(err, &incomplete) || *incomplete != (rpcclient.Incomplete{Received: 6, Expected: -1}) || !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("after %s: %v, %v", time.Since(started), got, err)
+			!errors.As(err, &incomplete) || incomplete.Received != 6 || !errors.Is(err, context.DeadlineExceeded) ||
+			incomplete.Expected != -1 && incomplete.Expected != 6 { // the handler's end may come in the same instant
+			t.Errorf("after %s: %v, %v, %+v", time.Since(started), got, err, incomplete)
 		}
 		time.Sleep(5 * time.Second)
 		if cause.Load() == nil {

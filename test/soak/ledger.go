@@ -300,6 +300,9 @@ func (l *ledger) report() report {
 		}
 		rep.calls++
 		end := r.start.Add(r.took)
+		if r.ends == 0 {
+			end = r.start.Add(r.limit)
+		}
 		still := l.stalls.any(r.start, end)
 		rep.executions(r, l, still)
 		if r.lost && r.ends == 0 {
