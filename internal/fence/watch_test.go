@@ -8,6 +8,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/fence"
 	"github.com/replyqueue/replyqueue/internal/queue"
 	"github.com/replyqueue/replyqueue/pkg/sqstest"
@@ -105,18 +106,23 @@ func TestACloneWhileTheNonceCannotBeChanged(t *testing.T) {
 	for name, fails := range map[string]struct {
 		rule   sqstest.AccessRule
 		rounds int
+		late   bool // The copy is taken when a nonce was noted that the marker did not take.
 	}{
-		"refused for half a minute":                    {sqstest.AccessRule{Action: "TagQueue", Deny: true}, 3},
-		"nothing is answered for a quarter of an hour": {sqstest.AccessRule{Action: "*", Deny: true}, 90},
+		"refused for half a minute":                    {sqstest.AccessRule{Action: "TagQueue", Deny: true}, 3, true},
+		"nothing is answered for a quarter of an hour": {sqstest.AccessRule{Action: "*", Deny: true}, 90, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := sqstest.NewServer(t)
 			original := newCluster(t, server, uid, nil)
 			original.Round(original.ctx)
 			original.round()
-			server.SetAccess(fails.rule)
-			original.round()
 			clone := original.beside()
+			clone.Round(clone.ctx)
+			server.SetAccess(fails.rule)
+			if fails.late {
+				original.round()
+				clone = original.beside()
+			}
 			for range fails.rounds {
 				both(original, clone)
 				if clone.MayDelete("default") == nil {
@@ -319,5 +325,64 @@ func TestProcessesThatWatchDoNotCount(t *testing.T) {
 	}
 	if c.nonce() != was {
 		t.Error("it wrote the marker")
+	}
+}
+
+// A human's word is copied with the cluster, when the copy is taken before the original has used it. The word is the
+// original's all the same: it is used up when the copy has watched.
+func TestAWordThatWasCopied(t *testing.T) {
+	for _, by := range []time.Duration{0, time.Minute} {
+		t.Run(by.String(), func(t *testing.T) {
+			server := sqstest.NewServer(t)
+			before := newCluster(t, server, uid, nil)
+			before.Round(before.ctx)
+			backup := before.snapshot()
+			before.round()
+			before.round()
+			restored := newCluster(t, server, uid, backup)
+			restored.round()
+			restored.watch()
+			restored.expectHeld("restored", true)
+			restored.annotate(v1alpha1.AnnotationConfirmIdentity, before.nonce())
+			clone := restored.beside()
+			clone.annotate(v1alpha1.AnnotationConfirmIdentity, before.nonce())
+			note := clone.lateBy(by)
+			for range 30 {
+				restored.round()
+				note()
+				was := before.nonce()
+				clone.Round(clone.ctx)
+				if clone.MayDelete("default") == nil || before.nonce() != was {
+					t.Fatal("the copy takes the marker")
+				}
+			}
+			restored.expectOpen("the one that the word was spoken to")
+			clone.expectHeld("its copy", true)
+		})
+	}
+}
+
+// A marker that another provider of the account has made bears no nonce of this one yet. A process that has just begun cannot
+// know whether it does by now: it claims it when it has watched.
+func TestAClaimOnAMarkerThatIsThereWaits(t *testing.T) {
+	server := sqstest.NewServer(t)
+	first := newCluster(t, server, uid, nil)
+	first.Round(first.ctx)
+	c := newCluster(t, server, uid, nil)
+	c.inUse, c.provider.Name = []string{"another"}, "another"
+	claimed := func() bool {
+		q, _ := server.Queue("rq_c_identity")
+		return q.Tags["nonce.replyqueue.dev/another"] != ""
+	}
+	for range fence.WatchFor(fence.DefaultInterval) / fence.DefaultInterval {
+		c.round()
+		if claimed() || c.MayDelete("another") == nil {
+			t.Fatal("it does not wait")
+		}
+	}
+	c.round()
+	c.round()
+	if err := c.MayDelete("another"); err != nil || !claimed() {
+		t.Errorf("when it has watched: claimed %t, %v", claimed(), err)
 	}
 }
