@@ -440,7 +440,8 @@ func (c *call) sent(err error, notSent bool) {
 	}
 	code := Unavailable
 	switch {
-	case errors.Is(err, context.DeadlineExceeded) && notSent:
+	case !notSent: // why the last attempt failed is no more than its cause: an earlier one may have arrived
+	case errors.Is(err, context.DeadlineExceeded):
 		code = DeadlineExceeded
 	case isMissingQueue(err):
 		code = NotFound

@@ -81,6 +81,9 @@
 //	                     NotSent        they did so before it was made
 //	UNKNOWN              Executed       the handler returned an error without a code
 //
+// The outcome is that of the attempt which got furthest, the code the last one's; where there may be copies of a
+// request, MaybeExecuted takes the place of Rejected, and in Resume that of NotSent.
+//
 // docs/protocol.md says what to do about each. errors.Is finds the sentinels and the cause of a
 // cancelled context; errors.As finds Incomplete.
 //

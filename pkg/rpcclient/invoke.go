@@ -118,7 +118,13 @@ func (r *Requester) perform(ctx context.Context, o *OutgoingCall, receive func(r
 	if !o.progress.begin() {
 		return o.failure(errCalledTwice)
 	}
+	if d, ok := ctx.Deadline(); ok && d.Before(o.Deadline) {
+		o.Deadline = d // an interceptor's
+	}
 	e := r.attempts(ctx, o, receive)
+	if e != nil {
+		o.explain(ctx, e)
+	}
 	switch {
 	case e != nil:
 		o.progress.end(e.Outcome)
@@ -129,6 +135,32 @@ func (r *Requester) perform(ctx context.Context, o *OutgoingCall, receive func(r
 		o.progress.end(Executed)
 	}
 	return nil
+}
+
+// contextLate is how late the timer of a context may be.
+const contextLate = 100 * time.Millisecond
+
+// explain adds what an attempt cannot know of its end. A resumed call's request was sent by an earlier one: it is
+// NotSent of nothing. And when the deadline was the context's own, the call's timer may come first: the context's
+// cause is given all the same.
+func (o *OutgoingCall) explain(ctx context.Context, e *Error) {
+	if o.resumed && e.Outcome == NotSent && e.Code != InvalidArgument {
+		e.Outcome = MaybeExecuted
+	}
+	d, ok := ctx.Deadline()
+	if e.Code != DeadlineExceeded || e.remote || !ok || d.After(o.Deadline) || time.Now().Before(d) {
+		return
+	}
+	late := time.NewTimer(contextLate)
+	defer late.Stop()
+	select {
+	case <-ctx.Done():
+	case <-late.C:
+	}
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(e, cause) {
+		e.Message += ": " + cause.Error()
+		e.cause = errors.Join(e.cause, cause)
+	}
 }
 
 // attempts makes the call, again where that is safe, until its deadline.

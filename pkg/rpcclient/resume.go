@@ -21,8 +21,8 @@ func WithHeldReplies(grace time.Duration) Option { return func(c *config) { c.he
 
 // Resume waits for the reply to a call that was made WithCallID, by this process or an earlier one with
 // the same reply queue (a Stable identity), and sends nothing. It blocks as Call does. Its deadline is
-// its own: nobody knows the call's. Without a reply by then the outcome is MaybeExecuted: the request may
-// never have been sent. Making the call again with the same identifier is safe while the responder keeps
+// its own: nobody knows the call's. Without a reply by then, or when it fails before, the outcome is MaybeExecuted: the
+// request may never have been sent, or have been executed. Making the call again with the same identifier is safe while the responder keeps
 // its answer.
 //
 // Give the requester WithHeldReplies, or replies that come before Resume may be dropped. Streams cannot
@@ -30,6 +30,7 @@ func WithHeldReplies(grace time.Duration) Option { return func(c *config) { c.he
 func (m Method[Req, Rep]) Resume(ctx context.Context, ch *Channel, callID string, opts ...CallOption) (Rep, error) {
 	o := m.newOutgoing(ctx, ch, KindCall, opts)
 	o.id, o.resumed = callID, true
+	o.progress.outcome = MaybeExecuted
 	return m.one(ctx, o)
 }
 

@@ -158,8 +158,9 @@ func (c *call) pause(ctx context.Context, timeout <-chan time.Time, d time.Durat
 		case <-t.C:
 			return nil
 		case <-changed:
-		case <-timeout:
-			return last
+		case <-timeout: // the pause ends before: only should this goroutine not have run for long
+			return c.failure(DeadlineExceeded, last.Outcome, errors.Join(context.DeadlineExceeded, last),
+				"the deadline passed while waiting to try again; the last attempt: %v", last)
 		case <-ctx.Done():
 			e := endedError(ctx, last.Outcome, "waiting to try again")
 			e.Message += "; the last attempt: " + last.Error()

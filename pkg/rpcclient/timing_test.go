@@ -232,7 +232,7 @@ func TestOutcomeOfFailedSends(t *testing.T) {
 			p.fault(
 				sqstest.Rule{Fault: sqstest.DropAfter, Action: "SendMessageBatch", Count: 1},
 				sqstest.Rule{Fault: sqstest.Throttle, Action: "SendMessageBatch", Skip: 1})
-			p.fails(t, rpcclient.ResourceExhausted, rpcclient.MaybeExecuted)
+			p.fails(t, rpcclient.Unavailable, rpcclient.MaybeExecuted)
 		})
 	})
 	t.Run("no request queue", func(t *testing.T) {
