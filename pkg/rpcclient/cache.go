@@ -251,17 +251,19 @@ func (c *replyCache) replace(e *cacheEntry, reply replyContent, situation Situat
 }
 
 // settleWithoutReply returns the copies to settle of a call that gets no reply; without an entry that is
-// the one copy. A one-way request that was handled is remembered; any other is forgotten, so that a
-// redelivery is handled anew.
+// the one copy. A one-way request that was handled is remembered, and so is one whose handler ended too late; any
+// other is forgotten, so that a redelivery is handled anew.
 func (c *replyCache) settleWithoutReply(e *cacheEntry, one messageCopy, s Situation) []messageCopy {
 	if e == nil {
 		return []messageCopy{one}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s == Succeeded {
+	switch {
+	case s == Succeeded:
 		c.finishLocked(e, replyContent{}, s)
-	} else {
+	case s == Expired && e.finished:
+	default:
 		c.remove(e)
 	}
 	copies := e.copies

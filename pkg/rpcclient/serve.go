@@ -268,7 +268,7 @@ func (s *channelServer) serve(m *received) {
 			return // hidden, answered and deleted with the one that runs
 		case replayed:
 			r.cfg.stats.duplicates.Add(1)
-			if q.peer == PeerOneWay {
+			if q.peer == PeerOneWay || entry.situation == Expired {
 				s.settle(q, []messageCopy{q.copy}, true)
 				return
 			}
@@ -405,7 +405,9 @@ func (s *channelServer) ended(q *request, x *execution) {
 		r.cfg.stats.served.Add(1)
 	}
 	if q.peer == PeerNative && time.Now().After(q.deadline) {
-		// What is left of a deadline is estimated too long rather than too short: nobody waits any more.
+		// What is left of a deadline is estimated too long rather than too short: nobody waits any more. But it was
+		// run: a copy of which more seems to be left must not be.
+		r.cache.finish(q.entry, replyContent{}, Expired)
 		s.conclude(q, Expired, nil, errDeadline, x.took)
 		return
 	}

@@ -330,7 +330,7 @@ func (rep *report) executions(r *record, l *ledger, still time.Duration) {
 	excused := again
 	for _, e := range r.executed {
 		if byProcess[e.responder]++; byProcess[e.responder] == 2 && !again {
-			rep.twice = append(rep.twice, r.key+" by "+e.responder)
+			rep.twice = append(rep.twice, fmt.Sprintf("by %s, %s after its start: %s; sent %d, received %d times", e.responder, e.at.Sub(r.start), r, r.sends, r.receives))
 		}
 		if late := e.at.Sub(r.start.Add(r.limit)); r.what != notify && late > clockSlack+l.slack+l.stalls.any(r.start, e.at) {
 			rep.afterDeadline = append(rep.afterDeadline, fmt.Sprintf("%s, %s after its deadline", r.key, late))
