@@ -53,6 +53,9 @@ func decodeBody(body, encoding string) ([]byte, error) {
 // #x9 | #xA | #xD | #x20–#xD7FF | #xE000–#xFFFD | #x10000–#x10FFFF (SendMessage, API reference).
 func isXMLText[T string | []byte](b T) bool {
 	for i := 0; i < len(b); {
+		if i += printablePrefix(b[i:]); i == len(b) {
+			break
+		}
 		c := b[i]
 		if c < utf8.RuneSelf {
 			if c < 0x20 && c != '\t' && c != '\n' && c != '\r' {
@@ -69,4 +72,23 @@ func isXMLText[T string | []byte](b T) bool {
 		i += n
 	}
 	return true
+}
+
+// printablePrefix is how much of b, in words of eight bytes, is ASCII without control characters, which most of most
+// payloads is.
+func printablePrefix[T string | []byte](b T) int {
+	const (
+		ones = 0x0101010101010101
+		high = 0x80 * ones
+	)
+	i := 0
+	for ; i+8 <= len(b); i += 8 {
+		v := uint64(b[i]) | uint64(b[i+1])<<8 | uint64(b[i+2])<<16 | uint64(b[i+3])<<24 |
+			uint64(b[i+4])<<32 | uint64(b[i+5])<<40 | uint64(b[i+6])<<48 | uint64(b[i+7])<<56
+		// The first byte below a space has its high bit set by the subtraction; so may later ones, which does no harm.
+		if (v|(v-' '*ones))&high != 0 {
+			break
+		}
+	}
+	return i
 }

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"math/rand/v2"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 func TestRequestStamp(t *testing.T) {
@@ -226,5 +228,38 @@ func TestUsualEnvelopeIsPlain(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(100, func() { _, _ = parseRequestEnvelope(text) }); n > 0 {
 		t.Errorf("reading it makes %v allocations", n)
+	}
+}
+
+// Eight bytes at a time or one rune after the other: the answer is the same.
+func TestIsXMLText(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	parts := []string{"plain text ", "x", "\t", "\n", "\r", "\x7f", "ä", "世", "🙂", "\ufffd", "\ufffe", "\uffff", "\x00", "\x1f", "\x80", "\xed\xa0\x80", " "}
+	for range 20_000 {
+		var b strings.Builder
+		for range random.IntN(12) {
+			n := len(parts)
+			if random.IntN(4) > 0 {
+				n = 10 // of good ones
+			}
+			b.WriteString(parts[random.IntN(n)])
+		}
+		text := b.String()
+		want := utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool {
+			return r < ' ' && r != '\t' && r != '\n' && r != '\r' || r == 0xfffe || r == 0xffff
+		})
+		if got, ofBytes := isXMLText(text), isXMLText([]byte(text)); got != want || ofBytes != want {
+			t.Fatalf("%q: %t, as bytes %t, want %t", text, got, ofBytes, want)
+		}
+	}
+}
+
+func BenchmarkIsXMLText(b *testing.B) {
+	payload := bytes.Repeat([]byte("x"), 1<<10)
+	b.SetBytes(int64(len(payload)))
+	for b.Loop() {
+		if !isXMLText(payload) {
+			b.Fatal("no")
+		}
 	}
 }
