@@ -3,6 +3,7 @@ package rpcclient
 import (
 	"encoding/json"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 )
@@ -136,6 +137,13 @@ func unpack(body string) (replies []packed, malformed int) {
 }
 
 func unpackLine(line string) (p packed, ok bool) {
+	if p, ok := unpackPlain(line); ok {
+		return p, true
+	}
+	return unpackAny(line)
+}
+
+func unpackAny(line string) (p packed, ok bool) {
 	var parts []json.RawMessage
 	if json.Unmarshal([]byte(line), &parts) != nil || len(parts) < 3 || len(parts[1]) == 0 || parts[1][0] != '{' {
 		return p, false
@@ -149,6 +157,73 @@ func unpackLine(line string) (p packed, ok bool) {
 	}
 	return p, true
 }
+
+// unpackPlain reads a line as most are: in ASCII, with an envelope that says nothing remarkable, and a body without
+// other escapes than those of quotes, backslashes and white space.
+func unpackPlain(line string) (p packed, ok bool) {
+	if line == "" || line[0] != '[' {
+		return p, false
+	}
+	rest := strings.Clone(line)[1:] // what is kept of it would keep all of the pack
+	if p.id, rest, ok = asciiText(rest); !ok || p.id == "" || len(p.id) > maxVirtualNameBytes || !isPrintableASCII(p.id) || rest == "" || rest[0] != ',' {
+		return packed{}, false
+	}
+	rest = rest[1:]
+	end := strings.IndexByte(rest, '}')
+	if end < 0 {
+		return packed{}, false
+	}
+	p.envelope = rest[:end+1]
+	if _, ok := plainReplies[p.envelope]; !ok {
+		return packed{}, false
+	}
+	if rest, ok = strings.CutPrefix(rest[end+1:], ","); !ok {
+		return packed{}, false
+	}
+	if p.body, rest, ok = asciiText(rest); !ok || rest != "]" {
+		return packed{}, false
+	}
+	return p, true
+}
+
+// asciiText reads a JSON string of ASCII that text begins with.
+func asciiText(text string) (s, rest string, ok bool) {
+	text, ok = strings.CutPrefix(text, `"`)
+	if !ok {
+		return "", "", false
+	}
+	var unescaped []byte // what was read before the latest escape; nil: there was none
+	from := 0
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case c == '"':
+			if unescaped == nil {
+				return text[:i], text[i+1:], true
+			}
+			return string(append(unescaped, text[from:i]...)), text[i+1:], true
+		case c < ' ' || c >= utf8.RuneSelf:
+			return "", "", false
+		case c == '\\':
+			if i+1 == len(text) {
+				return "", "", false
+			}
+			e := plainEscapes[text[i+1]]
+			if e == 0 {
+				return "", "", false
+			}
+			if unescaped == nil {
+				unescaped = make([]byte, 0, len(text))
+			}
+			unescaped = append(append(unescaped, text[from:i]...), e)
+			i++
+			from = i + 1
+		}
+	}
+	return "", "", false
+}
+
+// plainEscapes are the escapes that packs are written with, but for those of control characters that SQS refuses.
+var plainEscapes = [256]byte{'"': '"', '\\': '\\', 'n': '\n', 'r': '\r', 't': '\t'}
 
 // unquote reads a JSON string.
 func unquote(raw json.RawMessage) (s string, ok bool) {

@@ -70,10 +70,21 @@ func TestUnpackTakesWhatItCanRead(t *testing.T) {
 // be packed again and is read the same.
 func FuzzUnpack(f *testing.F) {
 	f.Add(packed{id: "id", envelope: `{"k":"r","v":1,"n":0,"end":1}`, body: "body"}.line())
+	for _, body := range []string{"", "\"\\\n\r\t/", "{}", "\x00", "ä", "]"} {
+		f.Add(packed{id: "id", envelope: `{"k":"r","v":1,"e":"t","n":0,"end":1}`, body: body}.line())
+	}
 	f.Fuzz(func(t *testing.T, body string) {
 		replies, malformed := unpack(body)
 		if len(replies) > maxPackEntries || malformed < 0 || len(replies)+malformed > 1+strings.Count(body, "\n") {
 			t.Fatalf("%d replies and %d malformed in %d lines", len(replies), malformed, 1+strings.Count(body, "\n"))
+		}
+		for line := range strings.Lines(body) {
+			line = strings.TrimRight(line, "\r\n")
+			if p, ok := unpackPlain(line); ok {
+				if q, ok := unpackAny(line); !ok || p != q {
+					t.Fatalf("%q is read as %+v, by encoding/json as %+v, %t", line, p, q, ok)
+				}
+			}
 		}
 		var again strings.Builder
 		for _, r := range replies {
@@ -143,6 +154,28 @@ func TestBatchBuilderPacks(t *testing.T) {
 	} {
 		if got, left := build(tc.all...); !reflect.DeepEqual(got, tc.want) || left != tc.left {
 			t.Errorf("%s: %v and %d left, want %v and %d", name, got, left, tc.want, tc.left)
+		}
+	}
+}
+
+// The replies that most packs are of are read without encoding/json.
+func TestUnpackPlain(t *testing.T) {
+	for _, p := range []packed{
+		{id: "id", envelope: `{"k":"r","v":1,"e":"t","n":0,"end":1}`, body: "body"},
+		{id: "id", envelope: `{"k":"r","v":1,"e":"t","c":"raw","n":0,"end":1}`, body: "{\"a\":\"\\\"}\n\r\t"},
+	} {
+		if got, ok := unpackPlain(strings.TrimSuffix(p.line(), "\n")); !ok || got != p {
+			t.Errorf("%q: %+v, %t", p.line(), got, ok)
+		}
+	}
+	for _, line := range []string{
+		"", "[", "[]", `["id"]`, `["id",`, `["id",{"k":"r","v":1,"e":"t","n":0,"end":1}`, `["id",{"k":"r","v":1,"e":"t","n":0,"end":1},`,
+		`["id",{"k":"r","v":1,"e":"t","n":0,"end":1},"b"`, `["id",{"k":"r","v":1,"e":"t","n":0,"end":1},"b`, `["id",{"k":"r","v":1,"e":"t","n":0,"end":1},"b\`,
+		`["id",{"k":"r","v":1,"e":"t","n":0,"end":1},"b\u0041"]`, `["id",{"k":"r","v":1,"e":"t","n":0,"end":1},"b",1]`,
+		`["",{"k":"r","v":1,"e":"t","n":0,"end":1},"b"]`, `["id",{"k":"r","n":0},"b"]`, `["id","x","b"]`, `["id",{"k":"r","v":1,"e":"t","n":0,"end":1},"ä"]`,
+	} {
+		if p, ok := unpackPlain(line); ok {
+			t.Errorf("%q was taken for plain: %+v", line, p)
 		}
 	}
 }
