@@ -94,8 +94,13 @@ func (s *Sweeper) Start(ctx context.Context) error {
 		if !s.sleep(ctx, wait) {
 			return nil
 		}
-		if err := s.Pass(ctx); err != nil && ctx.Err() == nil {
-			ctrl.LoggerFrom(ctx).WithName("sweep").Error(err, "The sweep was not complete; the next one begins anew")
+		log := ctrl.LoggerFrom(ctx).WithName("sweep")
+		switch err := s.Pass(ctx); {
+		case err == nil, ctx.Err() != nil:
+		case queue.Classify(err) == queue.Unproven:
+			log.Info("The sweep waits for the next turn", "why", err.Error())
+		default:
+			log.Error(err, "The sweep was not complete; the next one begins anew")
 		}
 		wait = time.Duration(float64(s.Interval) * (0.8 + 0.4*rand.Float64())) //nolint:gosec // Jitter.
 	}
