@@ -148,8 +148,24 @@ func (s *recordScope) confirm(ctx context.Context) error {
 			s.look(staleRetry)
 			return nil
 		}
+		if seen, err := s.beaconSeen(ctx); err != nil || !seen {
+			s.look(staleRetry)
+			return err
+		}
 	}
 	return s.close(ctx, decision, lease)
+}
+
+// beaconSeen says that the API server has the operator's own Lease as the watch delivered it last. Another says that what was
+// read just now is not of the time that the watch is at: the watch is late, or etcd was set back, and with it a heartbeat that
+// was answered, and the watch does not know it yet. Where there is no such Lease, nothing is said.
+func (s *recordScope) beaconSeen(ctx context.Context) (bool, error) {
+	beacon := &coordinationv1.Lease{}
+	err := s.Reader.Get(ctx, client.ObjectKey{Namespace: v1alpha1.HeartbeatNamespace, Name: heartbeat.BeaconName}, beacon)
+	if err != nil {
+		return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
+	}
+	return s.Signals.Heartbeats.Beacon() == heartbeat.RenewalOf(beacon), nil
 }
 
 // leaseOf reads a pod's Lease from the API server; nil when there is none.

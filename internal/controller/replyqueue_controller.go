@@ -163,7 +163,8 @@ func (s *recordScope) run(ctx context.Context) error {
 		}
 	}
 	reader := readerOf(s.record)
-	if heard := s.Signals.Heartbeats.Hear(reader, s.now); heard.Lease && closedByLease(s.record, heard.Annotations) {
+	// A successor never read that Lease, and knows of no closing: where there is one, it is decided anew.
+	if heard := s.Signals.Heartbeats.Hear(reader, s.now); heard.Lease && closedByLease(s.record, heard.Annotations) && !s.successor {
 		lease, err := s.leaseOf(ctx, reader)
 		if err != nil {
 			return err

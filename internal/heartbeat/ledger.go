@@ -185,6 +185,13 @@ func (l *Ledger) Apply(lease *coordinationv1.Lease, now time.Time) []Notice {
 	return l.apply(lease, now)
 }
 
+// Beacon is the renewal of the beacon that was delivered last, as RenewalOf writes it; empty: none was.
+func (l *Ledger) Beacon() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.beaconRenewal
+}
+
 // breakView notes that what was seen may not be what was: every count begins anew when the beacon is seen next.
 func (l *Ledger) breakView() {
 	l.viewStart, l.lastBeacon = time.Time{}, time.Time{}

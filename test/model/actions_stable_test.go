@@ -3,6 +3,7 @@ package model
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -48,6 +49,29 @@ var stableActions = []action{
 		}
 		return true
 	}},
+	{"Stable pod comes while its queue is about to be closed", 6, func(w *world, arg uint64) bool {
+		random := rand.New(rand.NewPCG(arg, 24))
+		p, ok := w.stablePod(arg, random)
+		if !ok || w.leader == nil || !w.end(p, arg>>8, random) {
+			return false
+		}
+		closing := func() (t *task) {
+			x, _ := pick(w.possible(false), arg, func(x work) bool {
+				return x.task != nil && x.task.pending.closing && strings.HasPrefix(x.task.pending.target, p.name+"-")
+			})
+			return x.task
+		}
+		if !w.until(4*time.Minute, random, func() bool { return closing() != nil }) {
+			return false
+		}
+		t := closing()
+		t.stalled = true
+		w.trace("operator %d: %s %s hangs", t.op.id, t.pending.verb, t.pending.target)
+		w.follow(p.name, 15*time.Second, random)
+		t.stalled = false
+		w.run(random, 0, false)
+		return true
+	}},
 }
 
 // stablePod is a pod that runs under a name that a queue belongs to; where there is none, one is made.
@@ -83,8 +107,23 @@ func (w *world) follow(name string, soon time.Duration, random *rand.Rand) (*pod
 	return p, true
 }
 
-// succeed ends a pod, in one of the ways in which pods end, and has another follow under its name.
+// succeed ends a pod and has another follow under its name.
 func (w *world) succeed(p *pod, arg uint64, random *rand.Rand) bool {
+	if !w.end(p, arg, random) {
+		return false
+	}
+	if arg>>4&1 == 0 {
+		w.pass(time.Duration(arg>>5%8)*5*time.Second, random, 0)
+	}
+	if w.violation != nil || w.cluster.now[pods][types.NamespacedName{Namespace: w.namespace, Name: p.name}] != nil {
+		return false
+	}
+	_, started := w.follow(p.name, []time.Duration{10 * time.Second, time.Minute, 2 * time.Minute}[arg>>8%3], random)
+	return started
+}
+
+// end ends a pod, in one of the ways in which pods end, and reports whether its name is free.
+func (w *world) end(p *pod, arg uint64, random *rand.Rand) bool {
 	switch arg % 4 {
 	case 0, 1:
 		w.must(w.cluster.remove(w.object(p), nil))
@@ -108,12 +147,5 @@ func (w *world) succeed(p *pod, arg uint64, random *rand.Rand) bool {
 		}
 		w.trace("pod %s: is removed from its lost node", p)
 	}
-	if arg>>4&1 == 0 {
-		w.pass(time.Duration(arg>>5%8)*5*time.Second, random, 0)
-	}
-	if w.violation != nil || w.cluster.now[pods][types.NamespacedName{Namespace: w.namespace, Name: p.name}] != nil {
-		return false
-	}
-	_, started := w.follow(p.name, []time.Duration{10 * time.Second, time.Minute, 2 * time.Minute}[arg>>8%3], random)
-	return started
+	return w.violation == nil && w.cluster.now[pods][types.NamespacedName{Namespace: w.namespace, Name: p.name}] == nil
 }

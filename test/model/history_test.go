@@ -129,6 +129,9 @@ func (w *world) recordRestored(o *v1alpha1.ReplyQueue) {
 	}
 	for _, q := range w.queues {
 		if q.record == string(o.UID) {
+			if q.closed >= 0 {
+				w.happened["a closing is undone with etcd"]++
+			}
 			q.closed = -1
 		}
 	}

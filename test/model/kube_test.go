@@ -69,7 +69,11 @@ func (op *operator) listCached(into client.ObjectList, options ...client.ListOpt
 }
 
 func (k kube) write(ctx context.Context, verb string, o client.Object, run func(*call) error) error {
-	c := &call{verb: verb + " " + string(kindOf(o)), target: o.GetName()}
+	return k.writeAs(ctx, &call{verb: verb}, o, run)
+}
+
+func (k kube) writeAs(ctx context.Context, c *call, o client.Object, run func(*call) error) error {
+	c.verb, c.target = c.verb+" "+string(kindOf(o)), o.GetName()
 	_, err := ask(ctx, k.op, c, func(c *call) (struct{}, error) {
 		if k.op.unreachable() {
 			return struct{}{}, errUnreachable
@@ -92,7 +96,13 @@ func (k kube) Update(ctx context.Context, o client.Object, _ ...client.UpdateOpt
 	if k.op.mutant.beforeUpdate != nil {
 		k.op.mutant.beforeUpdate(ctx, k.op, o)
 	}
-	return k.write(ctx, "update", o, func(c *call) error { return k.op.cluster.update(o, c) })
+	return k.write(ctx, "update", o, func(c *call) error {
+		err := k.op.cluster.update(o, c)
+		if _, ok := o.(*coordinationv1.Lease); ok && apierrors.IsConflict(err) {
+			k.op.world.happened["a Lease was written to when it was about to be closed"]++
+		}
+		return err
+	})
 }
 
 func (k kube) Patch(ctx context.Context, o client.Object, p client.Patch, _ ...client.PatchOption) error {
@@ -117,7 +127,8 @@ func (k kubeStatus) Patch(ctx context.Context, o client.Object, p client.Patch, 
 	if k.kube.op.mutant.beforeStatus != nil {
 		p = k.kube.op.mutant.beforeStatus(p, o)
 	}
-	return k.kube.write(ctx, "patch status of", o, func(c *call) error { return k.kube.op.cluster.patchStatus(o, p, c) })
+	record, ok := o.(*v1alpha1.ReplyQueue)
+	return k.kube.writeAs(ctx, &call{verb: "patch status of", closing: ok && record.Status.Closing != nil}, o, func(c *call) error { return k.kube.op.cluster.patchStatus(o, p, c) })
 }
 
 // reader reads from the API server.

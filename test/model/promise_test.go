@@ -56,8 +56,13 @@ func (w *world) noticed(k kind, ch change, by *call) {
 		if w.restoring && !ch.gone {
 			w.recordRestored(o)
 		}
-		if was, ok := ch.before.(*v1alpha1.ReplyQueue); ok && !ch.gone && readerOf(was) != readerOf(o) {
-			w.takenOver(was, o, by)
+		if was, ok := ch.before.(*v1alpha1.ReplyQueue); ok && !ch.gone {
+			if readerOf(was) != readerOf(o) {
+				w.takenOver(was, o, by)
+			}
+			if was.Status.Closing == nil && o.Status.Closing != nil {
+				w.happened["a record is closed: "+string(o.Status.Closing.Reason)]++
+			}
 		}
 		if by != nil && o.Status.Closing != nil {
 			w.closing(string(o.UID), by, false)
@@ -209,7 +214,7 @@ func (w *world) judgePresent(q *reply, p *pod, by *call) {
 
 // judgeStable is P2 for a queue that belongs to a name: while a pod of that name exists it is kept, and after that for
 // the idle retention. A pod that came after the closing operator had looked at the API server is excused: no write can
-// depend on two objects.
+// depend on two objects. But the record is one: where it is that pod's already, nobody may close it who does not know.
 func (w *world) judgeStable(q *reply, by *call) {
 	last := time.Duration(-1)
 	for _, p := range w.pods {
@@ -217,7 +222,7 @@ func (w *world) judgeStable(q *reply, by *call) {
 			continue
 		}
 		if p.exists() {
-			if by.task == nil || by.task.podRead == 0 || p.bornStep < by.task.podRead {
+			if by.task == nil || by.task.podRead == 0 || p.bornStep < by.task.podRead || w.reads(p, q) {
 				w.violate("P2", "%s is closed while pod %s of its name exists", q.name, p)
 				return
 			}
@@ -232,9 +237,19 @@ func (w *world) judgeStable(q *reply, by *call) {
 	}
 }
 
+// reads says that a pod is the one that reads a queue, by the queue's record.
+func (w *world) reads(p *pod, q *reply) bool {
+	for _, o := range w.cluster.now[records] {
+		if string(o.GetUID()) == q.record {
+			return string(readerOf(o.(*v1alpha1.ReplyQueue))) == p.uid
+		}
+	}
+	return false
+}
+
 // massSilence says that so many heartbeats are lost on their way that no silence means anything: clearly more than the
 // share and number at which the operator is to notice, among those that are to be heard of as often. An operator expects to
-// hear of those whose records it knows: one whose watch of records hangs cannot tell that many fell silent if it knows few.
+// hear of those whose open records it knows: one whose watch of records hangs cannot tell that many fell silent if it knows few.
 func (op *operator) massSilence() bool {
 	w := op.world
 	if w.lostSince == never {
@@ -242,7 +257,9 @@ func (op *operator) massSilence() bool {
 	}
 	known := map[string]bool{}
 	for _, o := range op.views[records].objects {
-		known[string(readerOf(o.(*v1alpha1.ReplyQueue)))] = true
+		if record := o.(*v1alpha1.ReplyQueue); record.Status.Closing == nil && record.Status.QueueURL != "" {
+			known[string(readerOf(record))] = true
+		}
 	}
 	type count struct{ missing, all int }
 	paces := map[time.Duration]*count{}

@@ -206,6 +206,11 @@ func (w *world) created(name, url, record string, tags map[string]string, by *ca
 	if p := w.byUID[q.pod]; p != nil {
 		q.stable = p.stable
 	}
+	for _, o := range w.cluster.now[records] {
+		if string(o.GetUID()) == record && o.(*v1alpha1.ReplyQueue).Status.Closing != nil {
+			q.closed = w.now // It comes too late: its record is closed already.
+		}
+	}
 	q.away = w.elsewhere
 	delete(w.deleted, url)
 	w.queues[w.keyOf(name)] = q

@@ -118,6 +118,7 @@ func (op *operator) orphans() int {
 // allowed to by a person.
 func (w *world) sweptAway(p *pass) {
 	p.deleted++
+	w.happened["swept away"]++
 	if p.deleted > 10 && p.deleted*5 > len(p.listed) && p.deleted > w.allowed {
 		w.violate("P3", "a sweep deletes %d of %d reply queues, and nobody allowed it", p.deleted, len(p.listed))
 	}

@@ -13,6 +13,8 @@ type call struct {
 	// sqs says that it goes to SQS; verb and target are for the trace.
 	sqs          bool
 	verb, target string
+	// closing says that it marks a record closed.
+	closing bool
 	// run has its effect, fail makes its caller see an error instead of the answer.
 	run  func()
 	fail func(error)

@@ -193,6 +193,7 @@ func (w *world) advance(d time.Duration) {
 		for _, op := range w.everyone() {
 			if op.massSilence() {
 				op.massUntil = w.now
+				w.happened["five seconds of a silence of nearly all"]++
 			}
 		}
 	}
@@ -368,6 +369,7 @@ func (w *world) arrive(n int) {
 	c := w.flying[n]
 	w.flying = slices.Delete(w.flying, n, n+1)
 	w.traceCall(c, " (it arrives late)")
+	w.happened["a request of a process that is gone arrives"]++
 	c.run()
 }
 
