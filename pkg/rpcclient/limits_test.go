@@ -1,6 +1,7 @@
 package rpcclient
 
 import (
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -67,12 +68,13 @@ func TestTimeLimits(t *testing.T) {
 
 // The SDK's own HTTP client keeps a connection for each poller and sender; another is left as it is.
 func TestTransportKeepsConnections(t *testing.T) {
-	client := newClient(sqs.New(sqs.Options{Region: "eu-west-1", HTTPClient: awshttp.NewBuildableClient()}))
-	built, ok := client.Options().HTTPClient.(tracingDoer).inner.(*awshttp.BuildableClient)
-	if !ok {
-		t.Fatalf("the HTTP client is %T", client.Options().HTTPClient.(tracingDoer).inner)
+	client := newClient(sqs.New(sqs.Options{Region: "eu-west-1", HTTPClient: awshttp.NewBuildableClient().WithTimeout(time.Second)}))
+	doer := client.Options().HTTPClient.(tracingDoer)
+	if c, ok := doer.inner.(*http.Client); !ok || c.Transport != doer.own || c.Timeout != 0 {
+		t.Fatalf("the HTTP client is %+v", doer.inner)
 	}
-	transport, dialer := built.GetTransport(), built.GetDialer()
+	transport, dialer := doer.own, net.Dialer{}
+	dialSoon(&dialer)
 	if transport.MaxIdleConnsPerHost < idleConnections || transport.MaxIdleConns != 0 {
 		t.Errorf("idle connections: %d for each host, %d in all", transport.MaxIdleConnsPerHost, transport.MaxIdleConns)
 	}

@@ -28,6 +28,14 @@ func newQueueAPI(client *sqs.Client, stats *Stats, h hooks) *queueAPI {
 	return &queueAPI{client: newClient(client), stats: stats, hooks: h}
 }
 
+// close ends what its calls have kept, when none is made any more: connections and goroutines.
+func (a *queueAPI) close() {
+	a.crew.close()
+	if d, ok := a.client.Options().HTTPClient.(tracingDoer); ok && d.own != nil {
+		d.own.CloseIdleConnections()
+	}
+}
+
 // maxBatch is the most entries or messages in one SQS request.
 const maxBatch = 10
 

@@ -48,12 +48,17 @@ type Requester struct {
 
 // NewRequester returns a requester that sends through client's configuration and awaits replies where
 // source says. It makes no request and starts no poll before the first call; it watches source until
-// Shutdown. In a pod that the operator has injected, rpcenv.NewRequester is all that is needed.
+// Shutdown, which closes the connections too, unless client has an HTTP client of the application's. A time limit of
+// the SDK's own HTTP client is not taken over; that of another must leave room for a long poll. In a pod that the
+// operator has injected, rpcenv.NewRequester is all that is needed.
 func NewRequester(client *sqs.Client, source ReplyQueueSource, opts ...Option) (*Requester, error) {
-	if client == nil || source == nil {
-		return nil, errors.New("requester: the SQS client or the reply queue source is nil")
+	if source == nil {
+		return nil, errors.New("requester: the reply queue source is nil")
 	}
 	cfg, err := newConfig(opts)
+	if err == nil {
+		err = checkClient(client, cfg.receiveWait)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("requester: %w", err)
 	}
@@ -294,7 +299,7 @@ func (r *Requester) Shutdown(ctx context.Context) error {
 		ch.sender.wait()
 	}
 	r.wg.Wait()
-	r.api.crew.close()
+	r.api.close()
 	if err := r.closeSource(); err != nil && cut == nil {
 		return fmt.Errorf("close the reply queue source: %w", err)
 	}

@@ -43,6 +43,9 @@ type Responder struct {
 // that is needed.
 func NewResponder(client *sqs.Client, opts ...Option) (*Responder, error) {
 	cfg, err := newConfig(opts)
+	if err == nil {
+		err = checkClient(client, cfg.receiveWait)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("responder: %w", err)
 	}
@@ -183,7 +186,7 @@ func (r *Responder) Shutdown(ctx context.Context) error {
 		s.settler.flush()
 	}
 	r.replies.wait()
-	r.api.crew.close()
+	r.api.close()
 	r.stop()
 	close(r.done)
 	return r.result

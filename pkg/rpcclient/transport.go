@@ -3,6 +3,7 @@ package rpcclient
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -40,27 +41,48 @@ var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interva
 // credentials, endpoint and middleware, but no SDK retries (a retry of a send must know whether the
 // first attempt may have arrived) and a transport fit for many long polls at once.
 //
-// An HTTP client other than the SDK's own is kept as it is and only wrapped.
+// An HTTP client other than the SDK's own is kept as it is and only wrapped. Of the SDK's own, its time limit is left
+// out, which would end long polls: every attempt has one of its own.
 func newClient(client *sqs.Client) *sqs.Client {
 	return sqs.New(client.Options(), func(o *sqs.Options) {
 		o.Retryer = aws.NopRetryer{}
 		o.RetryMaxAttempts = 0
-		var inner httpDoer = o.HTTPClient
-		if b, ok := inner.(*awshttp.BuildableClient); ok {
-			inner = b.WithDialerOptions(func(d *net.Dialer) {
-				d.Timeout = dialTimeout
-				d.KeepAliveConfig = keepAlive
-			}).WithTransportOptions(func(t *http.Transport) {
-				t.MaxIdleConns = 0
-				t.MaxIdleConnsPerHost = max(t.MaxIdleConnsPerHost, idleConnections)
-				t.TLSHandshakeTimeout = dialTimeout
-			})
+		d := tracingDoer{inner: o.HTTPClient}
+		if b, ok := d.inner.(*awshttp.BuildableClient); ok {
+			d.own = b.WithDialerOptions(dialSoon).GetTransport()
+			d.own.MaxIdleConns = 0
+			d.own.MaxIdleConnsPerHost = max(d.own.MaxIdleConnsPerHost, idleConnections)
+			d.own.TLSHandshakeTimeout = dialTimeout
+			d.inner = &http.Client{Transport: d.own, CheckRedirect: followRedirect}
 		}
-		o.HTTPClient = tracingDoer{inner: inner}
+		o.HTTPClient = d
 		if reflect.TypeOf(o.EndpointResolverV2) == reflect.TypeOf(sqs.NewDefaultEndpointResolverV2()) {
 			o.EndpointResolverV2 = &onceResolver{inner: o.EndpointResolverV2}
 		}
 	})
+}
+
+func dialSoon(d *net.Dialer) { d.Timeout, d.KeepAliveConfig = dialTimeout, keepAlive }
+
+// followRedirect is the SDK's rule: only what keeps method and body.
+func followRedirect(r *http.Request, _ []*http.Request) error {
+	if r.Response != nil && (r.Response.StatusCode == http.StatusTemporaryRedirect || r.Response.StatusCode == http.StatusPermanentRedirect) {
+		return nil
+	}
+	return http.ErrUseLastResponse
+}
+
+// checkClient refuses an HTTP client that ends long polls of that length: it would fail while nothing comes.
+func checkClient(client *sqs.Client, wait time.Duration) error {
+	if client == nil {
+		return errors.New("the SQS client is nil")
+	}
+	c, ok := client.Options().HTTPClient.(*http.Client)
+	if ok && c.Timeout > 0 && c.Timeout < wait+receiveSlack {
+		return fmt.Errorf("the SQS client's HTTP client ends each request after %s, and a long poll takes %s and more: leave its Timeout unset, since every attempt has a limit here, or see WithReceiveWait",
+			c.Timeout, wait)
+	}
+	return nil
 }
 
 // onceResolver keeps what the SDK's own resolver made of its parameters, which stay the same: it goes through all
@@ -104,7 +126,10 @@ type httpDoer interface {
 // has looked for the end of the body, that loop then reads through WriterTo, which reports io.EOF as
 // an error, and the connection is torn down under the answer: 1–3 % of receives with answers over
 // 4 KB fail on loopback, and their messages stay hidden. Through Read the end is just the end.
-type tracingDoer struct{ inner httpDoer }
+type tracingDoer struct {
+	inner httpDoer
+	own   *http.Transport // nil: the application's
+}
 
 func (d tracingDoer) Do(r *http.Request) (*http.Response, error) {
 	ctx := r.Context()
