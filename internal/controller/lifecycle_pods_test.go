@@ -365,6 +365,27 @@ func TestANewLeaderKnowsTheSilent(t *testing.T) {
 	}
 }
 
+// TestAPodThatLostItsLabelMayHaveRun: the deletion event of a pod that lost its label before it was bound shows it without a
+// node. It is bound and runs, and is force-deleted, before anybody asks the API server for it.
+func TestAPodThatLostItsLabelMayHaveRun(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.channel("login")
+	s.host("web", func(h *v1alpha1.ReplyHostSpec) {
+		h.Heartbeat.IntervalSeconds, h.IdleRetentionSeconds = ptr.To[int32](60), ptr.To[int32](600)
+	})
+	p := s.pod("web-1", caller())
+	s.settle()
+	s.reread(p)
+	s.records.seeLast(event.DeleteEvent{Object: p.DeepCopy()})
+	s.vanish(p) // its process lives
+	s.settle()
+	s.pass(125 * time.Second)
+	s.expectKept(p)
+	s.pass(10 * time.Second)
+	s.expectNothingLeft(p)
+}
+
 // TestThatAPodIsGoneIsCountedFromTheAPIServersWord: a pod loses its label, which a watch with a selector reports as its
 // deletion, and nothing can be read for a while. That time is none that the pod was gone.
 func TestThatAPodIsGoneIsCountedFromTheAPIServersWord(t *testing.T) {

@@ -298,6 +298,35 @@ func TestNobodyTakesOverInAGap(t *testing.T) {
 	}
 }
 
+// TestADeletedStableQueueIsKeptForNobody has record and ReplyHost deleted, as their namespace's controller does, or the host
+// alone: nobody is to come for whom the retention is, and the queue is kept no longer than one of identity Pod.
+func TestADeletedStableQueueIsKeptForNobody(t *testing.T) {
+	t.Parallel()
+	for name, all := range map[string]bool{"with the namespace": true, "the host alone": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := keptFor(t, v1alpha1.IdentityStable, 14*24*time.Hour)
+			p := s.member("web-0")
+			host := &v1alpha1.ReplyHost{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "web"}}
+			s.must(s.Delete(s.ctx, host))
+			if all {
+				s.must(s.Delete(s.ctx, &s.recordsOf(p)[0]))
+			}
+			s.settle()
+			s.pass(2 * time.Minute)
+			s.expectKept(p)
+			s.stop(p)
+			s.pass(25 * time.Second)
+			s.expectKept(p) // late replies
+			s.pass(10 * time.Second)
+			s.expectNothingLeft(p)
+			if s.exists(host) {
+				t.Errorf("the ReplyHost is left: %v", host.Finalizers)
+			}
+		})
+	}
+}
+
 // before is a cache that still shows a pod as it was.
 type before struct {
 	client.Client

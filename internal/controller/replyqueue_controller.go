@@ -252,6 +252,7 @@ func (s *recordScope) observe(pod *corev1.Pod) lifecycle.Observation {
 	o := lifecycle.Observation{
 		Terms: terms, Closing: !open(s.record), Pod: seen.State, PodSince: seen.Since, Continuous: view.Continuous,
 		Successor: s.successor, NameSince: seen.NameSince,
+		Deleted: s.record.DeletionTimestamp != nil || s.host != nil && s.host.DeletionTimestamp != nil,
 	}
 	if terms.Mode == v1alpha1.HeartbeatLease && seen.State == lifecycle.PodGone && pod != nil {
 		heard := s.Signals.Heartbeats.Hear(reader, s.now)

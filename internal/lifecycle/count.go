@@ -74,7 +74,9 @@ func (o Observation) absence() Count {
 		}
 	}
 	if o.Terms.Identity == v1alpha1.IdentityStable {
-		c.Enough = max(c.Enough, o.Terms.IdleRetention)
+		if !o.Deleted {
+			c.Enough = max(c.Enough, o.Terms.IdleRetention)
+		}
 		if o.NameSince.After(c.Since) {
 			c.Since = o.NameSince
 		}

@@ -117,6 +117,9 @@ type Observation struct {
 	// Successor says, with identity Stable, that another pod of the same name exists that is to take the queue over. It
 	// may still wait for something else.
 	Successor bool
+	// Deleted says that the record, or its ReplyHost, is being deleted: by people, or with the namespace. No pod of that name
+	// is to come for whom a Stable queue would be kept.
+	Deleted bool
 	// NameSince is, with identity Stable, when the operator last saw a successor that is gone now; zero: never.
 	NameSince time.Time
 	// Audible says, of a pod that is PodGone, that its object is there all the same, in a terminal phase, and its Lease too:
@@ -177,6 +180,8 @@ type Decision struct {
 //	gone, but    heard since                   keep until it is silent for the idle retention, then close
 //	its object   not heard since               as above
 //	is there     cannot be counted, or outage  keep
+//	stopped or   any, and record or ReplyHost  as without a        keep while a successor exists, then as
+//	gone         is being deleted              deletion            with identity Pod
 //	stopped or   any, and the operator's view  keep; what is counted begins anew when the view is whole again
 //	gone         of the cluster has a gap
 //
@@ -197,12 +202,16 @@ type Decision struct {
 //	deleted                                    terminating; then stopped, or gone where nobody reported the end
 //	force-deleted                              gone: its process may live
 //	its node is lost, and pod GC removes it    terminating or gone, never stopped: nobody reported the end
-//	never bound to a node                      stopped: it never ran
+//	never bound to a node, and failed          stopped: it never ran
+//	never bound to a node, and gone            gone: a watch tells of a pod that lost its label in the same way, and that
+//	                                           one may have been bound, and run, since
 //	its name is used by a new UID              gone, for the old UID; with identity Stable the new one succeeds it
 //	the opt-in label is removed                present: what leaves the cache is asked for in the API server
 //	the opt-in label is added late             there is no record: nothing was injected, so nothing reads a queue
 //	its ReplyHost changes                      as before, by the new times; shorter ones count when they are known
-//	its ReplyHost is deleted                   as before: host and record are held (InUse) until the pod is gone
+//	its ReplyHost is deleted                   as before: host and record are held (InUse) until the pod is gone; then
+//	                                           identity Stable keeps it no longer than identity Pod does
+//	its namespace is deleted                   the same: host and record go with it, and no pod can be created there
 //	it names another ReplyHost, or none, later as before: a pod keeps the queue, and the host, that it has
 //	it names two ReplyHosts                    there is no record: a pod has one reply queue, and the webhook says so
 //	its ReplyHost is full (spec.maxQueues)     there is no record: the pod keeps its gate until another's is closed
@@ -268,7 +277,9 @@ func decideAbsent(o Observation, now time.Time) Decision {
 			}
 			return Decision{Action: Keep, Message: message, Again: HeldRecheck}
 		}
-		reason, said = v1alpha1.CloseNameAbsent, "no pod of that name exists"
+		if !o.Deleted {
+			reason, said = v1alpha1.CloseNameAbsent, "no pod of that name exists"
+		}
 	}
 	count := o.absence()
 	drain := Decision{Action: Drain, Message: fmt.Sprintf("%s; the queue is kept for %s", said, count.Enough)}

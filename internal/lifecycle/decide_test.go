@@ -69,6 +69,12 @@ func TestDecide(t *testing.T) {
 		{name: "gone, Stable, a successor waits", in: Observation{Terms: stable, Pod: PodGone, Continuous: true, PodSince: ago(time.Hour), Successor: true}, want: Keep, again: HeldRecheck},
 		{name: "gone, Stable, the successor went just now", in: Observation{Terms: stable, Pod: PodGone, Continuous: true, PodSince: ago(time.Hour), NameSince: ago(9 * time.Minute)}, want: Drain, again: time.Minute + time.Millisecond},
 		{name: "gone, Stable, the successor went long ago", in: Observation{Terms: stable, Pod: PodGone, Continuous: true, PodSince: ago(time.Hour), NameSince: ago(10 * time.Minute)}, want: Close, reason: v1alpha1.CloseNameAbsent},
+		{name: "stopped, Stable, deleted", in: Observation{Terms: stable, Pod: PodStopped, Continuous: true, PodSince: ago(29 * time.Second), Deleted: true}, want: Drain, again: time.Second + time.Millisecond},
+		{name: "stopped, Stable, deleted, drained", in: Observation{Terms: stable, Pod: PodStopped, Continuous: true, PodSince: ago(30 * time.Second), Deleted: true}, want: Close, reason: v1alpha1.ClosePodStopped},
+		{name: "gone, Stable, deleted", in: Observation{Terms: stable, Pod: PodGone, Continuous: true, PodSince: ago(129 * time.Second), Deleted: true}, want: Drain, again: time.Second + time.Millisecond},
+		{name: "gone, Stable, deleted, for the safe time", in: Observation{Terms: stable, Pod: PodGone, Continuous: true, PodSince: ago(130 * time.Second), Deleted: true}, want: Close, reason: v1alpha1.ClosePodGone},
+		{name: "gone, Stable, deleted, a successor waits", in: Observation{Terms: stable, Pod: PodGone, Continuous: true, PodSince: ago(time.Hour), Deleted: true, Successor: true}, want: Keep, again: HeldRecheck},
+		{name: "present, Stable, deleted", in: Observation{Terms: stable, Pod: PodPresent, Deleted: true, Heartbeat: silent(long)}, want: Keep},
 		{name: "gone, a new pod has its name", in: Observation{Terms: podTerms, Pod: PodGone, Continuous: true, PodSince: ago(time.Hour), Successor: true}, want: Close, reason: v1alpha1.ClosePodGone},
 		{name: "closing, pod and heartbeat fresh", in: Observation{Terms: podTerms, Closing: true, Pod: PodPresent, Heartbeat: silent(0)}, want: Delete},
 		{name: "closing, nothing known", in: Observation{Terms: podTerms, Closing: true}, want: Delete},
@@ -102,6 +108,7 @@ func TestDecideKeepsItsPromises(t *testing.T) {
 			Continuous: rapid.Bool().Draw(t, "view"),
 			// Only a Stable queue has one.
 			Successor: rapid.Bool().Draw(t, "successor"),
+			Deleted:   rapid.Bool().Draw(t, "deleted"),
 			Before:    duration("before"),
 			Audible:   rapid.Bool().Draw(t, "audible"),
 			NameSince: ago(duration("nameSince")),
@@ -146,7 +153,7 @@ func TestDecideKeepsItsPromises(t *testing.T) {
 				t.Fatalf("closed by what was counted over a gap in the view: %+v", o)
 			}
 			if o.Terms.Identity == v1alpha1.IdentityStable &&
-				(o.Successor || o.Before+now.Sub(o.PodSince) < o.Terms.IdleRetention || o.Before+now.Sub(o.NameSince) < o.Terms.IdleRetention) {
+				(o.Successor || !o.Deleted && (o.Before+now.Sub(o.PodSince) < o.Terms.IdleRetention || o.Before+now.Sub(o.NameSince) < o.Terms.IdleRetention)) {
 				t.Fatalf("closed a Stable queue before its name was absent long enough: %+v", o)
 			}
 		}

@@ -32,10 +32,11 @@ func StateOf(pod *corev1.Pod) Pod {
 	}
 }
 
-// LastStateOf says what the last reading of a pod, taken from its deletion event, means now that it is gone: one
-// that was never bound to a node never ran.
+// LastStateOf says what the last reading of a pod, taken from its deletion event, means now that it is gone. Only a terminal
+// phase is believed: a watch with a selector reports a pod that lost its label in the same way, with the state from before,
+// and one that had no node then may have been bound, and have run, before it went.
 func LastStateOf(pod *corev1.Pod) Pod {
-	if pod.Spec.NodeName == "" || StateOf(pod) == PodStopped {
+	if StateOf(pod) == PodStopped {
 		return PodStopped
 	}
 	return PodGone

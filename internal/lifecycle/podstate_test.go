@@ -43,7 +43,7 @@ func TestStateOf(t *testing.T) {
 		pod        *corev1.Pod
 		want, last Pod
 	}{
-		"gated":                                {pod(corev1.PodPending, ""), PodPresent, PodStopped},
+		"gated":                                {pod(corev1.PodPending, ""), PodPresent, PodGone},
 		"running":                              {pod(corev1.PodRunning, "n", running), PodPresent, PodGone},
 		"between a crash and the next start":   {pod(corev1.PodRunning, "n", terminated), PodPresent, PodGone},
 		"crash loop":                           {pod(corev1.PodRunning, "n", waiting), PodPresent, PodGone},

@@ -213,10 +213,11 @@ func (w *world) judgePresent(q *reply, p *pod, by *call) {
 }
 
 // judgeStable is P2 for a queue that belongs to a name: while a pod of that name exists it is kept, and after that for
-// the idle retention. A pod that came after the closing operator had looked at the API server is excused: no write can
-// depend on two objects. But the record is one: where it is that pod's already, nobody may close it who does not know.
+// the idle retention, or, when nobody is to come for whom it would be kept, for the drain or the safe time. A pod that came
+// after the closing operator had looked at the API server is excused: no write can depend on two objects. But the record is
+// one: where it is that pod's already, nobody may close it who does not know.
 func (w *world) judgeStable(q *reply, by *call) {
-	last := time.Duration(-1)
+	last, wait := time.Duration(-1), time.Duration(0)
 	for _, p := range w.pods {
 		if p.name != q.podName || !p.stable {
 			continue
@@ -228,13 +229,34 @@ func (w *world) judgeStable(q *reply, by *call) {
 			}
 			continue
 		}
-		if p.process != nil {
-			last = max(last, p.over(p.ended()))
+		if p.process != nil && p.over(p.ended()) > last {
+			last, wait = p.over(p.ended()), p.safeTime()
+			if p.stopped >= 0 {
+				wait = p.owed.Drain
+			}
 		}
 	}
-	if p := w.byUID[q.pod]; p != nil && last >= 0 && w.now-last < p.owed.IdleRetention {
-		w.violate("P2", "%s is closed %v after the last pod of its name, and is kept for %v", q.name, w.now-last, p.owed.IdleRetention)
+	p := w.byUID[q.pod]
+	if p == nil || last < 0 {
+		return
 	}
+	if !w.leaves(q) {
+		wait = p.owed.IdleRetention
+	}
+	if w.now-last < wait {
+		w.violate("P2", "%s is closed %v after the last pod of its name, and is kept for %v", q.name, w.now-last, wait)
+	}
+}
+
+// leaves says that a queue's record, or its ReplyHost, is being deleted.
+func (w *world) leaves(q *reply) bool {
+	for _, o := range w.cluster.now[records] {
+		if r := o.(*v1alpha1.ReplyQueue); string(r.UID) == q.record {
+			h := w.cluster.now[hosts][types.NamespacedName{Namespace: r.Namespace, Name: r.Spec.HostRef.Name}]
+			return r.DeletionTimestamp != nil || h != nil && h.GetDeletionTimestamp() != nil
+		}
+	}
+	return false
 }
 
 // reads says that a pod is the one that reads a queue, by the queue's record.

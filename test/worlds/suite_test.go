@@ -334,7 +334,7 @@ func (w *world) eventually(what string, missing func() string) {
 }
 
 // pod creates a pod as the webhook would leave it.
-func (w *world) pod(name string) *corev1.Pod {
+func (w *world) pod(name string, change ...func(*corev1.Pod)) *corev1.Pod {
 	w.Helper()
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
@@ -344,6 +344,9 @@ func (w *world) pod(name string) *corev1.Pod {
 			},
 		},
 		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}, ServiceAccountName: "default", AutomountServiceAccountToken: ptr.To(false)},
+	}
+	for _, f := range change {
+		f(p)
 	}
 	w.must(webhook.Inject(p))
 	w.must(admin.Create(w.Context(), p))

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
@@ -153,7 +154,8 @@ func (w *world) condition(kind, reason string) string {
 	return ""
 }
 
-// A namespace is deleted with everything in it: it goes, and nothing is left, in the cluster or in SQS.
+// A namespace is deleted with everything in it: it goes, and nothing is left, in the cluster or in SQS; whatever the
+// retention of a Stable queue is, there is nobody to keep it for.
 func TestWorldNamespaceDeleted(t *testing.T) {
 	w := newWorld(t)
 	running, finished := w.pod("running"), w.pod("finished")
@@ -162,6 +164,18 @@ func TestWorldNamespaceDeleted(t *testing.T) {
 	w.report(finished, corev1.PodSucceeded, corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}})
 	waiting := w.pod("waiting")
 	w.starts(waiting) // bound to a node that never starts it
+	w.must(admin.Create(t.Context(), &v1alpha1.ReplyHost{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "db"},
+		Spec: v1alpha1.ReplyHostSpec{
+			Identity: v1alpha1.IdentityStable, DrainSeconds: ptr.To[int32](0), IdleRetentionSeconds: ptr.To[int32](1209600),
+			Heartbeat: &v1alpha1.HeartbeatPolicy{IntervalSeconds: ptr.To(int32(interval.Seconds()))},
+		},
+	}))
+	member := w.pod("db-0", func(p *corev1.Pod) {
+		p.Annotations[v1alpha1.AnnotationReplyHost] = "db"
+		p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "db", UID: "db", Controller: ptr.To(true)}}
+	})
+	w.starts(member)
 	stop := w.beats(running)
 	defer stop()
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}}
@@ -175,6 +189,7 @@ func TestWorldNamespaceDeleted(t *testing.T) {
 	})
 	w.kept(running) // its process lives, and ends when it has finished its calls
 	w.stops(running)
+	w.stops(member)
 	for _, p := range []*corev1.Pod{finished, waiting} {
 		w.must(client.IgnoreNotFound(admin.Delete(t.Context(), p, client.GracePeriodSeconds(0))))
 	}
@@ -182,7 +197,7 @@ func TestWorldNamespaceDeleted(t *testing.T) {
 	if left := w.queues(); len(left) != 0 {
 		t.Errorf("queues %v are left", left)
 	}
-	for _, p := range []*corev1.Pod{running, finished, waiting} {
+	for _, p := range []*corev1.Pod{running, finished, waiting, member} {
 		w.eventually("the Lease of "+p.Name+" goes", func() string { return w.gone(leaseOf(p)) })
 	}
 }
