@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strconv"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -30,6 +31,10 @@ func (s *podScope) publishLease(ctx context.Context) error {
 	if host := s.hostName(); host != "" {
 		wanted[heartbeat.AnnotationReplyHost] = host
 	}
+	// What the application was told before, and may follow until it renews, has to be known to the next leader too.
+	if advised := s.intervalSeconds(); advised > 0 && heard.Pace > time.Duration(advised)*time.Second {
+		wanted[heartbeat.AnnotationKnownInterval] = strconv.Itoa(int(heard.Pace / time.Second))
+	}
 	if !heard.Lease {
 		if s.host != nil && s.told.replyQueueURL == "" {
 			return nil
@@ -50,6 +55,9 @@ func (s *podScope) publishLease(ctx context.Context) error {
 		if heard.Annotations[key] != value {
 			changes[key] = value
 		}
+	}
+	if _, known := wanted[heartbeat.AnnotationKnownInterval]; !known && heard.Annotations[heartbeat.AnnotationKnownInterval] != "" {
+		changes[heartbeat.AnnotationKnownInterval] = nil
 	}
 	if len(changes) == 0 {
 		return nil

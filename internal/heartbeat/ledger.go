@@ -28,6 +28,9 @@ const (
 
 	gapBeacons = 3
 
+	// slowest is the longest interval that a ReplyHost can ask for: what a Lease says beyond that nobody wrote who may.
+	slowest = time.Hour
+
 	// outageIntervals is after how many missed heartbeats an application counts as missing. It is less than the five
 	// that an idle retention holds at least, so that an outage is seen before the first queue is closed for it.
 	outageIntervals = 3
@@ -66,8 +69,9 @@ type Heard struct {
 	// Woke says that a renewal arrived after the Lease was seen closing.
 	Woke bool
 	// Pace is the slowest interval that the application may be renewing at: the one that the Lease bore at the last
-	// renewal seen, since the answer to it carried it, or a longer one that it has borne since. PaceKnown says that a
-	// renewal was seen; without, the application may follow an interval from before.
+	// renewal seen, since the answer to it carried it, or a longer one that it has borne since, or says to have borne
+	// (AnnotationKnownInterval). PaceKnown says that a renewal was seen; without, the application may follow an interval from
+	// before.
 	Pace      time.Duration
 	PaceKnown bool
 	// Renewal is the renewal last seen, as text; ResourceVersion and Annotations are the Lease's.
@@ -151,7 +155,7 @@ func (l *Ledger) Replace(leases []*coordinationv1.Lease, now time.Time) []Notice
 		notices = append(notices, l.apply(lease, now)...)
 		e := l.entries[types.UID(lease.Name)]
 		e.mark, e.woke = true, before.woke && e.closing
-		e.pace, e.paceKnown = max(before.pace, intervalOf(lease)), before.paceKnown
+		e.pace, e.paceKnown = max(before.pace, paceOf(lease)), before.paceKnown
 		if e.expected == nil && e.pod.Name != "" {
 			// Its pod may have gone while nobody listened.
 			notices = append(notices, Notice{UID: types.UID(lease.Name), Pod: e.pod})
@@ -450,7 +454,7 @@ func (l *Ledger) apply(lease *coordinationv1.Lease, now time.Time) []Notice {
 	}
 	switch interval := intervalOf(lease); {
 	case !renewed || isNew:
-		e.pace = max(e.pace, interval)
+		e.pace = max(e.pace, paceOf(lease))
 	case interval != e.pace || !e.paceKnown:
 		e.pace, e.paceKnown, notable = interval, true, true
 	}
@@ -469,13 +473,22 @@ func (l *Ledger) apply(lease *coordinationv1.Lease, now time.Time) []Notice {
 	return []Notice{{UID: uid, Pod: e.pod}}
 }
 
+// paceOf is the slowest interval that an application may follow by what its Lease says.
+func paceOf(lease *coordinationv1.Lease) time.Duration {
+	return max(intervalOf(lease), secondsOf(lease, AnnotationKnownInterval))
+}
+
 // intervalOf is the interval that a Lease advises; 0 where it advises none.
 func intervalOf(lease *coordinationv1.Lease) time.Duration {
-	seconds, err := strconv.Atoi(lease.Annotations[injected.LeaseIntervalSeconds])
+	return secondsOf(lease, injected.LeaseIntervalSeconds)
+}
+
+func secondsOf(lease *coordinationv1.Lease, annotation string) time.Duration {
+	seconds, err := strconv.Atoi(lease.Annotations[annotation])
 	if err != nil || seconds < 0 {
 		return 0
 	}
-	return time.Duration(seconds) * time.Second
+	return time.Duration(min(seconds, int(slowest/time.Second))) * time.Second
 }
 
 func (l *Ledger) vanish(uid types.UID, e *entry, now time.Time) []Notice {

@@ -455,6 +455,40 @@ func TestAnOutageForgives(t *testing.T) {
 	}
 }
 
+// What a Lease says that its application was told counts until a renewal is seen.
+func TestAKnownIntervalCountsUntilARenewal(t *testing.T) {
+	says := func(advised, known string) map[string]string {
+		return map[string]string{injected.LeaseIntervalSeconds: advised, AnnotationKnownInterval: known}
+	}
+	for name, c := range map[string]struct {
+		annotations map[string]string
+		want        time.Duration
+	}{
+		"longer":         {says("10", "300"), 300 * time.Second},
+		"shorter":        {says("10", "5"), 10 * time.Second},
+		"nonsense":       {says("10", "a while"), 10 * time.Second},
+		"negative":       {says("10", "-300"), 10 * time.Second},
+		"out of bounds":  {says("10", "99999999999"), time.Hour},
+		"out of numbers": {says("10", "99999999999999999999"), 10 * time.Second},
+	} {
+		w := newWorld(t)
+		lease := w.lease("a", c.annotations)
+		w.Replace([]*coordinationv1.Lease{lease}, w.now)
+		if h := w.Hear("a", w.now); h.Pace != c.want || h.PaceKnown {
+			t.Errorf("%s: listed at a pace of %s, known %t; want %s", name, h.Pace, h.PaceKnown, c.want)
+		}
+		w = newWorld(t)
+		w.Apply(w.lease("a", c.annotations), w.now)
+		if h := w.Hear("a", w.now); h.Pace != c.want || h.PaceKnown {
+			t.Errorf("%s: seen at a pace of %s, known %t; want %s", name, h.Pace, h.PaceKnown, c.want)
+		}
+		w.Apply(w.lease("a", c.annotations), w.now)
+		if h := w.Hear("a", w.now); h.Pace != 10*time.Second || !h.PaceKnown {
+			t.Errorf("%s: renewed at a pace of %s, known %t; want 10s", name, h.Pace, h.PaceKnown)
+		}
+	}
+}
+
 // Where silence is noted in steps, each calls for a reconcile, and a heartbeat for none.
 func TestStepsOfASilenceAreNoticed(t *testing.T) {
 	w := newWorld(t)

@@ -30,6 +30,9 @@ const (
 	AnnotationReplyHost = v1alpha1.AnnotationReplyHost
 	// AnnotationRecord on a Lease is the UID of the ReplyQueue that its state and URL are about: a name may come again.
 	AnnotationRecord = "replyqueue.dev/reply-queue-uid"
+	// AnnotationKnownInterval on a Lease is a longer interval than the one it advises, in seconds: one that the application was
+	// told of, and may follow until it renews. It goes with that renewal.
+	AnnotationKnownInterval = "replyqueue.dev/known-interval-seconds"
 	// AnnotationClosingID on a Lease that is closing is what the status.closingIDHash of that ReplyQueue is the hash of: it
 	// proves that the operator closed it, since nobody else knew it before.
 	AnnotationClosingID = "replyqueue.dev/closing-id"
