@@ -38,7 +38,8 @@ type Responder struct {
 	result   error
 }
 
-// NewResponder returns a responder for the channels given WithChannels. Register handlers with
+// NewResponder returns a responder for the channels given WithChannels. As for NewRequester, client's HTTP client must
+// leave a receive its time, unless it is the SDK's own. Register handlers with
 // Method.Handle, then call Serve. In a pod that the operator has injected, rpcenv.NewResponder is all
 // that is needed.
 func NewResponder(client *sqs.Client, opts ...Option) (*Responder, error) {

@@ -52,7 +52,7 @@ func newClient(client *sqs.Client) *sqs.Client {
 			d.own = b.WithDialerOptions(dialSoon).GetTransport()
 			d.own.MaxIdleConns = 0
 			d.own.MaxIdleConnsPerHost = max(d.own.MaxIdleConnsPerHost, idleConnections)
-			d.own.TLSHandshakeTimeout = dialTimeout
+			d.own.TLSHandshakeTimeout, d.own.ResponseHeaderTimeout = dialTimeout, 0
 			d.inner = &http.Client{Transport: d.own, CheckRedirect: followRedirect}
 		}
 		o.HTTPClient = d
@@ -78,9 +78,16 @@ func checkClient(client *sqs.Client, wait time.Duration) error {
 		return errors.New("the SQS client is nil")
 	}
 	c, ok := client.Options().HTTPClient.(*http.Client)
-	if ok && c.Timeout > 0 && c.Timeout < wait+receiveSlack {
-		return fmt.Errorf("the SQS client's HTTP client ends each request after %s, and a long poll takes %s and more: leave its Timeout unset, since every attempt has a limit here, or see WithReceiveWait",
-			c.Timeout, wait)
+	if !ok || c == nil {
+		return nil
+	}
+	limit := c.Timeout
+	if t, ok := c.Transport.(*http.Transport); ok && t != nil && t.ResponseHeaderTimeout > 0 && (limit == 0 || t.ResponseHeaderTimeout < limit) {
+		limit = t.ResponseHeaderTimeout
+	}
+	if limit > 0 && limit < wait+receiveSlack {
+		return fmt.Errorf("the SQS client's HTTP client ends each request after %s, and a long poll takes %s and more: leave its timeouts unset, since every attempt has a limit here, or see WithReceiveWait",
+			limit, wait)
 	}
 	return nil
 }

@@ -11,8 +11,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/aws/smithy-go"
@@ -221,5 +223,60 @@ func TestEndpointIsResolvedOnce(t *testing.T) {
 	own := sqs.Options{Region: "eu-west-1", EndpointResolverV2: inner}
 	if _, ok := newClient(sqs.New(own)).Options().EndpointResolverV2.(*countedResolver); !ok {
 		t.Error("an application's resolver is not asked each time")
+	}
+}
+
+// Timeouts that suit an application's requests cut off no long poll: those of the SDK's HTTP client are left out, and
+// another client is refused with them.
+func TestTimeoutsOfTheHTTPClient(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select { // the long poll of an idle queue
+		case <-time.After(200 * time.Millisecond):
+		case <-r.Context().Done():
+		}
+		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+		_, _ = io.WriteString(w, `{}`)
+	}))
+	defer server.Close()
+	const short = 20 * time.Millisecond
+	client := func(h sqs.HTTPClient) *sqs.Client {
+		return sqs.New(sqs.Options{
+			Region: "eu-west-1", BaseEndpoint: &server.URL, HTTPClient: h,
+			Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+				return aws.Credentials{AccessKeyID: "a", SecretAccessKey: "b"}, nil
+			}),
+		})
+	}
+	for name, h := range map[string]*awshttp.BuildableClient{
+		"whole request": awshttp.NewBuildableClient().WithTimeout(short),
+		"read":          awshttp.NewBuildableClient().WithReadTimeout(short),
+		"header":        awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.ResponseHeaderTimeout = short }),
+	} {
+		api := newQueueAPI(client(h), &Stats{}, hooks{})
+		if _, _, _, err := api.receive(t.Context(), longPoll{queueURL: server.URL + "/111122223333/q", max: 1, wait: time.Second, visibility: time.Second}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	channels := WithChannels(ChannelConfig{Name: "login", URL: server.URL + "/111122223333/rq_c_ns_login"})
+	for name, tc := range map[string]struct {
+		client *http.Client
+		ok     bool
+	}{
+		"none":   {&http.Client{}, true},
+		"long":   {&http.Client{Timeout: time.Minute}, true},
+		"short":  {&http.Client{Timeout: 24 * time.Second}, false},
+		"header": {&http.Client{Timeout: time.Minute, Transport: &http.Transport{ResponseHeaderTimeout: 10 * time.Second}}, false},
+	} {
+		_, err := NewResponder(client(tc.client), channels)
+		if (err == nil) != tc.ok {
+			t.Errorf("%s: responder: %v", name, err)
+		}
+		r, err := NewRequester(client(tc.client), StaticReplyQueue(server.URL+"/111122223333/rq_c_r_0001"), channels)
+		if (err == nil) != tc.ok {
+			t.Errorf("%s: requester: %v", name, err)
+		}
+		if r != nil {
+			_ = r.Shutdown(t.Context())
+		}
 	}
 }
