@@ -49,8 +49,9 @@ func CallMaxAttempts(n int) CallOption {
 
 // WithCallID sets the call's identifier, so that a later process can Resume the call: store what
 // NewCallID returns before calling. 16 to 120 letters, digits, "-" or "_"; it must not be guessable. A
-// second call with the same identifier, method and body is answered with the first one's reply for as
-// long as the responder keeps it. On a FIFO channel SQS itself drops a second one for five minutes: there
+// second call on the same channel with the same identifier, method and body is answered with the first one's reply
+// for as long as the responder keeps it. On another channel it is another call, but give that an identifier of its
+// own: a reply that SQS delivers twice would be taken for its. On a FIFO channel SQS itself drops a second one for five minutes: there
 // Resume is the way to the reply. Its replies are never packed.
 func WithCallID(id string) CallOption { return func(c *callConfig) { c.callID = id } }
 

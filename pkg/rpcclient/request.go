@@ -166,10 +166,10 @@ func (s *channelServer) admit(m *types.Message, d delivery, now time.Time) *requ
 		}
 		q.packs = q.peer == PeerNative && slices.Contains(env.Accept, featurePack)
 		if q.info.id != "" {
-			q.key = q.to.queueURL + "#" + q.info.id
+			q.key = s.channel.URL + "\x00" + q.to.queueURL + "#" + q.info.id
 			if q.to.virtual == q.info.id {
 				// The same text, but not a part of what the SDK made of the whole receive: the reply cache would keep all of it.
-				q.to.virtual = q.key[len(q.to.queueURL)+1:]
+				q.to.virtual = q.key[len(q.key)-len(q.info.id):]
 			}
 		}
 	} else {

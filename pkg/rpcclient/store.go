@@ -35,8 +35,8 @@ type ReplyStore interface {
 
 // StoreKey identifies a request for a ReplyStore.
 type StoreKey struct {
-	// ID is a hash of return address and call ID, or of queue and message ID where a request has no call ID
-	// of our kind: 64 hexadecimal digits.
+	// ID is a hash of request queue, return address and call ID, or of request queue and message ID where a request has
+	// no call ID of our kind: 64 hexadecimal digits.
 	ID string
 	// Content is a hash of method and payload, likewise.
 	Content string
