@@ -25,6 +25,8 @@ type call struct {
 	deadline  time.Time
 	expires   time.Time // the end of the request's budget: the deadline, or later when nobody waits
 	resumed   bool
+	// repeats is up to which attempt the call is made again though nobody can say whether it was executed; 0: never.
+	repeats int
 
 	stamp   requestStamp
 	trace   string
@@ -55,6 +57,9 @@ func (r *Requester) newCall(o *OutgoingCall) *call {
 		started: o.started, deadline: o.Deadline, expires: o.Deadline, group: o.cfg.group, resumed: o.resumed,
 		done: make(chan answer, 1),
 	}
+	if o.cfg.idempotent {
+		c.repeats = o.channel.retries.limit(o)
+	}
 	switch o.Kind {
 	case KindStream:
 		c.frames = newFrames()
@@ -72,7 +77,7 @@ func (c *call) again() *call {
 	next := &call{
 		requester: c.requester, channel: c.channel, kind: c.kind, method: c.method, id: c.id, attempt: c.attempt + 1,
 		started: c.started, deadline: c.deadline, expires: c.expires, group: c.group,
-		stamp: c.stamp, trace: c.trace, body: c.body, bytes: c.bytes, done: make(chan answer, 1),
+		repeats: c.repeats, stamp: c.stamp, trace: c.trace, body: c.body, bytes: c.bytes, done: make(chan answer, 1),
 	}
 	next.out.message = next
 	if c.frames != nil {
@@ -181,9 +186,33 @@ func (o *OutgoingCall) addReplyMetadata(m Metadata) {
 	}
 }
 
-// prepare renders the message and checks its size.
-func (c *call) prepare(codec string, payload []byte, metadata Metadata) *Error {
+// encoded is a request's payload in the form in which it travels.
+type encoded struct {
+	body, encoding string
+	err            error
+}
+
+func (o *OutgoingCall) encode() encoded {
+	payload, err := o.codec.Marshal(o.Request)
+	if err != nil {
+		return encoded{err: err}
+	}
 	body, encoding := encodeBody(payload)
+	return encoded{body: body, encoding: encoding}
+}
+
+// prepare renders the message and checks its size.
+func (c *call) prepare(o *OutgoingCall) *Error {
+	var request encoded
+	if o.early != nil {
+		request = *o.early
+	} else {
+		request = o.encode()
+	}
+	if request.err != nil {
+		return c.failure(InvalidArgument, NotSent, request.err, "encode the request: %v", request.err)
+	}
+	body, codec, metadata := request.body, o.codec.Name(), o.Metadata
 	metadataBytes := 0
 	for k, v := range metadata {
 		metadataBytes += len(k) + len(v)
@@ -200,7 +229,7 @@ func (c *call) prepare(codec string, payload []byte, metadata Metadata) *Error {
 	}
 	env := requestEnvelope{
 		Kind: kindRequest, Version: protocolVersion, CallID: c.id, Method: c.method,
-		Encoding: encoding, Metadata: metadata,
+		Encoding: request.encoding, Metadata: metadata,
 	}
 	if codec != JSON.Name() {
 		env.Codec = codec
@@ -427,6 +456,9 @@ func (c *call) entry(now time.Time) (types.SendMessageBatchRequestEntry, bool) {
 
 // sent implements outgoingMessage.
 func (c *call) sent(err error, notSent bool) {
+	if err != nil && !notSent && c.kind != KindNotify && !c.channel.retries.repeats(c) {
+		return // its reply may come until the deadline, and nothing else can be done for it
+	}
 	if err == nil && c.kind != KindNotify || !c.requester.remove(c) {
 		return
 	}

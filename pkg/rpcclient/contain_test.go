@@ -158,3 +158,49 @@ func TestHooksAndStoresAreContained(t *testing.T) {
 		}
 	})
 }
+
+// touchy is a reply whose decoder panics.
+type touchy struct{ seen map[string]bool }
+
+func (t *touchy) UnmarshalJSON(b []byte) error {
+	t.seen[string(b)] = true
+	return nil
+}
+
+// On a goroutine of this package nobody else could recover a panic: it ends the call, and not the process.
+func TestPanicsOfStartedCalls(t *testing.T) {
+	ask := rpcclient.NewMethod[int, touchy]("odd")
+	for name, opts := range map[string][]rpcclient.Option{
+		"codec": nil,
+		"interceptor": {rpcclient.WithCallInterceptors(func(next rpcclient.CallFunc) rpcclient.CallFunc {
+			return func(ctx context.Context, c *rpcclient.OutgoingCall, receive func(any) error) error {
+				panic(errors.New("assignment to entry in nil map"))
+			}
+		})},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				var log strings.Builder
+				p := newPair(t, append(opts, rpcclient.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))...)
+				p.respond(t, func(r *rpcclient.Responder) {
+					rpcclient.NewMethod[int, int]("odd").Handle(r, func(context.Context, int) (int, error) { return 1, nil })
+				})
+				want := rpcclient.MaybeExecuted
+				if name == "interceptor" {
+					want = rpcclient.NotSent
+				}
+				_, started := ask.Start(t.Context(), p.channel, 1).Wait(t.Context())
+				_, gathered := ask.Gather(t.Context(), []*rpcclient.Channel{p.channel}, 1)
+				for _, err := range []error{started, gathered} {
+					var e *rpcclient.Error
+					if !errors.As(err, &e) || e.Code != rpcclient.Internal || e.Outcome != want || !strings.Contains(e.Message, "nil map") {
+						t.Errorf("got %v", err)
+					}
+				}
+				if !strings.Contains(log.String(), "panicked") {
+					t.Error("the log says nothing")
+				}
+			})
+		})
+	}
+}

@@ -62,13 +62,15 @@
 //	                     Executed       the reply is over the limit of SQS, or of its queue
 //	UNAVAILABLE          NotSent        SQS cannot be reached, or there is no reply queue (ErrReplyQueueLost)
 //	                     Rejected       shed: the responders have more than they can do
-//	                     MaybeExecuted  an answer of SQS was lost, or the reply queue (ErrReplyQueueLost)
+//	                     MaybeExecuted  the reply queue was lost (ErrReplyQueueLost); or SQS's answer to a request that
+//	                                    is one-way, or idempotent with no time left to repeat it
 //	                     Executed       a stream's reply queue is gone after some of its replies (Incomplete)
 //	UNIMPLEMENTED        Rejected       no responder has the method, or it answers with a stream
 //	NOT_FOUND            NotSent        the request queue does not exist
 //	PERMISSION_DENIED    NotSent        AWS refused the credentials or the action
 //	FAILED_PRECONDITION  NotSent        SQS refused the message for another reason
-//	DEADLINE_EXCEEDED    NotSent, MaybeExecuted  no reply in time (context.DeadlineExceeded)
+//	DEADLINE_EXCEEDED    NotSent, MaybeExecuted  no reply in time (context.DeadlineExceeded), also when SQS's answer to
+//	                                    the request was lost
 //	                     Rejected       it ended in the pause after a refusal
 //	                     Executed       a stream broke off after some of its replies (Incomplete)
 //	CANCELLED            NotSent, MaybeExecuted  the context ended (its cause), or ErrClosed

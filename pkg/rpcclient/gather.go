@@ -68,11 +68,7 @@ func (m Method[Req, Rep]) gather(ctx context.Context, wanted int, all bool, targ
 			g.Channel = target
 			o := m.newOutgoing(ctx, target, KindCall, opts)
 			o.Request = req
-			g.Err = errNoReturn
 			defer func() {
-				if g.Err == errNoReturn { //nolint:errorlint // this very one
-					g.Err = o.failure(errNoReturn)
-				}
 				mu.Lock()
 				defer mu.Unlock()
 				if g.Err == nil {
@@ -88,8 +84,11 @@ func (m Method[Req, Rep]) gather(ctx context.Context, wanted int, all bool, targ
 					cancel(errTooManyFailed)
 				}
 			}()
-			g.Reply, g.Err = m.one(ctx, o)
-			g.ReplyMetadata = o.ReplyMetadata
+			o.alone(&g.Err, func() (err error) {
+				g.Reply, err = m.one(ctx, o)
+				g.ReplyMetadata = o.ReplyMetadata
+				return err
+			})
 		})
 	}
 	wg.Wait()

@@ -60,7 +60,8 @@ type OutgoingCall struct {
 	CallID string
 	// Deadline ends the call.
 	Deadline time.Time
-	// Request is the request's value. An interceptor may replace it with another of the same type.
+	// Request is the request's value, which is encoded when the innermost interceptor calls next. An interceptor may
+	// replace it with another of the same type.
 	Request any
 	// Metadata to send. An interceptor may add to it; it is this call's own map, never nil.
 	Metadata Metadata
@@ -77,6 +78,7 @@ type OutgoingCall struct {
 	started  time.Time
 	received bool // a frame of a stream came
 	resumed  bool // nothing is sent: an earlier process did
+	early    *encoded
 
 	progress progress
 }

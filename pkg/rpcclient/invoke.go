@@ -170,11 +170,7 @@ func (r *Requester) attempts(ctx context.Context, o *OutgoingCall, receive func(
 		return c.failure(InvalidArgument, NotSent, nil, "the call ID has %d bytes; it must be %d to %d letters, digits, - or _", len(c.id), minCallIDBytes, maxCallIDBytes)
 	}
 	if !o.resumed {
-		payload, err := o.codec.Marshal(o.Request)
-		if err != nil {
-			return c.failure(InvalidArgument, NotSent, err, "encode the request: %v", err)
-		}
-		if e := c.prepare(o.codec.Name(), payload, o.Metadata); e != nil {
+		if e := c.prepare(o); e != nil {
 			return e
 		}
 	}

@@ -3,6 +3,8 @@ package rpcclient
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime/debug"
 )
 
 // Pending is a call under way. It is safe for concurrent use.
@@ -15,7 +17,11 @@ type Pending[Rep any] struct {
 }
 
 // Start sends req without waiting for the reply. The call ends as one made with Call does, ctx's end
-// included, whether or not anybody waits. Shutdown waits for it.
+// included, whether or not anybody waits. Shutdown waits for it. A panic of a codec or an interceptor, which Call
+// hands on, ends it as Internal.
+//
+// With interceptors, for which req is encoded after them, req must not change until the call has ended: a buffer, map or
+// pointer in it must not be used for another. Without them it is encoded before Start returns.
 //
 // Calls that were started one after the other may reach SQS in another order, in one group of a FIFO
 // channel too: where the order matters, make the next when the last has ended, or Notify, which waits until
@@ -23,20 +29,41 @@ type Pending[Rep any] struct {
 func (m Method[Req, Rep]) Start(ctx context.Context, ch *Channel, req Req, opts ...CallOption) *Pending[Rep] {
 	o := m.newOutgoing(ctx, ch, KindCall, opts)
 	o.Request = req
+	if len(ch.requester.cfg.callInterceptors) == 0 {
+		e := o.encode()
+		o.early = &e
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	p := &Pending[Rep]{id: o.id, cancel: cancel, done: make(chan struct{})}
 	ch.requester.background(func() {
 		defer cancel(nil)
 		defer close(p.done)
-		p.err = errNoReturn
-		defer func() {
-			if p.err == errNoReturn { //nolint:errorlint // this very one
-				p.err = o.failure(errNoReturn)
-			}
-		}()
-		p.reply, p.err = m.one(ctx, o)
+		o.alone(&p.err, func() (err error) {
+			p.reply, err = m.one(ctx, o)
+			return err
+		})
 	})
 	return p
+}
+
+// alone makes a call on a goroutine that is not its caller's, and sets err to how it ended: also when a codec or an
+// interceptor panics, which nobody else can recover there, or ends the goroutine.
+func (o *OutgoingCall) alone(err *error, call func() error) {
+	*err = errNoReturn
+	defer func() {
+		if p := recover(); p != nil {
+			o.channel.requester.cfg.log.Error("a codec or an interceptor panicked", "channel", o.Channel, "method", o.Method,
+				"callID", hashCallID(o.id), "panic", p, "stack", string(debug.Stack()))
+			cause, ok := p.(error)
+			if !ok {
+				cause = fmt.Errorf("%v", p)
+			}
+			*err = o.failure(fmt.Errorf("a codec or an interceptor panicked: %w", cause))
+		} else if *err == errNoReturn { //nolint:errorlint // this very one
+			*err = o.failure(errNoReturn)
+		}
+	}()
+	*err = call()
 }
 
 // errNoReturn ends a call whose goroutine an interceptor or a codec ended (runtime.Goexit, as a test's FailNow does).

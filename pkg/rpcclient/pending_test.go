@@ -229,3 +229,34 @@ func TestNotifyOutcomes(t *testing.T) {
 		})
 	}
 }
+
+// What a call was started with may be used again: for raw bytes and for what a codec reads.
+func TestStartKeepsNoHoldOfItsRequest(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPair(t)
+		echo, numbers := rpcclient.NewRawMethod("echo", ""), rpcclient.NewMethod[[]int, []int]("numbers")
+		p.respond(t, func(r *rpcclient.Responder) {
+			echo.Handle(r, func(_ context.Context, b []byte) ([]byte, error) { return b, nil })
+			numbers.Handle(r, func(_ context.Context, n []int) ([]int, error) { return n, nil })
+		})
+		buffer, list := make([]byte, 1), make([]int, 1)
+		var raw []*rpcclient.Pending[[]byte]
+		var typed []*rpcclient.Pending[[]int]
+		for i := range 50 {
+			buffer[0], list[0] = byte('0'+i), i
+			raw = append(raw, echo.Start(t.Context(), p.channel, buffer))
+			typed = append(typed, numbers.Start(t.Context(), p.channel, list))
+		}
+		for i := range raw {
+			if got, err := raw[i].Wait(t.Context()); err != nil || string(got) != string(rune('0'+i)) {
+				t.Errorf("call %d: %q, %v", i, got, err)
+			}
+			if got, err := typed[i].Wait(t.Context()); err != nil || len(got) != 1 || got[0] != i {
+				t.Errorf("call %d: %v, %v", i, got, err)
+			}
+		}
+		if _, err := rpcclient.NewMethod[chan int, int]("none").Start(t.Context(), p.channel, nil).Wait(t.Context()); rpcclient.CodeOf(err) != rpcclient.InvalidArgument {
+			t.Errorf("what cannot be encoded: %v", err)
+		}
+	})
+}

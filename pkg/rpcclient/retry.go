@@ -95,11 +95,7 @@ func (r *retrier) next(o *OutgoingCall, e *Error) (pause time.Duration, again bo
 	if !mayRetry(o, e) {
 		return 0, false
 	}
-	limit := r.policy.MaxAttempts
-	if o.cfg.maxAttempts > 0 {
-		limit = o.cfg.maxAttempts
-	}
-	if !r.takeToken() || o.Attempts >= limit {
+	if !r.takeToken() || o.Attempts >= r.limit(o) {
 		return 0, false
 	}
 	// Those that were refused together must not come together again: at least RetryAfter, and up to a fifth
@@ -126,6 +122,21 @@ func mayRetry(o *OutgoingCall, e *Error) bool {
 	default:
 		return o.cfg.idempotent && e.Code == Unavailable
 	}
+}
+
+// repeats reports whether a call that may have been executed is made again.
+func (r *retrier) repeats(c *call) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return c.attempt < c.repeats && r.tokens-1 > r.policy.Tokens/2
+}
+
+// limit is the most attempts of a call.
+func (r *retrier) limit(o *OutgoingCall) int {
+	if o.cfg.maxAttempts > 0 {
+		return o.cfg.maxAttempts
+	}
+	return r.policy.MaxAttempts
 }
 
 // takeToken pays for a failure, and reports whether a retry may follow it.

@@ -104,7 +104,7 @@ func TestNeverRetriedWhenMaybeExecuted(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				p := newPair(t, rpcclient.WithRetries(rpcclient.RetryPolicy{MaxAttempts: 10}))
 				p.fault(sqstest.Rule{Fault: fault, Action: "SendMessageBatch", Queue: requestQueue})
-				e := p.failedCall(t, rpcclient.Unavailable, rpcclient.MaybeExecuted, rpcclient.CallTimeout(10*time.Minute))
+				e := p.failedCall(t, rpcclient.DeadlineExceeded, rpcclient.MaybeExecuted, rpcclient.CallTimeout(10*time.Minute))
 				if e.Attempt != 1 || p.requester.Stats().Retries != 0 {
 					t.Errorf("attempt %d: %v", e.Attempt, e)
 				}

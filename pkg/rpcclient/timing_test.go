@@ -210,10 +210,10 @@ func TestOutcomeOfFailedSends(t *testing.T) {
 	}{
 		{sqstest.Throttle, rpcclient.ResourceExhausted, rpcclient.NotSent},
 		{sqstest.AccessDenied, rpcclient.PermissionDenied, rpcclient.NotSent},
-		{sqstest.ServerError, rpcclient.Unavailable, rpcclient.MaybeExecuted},
-		{sqstest.DropBefore, rpcclient.Unavailable, rpcclient.MaybeExecuted},
-		{sqstest.HTMLUnavailable, rpcclient.Unavailable, rpcclient.MaybeExecuted},
-		{sqstest.BlackHole, rpcclient.Unavailable, rpcclient.MaybeExecuted},
+		{sqstest.ServerError, rpcclient.DeadlineExceeded, rpcclient.MaybeExecuted},
+		{sqstest.DropBefore, rpcclient.DeadlineExceeded, rpcclient.MaybeExecuted},
+		{sqstest.HTMLUnavailable, rpcclient.DeadlineExceeded, rpcclient.MaybeExecuted},
+		{sqstest.BlackHole, rpcclient.DeadlineExceeded, rpcclient.MaybeExecuted},
 	} {
 		t.Run(string(tc.fault), func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -232,7 +232,38 @@ func TestOutcomeOfFailedSends(t *testing.T) {
 			p.fault(
 				sqstest.Rule{Fault: sqstest.DropAfter, Action: "SendMessageBatch", Count: 1},
 				sqstest.Rule{Fault: sqstest.Throttle, Action: "SendMessageBatch", Skip: 1})
-			p.fails(t, rpcclient.Unavailable, rpcclient.MaybeExecuted)
+			p.fails(t, rpcclient.DeadlineExceeded, rpcclient.MaybeExecuted)
+		})
+	})
+	t.Run("the reply comes though no send was answered", func(t *testing.T) {
+		for name, m := range map[string]rpcclient.Method[sumRequest, sumReply]{
+			"ordinary": sum, "idempotent": rpcclient.NewMethod[sumRequest, sumReply]("calculate_sum", rpcclient.Idempotent()),
+		} {
+			for _, attempts := range []int{1, 2} {
+				bubble(t, func(t *testing.T) {
+					p := newPair(t)
+					p.serve(t, func(ctx context.Context, r sumRequest) (sumReply, error) {
+						time.Sleep(6 * time.Second) // by then the sender has given up
+						return addUp(ctx, r)
+					})
+					p.fault(sqstest.Rule{Fault: sqstest.ServerErrorAfter, Action: "SendMessageBatch", Queue: requestQueue})
+					got, err := m.Call(t.Context(), p.channel, sumRequest{Numbers: []int{1, 2}}, rpcclient.CallMaxAttempts(attempts))
+					if s := p.requester.Stats(); err != nil || got.Sum != 3 || s.Retries > int64(attempts-1) {
+						t.Errorf("%s, %d attempts: %v, %v after %d retries", name, attempts, got, err, s.Retries)
+					}
+				})
+			}
+		}
+	})
+	t.Run("one-way", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			p := newPair(t)
+			p.fault(sqstest.Rule{Fault: sqstest.ServerErrorAfter, Action: "SendMessageBatch"})
+			var e *rpcclient.Error
+			err := sum.Notify(t.Context(), p.channel, sumRequest{})
+			if !errors.As(err, &e) || e.Code != rpcclient.Unavailable || e.Outcome != rpcclient.MaybeExecuted {
+				t.Errorf("nobody answers it, and it ended in %v", err)
+			}
 		})
 	})
 	t.Run("no request queue", func(t *testing.T) {

@@ -75,7 +75,8 @@ func TestCallVectors(t *testing.T) {
 				requester: r, channel: channel, kind: kind, method: v.Call.Method, id: v.Call.CallID, attempt: v.Call.Attempt,
 				group: v.Call.MessageGroup, replyTo: v.Call.ReturnAddress, deadline: ends, expires: ends,
 			}
-			if err := c.prepare(codec, payload, v.Call.Metadata); err != nil {
+			o := &OutgoingCall{codec: rawCodec{codec}, Request: payload, Metadata: v.Call.Metadata}
+			if err := c.prepare(o); err != nil {
 				t.Fatal(err)
 			}
 			e, ok := c.entry(vectorTime)
