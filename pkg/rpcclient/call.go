@@ -136,7 +136,7 @@ func (c *call) givenUp(ctx context.Context) *Error {
 		}
 		return c.identify(e)
 	}
-	return c.failure(DeadlineExceeded, outcome, errors.Join(context.DeadlineExceeded, receiveErr), "no reply within %s%s",
+	return c.failure(DeadlineExceeded, outcome, errors.Join(context.DeadlineExceeded, receiveErr, sendErr), "no reply within %s%s",
 		c.deadline.Sub(c.started).Round(time.Millisecond), why)
 }
 
