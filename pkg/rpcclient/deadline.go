@@ -20,30 +20,77 @@ const (
 //
 // A message received for the first time carries SQS's time of that receive. Seen when the answer
 // arrives, it is late by one hop at most, so every sample is at most the true offset and the largest
-// is the best. Samples live in two windows, so that a drifting clock is followed.
+// is the best, unless one of SQS's hosts has a clock ahead of the others': a largest one with which no other receive
+// agrees is left out when two others agree with each other, or when it cannot be, since SQS had told another time
+// within another receive. Samples live in two windows, so that a drifting clock is followed.
 type sqsClock struct {
 	mu              sync.Mutex
 	base            time.Time // local times are told from here by the monotonic clock, which nobody sets
-	current, before time.Duration
-	hasCurrent      bool
-	hasBefore       bool
+	current, before clockSamples
 	started         time.Time
 }
 
-const clockWindow = time.Minute
+const (
+	clockWindow = time.Minute
+	// clockAgreement is how near two samples are that agree: answers are later than others by less, and an error of less
+	// costs nobody a call.
+	clockAgreement = time.Second
+)
 
-// observe learns from a first delivery: SQS handed the message out at firstReceive, and its answer
-// arrived at local.
-func (c *sqsClock) observe(firstReceive, local time.Time) {
+// clockSamples are what is kept of the receives of a window.
+type clockSamples struct {
+	n       int              // how many there were, up to three
+	largest [3]time.Duration // of them, the largest first
+	ceiling time.Duration    // what no offset can be above, by any of the receives
+}
+
+// add takes in a receive whose offset is at least sample, and at most ceiling.
+func (c *clockSamples) add(sample, ceiling time.Duration) {
+	if c.n == 0 || ceiling < c.ceiling {
+		c.ceiling = ceiling
+	}
+	for i := range c.largest {
+		if i >= c.n {
+			c.largest[i], c.n = sample, i+1
+			return
+		}
+		if sample > c.largest[i] {
+			c.largest[i], sample = sample, c.largest[i]
+		}
+	}
+}
+
+// and are the samples of both windows.
+func (c clockSamples) and(other clockSamples) clockSamples {
+	for _, sample := range other.largest[:other.n] {
+		c.add(sample, other.ceiling)
+	}
+	return c
+}
+
+// best is the offset, if there was a receive.
+func (c clockSamples) best() (offset time.Duration, known bool) {
+	first, second, third := c.largest[0], c.largest[1], c.largest[2]
+	switch {
+	case c.n < 2 || first-second <= clockAgreement:
+		return first, c.n > 0
+	case first > c.ceiling+clockAgreement, c.n == 3 && second-third <= clockAgreement:
+		return second, true
+	default: // the others' answers were late
+		return first, true
+	}
+}
+
+// observe learns from a receive that was asked for at the local time asked and brought first deliveries: SQS handed
+// the latest of them out at firstReceive, and the answer arrived at local.
+func (c *sqsClock) observe(firstReceive, asked, local time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	sample := firstReceive.Sub(c.steady(local))
-	if !c.hasCurrent || local.Sub(c.started) > clockWindow {
-		c.before, c.hasBefore = c.current, c.hasCurrent
-		c.current, c.hasCurrent, c.started = sample, true, local
-		return
+	if c.current.n == 0 || local.Sub(c.started) > clockWindow {
+		c.before, c.current, c.started = c.current, clockSamples{}, local
 	}
-	c.current = max(c.current, sample)
+	c.current.add(sample, sample+local.Sub(asked))
 }
 
 // steady is t by a clock that never steps. It is called with the lock held.
@@ -54,33 +101,21 @@ func (c *sqsClock) steady(t time.Time) time.Time {
 	return c.base.Add(t.Sub(c.base)).Round(0)
 }
 
-// sqsTime estimates SQS's time at local time t, from what was observed and from one more sample; ok is
-// false when there is neither.
+// sqsTime estimates SQS's time at local time t, from what was observed, or from the sample given where that is
+// nothing; ok is false when there is neither.
 func (c *sqsClock) sqsTime(t time.Time, sample *clockSample) (at time.Time, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	offset, known := c.current, c.hasCurrent
-	if c.hasBefore {
-		offset = max(offset, c.before)
-	}
-	if sample != nil {
-		own := sample.sqs.Sub(c.steady(sample.local))
-		switch {
-		case !known:
-			offset, known = own, true
-		case sample.exact:
-			offset = max(offset, own)
-		}
+	offset, known := c.current.and(c.before).best()
+	if sample != nil && !known {
+		offset, known = sample.sqs.Sub(c.steady(sample.local)), true
 	}
 	return c.steady(t).Add(offset), known
 }
 
-// clockSample is one reading of SQS's clock. An exact one is late by one hop at most; the other has the
-// resolution of a Date header and serves only while there is nothing better.
-type clockSample struct {
-	sqs, local time.Time
-	exact      bool
-}
+// clockSample is one reading of SQS's clock: of a first delivery, or of a Date header, whose resolution is a second. It
+// serves only while there is nothing better.
+type clockSample struct{ sqs, local time.Time }
 
 // delivery is what SQS tells of one receive of a message.
 type delivery struct {
@@ -103,7 +138,7 @@ func (d delivery) age(clock *sqsClock, now time.Time) time.Duration {
 	var sample *clockSample
 	switch {
 	case d.count == 1 && !d.firstReceive.IsZero():
-		sample = &clockSample{sqs: d.firstReceive, local: d.local, exact: true}
+		sample = &clockSample{sqs: d.firstReceive, local: d.local}
 	case !d.serverDate.IsZero():
 		sample = &clockSample{sqs: d.serverDate, local: d.local}
 	}

@@ -37,7 +37,7 @@ func TestAgeDoesNotTrustClocks(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			var clock sqsClock
 			if tc.learn {
-				clock.observe(base.Add(-time.Second), base.Add(-time.Second+hop+tc.skew))
+				clock.observe(base.Add(-time.Second), base.Add(-time.Second+tc.skew), base.Add(-time.Second+hop+tc.skew))
 			}
 			got := tc.d(tc.skew).age(&clock, base.Add(tc.now+tc.skew))
 			if got > tc.want || got < tc.want-tc.error {
@@ -51,7 +51,7 @@ func TestSQSClockTakesTheBestSampleAndForgetsOldOnes(t *testing.T) {
 	var clock sqsClock
 	base := time.Unix(1_700_000_000, 0)
 	observe := func(after, delay time.Duration) {
-		clock.observe(base.Add(after), base.Add(after+delay))
+		clock.observe(base.Add(after), base.Add(after), base.Add(after+delay))
 	}
 	offset := func() time.Duration {
 		now := base.Add(time.Hour)
@@ -78,6 +78,44 @@ func TestSQSClockTakesTheBestSampleAndForgetsOldOnes(t *testing.T) {
 	observe(4*time.Minute, 110*time.Millisecond)
 	if got := offset(); got != -110*time.Millisecond {
 		t.Errorf("offset %s, want -110 ms", got)
+	}
+}
+
+// One receive whose clock is ahead of the others' is not believed; answers that were late do not outvote one that was
+// not.
+func TestSQSClockOfSeveralHosts(t *testing.T) {
+	type receive struct{ ahead, late, waited time.Duration } // SQS's clock, how late its answer came, how long it was asked for before
+	const quick = 5 * time.Millisecond
+	late := func(d time.Duration) receive { return receive{late: d, waited: d} }
+	good, idle, bad := receive{late: quick, waited: quick}, receive{late: quick, waited: 20 * time.Second}, receive{ahead: 10 * time.Second, late: quick, waited: quick}
+	for _, tc := range []struct {
+		name     string
+		receives []receive
+		want     time.Duration
+	}{
+		{"one ahead, first", []receive{bad, good}, -quick},
+		{"one ahead, between", []receive{good, bad, good}, -quick},
+		{"one ahead, last", []receive{good, good, bad}, -quick},
+		{"one ahead, idle", []receive{idle, idle, bad}, -quick},
+		{"alone", []receive{bad}, 10*time.Second - quick},
+		{"nobody can tell yet", []receive{bad, idle}, 10*time.Second - quick},
+		{"one late", []receive{good, late(9500 * time.Millisecond)}, -quick},
+		{"late, then good", []receive{late(9500 * time.Millisecond), late(4 * time.Second), good}, -quick},
+		{"all but one late", []receive{late(2 * time.Second), good, late(5 * time.Second), late(9 * time.Second)}, -quick},
+		{"hosts that agree by half a second", []receive{good, {ahead: 500 * time.Millisecond, late: quick, waited: quick}, good}, 500*time.Millisecond - quick},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var clock sqsClock
+			base := time.Unix(1_700_000_000, 0)
+			for i, r := range tc.receives {
+				now := base.Add(time.Duration(i) * time.Second)
+				clock.observe(now.Add(r.ahead), now.Add(r.late-r.waited), now.Add(r.late))
+			}
+			at, ok := clock.sqsTime(base, nil)
+			if got := at.Sub(base); !ok || got != tc.want {
+				t.Errorf("offset %s, want %s", got, tc.want)
+			}
+		})
 	}
 }
 

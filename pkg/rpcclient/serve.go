@@ -83,6 +83,7 @@ func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 	if s.channel.FIFO {
 		system = fifoSystemAttributes
 	}
+	asked := time.Now()
 	msgs, at, date, err := r.api.receive(ctx, longPoll{
 		queueURL: s.channel.URL, attributes: requestAttributes, system: system,
 		max: n, wait: r.cfg.receiveWait, visibility: s.visibility,
@@ -94,14 +95,20 @@ func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 	s.busy.Store(len(msgs) > 0)
 	r.cfg.stats.received.Add(int64(len(msgs)))
 	full = len(msgs) == s.share // of several: one alone says little
+	var latest time.Time        // FirstReceive among first deliveries
 	each, all := make([]received, len(msgs)), make([]*received, len(msgs))
 	for i := range msgs {
 		all[i] = &each[i]
 		all[i].placed, all[i].message, all[i].delivery = i < placed, &msgs[i], newDelivery(&msgs[i], at, date)
 		if d := all[i].delivery; d.count == 1 && !d.firstReceive.IsZero() {
-			r.clock.observe(d.firstReceive, at)
 			full = full || d.firstReceive.Sub(d.sent) > backlogAge
+			if d.firstReceive.After(latest) {
+				latest = d.firstReceive
+			}
 		}
+	}
+	if !latest.IsZero() {
+		r.clock.observe(latest, asked, at)
 	}
 	if s.channel.FIFO {
 		for _, group := range byGroup(all) {
