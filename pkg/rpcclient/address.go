@@ -27,6 +27,8 @@ type ReturnAddressPolicy struct {
 	Prefixes []string
 	// Accounts may be answered besides AccountID.
 	Accounts []string
+
+	more []string // prefixes besides
 }
 
 // Check says whether a reply may go to received, the return address (message attribute ResponseQueueUrl) of
@@ -241,15 +243,11 @@ func (c *addressChecker) checkQueue(received string) (string, error) {
 }
 
 func (p ReturnAddressPolicy) allowsName(name string) bool {
-	if len(p.Prefixes) == 0 {
-		return operatorQueueNames.MatchString(name)
+	begins := func(prefix string) bool {
+		return prefix != "" && strings.HasPrefix(name, prefix) && len(name) > len(prefix)
 	}
-	for _, prefix := range p.Prefixes {
-		if prefix != "" && strings.HasPrefix(name, prefix) && len(name) > len(prefix) {
-			return true
-		}
-	}
-	return false
+	return len(p.Prefixes) == 0 && operatorQueueNames.MatchString(name) ||
+		slices.ContainsFunc(p.Prefixes, begins) || slices.ContainsFunc(p.more, begins)
 }
 
 func isPrintableASCII(s string) bool {

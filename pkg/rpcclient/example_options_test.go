@@ -50,7 +50,8 @@ func ExampleNewResponder() {
 		rpcclient.WithMaxQueueAge(10*time.Second), // what waited longer is told to come again
 		rpcclient.WithDefaultMethod("greet", 10*time.Second),
 		rpcclient.WithErrorReplies(),
-		rpcclient.WithReturnAddresses(rpcclient.ReturnAddressPolicy{Prefixes: []string{"rq_c_r_", "__RequesterClientQueues__"}}),
+		rpcclient.WithReturnAddresses(rpcclient.ReturnAddressPolicy{Prefixes: []string{"rq_c_r_"}}), // the operator's: rpcenv sets it
+		rpcclient.WithReturnPrefixes("__RequesterClientQueues__"),                                   // and Java's
 	)
 	if err != nil {
 		panic(err)

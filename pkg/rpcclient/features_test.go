@@ -137,8 +137,10 @@ func TestJavaRequester(t *testing.T) {
 		p := newPair(t)
 		host := p.queue(t, "__RequesterClientQueues__1f2e-0")
 		const virtual = "__RequesterClientQueues__9a41"
-		p.serve(t, addUp, rpcclient.WithDefaultMethod("calculate_sum", 10*time.Second),
-			rpcclient.WithReturnAddresses(rpcclient.ReturnAddressPolicy{Prefixes: []string{"__RequesterClientQueues__"}}))
+		// As in an injected pod: the operator's policy comes first, and its own requesters are answered too.
+		p.serve(t, addUp, rpcclient.WithReturnAddresses(rpcclient.ReturnAddressPolicy{AccountID: "000000000000", Prefixes: []string{"rq_test_r_"}}),
+			rpcclient.WithDefaultMethod("calculate_sum", 10*time.Second), rpcclient.WithReturnPrefixes("__RequesterClientQueues__"))
+		p.call(t)
 		if _, err := p.client.SendMessage(t.Context(), &sqs.SendMessageInput{
 			QueueUrl: &p.url, MessageBody: aws.String(`{"Numbers":[1,2]}`),
 			MessageAttributes: attributes("ResponseQueueUrl", host+"#"+virtual),
@@ -148,6 +150,9 @@ func TestJavaRequester(t *testing.T) {
 		m := p.receive(t, host)
 		if *m.Body != `{"Sum":3}` || len(m.MessageAttributes) != 1 || *m.MessageAttributes["__AmazonSQSVirtualQueuesClient.QueueName"].StringValue != virtual {
 			t.Errorf("got %q with %v", *m.Body, m.MessageAttributes)
+		}
+		if _, err := rpcclient.NewResponder(p.client, append(p.options, rpcclient.WithReturnPrefixes(""))...); err == nil {
+			t.Error("every queue may be answered")
 		}
 	})
 }

@@ -24,18 +24,20 @@ type config struct {
 	foreignGrace  time.Duration
 	concurrency   int
 	addresses     ReturnAddressPolicy
-	defaultMethod string
-	defaultBudget time.Duration
-	errorReplies  bool
-	maxQueueAge   time.Duration
-	cacheEntries  int
-	cacheBytes    int
-	drainTimeout  time.Duration
-	maxPollers    int
-	packedReplies bool
-	retries       RetryPolicy
-	heldGrace     time.Duration
-	replyStore    ReplyStore
+
+	returnPrefixes []string
+	defaultMethod  string
+	defaultBudget  time.Duration
+	errorReplies   bool
+	maxQueueAge    time.Duration
+	cacheEntries   int
+	cacheBytes     int
+	drainTimeout   time.Duration
+	maxPollers     int
+	packedReplies  bool
+	retries        RetryPolicy
+	heldGrace      time.Duration
+	replyStore     ReplyStore
 
 	callInterceptors    []CallInterceptor
 	handlerInterceptors []HandlerInterceptor
@@ -80,6 +82,10 @@ func newConfig(opts []Option) (config, error) {
 	if err := c.retries.validate(); err != nil {
 		return c, err
 	}
+	if slices.Contains(c.returnPrefixes, "") {
+		return c, errors.New("a prefix of reply queues' names is empty: it would allow every queue")
+	}
+	c.addresses.more = c.returnPrefixes
 	seen := map[string]bool{}
 	for i := range c.channels {
 		ch := &c.channels[i]
@@ -157,8 +163,16 @@ func WithForeignGrace(d time.Duration) Option { return func(c *config) { c.forei
 // 1 s for one and is then put back, which SQS counts as a receive.
 func WithConcurrency(n int) Option { return func(c *config) { c.concurrency = n } }
 
-// WithReturnAddresses sets which reply queues may be answered, for responders.
+// WithReturnAddresses sets which reply queues may be answered, for responders. It takes the place of what was set
+// before, by rpcenv from what the operator has injected for instance; WithReturnPrefixes adds to that.
 func WithReturnAddresses(p ReturnAddressPolicy) Option { return func(c *config) { c.addresses = p } }
+
+// WithReturnPrefixes allows reply queues to be answered whose names start with one of prefixes, besides those that
+// the ReturnAddressPolicy allows, for responders: "__RequesterClientQueues__" are those of Java requesters that name no
+// prefix of their own. All else in the policy counts for them too.
+func WithReturnPrefixes(prefixes ...string) Option {
+	return func(c *config) { c.returnPrefixes = append(c.returnPrefixes, prefixes...) }
+}
 
 // WithDefaultMethod serves requests that name no method (Java's and hand-written ones) as the named
 // method, each for at most maxTime (1 ms to 14 days), for responders. Without it they are left in the queue.

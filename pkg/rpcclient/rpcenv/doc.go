@@ -9,5 +9,12 @@
 // AWS credentials come from the SDK's own chain. REPLYQUEUE_REGION and REPLYQUEUE_ENDPOINT, or what the
 // Lease of a pod without them says, apply to this package's SQS client only, so that the application's other AWS clients stay where they are.
 //
+// The operator says which reply queues a responder may answer: its own. A responder that Java requesters call too is
+// told so, and which method their requests are for; its role must be allowed to send to their queues:
+//
+//	responder, err := rpcenv.NewResponder(ctx,
+//		rpcclient.WithReturnPrefixes("__RequesterClientQueues__"),
+//		rpcclient.WithDefaultMethod("calculate_sum", 30*time.Second))
+//
 // A requester heartbeats from its start until its Shutdown. A heartbeat that fails never stops calls.
 package rpcenv
