@@ -19,16 +19,22 @@ func (p *pollers) healthy() error {
 }
 
 // Healthy is nil unless replies cannot be received: for 10 s every receive from the reply queue has
-// failed, for want of a permission perhaps. It makes no request and does not block, so that a readiness
+// failed, for want of a permission perhaps, or there has been no reply queue; or there is none and none will come. It makes no request and does not block, so that a readiness
 // probe may ask it. A requester without calls does not poll: what it knows is of the last call.
 func (r *Requester) Healthy() error {
 	r.mu.Lock()
-	q := r.queue
+	q, since, lost := r.queue, r.queueless, r.lostURL
 	r.mu.Unlock()
-	if q == nil {
-		return nil
+	if q != nil {
+		return q.pollers.healthy()
 	}
-	return q.pollers.healthy()
+	if _, more := r.source.Current(); more == nil {
+		return fmt.Errorf("%w%s", errNoQueueWillCome, was(lost))
+	}
+	if took := time.Since(since); took >= unhealthyAfter {
+		return fmt.Errorf("%w, for %s%s", errNoReplyQueue, took.Round(time.Second), was(lost))
+	}
+	return nil
 }
 
 // Healthy is nil unless the requests of a channel cannot be received: for 10 s every receive from its queue

@@ -38,12 +38,14 @@ type Requester struct {
 	mu       sync.Mutex
 	channels map[string]*Channel
 	pending  map[string]*call
-	queue    *replyQueue   // where replies come to now; nil while there is none
-	lostURL  string        // a queue that SQS no longer knows
-	changed  chan struct{} // closed when queue or closing changes
-	closing  bool
-	drained  chan struct{} // closed when closing and nothing is pending
-	held     heldReplies
+	queue    *replyQueue // where replies come to now; nil while there is none
+	lostURL  string      // a queue that SQS no longer knows
+	// queueless is since when there is no reply queue, while there is none.
+	queueless time.Time
+	changed   chan struct{} // closed when queue or closing changes
+	closing   bool
+	drained   chan struct{} // closed when closing and nothing is pending
+	held      heldReplies
 }
 
 // NewRequester returns a requester that sends through client's configuration and awaits replies where
@@ -66,7 +68,7 @@ func NewRequester(client *sqs.Client, source ReplyQueueSource, opts ...Option) (
 		cfg: cfg, hooks: newHooks(cfg.hooks, cfg.log), source: source, nonce: newNonce(),
 		slots:    make(chan struct{}, cfg.maxPending),
 		channels: map[string]*Channel{}, pending: map[string]*call{},
-		changed: make(chan struct{}), drained: make(chan struct{}),
+		changed: make(chan struct{}), drained: make(chan struct{}), queueless: time.Now(),
 	}
 	r.api = newQueueAPI(client, cfg.stats, r.hooks)
 	r.calls = intercepted(r.perform, cfg.callInterceptors)
@@ -213,7 +215,7 @@ func (r *Requester) dropQueue() []*call {
 	if q == nil {
 		return nil
 	}
-	r.queue = nil
+	r.queue, r.queueless = nil, time.Now()
 	q.cancel()
 	r.wg.Go(q.close)
 	var lost []*call
