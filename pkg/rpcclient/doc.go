@@ -104,7 +104,7 @@
 // SQS delivers at least once. A responder recognises copies of a request for as long as it matters and
 // answers them without running the handler again, but only within its own process. A handler that must
 // not run twice needs WithReplyStore, a store that its responders share, or one of its own keyed by
-// something in the request.
+// something in the request. So does one that runs for more than 12 hours, beyond which SQS hides no message.
 //
 // # Interceptors and hooks
 //
