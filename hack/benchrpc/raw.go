@@ -27,10 +27,12 @@ const (
 	rawLinger = time.Second
 )
 
-// outbox sends in batches of ten: at once when nothing is under way, else when ten are there.
+// outbox sends in batches of ten: at once when nothing is under way, else when ten are there. Its goroutines are
+// kept, as pkg/rpcclient's are: a new one for each batch grows its stack anew.
 type outbox[T any] struct {
 	linger time.Duration // 0: do not wait for ten when nothing is under way
 	send   func([]T)
+	next   chan []T // a batch for a goroutine that has nothing to do
 
 	mu      sync.Mutex
 	queue   []T
@@ -63,13 +65,23 @@ func (o *outbox[T]) launch(now bool) {
 		batch := append([]T(nil), o.queue[:n]...)
 		o.queue = append(o.queue[:0], o.queue[n:]...)
 		o.flights++
-		go func() {
-			o.send(batch)
-			o.mu.Lock()
-			defer o.mu.Unlock()
-			o.flights--
-			o.launch(false)
-		}()
+		select {
+		case o.next <- batch:
+		default:
+			go o.work(batch) // ends with the process
+		}
+	}
+}
+
+// work sends that batch, and those that come.
+func (o *outbox[T]) work(batch []T) {
+	for {
+		o.send(batch)
+		o.mu.Lock()
+		o.flights--
+		o.launch(false)
+		o.mu.Unlock()
+		batch = <-o.next
 	}
 }
 
@@ -96,7 +108,7 @@ func sendTo(client *sqs.Client, url string) func([]string) {
 }
 
 func deleteFrom(client *sqs.Client, url string) *outbox[string] {
-	return &outbox[string]{linger: rawLinger, send: func(handles []string) {
+	return &outbox[string]{linger: rawLinger, next: make(chan []string), send: func(handles []string) {
 		entries := make([]types.DeleteMessageBatchRequestEntry, len(handles))
 		for i := range handles {
 			entries[i] = types.DeleteMessageBatchRequestEntry{Id: &rawIDs[i], ReceiptHandle: &handles[i]}
@@ -135,7 +147,7 @@ func pollRaw(ctx context.Context, client *sqs.Client, url string, wanted func() 
 func serveRaw(ctx context.Context, s spec, client *sqs.Client) {
 	replies := make([]*outbox[string], s.Requesters)
 	for i := range replies {
-		replies[i] = &outbox[string]{send: sendTo(client, queueURL(s.URL, replyQueue(i)))}
+		replies[i] = &outbox[string]{next: make(chan []string), send: sendTo(client, queueURL(s.URL, replyQueue(i)))}
 	}
 	answer := func(all []types.Message) {
 		byRequester := make(map[int][]string, 1)
@@ -177,7 +189,7 @@ type rawPipeline struct {
 func newRawCaller(ctx context.Context, s spec, client *sqs.Client) *rawCaller {
 	c := &rawCaller{share: spread(s.Concurrency, s.Requesters)}
 	for i := range s.Requesters {
-		p := &rawPipeline{who: i, send: &outbox[string]{send: sendTo(client, queueURL(s.URL, requestQueue))}}
+		p := &rawPipeline{who: i, send: &outbox[string]{next: make(chan []string), send: sendTo(client, queueURL(s.URL, requestQueue))}}
 		p.pad = strings.Repeat("x", bodyBytes-len(p.body("")))
 		pollRaw(ctx, client, queueURL(s.URL, replyQueue(i)), func() bool { return true }, p.back)
 		c.all = append(c.all, p)
