@@ -18,6 +18,7 @@ package rpctest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -39,6 +40,8 @@ type World struct {
 	mu       sync.Mutex
 	channels []rpcclient.ChannelConfig
 	replies  int
+	// What shuts down responders and requesters, in the order in which they were made.
+	responders, requesters []func()
 }
 
 // New returns a world without channels. Everything made from it is shut down when the test ends: responders
@@ -47,7 +50,18 @@ func New(t testing.TB, opts ...sqstest.Option) *World {
 	t.Helper()
 	w := &World{Server: sqstest.New(opts...), t: t}
 	w.client = w.Server.Client()
+	t.Cleanup(w.end)
 	return w
+}
+
+// end shuts down responders, whose handlers may call, and then requesters: each the latest first.
+func (w *World) end() {
+	w.mu.Lock()
+	all := slices.Concat(w.requesters, w.responders)
+	w.mu.Unlock()
+	for _, shutdown := range slices.Backward(all) {
+		shutdown()
+	}
 }
 
 // Channel makes a request queue of that name, a DNS label, and returns how to reach it. A name that ends
@@ -97,7 +111,9 @@ func (w *World) Serve(register func(*rpcclient.Responder), opts ...rpcclient.Opt
 	register(responder)
 	served := make(chan error, 1)
 	go func() { served <- responder.Serve(context.Background()) }()
-	w.t.Cleanup(func() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.responders = append(w.responders, func() {
 		now, cancel := context.WithCancel(context.Background())
 		cancel()
 		_ = responder.Shutdown(now) // Serve returns the same
@@ -120,7 +136,9 @@ func (w *World) Requester(opts ...rpcclient.Option) *rpcclient.Requester {
 	if err != nil {
 		w.t.Fatalf("rpctest: %v", err)
 	}
-	w.t.Cleanup(func() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.requesters = append(w.requesters, func() {
 		now, cancel := context.WithCancel(context.Background())
 		cancel()
 		if err := requester.Shutdown(now); err != nil {

@@ -116,3 +116,39 @@ func TestAWorldWithFaultsAndSeveralChannels(t *testing.T) {
 		}
 	})
 }
+
+// Responders are shut down before requesters, whichever were made first: their handlers may call.
+func TestOrderOfShutdown(t *testing.T) {
+	outer, inner := rpcclient.NewMethod[int, int]("outer"), rpcclient.NewMethod[int, int]("inner")
+	ended := make(chan error, 1)
+	t.Run("world", func(t *testing.T) {
+		w := rpctest.New(t)
+		config := w.Channel("numbers")
+		var channel *rpcclient.Channel
+		started := make(chan struct{})
+		w.Serve(func(r *rpcclient.Responder) {
+			inner.Handle(r, func(_ context.Context, n int) (int, error) { return n, nil })
+			outer.Handle(r, func(ctx context.Context, n int) (int, error) {
+				close(started)
+				for ctx.Err() == nil {
+					if _, err := inner.Call(ctx, channel, n); err != nil && ctx.Err() == nil {
+						ended <- err
+						return 0, err
+					}
+				}
+				ended <- nil
+				return n, nil
+			})
+		})
+		requester := w.Requester()
+		var err error
+		if channel, err = requester.Channel(config.Name); err != nil {
+			t.Fatal(err)
+		}
+		outer.Start(context.Background(), channel, 1)
+		<-started
+	})
+	if err := <-ended; err != nil {
+		t.Errorf("the requester was shut down under a handler: %v", err)
+	}
+}
