@@ -163,13 +163,18 @@ func (s *recordScope) run(ctx context.Context) error {
 		}
 	}
 	reader := readerOf(s.record)
-	// A successor never read that Lease, and knows of no closing: where there is one, it is decided anew.
-	if heard := s.Signals.Heartbeats.Hear(reader, s.now); heard.Lease && closedByLease(s.record, heard.Annotations) && !s.successor {
+	if heard := s.Signals.Heartbeats.Hear(reader, s.now); heard.Lease && closedByLease(s.record, heard.Annotations) {
 		lease, err := s.leaseOf(ctx, reader)
 		if err != nil {
 			return err
 		}
-		if lease != nil && closedByLease(s.record, lease.Annotations) {
+		if s.record.Spec.Identity == v1alpha1.IdentityStable {
+			// A successor never read that Lease, and knows of no closing: where there is one, it is decided anew.
+			if _, err := s.reader(ctx, s.Reader); err != nil {
+				return err
+			}
+		}
+		if lease != nil && closedByLease(s.record, lease.Annotations) && !s.successor {
 			return s.close(ctx, lifecycle.Decision{Reason: v1alpha1.CloseIdle, Message: "its Lease says that it is closed"}, nil)
 		}
 	}

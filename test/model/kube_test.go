@@ -144,7 +144,7 @@ func (r reader) Get(ctx context.Context, key client.ObjectKey, into client.Objec
 			return struct{}{}, errUnreachable
 		}
 		if c.task != nil && kindOf(into) == pods {
-			c.task.podRead = r.op.world.step
+			c.task.podRead, c.task.podReadAt = r.op.world.step, r.op.world.now
 		}
 		return struct{}{}, r.op.cluster.server.Get(context.Background(), key, into)
 	})

@@ -418,6 +418,12 @@ func TestWhatBrokeOnce(t *testing.T) {
 			{"identity is confirmed", 17596335787439159996}, {"nobody works for long", 15721403497937300411},
 			{"informer delivers", 11498933995820325156}, {"Stable pod comes while its queue is about to be closed", 12654436974599404001},
 		}},
+		{"nor by one whose cache does not show that successor", 1048869, []line{
+			{"Stable pod is replaced", 17462542580245439903}, {"API server is down for long", 1075058491357635328},
+			{"heartbeats return one by one", 6701854790654246717}, {"time passes, with work", 11037597339220491680},
+			{"leader is deposed", 8336652806869310829}, {"watch of pods hangs", 2105284871193777795},
+			{"operator leads with old lists", 12190283325386815716}, {"Stable pod comes while its queue is about to be closed", 14446315254658129742},
+		}},
 		// A pod was created while its ReplyHost was gone, and waits for that under the name of a queue.
 		{"a pod that waits has its name", 1049031, []line{
 			{"pod is deleted", 18005025570934003859}, {"ReplyHost is removed by force", 1974649387917088339},

@@ -46,7 +46,8 @@ func (w *world) noticed(k kind, ch change, by *call) {
 		if by == nil || ch.gone {
 			return
 		}
-		if o.Annotations[injected.LeaseState] == injected.LeaseStateClosing {
+		was, _ := ch.before.(*coordinationv1.Lease)
+		if o.Annotations[injected.LeaseState] == injected.LeaseStateClosing && !marked(was, o) {
 			w.closing(o.Annotations[heartbeat.AnnotationRecord], by, true)
 		}
 		if q := w.byURL(o.Annotations[injected.LeaseReplyQueueURL]); q != nil && q.closed >= 0 && q.pod == o.Name && ch.before != nil && by.op.cluster == w.cluster {
@@ -68,6 +69,13 @@ func (w *world) noticed(k kind, ch change, by *call) {
 			w.closing(string(o.UID), by, false)
 		}
 	}
+}
+
+// marked says that a Lease was marked closing before it was written to, so that this write did not do it: another operator's
+// did, or a forger's, which closes nothing.
+func marked(was, now *coordinationv1.Lease) bool {
+	return was != nil && was.Annotations[injected.LeaseState] == injected.LeaseStateClosing &&
+		was.Annotations[heartbeat.AnnotationClosingID] == now.Annotations[heartbeat.AnnotationClosingID]
 }
 
 // closing is the moment from which on a reply queue is lost to its reader, whatever comes: its first irreversible write.
@@ -207,9 +215,18 @@ func (w *world) judgePresent(q *reply, p *pod, by *call) {
 		w.violate("P2", "%s is closed %v after the heartbeats of nearly all pods were lost, and is kept for %v", q.name, w.now-by.op.massUntil, p.owed.IdleRetention)
 	case by.op.blind(by, p):
 		w.violate("P2", "%s is closed for idleness %v after a list replaced the operator's watch of heartbeats", q.name, w.now-by.op.listedAt)
-	case w.unguardedSince >= 0 && w.now-w.unguardedSince > time.Minute:
+	case w.unguardedSince >= 0 && by.decidedAt()-w.unguardedSince > time.Minute:
 		w.violate("P2", "%s is closed for idleness %v after the policy that guards heartbeats vanished", q.name, w.now-w.unguardedSince)
 	}
+}
+
+// decidedAt is when it was decided to make a call, which may have hung since: by the last reading of the pod. What was
+// decided while the policy was there is written over the Lease that was read then, so that no forgery can be in it.
+func (c *call) decidedAt() time.Duration {
+	if c.task == nil || c.task.podRead == 0 {
+		return c.op.world.now
+	}
+	return c.task.podReadAt
 }
 
 // judgeStable is P2 for a queue that belongs to a name: while a pod of that name exists it is kept, and after that for

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"time"
 )
 
 // call is one request of an operator to the API server or to SQS, about to be made.
@@ -39,7 +40,9 @@ type task struct {
 	// API server (P2), and began when it began; both in steps.
 	knew    bool
 	podRead int
-	began   int
+	// podReadAt is when that was.
+	podReadAt time.Duration
+	began     int
 	// steps counts its calls.
 	steps int
 }
