@@ -22,11 +22,14 @@
 //
 // As with SQS, a received message is hidden, not gone: it is deleted by DeleteMessage, and otherwise comes
 // back. (The Java client deletes it before it hands it over.) A virtual queue of which nobody receives for
-// its idle retention is forgotten, and answers QueueDoesNotExist from then on.
+// its idle retention is forgotten, and answers QueueDoesNotExist from then on. Until then, as long as the host queue is
+// polled for others, its messages are received again whenever they come back, which SQS counts: a host queue is better
+// without a dead-letter queue. Ten are kept here at a time.
 //
 // A host queue should have one process as its reader. In a pod that Replyqueue has injected it is the
-// pod's reply queue; do not give the same queue to an rpcclient.Requester as well. Messages for names that
-// nobody here knows are put back three times for another reader and then deleted, see WithOrphans.
+// pod's reply queue; do not give the same queue to an rpcclient.Requester as well. A message for a name that
+// nobody here knows stays hidden for 30 s when it is received for the first and the second time, so that another reader
+// may have it then, and is deleted the third time, see WithOrphans.
 //
 // # Answering
 //

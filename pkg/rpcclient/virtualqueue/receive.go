@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -221,6 +222,21 @@ func (q *queue) take(limit int) []held {
 	return out
 }
 
+// idleBuffer is how many messages are kept of a virtual queue from which nobody receives: what one receive takes.
+const idleBuffer = 10
+
+// keep adds a message that was received, in place of an earlier receive of it. Of a queue from which nobody receives
+// only some are kept; the others stay hidden and come back. It is called with the lock held.
+func (q *queue) keep(m held) {
+	now := time.Now()
+	q.buffer = slices.DeleteFunc(q.buffer, func(h held) bool {
+		return !now.Before(h.until) || aws.ToString(h.message.MessageId) == aws.ToString(m.message.MessageId)
+	})
+	if q.receiving > 0 || len(q.buffer) < idleBuffer {
+		q.buffer = append(q.buffer, m)
+	}
+}
+
 // hide gives a message that is handed over its time: what was asked for, or the client's when half of it
 // went by in the buffer. When that fails it comes back sooner, as a duplicate.
 func (c *Client) hide(ctx context.Context, hostURL string, m held, asked int32) {
@@ -308,7 +324,7 @@ func (h *host) poll(ctx context.Context, wait time.Duration) error {
 	for _, m := range out.Messages {
 		name := aws.ToString(m.MessageAttributes[QueueNameAttribute].StringValue)
 		if q := h.queues[name]; q != nil {
-			q.buffer = append(q.buffer, held{message: m, until: until})
+			q.keep(held{message: m, until: until})
 			q.notify()
 			continue
 		}
