@@ -2,7 +2,9 @@ package rpctest_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/replyqueue/replyqueue/pkg/rpcclient"
@@ -46,6 +48,24 @@ func ExampleNew() {
 	// Output:
 	// 8 <nil>
 	// sends that failed: 1
+}
+
+// A channel has the settings that its RequestChannel would give it.
+func ExampleWorld_Channel() {
+	t, end := newT()
+	defer end()
+	world := rpctest.New(t)
+	config := world.Channel("numbers", func(c *rpcclient.ChannelConfig) {
+		c.MaxMessageBytes, c.DeadLetter = 8<<10, true
+	})
+	world.Serve(handleDouble)
+	channel, err := world.Requester().Channel(config.Name)
+	if err != nil {
+		panic(err)
+	}
+	_, err = double.Call(context.Background(), channel, 21, rpcclient.CallMetadata("tenant", strings.Repeat("x", 4000)))
+	fmt.Println(errors.Is(err, rpcclient.ErrPayloadTooLarge), world.DeadLetters(config))
+	// Output: true 0
 }
 
 // exampleT stands for the *testing.T that an example does not have.

@@ -19,8 +19,11 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
@@ -64,18 +67,38 @@ func (w *World) end() {
 	}
 }
 
+// DeadLetterReceives is how often SQS gives out a request on a channel with a dead-letter queue before it moves it
+// there.
+const DeadLetterReceives = 3
+
 // Channel makes a request queue of that name, a DNS label, and returns how to reach it. A name that ends
-// in .fifo makes a FIFO queue. All requesters and responders made afterwards know it.
-func (w *World) Channel(name string) rpcclient.ChannelConfig {
+// in .fifo makes a FIFO queue. edit sets what else there is to a channel; its queue gets the visibility timeout and the
+// limit on messages, and a dead-letter queue (see DeadLetters) if DeadLetter is set. All requesters and responders made
+// afterwards know the channel.
+func (w *World) Channel(name string, edit ...func(*rpcclient.ChannelConfig)) rpcclient.ChannelConfig {
 	w.t.Helper()
-	config := rpcclient.ChannelConfig{Name: name}
+	config := rpcclient.ChannelConfig{}
+	for _, e := range edit {
+		e(&config)
+	}
+	config.Name = name
 	in := &sqs.CreateQueueInput{Attributes: map[string]string{}}
-	queueName := "rq_test_ns_" + name
+	queueName := queuePrefix + name
 	if len(name) > len(fifoSuffix) && name[len(name)-len(fifoSuffix):] == fifoSuffix {
 		config.FIFO = true
 		in.Attributes[string(types.QueueAttributeNameFifoQueue)] = "true"
 	}
 	in.QueueName = &queueName
+	set := func(name types.QueueAttributeName, value int) {
+		if value > 0 {
+			in.Attributes[string(name)] = strconv.Itoa(value)
+		}
+	}
+	set(types.QueueAttributeNameVisibilityTimeout, int(config.VisibilityTimeout/time.Second))
+	set(types.QueueAttributeNameMaximumMessageSize, config.MaxMessageBytes)
+	if config.DeadLetter {
+		in.Attributes[string(types.QueueAttributeNameRedrivePolicy)] = w.deadLetters(queueName, config.FIFO)
+	}
 	config.URL = w.create(in)
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -83,7 +106,43 @@ func (w *World) Channel(name string) rpcclient.ChannelConfig {
 	return config
 }
 
-const fifoSuffix = ".fifo"
+const (
+	queuePrefix = "rq_test_ns_"
+	fifoSuffix  = ".fifo"
+)
+
+// deadLetterName is the name of a request queue's dead-letter queue.
+func deadLetterName(queue string) string {
+	plain, fifo := strings.CutSuffix(queue, fifoSuffix)
+	if fifo {
+		return plain + "_dead" + fifoSuffix
+	}
+	return plain + "_dead"
+}
+
+// deadLetters makes the dead-letter queue of a request queue and returns the redrive policy that names it.
+func (w *World) deadLetters(queue string, fifo bool) string {
+	w.t.Helper()
+	name := deadLetterName(queue)
+	in := &sqs.CreateQueueInput{QueueName: &name}
+	if fifo {
+		in.Attributes = map[string]string{string(types.QueueAttributeNameFifoQueue): "true"}
+	}
+	url := w.create(in)
+	out, err := w.client.GetQueueAttributes(context.Background(), &sqs.GetQueueAttributesInput{
+		QueueUrl: &url, AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameQueueArn},
+	})
+	if err != nil {
+		w.t.Fatalf("rpctest: %v", err)
+	}
+	return fmt.Sprintf(`{"deadLetterTargetArn":%q,"maxReceiveCount":%d}`, out.Attributes[string(types.QueueAttributeNameQueueArn)], DeadLetterReceives)
+}
+
+// DeadLetters is how many requests of a channel are in its dead-letter queue; 0 if it has none.
+func (w *World) DeadLetters(channel rpcclient.ChannelConfig) int {
+	q, _ := w.Server.Queue(deadLetterName(queuePrefix + channel.Name))
+	return q.Visible + q.InFlight + q.Delayed
+}
 
 func (w *World) create(in *sqs.CreateQueueInput) string {
 	w.t.Helper()

@@ -152,3 +152,48 @@ func TestOrderOfShutdown(t *testing.T) {
 		t.Errorf("the requester was shut down under a handler: %v", err)
 	}
 }
+
+// What a channel sets is seen in a world: its timeout, its queue's limit and its dead letters.
+func TestChannelSettings(t *testing.T) {
+	for _, name := range []string{"orders", "orders.fifo"} {
+		synctest.Test(t, func(t *testing.T) {
+			w := rpctest.New(t)
+			config := w.Channel(name, func(c *rpcclient.ChannelConfig) {
+				c.Timeout, c.VisibilityTimeout, c.MaxMessageBytes, c.DeadLetter = 2*time.Second, 5*time.Second, 8<<10, true
+			})
+			other := w.Channel("other")
+			channel, err := w.Requester().Channel(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			started := time.Now()
+			if _, err := upper.Call(t.Context(), channel, "x"); !errors.Is(err, context.DeadlineExceeded) || time.Since(started) != 2*time.Second {
+				t.Errorf("after %s: %v", time.Since(started), err)
+			}
+			if _, err := upper.Call(t.Context(), channel, strings.Repeat("x", 9<<10)); !errors.Is(err, rpcclient.ErrPayloadTooLarge) {
+				t.Errorf("got %v", err)
+			}
+			info, _ := w.Server.Queue("rq_test_ns_" + name)
+			if a := info.Attributes; a["MaximumMessageSize"] != "8192" || a["VisibilityTimeout"] != "5" {
+				t.Errorf("the queue has %v", a)
+			}
+			runs := 0
+			w.Serve(func(r *rpcclient.Responder) {
+				upper.Handle(r, func(context.Context, string) (string, error) {
+					runs++
+					return "", errors.New("poison")
+				})
+			})
+			if err := upper.Notify(t.Context(), channel, "x"); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Minute)
+			if n := w.DeadLetters(config); n != 1 || runs != rpctest.DeadLetterReceives {
+				t.Errorf("%d dead letters after %d executions", n, runs)
+			}
+			if n := w.DeadLetters(other); n != 0 {
+				t.Errorf("%d dead letters where there is no queue for them", n)
+			}
+		})
+	}
+}
