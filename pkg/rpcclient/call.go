@@ -186,6 +186,9 @@ func (o *OutgoingCall) addReplyMetadata(m Metadata) {
 	}
 }
 
+// maxGroupBytes is the length of a message group at most (SendMessage, API reference).
+const maxGroupBytes = 128
+
 // encoded is a request's payload in the form in which it travels.
 type encoded struct {
 	body, encoding string
@@ -211,6 +214,9 @@ func (c *call) prepare(o *OutgoingCall) *Error {
 	}
 	if request.err != nil {
 		return c.failure(InvalidArgument, NotSent, request.err, "encode the request: %v", request.err)
+	}
+	if g := o.cfg.group; len(g) > maxGroupBytes || !isPrintableASCII(g) {
+		return c.failure(InvalidArgument, NotSent, nil, "the group %.200q is not 1 to %d printable ASCII characters without spaces", g, maxGroupBytes)
 	}
 	body, codec, metadata := request.body, o.codec.Name(), o.Metadata
 	metadataBytes := 0

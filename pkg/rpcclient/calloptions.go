@@ -21,7 +21,7 @@ type callConfig struct {
 // nothing is sent.
 func CallTimeout(d time.Duration) CallOption { return func(c *callConfig) { c.timeout = &d } }
 
-// CallGroup sets the message group, 1 to 128 characters: on a FIFO channel, calls of one group are
+// CallGroup sets the message group, 1 to 128 letters, digits or punctuation of ASCII: on a FIFO channel, calls of one group are
 // handled in the order in which SQS took them, which is that of calls that were made one after the other,
 // but any of calls that were under way together (Start, or several goroutines); on a standard one, it is the tenant of SQS's fair queues. Without it a FIFO call
 // is a group by itself.

@@ -9,7 +9,8 @@ type HandleOption func(*handler)
 
 // WithMethodConcurrency bounds the executions of this handler that run at once in one responder, beside
 // the responder's own limit. As many requests again wait for a place; more are shed: a native requester
-// is told Unavailable with RetryAfter, which it obeys.
+// is told Unavailable with RetryAfter, and calls again after that as often as its RetryPolicy allows. That is for a
+// few at a time: of a burst of many times the limit most fail, since a channel's retries stop when most calls fail.
 func WithMethodConcurrency(n int) HandleOption {
 	return func(h *handler) { h.limit = newMethodLimit(n) }
 }

@@ -201,7 +201,8 @@ func intercepted[F ~func(context.Context, C, func(any) error) error, I ~func(F) 
 
 // SetReplyMetadata sends a key and value with the reply of the request to which a handler's context
 // belongs: with a stream's next frame. Together at most 4 KiB travel; what is more is left out. It
-// reports whether ctx is a handler's, both are UTF-8 and there is room.
+// reports whether ctx is a handler's which has not answered, both are UTF-8, SQS takes them (a trace context has
+// attributes' characters only) and there is room.
 func SetReplyMetadata(ctx context.Context, key, value string) bool {
 	s, ok := ctx.Value(servingKey{}).(*serving)
 	return ok && s.metadata.set(key, value)
@@ -221,14 +222,18 @@ type replyMetadata struct {
 	mu     sync.Mutex
 	bytes  int
 	values Metadata
+	left   bool // the last reply was rendered
 }
 
 func (m *replyMetadata) set(key, value string) bool {
-	if !utf8.ValidString(key) || !utf8.ValidString(value) {
+	if !utf8.ValidString(key) || !utf8.ValidString(value) || key == TraceParent && !isXMLText(value) {
 		return false
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.left {
+		return false
+	}
 	old, had := m.values[key]
 	n := m.bytes + len(key) + len(value)
 	if had {
@@ -244,10 +249,11 @@ func (m *replyMetadata) set(key, value string) bool {
 	return true
 }
 
-// take returns what was set since the last take; nil when that is nothing.
-func (m *replyMetadata) take() Metadata {
+// take returns what was set since the last take; nil when that is nothing. last: nothing is taken any more.
+func (m *replyMetadata) take(last bool) Metadata {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.left = m.left || last
 	out := m.values
 	m.values, m.bytes = nil, 0
 	return out

@@ -54,7 +54,7 @@ func (o *OutgoingCall) invoke(ctx context.Context, receive func(reply any) error
 		*o.cfg.replyMetadata = o.ReplyMetadata
 	}
 	var e *Error
-	if err != nil && !errors.Is(err, ErrStopped) {
+	if err != nil && (o.Kind != KindStream || !errors.Is(err, ErrStopped)) { // of an inner stream it is an error like others
 		e = o.conform(err)
 	}
 	r.cfg.stats.callEnded(e)

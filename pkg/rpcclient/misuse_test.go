@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -260,6 +261,63 @@ func TestInterceptorThatHandlesTwice(t *testing.T) {
 		p.call(t)
 		if runs != 2 || rpcclient.CodeOf(second) != rpcclient.Internal {
 			t.Errorf("two requests were handled %d times; the second next returned %v", runs, second)
+		}
+	})
+}
+
+// A message group that SQS would refuse costs no request, and no other call's.
+func TestGroupThatSQSRefuses(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPair(t)
+		for _, group := range []string{strings.Repeat("g", 129), "tenant 7", "\u00fcn\u00ef", "\x7f"} {
+			p.fails(t, rpcclient.InvalidArgument, rpcclient.NotSent, rpcclient.CallGroup(group))
+		}
+		if n := p.server.Requests(sqstest.Action("SendMessageBatch")); n != 0 {
+			t.Errorf("%d sends", n)
+		}
+		p.serve(t, addUp)
+		p.call(t, rpcclient.CallGroup(strings.Repeat("~", 128)))
+	})
+}
+
+// Of a call, that the loop over an inner stream was left is an error like others.
+func TestStoppedFromACall(t *testing.T) {
+	p := newPair(t, rpcclient.WithCallInterceptors(func(rpcclient.CallFunc) rpcclient.CallFunc {
+		return func(context.Context, *rpcclient.OutgoingCall, func(any) error) error {
+			return fmt.Errorf("inner stream: %w", rpcclient.ErrStopped)
+		}
+	}))
+	_, called := sum.Call(t.Context(), p.channel, sumRequest{})
+	for _, err := range []error{called, sum.Notify(t.Context(), p.channel, sumRequest{})} {
+		var e *rpcclient.Error
+		if !errors.As(err, &e) || e.Outcome != rpcclient.NotSent {
+			t.Errorf("got %v", err)
+		}
+	}
+	if s := p.requester.Stats(); s.OK != 0 {
+		t.Errorf("%d calls are counted as well ended", s.OK)
+	}
+}
+
+// SetReplyMetadata takes only what travels.
+func TestReplyMetadataThatDoesNotTravel(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPair(t)
+		of := make(chan context.Context, 1)
+		p.serve(t, func(ctx context.Context, r sumRequest) (sumReply, error) {
+			of <- ctx
+			if rpcclient.SetReplyMetadata(ctx, rpcclient.TraceParent, "\x01") || !rpcclient.SetReplyMetadata(ctx, "k", "\x01") {
+				t.Error("a trace context is an attribute, other metadata is JSON")
+			}
+			return addUp(ctx, r)
+		})
+		var md rpcclient.Metadata
+		p.call(t, rpcclient.CallReplyMetadata(&md))
+		if len(md) != 1 || md["k"] != "\x01" {
+			t.Errorf("got %q", md)
+		}
+		if rpcclient.SetReplyMetadata(<-of, "late", "x") {
+			t.Error("taken after the reply was sent")
 		}
 	})
 }

@@ -148,7 +148,9 @@ func WithReserve(bytes int) Option { return func(c *config) { c.reserve = bytes 
 func WithTimeout(d time.Duration) Option { return func(c *config) { c.timeout = d } }
 
 // WithMaxPending bounds the calls waiting for replies, for requesters. One more call waits for a place,
-// within its deadline; with fail it ends at once with ErrTooManyPending.
+// within its deadline; with fail it ends at once with ErrTooManyPending. The places are the requester's: calls to a
+// channel that nobody serves may take all of them until their deadlines, so give such calls short ones, or a requester
+// of their own.
 func WithMaxPending(n int, fail bool) Option {
 	return func(c *config) { c.maxPending, c.failOnPending = n, fail }
 }

@@ -92,7 +92,7 @@ func frameContent(q *request, payload []byte) replyContent {
 // complete fills in what every native reply of a request carries, and returns the trace context to send
 // beside it.
 func (q *request) complete(env *replyEnvelope) (trace string) {
-	env.Metadata = q.serving.metadata.take()
+	env.Metadata = q.serving.metadata.take(env.End > 0)
 	env.Metadata, trace = splitTrace(env.Metadata)
 	if !isXMLText(trace) {
 		trace = ""

@@ -534,6 +534,11 @@ func (l *strayLog) all() []rpcclient.StrayReply {
 func TestOneRefusedEntryDoesNotFailItsBatch(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := newPair(t)
+		if _, err := p.client.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{
+			QueueUrl: &p.url, Attributes: map[string]string{"MaximumMessageSize": "2048"}, // which the requester is not told
+		}); err != nil {
+			t.Fatal(err)
+		}
 		p.serve(t, addUp)
 		p.fault(sqstest.Rule{Fault: sqstest.Delay, Action: "SendMessageBatch", Queue: requestQueue, Count: 1, Duration: 100 * time.Millisecond})
 		var wg sync.WaitGroup
@@ -543,8 +548,7 @@ func TestOneRefusedEntryDoesNotFailItsBatch(t *testing.T) {
 			wg.Go(func() { p.call(t) })
 		}
 		wg.Go(func() {
-			// A group of 200 characters is over SQS's 128.
-			p.fails(t, rpcclient.FailedPrecondition, rpcclient.NotSent, rpcclient.CallGroup(strings.Repeat("g", 200)))
+			p.fails(t, rpcclient.ResourceExhausted, rpcclient.NotSent, rpcclient.CallMetadata("k", strings.Repeat("x", 3000)))
 		})
 		wg.Wait()
 	})
