@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -177,10 +178,10 @@ func TestChannelSettings(t *testing.T) {
 			if a := info.Attributes; a["MaximumMessageSize"] != "8192" || a["VisibilityTimeout"] != "5" {
 				t.Errorf("the queue has %v", a)
 			}
-			runs := 0
+			var runs atomic.Int64
 			w.Serve(func(r *rpcclient.Responder) {
 				upper.Handle(r, func(context.Context, string) (string, error) {
-					runs++
+					runs.Add(1)
 					return "", errors.New("poison")
 				})
 			})
@@ -188,8 +189,8 @@ func TestChannelSettings(t *testing.T) {
 				t.Error(err)
 			}
 			time.Sleep(time.Minute)
-			if n := w.DeadLetters(config); n != 1 || runs != rpctest.DeadLetterReceives {
-				t.Errorf("%d dead letters after %d executions", n, runs)
+			if n := w.DeadLetters(config); n != 1 || runs.Load() != rpctest.DeadLetterReceives {
+				t.Errorf("%d dead letters after %d executions", n, runs.Load())
 			}
 			if n := w.DeadLetters(other); n != 0 {
 				t.Errorf("%d dead letters where there is no queue for them", n)
