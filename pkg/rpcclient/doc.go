@@ -137,7 +137,8 @@
 // context: it stops receiving, finishes handlers, sends their replies and deletes their requests. In one
 // that only calls, call Requester.Shutdown, which waits for pending calls. In one whose handlers call:
 // end Serve's context, wait for Serve to return, then call Requester.Shutdown; the other way round, the
-// handlers' calls would fail. Give Shutdown a context that ends before Kubernetes kills the pod.
+// handlers' calls would fail. Give Shutdown a context that ends before Kubernetes kills the pod: what is not done by
+// then is cut off, the last deletes a second later, and Shutdown returns the context's cause.
 //
 // An idle responder's long poll is let run out, for 20 s at most (WithReceiveWait), because SQS may have
 // given it a request that would otherwise stay hidden.

@@ -217,7 +217,7 @@ func (r *Requester) dropQueue() []*call {
 	}
 	r.queue, r.queueless = nil, time.Now()
 	q.cancel()
-	r.wg.Go(q.close)
+	r.wg.Go(func() { q.close() })
 	var lost []*call
 	for id, c := range r.pending {
 		if c.queue == q {
@@ -257,8 +257,9 @@ func (r *Requester) checkDrained() {
 }
 
 // Shutdown drains: new calls fail with ErrClosed, pending ones go on until they end or ctx does (then
-// they fail with ErrClosed), reply pollers stop last, and deletes that are due are made. It returns
-// ctx's cause if calls had to be cut off. A second call waits as the first does, within its own ctx.
+// they fail with ErrClosed), reply pollers stop last, and deletes that are due are made, for at most a second
+// after ctx's end. It returns ctx's cause if calls or deletes had to be cut off. A second call waits as the first
+// does, within its own ctx.
 func (r *Requester) Shutdown(ctx context.Context) error {
 	r.mu.Lock()
 	if !r.closing {
@@ -287,15 +288,17 @@ func (r *Requester) Shutdown(ctx context.Context) error {
 		r.fail(calls, ErrClosed, Canceled, "the requester was shut down")
 	}
 
+	endGrace := afterGrace(ctx, r.cancel)
 	if !r.awaitStarted(ctx) && cut == nil {
 		cut = fmt.Errorf("calls of Start have not returned from their interceptors: %w", context.Cause(ctx))
 	}
 	r.mu.Lock()
 	q := r.queue
 	r.mu.Unlock()
-	if q != nil {
-		q.close()
+	if q != nil && !q.close() && cut == nil && ctx.Err() != nil { // an earlier call of Shutdown may have cut them off
+		cut = fmt.Errorf("deletes of replies were cut off: %w", context.Cause(ctx))
 	}
+	endGrace()
 	r.cancel()
 	for _, ch := range r.channels {
 		ch.sender.wait()
@@ -359,9 +362,10 @@ func newReplyQueue(r *Requester, url string) *replyQueue {
 	return q
 }
 
-// close ends polling, which nobody waits for any more, and makes the deletes that are due.
-func (q *replyQueue) close() {
+// close ends polling, which nobody waits for any more, and makes the deletes that are due. complete is false when
+// they were cut off.
+func (q *replyQueue) close() (complete bool) {
 	q.cancel()
 	q.pollers.wait()
-	q.settler.flush()
+	return q.settler.flush()
 }

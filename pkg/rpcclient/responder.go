@@ -139,13 +139,11 @@ func (r *Responder) Serve(ctx context.Context) error {
 
 var errDrainTimeout = errors.New("the drain timeout is over")
 
-// cutOffGrace is what handlers get to return when they are cut off.
-const cutOffGrace = time.Second
-
 // Shutdown drains: no new receive starts; those under way are let run out, since SQS may have chosen
 // messages for them; handlers finish, replies are flushed, deletes are made. When ctx ends first,
-// receives and handlers are cut off, and it returns ctx's cause: requests without a reply come back to
-// other responders when their visibility ends. A second call waits for the first.
+// receives and handlers are cut off, deletes a second later, and it returns ctx's cause: requests that were not
+// deleted come back to other responders when their visibility ends. It returns within about a second of ctx's end. A
+// second call waits for the first.
 func (r *Responder) Shutdown(ctx context.Context) error {
 	r.mu.Lock()
 	select {
@@ -182,10 +180,14 @@ func (r *Responder) Shutdown(ctx context.Context) error {
 			return r.result
 		}
 	}
+	endGrace := afterGrace(ctx, r.stop)
 	for _, s := range r.servers {
 		s.extender.close()
-		s.settler.flush()
+		if !s.settler.flush() && r.result == nil {
+			r.result = fmt.Errorf("responder: deletes of answered requests were cut off: %w", context.Cause(ctx))
+		}
 	}
+	endGrace()
 	r.replies.wait()
 	r.api.close()
 	r.stop()

@@ -29,7 +29,8 @@ type settler struct {
 	mu      sync.Mutex
 	deletes []deletion
 	timer   *time.Timer
-	awaited int // flights under way of which somebody awaits the end
+	awaited int  // flights under way of which somebody awaits the end
+	cutOff  bool // deletes were given up because ctx had ended
 	flights sync.WaitGroup
 }
 
@@ -154,6 +155,9 @@ func (s *settler) deleteBatch(batch []deletion) {
 			return
 		}
 		if isPermanent(err) || try == deleteAttempts || !sleep(s.ctx, backoff(try, time.Second)) {
+			s.mu.Lock()
+			s.cutOff = s.cutOff || s.ctx.Err() != nil
+			s.mu.Unlock()
 			for _, d := range batch {
 				d.of.decided(false, time.Time{})
 			}
@@ -235,10 +239,14 @@ func (s *settler) changeBatch(ctx context.Context, changes []visibilityChange) (
 	return refused, failed, date
 }
 
-// flush sends what is queued now and waits for all of it.
-func (s *settler) flush() {
+// flush sends what is queued now and waits for all of it. complete is false when the settler's context cut
+// deletes off.
+func (s *settler) flush() (complete bool) {
 	s.mu.Lock()
 	s.launch()
 	s.mu.Unlock()
 	s.flights.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.cutOff
 }

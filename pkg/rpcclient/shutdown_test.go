@@ -119,6 +119,61 @@ func TestShutdownOfAResponderIsCutOffWhenItsContextEnds(t *testing.T) {
 	})
 }
 
+func TestShutdownEndsSoonAfterItsContextWhenDeletesAreNotAnswered(t *testing.T) {
+	shutDown := func(t *testing.T, shutdown func(context.Context) error) {
+		t.Helper()
+		gone := errors.New("the pod is killed")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 1500*time.Millisecond, gone)
+		defer cancel()
+		started := time.Now()
+		if err := shutdown(ctx); !errors.Is(err, gone) {
+			t.Errorf("Shutdown: %v", err)
+		}
+		if took := time.Since(started); took > 3*time.Second {
+			t.Errorf("took %s", took)
+		}
+	}
+	bubble(t, func(t *testing.T) {
+		p := newPair(t)
+		p.serve(t, addUp)
+		p.fault(sqstest.Rule{Fault: sqstest.BlackHole, Action: "DeleteMessageBatch", Queue: replyQueue})
+		p.call(t)
+		shutDown(t, p.requester.Shutdown)
+	})
+	bubble(t, func(t *testing.T) {
+		p := newPair(t)
+		r, err := rpcclient.NewResponder(p.client, append(p.options, rpcclient.WithReceiveWait(time.Second))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum.Handle(r, addUp)
+		served := make(chan error, 1)
+		go func() { served <- r.Serve(t.Context()) }()
+		p.fault(sqstest.Rule{Fault: sqstest.BlackHole, Action: "DeleteMessageBatch", Queue: requestQueue})
+		p.call(t)
+		shutDown(t, r.Shutdown)
+		if err := <-served; err == nil {
+			t.Error("Serve returned no error")
+		}
+	})
+}
+
+func TestShutdownMakesItsDeletesAfterItsContextHasEnded(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPair(t)
+		p.serve(t, addUp)
+		p.call(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := p.requester.Shutdown(ctx); err != nil {
+			t.Errorf("Shutdown with nothing left to cut off: %v", err)
+		}
+		if n := p.messages(t, replyQueue); n != 0 {
+			t.Errorf("%d replies were not deleted", n)
+		}
+	})
+}
+
 func TestMaxPending(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := newPair(t, rpcclient.WithMaxPending(2, false))
