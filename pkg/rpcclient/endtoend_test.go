@@ -3,6 +3,7 @@ package rpcclient_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -221,6 +222,19 @@ func TestHandlerErrorReachesTheCaller(t *testing.T) {
 	e := p.failedCall(t, rpcclient.OutOfRange, rpcclient.Executed)
 	if e.Message != "too much" || len(e.Details) != 1 || string(e.Details[0]) != `{"limit":3}` ||
 		e.RetryAfter != time.Second || !rpcclient.IsRemote(e) {
+		t.Errorf("got %+v", e)
+	}
+}
+
+func TestTextAroundAHandlersErrorReachesTheCaller(t *testing.T) {
+	p := newPair(t, rpcclient.WithReceiveWait(time.Second))
+	p.serve(t, func(context.Context, sumRequest) (sumReply, error) {
+		e := rpcclient.Errorf(rpcclient.NotFound, "no row").WithDetails("ann")
+		e.RetryAfter = time.Second
+		return sumReply{}, fmt.Errorf("load user ann: %w", e)
+	})
+	e := p.failedCall(t, rpcclient.NotFound, rpcclient.Executed)
+	if e.Message != "load user ann: no row" || len(e.Details) != 1 || string(e.Details[0]) != `"ann"` || e.RetryAfter != time.Second {
 		t.Errorf("got %+v", e)
 	}
 }

@@ -19,7 +19,9 @@ func WithMethodConcurrency(n int) HandleOption {
 // name panics.
 //
 // fn's context ends at the request's deadline, and carries RequestInfo. An *Error that fn returns goes
-// to the requester as it is; any other error becomes Unknown with its text; a panic becomes Internal, and
+// to the requester as it is; of one that is wrapped, code, details and RetryAfter go with the whole text; that
+// includes the error of a call that fn made, so give it another code (Errorf with %v) where the caller should not
+// take it for fn's own. Any other error becomes Unknown with its text; a panic becomes Internal, and
 // so does a handler that ends its goroutine (runtime.Goexit, as a test's FailNow does). A nil *Error is no
 // error.
 // fn may run again for the same call when a responder dies or a reply cannot be sent.

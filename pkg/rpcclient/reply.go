@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"strings"
 	"sync"
 	"time"
 
@@ -130,9 +131,13 @@ func errorContent(q *request, err error, rejected bool) replyContent {
 	return c
 }
 
-// asError gives any error a code.
+// asError gives any error a code. Of an *Error that is wrapped it keeps the wrapping's text too.
 func asError(err error) *Error {
 	switch e := errorAs(err); {
+	case e != nil && error(e) != err: //nolint:errorlint // whether it is wrapped is the question
+		outer := *e
+		outer.Message = strings.Replace(err.Error(), e.Error(), e.Message, 1) // the code and this side's outcome are no part of the text
+		return &outer
 	case e != nil:
 		return e
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, errDeadline):
