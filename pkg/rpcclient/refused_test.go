@@ -58,6 +58,19 @@ func TestTextThatIsNotUTF8(t *testing.T) {
 	})
 }
 
+// The SDK learns from the refusal how wrong this process's clock is.
+func TestCallsOfAWrongClock(t *testing.T) {
+	for _, off := range []time.Duration{time.Hour, -time.Hour} {
+		bubble(t, func(t *testing.T) {
+			p := newPair(t)
+			p.serve(t, addUp)
+			p.fault(sqstest.Rule{Fault: sqstest.ClockSkew, Duration: off, Action: "SendMessageBatch"})
+			p.call(t)
+			p.server.SetFaults(sqstest.Plan{})
+		})
+	}
+}
+
 // Credentials that have expired are tried once more, since there may be new ones, and named in the end.
 func TestExpiredCredentials(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -242,7 +242,7 @@ func isDenied(err error) bool {
 	switch api.ErrorCode() {
 	case "AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "SignatureDoesNotMatch", "KmsAccessDenied", "KMS.AccessDeniedException",
 		"UnrecognizedClientException", "InvalidSecurity", "IncompleteSignature", "MissingAuthenticationToken",
-		"MissingAuthenticationTokenException", "NotAuthorized", "OptInRequired", "RequestTimeTooSkewed":
+		"MissingAuthenticationTokenException", "NotAuthorized", "OptInRequired", "RequestTimeTooSkewed", "InvalidSignatureException":
 		return true
 	default:
 		return isExpired(err)
@@ -277,7 +277,8 @@ func errorOfUnacceptable(err error) error {
 	return &Error{Code: ResourceExhausted, Message: cutUTF8("the reply queue does not take the reply: "+err.Error(), maxMessageBytes), cause: err}
 }
 
-// isExpired reports whether SQS refused credentials, or a signature, for their age. The next request may bear new ones.
+// isExpired reports whether SQS refused credentials, or a signature, for their age. The next request may bear new
+// ones; and where the SDK has seen by the answer's Date that this clock is wrong, it signs the next one by SQS's.
 func isExpired(err error) bool {
 	var api smithy.APIError
 	if !errors.As(err, &api) {
@@ -286,6 +287,10 @@ func isExpired(err error) bool {
 	switch api.ErrorCode() {
 	case "ExpiredToken", "ExpiredTokenException", "RequestExpired":
 		return true
+	case "RequestTimeTooSkewed", "SignatureDoesNotMatch", "InvalidSignatureException", "AccessDeniedException":
+		// The SDK calls these retryable only where its clock was off, which may be all that is wrong.
+		var skewed interface{ RetryableError() bool }
+		return errors.As(err, &skewed) && skewed.RetryableError()
 	default:
 		return false
 	}

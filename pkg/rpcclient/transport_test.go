@@ -153,6 +153,27 @@ func TestCertainlyNotSent(t *testing.T) {
 
 // With net/http's transport, a host that nobody listens at is a certain failure, and an answer that
 // never comes is not.
+func TestRefusedSignatures(t *testing.T) {
+	for _, code := range []string{"InvalidSignatureException", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "AccessDeniedException"} {
+		refused := &smithyhttp.ResponseError{
+			Response: &smithyhttp.Response{Response: &http.Response{StatusCode: http.StatusForbidden}},
+			Err:      &smithy.GenericAPIError{Code: code},
+		}
+		if !isDenied(refused) || !isPermanent(refused) {
+			t.Errorf("%s is not final", code)
+		}
+		if e := (signedTooEarly{refused}); !isDenied(e) || isPermanent(e) {
+			t.Errorf("%s, which the SDK knows to come of a wrong clock, is not tried again", code)
+		}
+	}
+}
+
+// signedTooEarly is how the SDK marks an error for which it has corrected its clock.
+type signedTooEarly struct{ error }
+
+func (e signedTooEarly) Unwrap() error      { return e.error }
+func (signedTooEarly) RetryableError() bool { return true }
+
 func TestAttemptOnARealConnection(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
