@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -109,8 +110,64 @@ func parseRequestEnvelope(text string) (requestEnvelope, error) {
 
 // unmarshalRequest reads any envelope. A field of another type leaves the others read.
 func unmarshalRequest(text string) (e requestEnvelope, err error) {
-	err = json.Unmarshal([]byte(text), &e)
+	err = unmarshalExactly(text, &e)
 	return e, err
+}
+
+// unmarshalExactly is json.Unmarshal for an envelope, whose fields have lower-case names. encoding/json takes a name in
+// any case for one of them, where it is another field, which this version does not know.
+func unmarshalExactly(text string, envelope any) error {
+	if hasLowerCaseNames(text) {
+		return json.Unmarshal([]byte(text), envelope)
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(text), &members); err != nil {
+		return err
+	}
+	maps.DeleteFunc(members, func(name string, _ json.RawMessage) bool { return !isLowerCase(name) })
+	rest, err := json.Marshal(members)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(rest, envelope)
+}
+
+// hasLowerCaseNames reports whether the names of a JSON object are certainly in lower case, those of objects in it apart.
+func hasLowerCaseNames(text string) bool {
+	depth := 0
+	for i := 0; i < len(text); i++ {
+		switch text[i] {
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		case '"':
+			start := i + 1
+			for i = start; i < len(text) && text[i] != '"'; i++ {
+				if text[i] == '\\' {
+					i++
+				}
+			}
+			if i >= len(text) {
+				return true // no JSON
+			}
+			isName := strings.HasPrefix(strings.TrimLeft(text[i+1:], " \t\r\n"), ":")
+			if depth == 1 && isName && !isLowerCase(text[start:i]) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// isLowerCase reports whether s has neither capitals nor what may be folded or unescaped to other letters.
+func isLowerCase(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c >= utf8.RuneSelf || 'A' <= c && c <= 'Z' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 // plainReplies are the envelopes of answers without anything remarkable, and their texts: what most
@@ -151,7 +208,7 @@ func parseReplyEnvelope(text string) (replyEnvelope, error) {
 		return e, nil
 	}
 	var e replyEnvelope
-	err := json.Unmarshal([]byte(text), &e)
+	err := unmarshalExactly(text, &e)
 	if e.Kind != kindReply || err != nil && !errors.As(err, new(*json.UnmarshalTypeError)) {
 		return replyEnvelope{}, errNotOurs
 	}

@@ -263,3 +263,24 @@ func BenchmarkIsXMLText(b *testing.B) {
 		}
 	}
 }
+
+func TestNamesInAnotherCaseAreOtherNames(t *testing.T) {
+	const fields = `"v":1,"id":"abcdefghijklmnop","m":"sum","b":1000,"t":1,"a":1,"md":{"Tenant":"A"}`
+	for _, other := range []string{`"M":"drop"`, `"M" : "drop"`, `"\u004d":"drop"`, `"B":5,"V":9`, `"K":"r"`, "\"\u212a\":\"r\"", `"ID":7`} {
+		for _, text := range []string{`{"k":"q",` + fields + `,` + other + `}`, `{` + other + `,"k":"q",` + fields + `}`} {
+			e, err := parseRequestEnvelope(text)
+			if err != nil || e.Method != "sum" || e.BudgetMS != 1000 || e.CallID != "abcdefghijklmnop" || e.Metadata["Tenant"] != "A" {
+				t.Errorf("%s: %+v, %v", text, e, err)
+			}
+		}
+	}
+	if _, err := parseRequestEnvelope(`{"K":"q","V":1,"ID":"abcdefghijklmnop","M":"sum","B":1000}`); !errors.Is(err, errNotOurs) {
+		t.Errorf("an envelope without a kind: %v", err)
+	}
+	if e, err := parseReplyEnvelope(`{"k":"r","v":1,"d":["<A>"],"n":0,"end":1,"S":"NOT_FOUND","X":"?"}`); err != nil || e.Code != OK || e.Rejected || len(e.Details) != 1 {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if packVersion(`{"K":"p","v":1}`) != 0 || packVersion(`{"k":"p","v":1,"V":2}`) != 1 {
+		t.Error("a pack is told by a name in another case")
+	}
+}

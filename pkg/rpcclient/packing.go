@@ -106,7 +106,7 @@ func packVersion(text string) int {
 		Kind    string `json:"k"`
 		Version int    `json:"v"`
 	}
-	err := json.Unmarshal([]byte(text), &e)
+	err := unmarshalExactly(text, &e)
 	switch {
 	case e.Kind != kindPack:
 		return 0
