@@ -136,6 +136,15 @@ func parseQueueURL(text string) (queueAddress, error) {
 	return q, nil
 }
 
+// checkReplyQueue refuses a URL to which no responder sends a reply.
+func checkReplyQueue(text string) error {
+	q, err := parseQueueURL(text)
+	if err == nil && strings.HasSuffix(q.name, ".fifo") {
+		err = errors.New("a FIFO queue: replies go to a standard one")
+	}
+	return err
+}
+
 // regionOfHost returns the region that an SQS host name tells, or "".
 func regionOfHost(host string) string {
 	host = strings.ToLower(host)

@@ -14,6 +14,17 @@ type callConfig struct {
 	maxAttempts   int
 	idempotent    bool // the method's
 	expiry        *time.Duration
+	nilOption     bool // one of the options was nil
+}
+
+func (c *callConfig) apply(opts []CallOption) {
+	for _, o := range opts {
+		if o == nil {
+			c.nilOption = true
+			continue
+		}
+		o(c)
+	}
 }
 
 // CallTimeout ends the call after d, measured from the moment of the call. An earlier deadline of the

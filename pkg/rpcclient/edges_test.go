@@ -290,7 +290,9 @@ func TestOptionsThatAreNothing(t *testing.T) {
 	for name, o := range map[string]rpcclient.Option{
 		"stats":                 rpcclient.WithStats(nil),
 		"logger":                rpcclient.WithLogger(nil),
+		"option":                nil,
 		"hook":                  rpcclient.WithHooks(nil),
+		"hook without methods":  rpcclient.WithHooks(pointerHook{}),
 		"call interceptor":      rpcclient.WithCallInterceptors(nil),
 		"handler interceptor":   rpcclient.WithHandlerInterceptors(nil),
 		"foreign grace":         rpcclient.WithForeignGrace(-1),
@@ -307,5 +309,48 @@ func TestOptionsThatAreNothing(t *testing.T) {
 	}
 	if _, err := rpcclient.NewRequester(p.client, nil); err == nil {
 		t.Error("no source: no error")
+	}
+	for _, url := range []string{"", p.replyURL + ".fifo"} {
+		if _, err := rpcclient.NewRequester(p.client, rpcclient.StaticReplyQueue(url), p.options...); err == nil {
+			t.Errorf("reply queue %q: no error", url)
+		}
+	}
+	if _, err := rpcclient.NewResponder(nil, p.options...); err == nil {
+		t.Error("no client of a responder: no error")
+	}
+	_, err := sum.Call(t.Context(), p.channel, sumRequest{}, nil)
+	wantOutcome(t, err, rpcclient.InvalidArgument, rpcclient.NotSent)
+	_, err = sum.Gather(t.Context(), []*rpcclient.Channel{p.channel}, sumRequest{}, nil)
+	wantOutcome(t, err, rpcclient.InvalidArgument, rpcclient.NotSent)
+}
+
+// pointerHook is meant to be a HookCallEnd.
+type pointerHook struct{}
+
+func (pointerHook) OnCallEnd(*rpcclient.CallEnd) {}
+
+// What is wrong where there is no error to return panics there, and not at the first call.
+func TestDefinitionsThatAreNothing(t *testing.T) {
+	p := newPair(t)
+	r, err := rpcclient.NewResponder(p.client, p.options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, define := range map[string]func(){
+		"codec":           func() { rpcclient.NewMethod[int, int]("x", rpcclient.WithCodec(nil)) },
+		"method option":   func() { rpcclient.NewMethod[int, int]("x", nil) },
+		"handler":         func() { sum.Handle(r, nil) },
+		"stream handler":  func() { sum.HandleStream(r, nil) },
+		"default handler": func() { r.HandleDefault(nil) },
+		"handle option":   func() { sum.Handle(r, addUp, nil) },
+	} {
+		func() {
+			defer func() {
+				if text, ok := recover().(string); !ok || !strings.HasPrefix(text, "rpcclient: ") {
+					t.Errorf("%s: no panic that says what is nil", name)
+				}
+			}()
+			define()
+		}()
 	}
 }

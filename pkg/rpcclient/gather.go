@@ -47,11 +47,12 @@ func (m Method[Req, Rep]) GatherFirst(ctx context.Context, n int, targets []*Cha
 
 func (m Method[Req, Rep]) gather(ctx context.Context, wanted int, all bool, targets []*Channel, req Req, opts []CallOption) ([]Gathered[Rep], error) {
 	var c callConfig
-	for _, o := range opts {
-		o(&c)
-	}
+	c.apply(opts)
 	if c.callID != "" || c.replyMetadata != nil {
 		return nil, localError(InvalidArgument, NotSent, nil, "Gather makes several calls: it takes neither WithCallID nor CallReplyMetadata")
+	}
+	if c.nilOption {
+		return nil, localError(InvalidArgument, NotSent, nil, "an option of the call is nil")
 	}
 	if slices.Contains(targets, nil) {
 		return nil, localError(InvalidArgument, NotSent, nil, "a target is nil")

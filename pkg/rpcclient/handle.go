@@ -2,6 +2,7 @@ package rpcclient
 
 import (
 	"context"
+	"fmt"
 )
 
 // HandleOption configures a handler.
@@ -16,7 +17,7 @@ func WithMethodConcurrency(n int) HandleOption {
 }
 
 // Handle registers fn for the method. It must be called before Serve; a second registration of the same
-// name panics.
+// name panics, and so does a nil fn or option.
 //
 // fn's context ends at the request's deadline, and carries RequestInfo. An *Error that fn returns goes
 // to the requester as it is; of one that is wrapped, code, details and RetryAfter go with the whole text; that
@@ -26,6 +27,7 @@ func WithMethodConcurrency(n int) HandleOption {
 // error.
 // fn may run again for the same call when a responder dies or a reply cannot be sent.
 func (m Method[Req, Rep]) Handle(r *Responder, fn func(ctx context.Context, req Req) (Rep, error), opts ...HandleOption) {
+	mustHandle(m.name, fn == nil)
 	h := m.newHandler(func(ctx context.Context, c *IncomingCall, send func(any) error) error {
 		req, err := requestOf[Req](c)
 		if err != nil {
@@ -46,6 +48,7 @@ func (m Method[Req, Rep]) Handle(r *Responder, fn func(ctx context.Context, req 
 //
 // A requester that is not streaming (Call, Start, Gather) is refused before fn runs.
 func (m Method[Req, Rep]) HandleStream(r *Responder, fn func(ctx context.Context, req Req, send func(Rep) error) error, opts ...HandleOption) {
+	mustHandle(m.name, fn == nil)
 	h := m.newHandler(func(ctx context.Context, c *IncomingCall, send func(any) error) error {
 		req, err := requestOf[Req](c)
 		if err != nil {
@@ -61,6 +64,7 @@ func (m Method[Req, Rep]) HandleStream(r *Responder, fn func(ctx context.Context
 // and codec. It also serves requests that name no method, unless WithDefaultMethod names one for them.
 // Payload and reply are bytes in the request's codec.
 func (r *Responder) HandleDefault(fn func(ctx context.Context, payload []byte) ([]byte, error), opts ...HandleOption) {
+	mustHandle("(default)", fn == nil)
 	h := NewRawMethod("default", "").newHandler(func(ctx context.Context, c *IncomingCall, send func(any) error) error {
 		payload, err := requestOf[[]byte](c)
 		if err != nil {
@@ -74,6 +78,13 @@ func (r *Responder) HandleDefault(fn func(ctx context.Context, payload []byte) (
 	})
 	h.anyCodec = true
 	r.register("", h, opts)
+}
+
+// mustHandle panics where there is no function to call.
+func mustHandle(name string, none bool) {
+	if none {
+		panic(fmt.Sprintf("rpcclient: the handler of method %q is nil", name))
+	}
 }
 
 // newHandler erases a method's types.

@@ -108,6 +108,16 @@ type HookForgottenEarly interface {
 // HookReplyQueue sees the reply queue change: the URL that replies now come to, or "" when it is lost.
 type HookReplyQueue interface{ OnReplyQueue(queueURL string) }
 
+// isHook reports whether a value has any of the On… methods.
+func isHook(h Hook) bool {
+	switch h.(type) {
+	case HookSQSRequest, HookCallEnd, HookRetry, HookStrayReply, HookServed, HookForgottenEarly, HookReplyQueue:
+		return true
+	default:
+		return false
+	}
+}
+
 // hooks are sorted by interface once, so that an absent hook costs a nil check.
 type hooks struct {
 	log     *slog.Logger

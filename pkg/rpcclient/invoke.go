@@ -16,9 +16,7 @@ func (m Method[Req, Rep]) newOutgoing(ctx context.Context, ch *Channel, kind Cal
 		},
 	}
 	o.cfg.idempotent = m.idempotent
-	for _, opt := range opts {
-		opt(&o.cfg)
-	}
+	o.cfg.apply(opts)
 	r := ch.requester
 	if o.id = o.cfg.callID; o.id == "" {
 		o.id = newCallID(r.nonce)
@@ -166,6 +164,9 @@ func (o *OutgoingCall) explain(ctx context.Context, e *Error) {
 // attempts makes the call, again where that is safe, until its deadline.
 func (r *Requester) attempts(ctx context.Context, o *OutgoingCall, receive func(reply any) error) *Error {
 	c := r.newCall(o)
+	if o.cfg.nilOption {
+		return c.failure(InvalidArgument, NotSent, nil, "an option of the call is nil")
+	}
 	if !isCallID(c.id) {
 		return c.failure(InvalidArgument, NotSent, nil, "the call ID has %d bytes; it must be %d to %d letters, digits, - or _", len(c.id), minCallIDBytes, maxCallIDBytes)
 	}

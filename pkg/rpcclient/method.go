@@ -33,15 +33,21 @@ func WithCodec(c Codec) MethodOption { return func(m *methodConfig) { m.codec = 
 // repeat calls of which nobody can say whether they were executed.
 func Idempotent() MethodOption { return func(m *methodConfig) { m.idempotent = true } }
 
-// NewMethod defines a method. The name is what travels: 1 to 256 bytes of UTF-8. It panics on any other, since
-// methods are defined in package variables.
+// NewMethod defines a method. The name is what travels: 1 to 256 bytes of UTF-8. It panics on any other, and on a nil
+// option or codec, since methods are defined in package variables.
 func NewMethod[Req, Rep any](name string, opts ...MethodOption) Method[Req, Rep] {
 	if name == "" || len(name) > maxMethodBytes || !utf8.ValidString(name) {
 		panic(fmt.Sprintf("rpcclient: method name %q must have 1 to %d bytes of UTF-8", name, maxMethodBytes))
 	}
 	c := methodConfig{codec: JSON}
 	for _, o := range opts {
+		if o == nil {
+			panic(fmt.Sprintf("rpcclient: an option of method %q is nil", name))
+		}
 		o(&c)
+	}
+	if c.codec == nil {
+		panic(fmt.Sprintf("rpcclient: the codec of method %q is nil", name))
 	}
 	return Method[Req, Rep]{name: name, codec: c.codec, idempotent: c.idempotent}
 }

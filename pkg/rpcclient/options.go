@@ -69,6 +69,9 @@ func newConfig(opts []Option) (config, error) {
 		maxPollers: maxPollers,
 	}
 	for _, o := range opts {
+		if o == nil {
+			return c, errors.New("an option given is nil")
+		}
 		o(&c)
 	}
 	if c.stats == nil || c.log == nil {
@@ -77,6 +80,11 @@ func newConfig(opts []Option) (config, error) {
 	if slices.Contains(c.hooks, nil) || slices.ContainsFunc(c.callInterceptors, func(i CallInterceptor) bool { return i == nil }) ||
 		slices.ContainsFunc(c.handlerInterceptors, func(i HandlerInterceptor) bool { return i == nil }) {
 		return c, errors.New("a hook or an interceptor given is nil")
+	}
+	for _, h := range c.hooks {
+		if !isHook(h) {
+			return c, fmt.Errorf("the hook %T has none of the On… methods: see the Hook… interfaces for what they take", h)
+		}
 	}
 	c.retries.setDefaults()
 	if err := c.retries.validate(); err != nil {
@@ -125,7 +133,7 @@ func WithChannels(channels ...ChannelConfig) Option {
 	return func(c *config) { c.channels = append(c.channels, channels...) }
 }
 
-// WithHooks adds instrumentation, for both sides.
+// WithHooks adds instrumentation, for both sides. Each has at least one of the On… methods (see Hook).
 func WithHooks(all ...Hook) Option { return func(c *config) { c.hooks = append(c.hooks, all...) } }
 
 // WithStats counts into s, which several requesters and responders may share.

@@ -10,7 +10,8 @@ type ReplyQueueSource interface {
 	Lost(url string)
 }
 
-// StaticReplyQueue is a reply queue that never changes. If it is deleted, calls fail.
+// StaticReplyQueue is a standard queue for replies that never changes. If it is deleted, calls fail. NewRequester
+// refuses an empty URL: of a variable that is not set, perhaps.
 func StaticReplyQueue(url string) ReplyQueueSource { return staticQueue(url) }
 
 type staticQueue string

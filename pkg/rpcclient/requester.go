@@ -80,8 +80,8 @@ func NewRequester(client *sqs.Client, source ReplyQueueSource, opts ...Option) (
 		}
 	}
 	url, changed := source.Current()
-	if url != "" {
-		if _, err := parseQueueURL(url); err != nil {
+	if _, ok := source.(staticQueue); ok || url != "" {
+		if err := checkReplyQueue(url); err != nil {
 			r.cancel()
 			return nil, fmt.Errorf("requester: reply queue URL %q: %w", url, err)
 		}
@@ -167,7 +167,7 @@ func (r *Requester) watch(changed <-chan struct{}) {
 func (r *Requester) adopt(url string) {
 	r.mu.Lock()
 	if url != "" {
-		if _, err := parseQueueURL(url); err != nil {
+		if err := checkReplyQueue(url); err != nil {
 			r.cfg.log.Error("the reply queue's URL is none: there is no reply queue", "queueURL", url, "error", err)
 			url = ""
 		}

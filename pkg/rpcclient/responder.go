@@ -87,6 +87,9 @@ func (r *Responder) Stats() StatsSnapshot { return r.cfg.stats.Snapshot() }
 // register adds a handler; the name "" is the default handler's.
 func (r *Responder) register(name string, h *handler, opts []HandleOption) {
 	for _, o := range opts {
+		if o == nil {
+			panic(fmt.Sprintf("rpcclient: an option of the handler of method %q is nil", name))
+		}
 		o(h)
 	}
 	if len(r.cfg.handlerInterceptors) > 0 {
