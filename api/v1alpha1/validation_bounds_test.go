@@ -51,7 +51,7 @@ var bases = map[string][]base{
 	rq: {{
 		spec: `{hostRef: {name: h}, podRef: {name: p, uid: u}, identity: Pod, heartbeat: Lease, providerRef: {name: default}, heartbeatIntervalSeconds: 60,
 			idleRetentionSeconds: 600, drainSeconds: 0, attributes: {A: b}, tags: {a: b}}`,
-		status: `{observedGeneration: 1, queueURL: u, state: Closing, podUID: u, closingIDHash: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa, closing: {reason: Idle, time: "2026-01-02T03:04:05Z", message: m}, conditions: [` + condition + `]}`,
+		status: `{observedGeneration: 1, queueURL: u, state: Closing, podUID: u, closingIDHash: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa, counted: {of: Silence, reader: r, seconds: 0}, closing: {reason: Idle, time: "2026-01-02T03:04:05Z", message: m}, conditions: [` + condition + `]}`,
 	}},
 }
 

@@ -59,13 +59,15 @@ func TestWorldSuccessorResumesACall(t *testing.T) {
 	}
 	// No reply is so young that it is left in the queue for another process without being held.
 	second := w.process(successor, rpcclient.WithForeignGrace(0))
-	defer second.shutdown()
 	if got, err := echo.Call(t.Context(), second.channel, "other", rpcclient.CallTimeout(soon)); err != nil || got != "other" {
 		t.Fatal(got, err)
 	}
 	if got, err := echo.Resume(t.Context(), second.channel, id, rpcclient.CallTimeout(soon)); err != nil || got != "hello" {
 		t.Errorf("resumed: %q, %v", got, err)
 	}
+	second.shutdown()
+	w.stops(successor)
+	w.ends()
 }
 
 var echo = rpcclient.NewMethod[string, string]("echo")

@@ -310,6 +310,14 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// ends deletes the namespace, of which no pod runs any more, and waits until it has gone: what is in it is of no world to come.
+func (w *world) ends() {
+	w.Helper()
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}}
+	w.must(admin.Delete(w.Context(), ns))
+	w.eventually("the namespace goes", func() string { return w.gone(ns) })
+}
+
 func (w *world) must(err error) {
 	w.Helper()
 	if err != nil {
