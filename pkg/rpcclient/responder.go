@@ -144,8 +144,8 @@ var errDrainTimeout = errors.New("the drain timeout is over")
 
 // Shutdown drains: no new receive starts; those under way are let run out, since SQS may have chosen
 // messages for them; handlers finish, replies are flushed, deletes are made. When ctx ends first,
-// receives and handlers are cut off, deletes a second later, and it returns ctx's cause: requests that were not
-// deleted come back to other responders when their visibility ends. It returns within about a second of ctx's end. A
+// receives and handlers are cut off, and deletes with them, or a second later where only those were left, and it
+// returns ctx's cause: requests that were not deleted come back to other responders when their visibility ends. It returns within about a second of ctx's end. A
 // second call waits for the first.
 func (r *Responder) Shutdown(ctx context.Context) error {
 	r.mu.Lock()
