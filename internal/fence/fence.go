@@ -94,10 +94,12 @@ type state struct {
 	// conflict says what is wrong; empty: nothing.
 	conflict string
 	// held says that the process has found out that the marker is its cluster's. watching is since when SQS has answered
-	// every look of it at one place, and until is when it has watched for long enough, if it waits for that.
+	// every look of it at one place, without a long pause, and until is when it has watched for long enough, if it waits for that.
 	held            bool
 	watching, until time.Time
-	place           place
+	// looked is when the last look began.
+	looked time.Time
+	place  place
 	// changed is when this process noted another nonce last, or began, and written says that the marker took what was
 	// noted.
 	changed time.Time

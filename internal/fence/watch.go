@@ -99,14 +99,15 @@ func (f *Fence) begin(known *identity) {
 }
 
 // watched takes in a look, begun at the given time, and says whether this process may go by it. Whoever looked into another
-// account, or saw no marker, has not watched this one.
+// account, saw no marker, or did not look for a while, has not watched this one.
 func (f *Fence) watched(provider string, verdict Verdict, m Marker, asked time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.state(provider)
-	if s.watching.IsZero() || s.place != (place{m.Exists, m.Account}) {
+	if s.watching.IsZero() || s.place != (place{m.Exists, m.Account}) || asked.Sub(s.looked) > provenFor*f.Interval {
 		s.watching, s.place = asked, place{m.Exists, m.Account}
 	}
+	s.looked = asked
 	watched := asked.Sub(s.watching) >= f.Watch
 	if verdict.MayDelete() && (watched || !slices.Contains(f.first[provider], m.Nonce)) {
 		s.held = true

@@ -168,6 +168,37 @@ func TestAWatchElsewhereIsNone(t *testing.T) {
 	clone.expectHeld("the clone", true)
 }
 
+// A time without looks is none in which the marker was watched: the original changes the nonce meanwhile, and a request of
+// a leader that died brings back one that the copy knows.
+func TestATimeWithoutLooksIsNoWatch(t *testing.T) {
+	server := sqstest.NewServer(t)
+	original := newCluster(t, server, uid, nil)
+	original.Round(original.ctx)
+	original.round()
+	clone := original.beside()
+	clone.Round(clone.ctx)
+	known := original.nonce()
+	original.watch()
+	if original.nonce() == known {
+		t.Fatal("the original has not changed the nonce")
+	}
+	q, _ := server.Queue("rq_c_identity")
+	if _, err := server.Client().TagQueue(t.Context(), &sqs.TagQueueInput{QueueUrl: &q.URL, Tags: map[string]string{"nonce.replyqueue.dev/default": known}}); err != nil {
+		t.Fatal(err)
+	}
+	clone.Round(clone.ctx)
+	clone.expectHeld("the clone", false)
+	for range 15 {
+		original.round()
+		original.expectOpen("the original")
+		clone.Round(clone.ctx)
+		if clone.MayDelete("default") == nil {
+			t.Fatal("the clone may delete")
+		}
+	}
+	clone.expectHeld("the clone", true)
+}
+
 // A process that has no proof writes nothing and deletes nothing until it has watched; then it goes on.
 func TestANewProcessWatchesFirst(t *testing.T) {
 	c := newCluster(t, sqstest.NewServer(t), uid, nil)
