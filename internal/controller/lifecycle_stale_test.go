@@ -7,7 +7,10 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
@@ -25,6 +28,78 @@ func (h hungRecords) List(ctx context.Context, l client.ObjectList, opts ...clie
 		return nil
 	}
 	return h.Client.List(ctx, l, opts...)
+}
+
+func (h hungRecords) Get(ctx context.Context, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+	if record, ok := o.(*v1alpha1.ReplyQueue); ok {
+		for i := range h.records {
+			if client.ObjectKeyFromObject(&h.records[i]) == key {
+				h.records[i].DeepCopyInto(record)
+				return nil
+			}
+		}
+		return apierrors.NewNotFound(v1alpha1.GroupVersion.WithResource("replyqueues").GroupResource(), key.Name)
+	}
+	return h.Client.Get(ctx, key, o, opts...)
+}
+
+// TestAClosingThatWasUndoneIsNotFinished: etcd was set back to before a record was closed, while the watch of records hangs.
+func TestAClosingThatWasUndoneIsNotFinished(t *testing.T) {
+	t.Parallel()
+	s := newReadyStage(t)
+	p := s.runningCaller("web-1")
+	closed := s.recordsOf(p)
+	closed[0].Status.Closing = &v1alpha1.Closing{Reason: v1alpha1.CloseIdle, Message: "silent", Time: metav1.Now()}
+	closed[0].Status.State = v1alpha1.ReplyQueueClosing
+	caught := s.Client
+	s.records.Client = hungRecords{caught, closed}
+	for range 3 {
+		s.reconcile(s.records, closed[0].Name)
+	}
+	if n := len(s.queues()); n != 1 {
+		t.Fatalf("%d queues of a pod that lives, and whose record is open, want 1", n)
+	}
+	s.must(s.Delete(s.ctx, p, client.GracePeriodSeconds(0)))
+	s.records.Client = caught
+	s.pass(3 * time.Minute)
+	s.expectNothingLeft(p)
+}
+
+// TestAClosingIsFinishedByWhoeverComes: a closing that was interrupted is finished at the cost of one more reading, and not
+// where its record is gone: what is left then has no record, and is for the sweeper to judge.
+func TestAClosingIsFinishedByWhoeverComes(t *testing.T) {
+	t.Parallel()
+	for _, gone := range []bool{false, true} {
+		s := newReadyStage(t)
+		p := s.runningCaller("web-1")
+		closed := s.recordsOf(p)
+		before := closed[0].DeepCopy()
+		closed[0].Status.Closing = &v1alpha1.Closing{Reason: v1alpha1.CloseIdle, Message: "silent", Time: metav1.Now()}
+		closed[0].Status.State = v1alpha1.ReplyQueueClosing
+		s.must(s.Status().Patch(s.ctx, &closed[0], client.MergeFrom(before)))
+		want := 0
+		if gone {
+			removed := closed[0].DeepCopy()
+			removed.Finalizers = nil
+			s.must(s.Patch(s.ctx, removed, client.MergeFrom(&closed[0])))
+			s.must(s.Delete(s.ctx, removed))
+			want = 1
+		}
+		reads := 0
+		s.records.Client = hungRecords{s.Client, closed}
+		s.records.Reader = interceptor.NewClient(s.Client.(client.WithWatch), interceptor.Funcs{
+			Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+				if _, ok := o.(*v1alpha1.ReplyQueue); ok {
+					reads++
+				}
+				return c.Get(ctx, key, o, opts...)
+			},
+		})
+		s.reconcile(s.records, closed[0].Name)
+		if n := len(s.queues()); n != want || reads != 1 {
+			t.Errorf("record gone: %t; %d queues after %d readings of the record, want %d after one", gone, n, reads, want)
+		}
+	}
 }
 
 // TestAnOldCacheTellsNobodyOfAClosedQueue: a leader that was replaced hears Leases, but its watch of records hangs. To it the

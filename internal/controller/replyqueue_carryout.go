@@ -224,6 +224,24 @@ func (s *recordScope) close(ctx context.Context, decision lifecycle.Decision, le
 	return s.finish(ctx)
 }
 
+// resume finishes a closing that the cache shows, where the API server has it too. Closing is never taken back, but etcd may
+// have been set back to before it, and a cache whose watch hangs does not know. Who closes and finishes in one go asks nothing.
+func (s *recordScope) resume(ctx context.Context) error {
+	current := &v1alpha1.ReplyQueue{}
+	switch err := s.Reader.Get(ctx, client.ObjectKeyFromObject(s.record), current); {
+	case apierrors.IsNotFound(err):
+		// Another has finished it, or it was removed by force: a queue that is left is the sweeper's, who asks for the pod.
+		return s.forgetReader(ctx)
+	case err != nil:
+		return err
+	case current.UID != s.record.UID || open(current):
+		return apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("replyqueues").GroupResource(), s.record.Name,
+			errors.New("the cache shows a closing that was undone"))
+	}
+	s.record, s.before = current, current.DeepCopy()
+	return s.finish(ctx)
+}
+
 // finish deletes the queue of a closed record, and then what is left of it in the cluster.
 func (s *recordScope) finish(ctx context.Context) error {
 	if err := s.deleteQueue(ctx); err != nil {

@@ -155,7 +155,7 @@ func (s *recordScope) run(ctx context.Context) error {
 	// pod is gone is counted from here.
 	s.now = s.Signals.Clock.Now()
 	if !open(s.record) {
-		return s.finish(ctx)
+		return s.resume(ctx)
 	}
 	if _, missing := s.Signals.missing.LoadAndDelete(s.record.UID); missing {
 		if replaced, err := s.replaceMissing(ctx); err != nil || replaced {

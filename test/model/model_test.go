@@ -429,6 +429,13 @@ func TestWhatBrokeOnce(t *testing.T) {
 			{"pod is deleted", 18005025570934003859}, {"ReplyHost is removed by force", 1974649387917088339},
 			{"kubelet ends a pod", 14186823921618179276}, {"pod is created", 7737756089816249476},
 		}},
+		// Etcd was set back to before a closing, and the watch of records, which hung, still showed it.
+		{"a closing that was undone with etcd is not finished", 1049005, []line{
+			{"pod is created", 3131731408397834677}, {"time passes, with work", 10013793374606100927},
+			{"pod is force-deleted", 462594267012162379}, {"credentials are another account's for long", 2233311142113274649},
+			{"watch of records hangs", 2555774361782601357}, {"etcd is set back", 2408170038508396732},
+			{"pod starts", 9293763105541563549}, {"heartbeats return one by one", 16992936818807620595},
+		}},
 	} {
 		t.Run(broke.name, func(t *testing.T) {
 			var script []move
