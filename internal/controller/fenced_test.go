@@ -5,11 +5,14 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/controller/conditions"
+	"github.com/replyqueue/replyqueue/internal/fence"
 	"github.com/replyqueue/replyqueue/internal/queue"
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
 
 // holding is a fence that holds everything, as long as it is closed.
@@ -75,6 +78,41 @@ func TestAPodWhoseQueueWasDeletedGetsAnother(t *testing.T) {
 		t.Fatalf("%d records and the queues %v, want a new one", len(got), s.queues())
 	}
 	if n := s.heardEvent(EventReplyQueueMissing); n != 1 {
+		t.Errorf("%d events, want 1", n)
+	}
+}
+
+// A record whose queue cannot be deleted, since SQS does not tell whose it is, is let go when a cluster administrator says so, and
+// not before that has lasted for longer than finding it out takes.
+func TestAReplyQueueIsGivenUpByForceWhereTheFenceCannotTell(t *testing.T) {
+	t.Parallel()
+	s := newReadyStage(t)
+	f, provider := s.fenced(s.identity("identity", nil))
+	s.pods.Providers, s.records.Providers = provider, provider
+	f.Round(s.ctx)
+	p := s.runningCaller("web-1")
+	record := s.recordsOf(p)[0]
+	s.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied}}})
+	metav1.SetMetaDataAnnotation(&record.ObjectMeta, v1alpha1.AnnotationForceDelete, "true")
+	s.must(s.Update(s.ctx, &record))
+	for range 10 { // What was proven before is old.
+		s.clock.Step(fence.DefaultInterval)
+		f.Round(s.ctx)
+	}
+	s.stop(p)
+	compared := func(d time.Duration) {
+		for range d / fence.DefaultInterval {
+			s.pass(fence.DefaultInterval)
+			f.Round(s.ctx)
+		}
+	}
+	compared(time.Minute)
+	if got := s.recordsOf(p); len(got) != 1 || conditions.Reason(&got[0], v1alpha1.ConditionReady) != v1alpha1.ReasonIdentityUnproven {
+		t.Fatalf("it does not wait for what may pass: %+v", got)
+	}
+	compared(5 * time.Minute)
+	s.expectGone(p)
+	if n := s.heardEvent(EventQueueAbandoned); n != 1 {
 		t.Errorf("%d events, want 1", n)
 	}
 }

@@ -271,8 +271,13 @@ func (s *recordScope) finish(ctx context.Context) error {
 
 // passing says that a queue cannot be deleted now, but can in a moment.
 func passing(err error) bool {
-	class := queue.Classify(err)
-	return class == queue.Throttled || class == queue.Unproven
+	switch queue.Classify(err) {
+	case queue.Throttled:
+		return true
+	case queue.Unproven:
+		return !queue.Overdue(err)
+	}
+	return false
 }
 
 // deleteQueue deletes the record's queue in SQS. That it is not there is success.

@@ -43,7 +43,8 @@ func (r *RequestChannelReconciler) reconcileDeletion(ctx context.Context, s *sco
 		return ctrl.Result{}, nil
 	}
 	p := judge(channel, r.release(ctx, s))
-	if p != nil && p.inTheWay() && r.stood(s, p) && channel.Annotations[v1alpha1.AnnotationForceDelete] == "true" {
+	forced := channel.Annotations[v1alpha1.AnnotationForceDelete] == "true"
+	if p != nil && p.inTheWay() && r.stood(s, p) && forced {
 		r.Recorder.Eventf(channel, nil, corev1.EventTypeWarning, EventQueueAbandoned, "Delete",
 			"%s is set: the queue is left behind in SQS (%s)", v1alpha1.AnnotationForceDelete, p.message)
 		p = nil
@@ -53,6 +54,9 @@ func (r *RequestChannelReconciler) reconcileDeletion(ctx context.Context, s *sco
 	}
 	if p.reason != "" {
 		message := p.message + fmt.Sprintf(". To leave the queue behind, annotate the channel with %s=true", v1alpha1.AnnotationForceDelete)
+		if forced {
+			message = p.message + fmt.Sprintf(". %s is set, and what may pass is waited for first", v1alpha1.AnnotationForceDelete)
+		}
 		if p.stalled {
 			conditions.Stalled(channel, p.reason, message)
 		} else {
@@ -97,10 +101,16 @@ func (r *RequestChannelReconciler) tellUntouched(ctx context.Context, s *scope) 
 }
 
 // inTheWay reports whether a deletion may have to be forced past this: SQS, or the provider, stands in its way. What
-// the API server says, and being throttled, goes by.
+// the API server says, and being throttled, goes by; so does that it is not known yet whose the queues are, unless that is
+// overdue: nobody needs to know it to leave them behind.
 func (p *pause) inTheWay() bool {
-	return p.reason != "" && p.reason != v1alpha1.ReasonThrottled && p.reason != v1alpha1.ReasonProgressing &&
-		p.reason != v1alpha1.ReasonIdentityUnproven && p.reason != v1alpha1.ReasonDeleting
+	switch p.reason {
+	case "", v1alpha1.ReasonThrottled, v1alpha1.ReasonProgressing, v1alpha1.ReasonDeleting:
+		return false
+	case v1alpha1.ReasonIdentityUnproven:
+		return queue.Overdue(p.why)
+	}
+	return true
 }
 
 func (r *RequestChannelReconciler) letGo(ctx context.Context, s *scope) error {

@@ -129,7 +129,7 @@ func judgeSQS(channel *v1alpha1.RequestChannel, err error) *pause {
 		return &pause{stalled: true, reason: v1alpha1.ReasonIdentityConflict, message: words, after: slowRetry}
 	case queue.Unproven:
 		after, _ := queue.RetryAfter(err)
-		return &pause{reason: v1alpha1.ReasonIdentityUnproven, message: words, after: after, passing: true}
+		return &pause{reason: v1alpha1.ReasonIdentityUnproven, message: words, after: after, passing: true, why: err}
 	case queue.Denied:
 		return &pause{stalled: true, reason: v1alpha1.ReasonAccessDenied, message: "AWS denies the operator: " + words, after: slowRetry}
 	case queue.KMS:

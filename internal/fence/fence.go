@@ -111,6 +111,8 @@ type state struct {
 	elsewhere string
 	// failed is why the last comparison could not be made.
 	failed error
+	// unknown is when somebody first asked in vain since it was last known; zero: nobody did.
+	unknown time.Time
 	// adoptFrom is v1alpha1.AnnotationAdoptFrom, and sweepFrom v1alpha1.AnnotationSweepFrom, at the last comparison.
 	adoptFrom, sweepFrom string
 }
@@ -337,7 +339,7 @@ func (f *Fence) learn(provider string, known *identity, verdict Verdict, asked t
 	s.adoptFrom, s.sweepFrom = "", known.object.Annotations[v1alpha1.AnnotationSweepFrom]
 	switch {
 	case verdict.MayDelete():
-		s.proven, s.held, s.conflict, s.foreign, s.elsewhere = asked, true, "", "", ""
+		s.proven, s.held, s.conflict, s.foreign, s.elsewhere, s.unknown = asked, true, "", "", "", time.Time{}
 		s.adoptFrom = known.object.Annotations[v1alpha1.AnnotationAdoptFrom]
 	default:
 		s.proven = time.Time{}
@@ -447,23 +449,40 @@ func (f *Fence) MayDelete(provider string) error {
 		return nil
 	}
 	f.asked[provider] = true
-	if waits := s.until.Sub(f.Clock.Now()); !s.until.IsZero() && waits > 0 {
-		return &queue.Held{Provider: provider, RetryAfter: waits, Message: fmt.Sprintf(
-			"whether its queues are this cluster's is being found out: this process of the operator has watched them for less than %v", f.Watch)}
+	return f.unproven(provider, s)
+}
+
+// unprovenRetry is when to ask again: a comparison takes a few requests.
+const unprovenRetry = time.Second
+
+// unproven says why it is not known whose the queues are.
+func (f *Fence) unproven(provider string, s *state) *queue.Held {
+	now := f.Clock.Now()
+	if s.unknown.IsZero() {
+		s.unknown = now
+	}
+	const found = "whether its queues are this cluster's is being found out"
+	held := &queue.Held{Provider: provider, Message: found, RetryAfter: unprovenRetry, Overdue: now.Sub(s.unknown) >= f.Watch+watchMargin*f.Interval}
+	waits := s.until.Sub(now)
+	switch {
+	case s.failed != nil:
+		// The next comparison comes by itself; to ask for it sooner would be to ask SQS in vain.
+		held.Message, held.RetryAfter = "whether its queues are this cluster's cannot be found out: "+queue.Explain(s.failed), f.Interval
+		return held
+	case !s.until.IsZero() && waits > 0:
+		held.Message = fmt.Sprintf("%s: this process of the operator has watched them for less than %v", found, f.Watch)
+		held.RetryAfter = waits
+		return held
 	}
 	select {
 	case f.wake <- struct{}{}:
 	default:
 	}
-	message := "whether its queues are this cluster's is being found out"
-	if s.failed != nil {
-		message = "whether its queues are this cluster's cannot be found out: " + queue.Explain(s.failed)
-	}
-	return &queue.Held{Provider: provider, Message: message, RetryAfter: unprovenRetry}
+	return held
 }
 
-// unprovenRetry is when to ask again: a comparison takes a few requests.
-const unprovenRetry = time.Second
+// watchMargin is how many intervals the comparisons around a watch may take.
+const watchMargin = 2
 
 // AdoptsFrom implements queue.Fence. Queues are given only while the marker is held: an operator of the other cluster
 // that still runs has then stopped deleting, or will within its own interval.

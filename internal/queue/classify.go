@@ -38,7 +38,7 @@ const (
 	Invalid Class = "Invalid"
 	// Fenced: the queue may be another cluster's, and only a human can say whose (see Fence).
 	Fenced Class = "Fenced"
-	// Unproven: that the queue is this cluster's has not been proven yet, or not lately. It will be in a moment.
+	// Unproven: that the queue is this cluster's has not been proven yet, or not lately. It will be in a moment, unless it is Overdue.
 	Unproven Class = "Unproven"
 	// Transient: anything else; trying again with a backoff may help.
 	Transient Class = "Transient"

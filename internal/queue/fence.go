@@ -21,6 +21,9 @@ type Held struct {
 	// Conflict says that the queues may be another cluster's, and that only a human can say whose. Otherwise the proof
 	// is merely not there yet, or no longer fresh.
 	Conflict bool
+	// Overdue says that it has not been found out for longer than that takes where SQS answers: nothing tells whether it ever
+	// will be. Whoever asks for a queue to be left behind need not wait for it any more.
+	Overdue bool
 	// Message says why, and what can be done.
 	Message string
 	// RetryAfter is when to try again.
@@ -63,6 +66,12 @@ func (p *Provider) Inherits(desired Desired, tags map[string]string) bool {
 	}
 	owner.Cluster = desired.Owner.Cluster
 	return owner == desired.Owner
+}
+
+// Overdue reports whether err is a *Held of which nothing tells whether it ever ends by itself.
+func Overdue(err error) bool {
+	held, ok := heldBy(err)
+	return ok && held.Overdue
 }
 
 func heldBy(err error) (held *Held, ok bool) {
