@@ -174,6 +174,37 @@ type DeadLetter struct {
 	ARN string `json:"arn,omitempty"`
 }
 
+// DeadLetterPermission says which queues may have a queue as their dead-letter queue.
+// +kubebuilder:validation:Enum=All;None;Channels
+type DeadLetterPermission string
+
+const (
+	// DeadLetterPermissionAll: any queue of the account and region.
+	DeadLetterPermissionAll DeadLetterPermission = "All"
+	// DeadLetterPermissionNone: no queue.
+	DeadLetterPermissionNone DeadLetterPermission = "None"
+	// DeadLetterPermissionChannels: the queues of some RequestChannels of this namespace.
+	DeadLetterPermissionChannels DeadLetterPermission = "Channels"
+)
+
+// DeadLettersFrom says which queues may have a channel's queue as their dead-letter queue.
+// +kubebuilder:validation:XValidation:rule="(self.permission == 'Channels') == has(self.channels)",message="channels is required with permission: Channels, and refused with any other"
+type DeadLettersFrom struct {
+	// permission is All (any queue of the account and region), None, or Channels (the queues of those named in channels).
+	// +required
+	Permission DeadLetterPermission `json:"permission,omitempty"`
+
+	// channels are 1 to 10 RequestChannels of this namespace, each with the same QueueProvider and of the same type, FIFO or
+	// standard. They need not exist yet. One whose queue is another's, or whose queueName its QueueProvider does not allow, is left out.
+	// Required with permission: Channels.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=10
+	Channels []ChannelReference `json:"channels,omitempty"`
+}
+
 // AllowedCallers says from which namespaces pods may call a channel.
 // +kubebuilder:validation:XValidation:rule="(self.from == 'Selector') == has(self.selector)",message="selector is required with from: Selector, and refused with any other"
 // +kubebuilder:validation:XValidation:rule="!has(self.selector) || !has(self.selector.matchExpressions) || self.selector.matchExpressions.all(e, e.operator in ['In', 'NotIn', 'Exists', 'DoesNotExist'] && (e.operator in ['In', 'NotIn']) == (has(e.values) && size(e.values) > 0))",message="an operator of a selector is In or NotIn, with values, or Exists or DoesNotExist, without"
@@ -251,6 +282,13 @@ type RequestChannelSpec struct {
 	// until the channel is deleted.
 	// +optional
 	DeadLetter *DeadLetter `json:"deadLetter,omitempty"`
+
+	// deadLettersFrom says which queues may have this channel's queue as their dead-letter queue (SQS's RedriveAllowPolicy).
+	// It is not about the dead-letter queue made by spec.deadLetter.queue, which takes from this channel alone.
+	// Unset: AWS's default, any queue of the account and region, and unsetting restores that; what someone else sets on the
+	// queue while this is unset stays.
+	// +optional
+	DeadLettersFrom *DeadLettersFrom `json:"deadLettersFrom,omitempty"`
 
 	// policy is the queue's access policy as JSON, where its QueueProvider allows policies. It is compared by
 	// meaning, not by text. Unset: none is set, and unsetting removes the one that was, so that only the account's own
@@ -490,6 +528,7 @@ type RequestChannelStatus struct {
 // +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="the name must be a DNS label: at most 63 lower-case letters, digits and hyphens (no dots)"
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.deadLettersFrom) || !has(self.spec.deadLettersFrom.channels) || !self.spec.deadLettersFrom.channels.exists(c, c.name == self.metadata.name)",message="a channel cannot be its own dead-letter queue: name others in spec.deadLettersFrom"
 type RequestChannel struct {
 	metav1.TypeMeta `json:",inline"`
 

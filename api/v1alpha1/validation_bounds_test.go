@@ -24,12 +24,13 @@ var bases = map[string][]base{
 			spec: `{queueName: a.fifo, fifo: {contentBasedDeduplication: Enabled, deduplicationScope: MessageGroup, throughputLimit: PerQueue},
 				queue: {visibilityTimeoutSeconds: 1, messageRetentionSeconds: 60, maximumMessageBytes: 1024, receiveWaitSeconds: 1, delaySeconds: 1},
 				encryption: {type: KMS, kmsKeyID: k, dataKeyReuseSeconds: 60}, deadLetter: {maxReceiveCount: 1, queue: {messageRetentionSeconds: 60}},
+				deadLettersFrom: {permission: Channels, channels: [{name: b}]},
 				policy: "{}", tags: {a: b}, extraAttributes: {A: b}, allowedCallers: {from: All}, call: {timeoutSeconds: 1, maxAttempts: 1},
 				providerRef: {name: a}, deletionPolicy: Delete, adoptionPolicy: Never, managementPolicy: Manage, suspend: true, binding: {secretName: s}}`,
 			status: `{observedGeneration: 1, queueURL: u, queueARN: a, accountID: a, region: r, deadLetterQueueURL: u, deadLetterQueueARN: a, deadLetterTargetARN: a, appliedTerms: a, appliedAttributes: [a], appliedTags: [a], originalAttributes: [{name: a, value: b}],
 				responders: {ready: 1, total: 1}, lastHandledReconcileAt: x, binding: {name: s}, conditions: [` + condition + `]}`,
 		},
-		{spec: `{queueName: a, encryption: {type: SQSManaged}, deadLetter: {maxReceiveCount: 1, channelRef: {name: a}}, allowedCallers: {from: Selector, selector: {}}, call: {maxAttempts: 1}, managementPolicy: Manage}`},
+		{spec: `{queueName: a, encryption: {type: SQSManaged}, deadLetter: {maxReceiveCount: 1, channelRef: {name: a}}, deadLettersFrom: {permission: All}, allowedCallers: {from: Selector, selector: {}}, call: {maxAttempts: 1}, managementPolicy: Manage}`},
 		{spec: `{deadLetter: {maxReceiveCount: 1, arn: "arn:aws:sqs:eu-west-1:123456789012:x"}}`},
 	},
 	host: {
@@ -88,7 +89,7 @@ func ended(start string, n int) string {
 var malformed = map[string]any{
 	".spec.tags[*]": "a,b", ".spec.defaultTags[*]": "a*", ".spec.binding.secretName": "Not_A Name",
 	".spec.queueName": "a.b", ".spec.namePrefix": "a_b", ".spec.region": "EU", ".spec.allowedQueueNames[*]": "a b", ".spec.sweepForeignPrefixes[*]": "a.b c",
-	".spec.deadLetter.channelRef.name": "../a", ".spec.providerRef.name": "a/b",
+	".spec.deadLetter.channelRef.name": "../a", ".spec.deadLettersFrom.channels[*].name": "other.b", ".spec.providerRef.name": "a/b",
 	".spec.roleARN": "arn:aws:iam::111122223333:user/a", ".spec.deadLetter.arn": "arn:aws:sns:eu-west-1:123456789012:x",
 }
 
@@ -288,7 +289,7 @@ func items(s apiextensionsv1.JSONSchemaProps, n int64, like any) []any {
 		if of, ok := like.(map[string]any); ok {
 			of = maps.Clone(of)
 			for _, key := range s.XListMapKeys {
-				of[key] = fmt.Sprint("T", i)
+				of[key] = fmt.Sprint("t", i)
 			}
 			all[i] = of
 		}

@@ -99,6 +99,18 @@ var ruleCases = []ruleCase{
 		},
 	},
 	{
+		rule:     rule{channel, ".spec.deadLettersFrom", "channels is required with permission: Channels"},
+		accepted: []string{`{deadLettersFrom: {permission: Channels, channels: [{name: a}]}}`, `{deadLettersFrom: {permission: None}}`, `{deadLettersFrom: {permission: All}}`},
+		refused: []string{
+			`{deadLettersFrom: {permission: Channels}}`, `{deadLettersFrom: {permission: None, channels: [{name: a}]}}`, `{deadLettersFrom: {permission: All, channels: [{name: a}]}}`,
+		},
+	},
+	{
+		rule: rule{channel, "", "a channel cannot be its own dead-letter queue"}, name: "own",
+		accepted: []string{`{deadLettersFrom: {permission: Channels, channels: [{name: other}]}}`, `{deadLettersFrom: {permission: None}}`},
+		refused:  []string{`{deadLettersFrom: {permission: Channels, channels: [{name: other}, {name: own}]}}`},
+	},
+	{
 		rule:     rule{channel, ".spec.encryption", "kmsKeyID is required with type KMS"},
 		accepted: []string{`{encryption: {type: KMS, kmsKeyID: k}}`, `{encryption: {type: None}}`},
 		refused:  []string{`{encryption: {type: KMS}}`, `{encryption: {type: SQSManaged, kmsKeyID: k}}`, `{encryption: {type: None, kmsKeyID: k}}`},

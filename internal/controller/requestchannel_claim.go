@@ -104,15 +104,19 @@ func (r *RequestChannelReconciler) tellTaken(s *scope, desired queue.Desired, ob
 	r.Recorder.Eventf(s.channel, nil, corev1.EventTypeNormal, EventQueueAdopted, "TagQueue", "Queue %s existed, its owner consented, and it was taken over%s", desired.Name, changed)
 }
 
-// tellPolicyLeft tells of an access policy on a queue of the channel's own that the spec does not have, where nothing is
+// tellPolicyLeft tells of an access or redrive-allow policy on a queue of the channel's own that the spec does not have, where nothing is
 // remembered of who set it: it may have been the spec of before a restore, or somebody who meant it.
 func (r *RequestChannelReconciler) tellPolicyLeft(s *scope, desired queue.Desired, observed queue.Observed) {
-	_, wanted := desired.Attributes[queue.Policy]
-	if observed.Attributes[queue.Policy] == "" || wanted || isTrue(s.channel.Status.Adopted) || slices.Contains(s.channel.Status.AppliedAttributes, queue.Policy) {
-		return
+	for attribute, what := range map[string]string{queue.Policy: "an access policy", queue.RedriveAllowPolicy: "a redrive-allow policy"} {
+		_, wanted := desired.Attributes[attribute]
+		wanted = wanted || (attribute == queue.RedriveAllowPolicy && s.takesFromChannels())
+		if observed.Attributes[attribute] == "" || wanted || isTrue(s.channel.Status.Adopted) || slices.Contains(s.channel.Status.AppliedAttributes, attribute) {
+			continue
+		}
+		r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, EventAttributeLeft, "SetQueueAttributes",
+			"Queue %s has %s, and %s is unset. Who set it is not known, so it stays as it is: remove it from the queue if nobody needs it",
+			desired.Name, what, queue.FieldOf(attribute))
 	}
-	r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, EventAttributeLeft, "SetQueueAttributes",
-		"Queue %s has an access policy, and spec.policy is unset. Who set it is not known, so it stays as it is: remove it from the queue if nobody needs it", desired.Name)
 }
 
 // outlives reports whether a queue is the one that was there before SQS said that it is not: then it was not deleted, and has its

@@ -120,9 +120,8 @@ func (r *RequestChannelReconciler) reconcilePresent(ctx context.Context, s *scop
 		r.suspend(ctx, s)
 		return ctrl.Result{}, r.finish(ctx, s)
 	}
-	provider, err := r.provider(ctx, s.channel)
+	err := r.useProvider(ctx, s)
 	if err == nil {
-		s.provider = provider
 		if wait := r.untilCheck(ctx, s); wait > 0 {
 			return ctrl.Result{RequeueAfter: wait}, r.finish(ctx, s)
 		}
@@ -155,8 +154,7 @@ func (r *RequestChannelReconciler) suspend(ctx context.Context, s *scope) {
 		conditions.Stalled(s.channel, v1alpha1.ReasonSuspended, "spec.suspend is true, and the queue was not created before")
 		return
 	}
-	provider, err := r.provider(ctx, s.channel)
-	if err == nil && s.channel.Status.AppliedTerms != termsOf(s.channel, provider) {
+	if err := r.useProvider(ctx, s); err == nil && s.channel.Status.AppliedTerms != s.terms() {
 		conditions.Stalled(s.channel, v1alpha1.ReasonSuspended, "spec.suspend is true: the queue is left as it is, which is not what the spec asks for now")
 		return
 	}
@@ -167,7 +165,7 @@ func (r *RequestChannelReconciler) suspend(ctx context.Context, s *scope) {
 func (r *RequestChannelReconciler) conclude(s *scope, p *pause) {
 	channel := s.channel
 	if p == nil {
-		channel.Status.AppliedTerms = termsOf(channel, s.provider)
+		channel.Status.AppliedTerms = s.terms()
 	}
 	if p == nil || p.stalled {
 		// What was asked for was done, or cannot be until somebody changes something. Anything else is still to be done.
@@ -267,7 +265,7 @@ func (r *RequestChannelReconciler) untilCheck(ctx context.Context, s *scope) tim
 		conditions.Reason(channel, v1alpha1.ConditionReady) == v1alpha1.ReasonSuspended ||
 		channel.Status.LastHandledReconcileAt != reconcileAt(channel) ||
 		conditions.Is(channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue) ||
-		channel.Status.AppliedTerms != termsOf(channel, provider) || r.permitted(s) != nil || r.elsewhere(s) != nil || r.deadLetterMoved(ctx, s) {
+		channel.Status.AppliedTerms != s.terms() || r.permitted(s) != nil || r.elsewhere(s) != nil || r.deadLetterMoved(ctx, s) {
 		return 0
 	}
 	r.mu.Lock()

@@ -27,6 +27,9 @@ func (r *RequestChannelReconciler) noteCreation(ctx context.Context, s *scope, d
 	status, written := &s.channel.Status, &s.written.Status
 	status.AppliedTags = union(status.AppliedTags, sortedKeys(desired.Tags))
 	status.AppliedAttributes = union(status.AppliedAttributes, sortedKeys(desired.Attributes))
+	if s.takesFromChannels() {
+		status.AppliedAttributes = union(status.AppliedAttributes, []string{queue.RedriveAllowPolicy}) // set once the queue is there
+	}
 	if slices.Equal(status.AppliedTags, union(written.AppliedTags, nil)) && slices.Equal(status.AppliedAttributes, union(written.AppliedAttributes, nil)) {
 		return nil
 	}

@@ -129,6 +129,8 @@ var _ = ginkgo.Describe("A user of one namespace", func() {
 		ginkgo.Entry("a redrive-allow policy by the back door", `{extraAttributes: {RedriveAllowPolicy: '{"redrivePermission":"allowAll"}'}}`, "field of its own"),
 		ginkgo.Entry("something that is no ARN of a queue", `{deadLetter: {maxReceiveCount: 1, arn: "arn:aws:s3:::vault"}}`, "spec.deadLetter.arn"),
 		ginkgo.Entry("another namespace's channel, by a path", `{deadLetter: {maxReceiveCount: 1, channelRef: {name: ../bank/vault}}}`, "spec.deadLetter.channelRef.name"),
+		ginkgo.Entry("another namespace's channel to take dead letters from", `{deadLettersFrom: {permission: Channels, channels: [{name: bank/vault}]}}`, "spec.deadLettersFrom.channels[0].name"),
+		ginkgo.Entry("an ARN to take dead letters from", `{deadLettersFrom: {permission: Channels, channels: [{name: "arn:aws:sqs:us-east-1:000000000000:vault"}]}}`, "spec.deadLettersFrom.channels[0].name"),
 		ginkgo.Entry("a name that leaves SQS's alphabet", `{queueName: "../vault"}`, "spec.queueName"),
 	)
 

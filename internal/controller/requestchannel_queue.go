@@ -131,7 +131,7 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 		if observed.Exists {
 			observed = s.known(desired.Name, observed)
 			if !had {
-				observed = observed.UnsureOnly(queue.RedrivePolicy) // The only one that is set after creation.
+				observed = observed.UnsureOnly(setLater...)
 			}
 			return observed, r.meets(ctx, s, desired, observed, had)
 		}
@@ -165,7 +165,7 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 		return queue.Observed{}, err
 	}
 	s.created = true
-	observed = s.known(desired.Name, observed).UnsureOnly(queue.RedrivePolicy)
+	observed = s.known(desired.Name, observed).UnsureOnly(setLater...)
 	if err := r.claim(ctx, s, desired, observed); err != nil {
 		return queue.Observed{}, err
 	}
@@ -348,13 +348,13 @@ func (r *RequestChannelReconciler) lately(s *scope) bool {
 }
 
 func (r *RequestChannelReconciler) tellCorrected(s *scope, name string, plan queue.Plan) {
-	r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, EventDriftCorrected, "SetQueueAttributes", "%s", driftMessage(name, plan))
+	r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, EventDriftCorrected, "SetQueueAttributes", "%s", s.driftMessage(name, plan))
 }
 
 // bringToSpec sets what differs on the request queue, and remembers what was set. asIs leaves alone where dead letters go.
 func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, observed queue.Observed, deadLetterARN string, asIs bool) error {
 	channel := s.channel
-	desired := s.provider.RequestQueue(channel, deadLetterARN)
+	desired := s.desired(deadLetterARN, observed.ARN)
 	desired.Adopted = isTrue(channel.Status.Adopted)
 	inherits := s.provider.Inherits(desired, observed.Tags)
 	remembered, kept := s.remembered(), []string(nil)
@@ -457,7 +457,7 @@ func (r *RequestChannelReconciler) noteTagsOf(ctx context.Context, s *scope, des
 // noteDrift notes, and reports, that a queue differs from a spec that it had been brought to: before it is corrected, since
 // afterwards nothing would show it any more. What was found before and could not be corrected yet is not counted again.
 func (r *RequestChannelReconciler) noteDrift(ctx context.Context, s *scope, name string, plan queue.Plan) (bool, error) {
-	if plan.Empty() || s.created || s.original.Status.AppliedTerms != termsOf(s.channel, s.provider) {
+	if plan.Empty() || s.created || s.original.Status.AppliedTerms != s.terms() {
 		return false, nil
 	}
 	if r.told(s, name) {
@@ -466,7 +466,7 @@ func (r *RequestChannelReconciler) noteDrift(ctx context.Context, s *scope, name
 	if !r.wasReady(s) && !foundSince(s) {
 		return false, nil
 	}
-	message := driftMessage(name, plan)
+	message := s.driftMessage(name, plan)
 	if conditions.Is(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue) {
 		message = conditions.Message(s.channel, v1alpha1.ConditionDrifted) + ". " + message
 	}
@@ -486,10 +486,14 @@ func (*RequestChannelReconciler) told(s *scope, name string) bool {
 		strings.Contains(conditions.Message(s.original, v1alpha1.ConditionDrifted), driftOf(name))
 }
 
-// termsOf is a digest of all that the channel's queues are brought to. Only what stands in the spec and in the provider
+// terms is a digest of all that the channel's queues are brought to. Only what stands in the spec and in the provider
 // goes into it, so that it tells a change of those from a change that someone else made.
-func termsOf(channel *v1alpha1.RequestChannel, provider *queue.Provider) string {
+func (s *scope) terms() string {
+	channel, provider := s.channel, s.provider
 	terms := []any{channel.Spec.ManagementPolicy, channel.Spec.DeadLetter, provider.RequestQueue(channel, "")}
+	if s.takesFromChannels() {
+		terms = append(terms, s.sources)
+	}
 	if d := channel.Spec.DeadLetter; d != nil && d.Queue != nil {
 		terms = append(terms, provider.DeadLetterQueue(channel, ""))
 	}
@@ -557,10 +561,14 @@ func (s *scope) found(observed queue.Observed) {
 	status.Region, status.AccountID = region, account
 }
 
-func driftMessage(name string, plan queue.Plan) string {
+func (s *scope) driftMessage(name string, plan queue.Plan) string {
 	var what []string
 	for _, attribute := range sortedKeys(plan.Attributes) {
-		what = append(what, queue.FieldOf(attribute))
+		field := queue.FieldOf(attribute)
+		if attribute == queue.RedriveAllowPolicy && name == s.provider.DeadLetterQueue(s.channel, "").Name {
+			field = queue.FieldOf(queue.RedrivePolicy) // That of a dead-letter queue made beside follows from this.
+		}
+		what = append(what, field)
 	}
 	for _, key := range slices.Sorted(slices.Values(append(sortedKeys(plan.Tags), plan.Untag...))) {
 		what = append(what, "tag "+key)

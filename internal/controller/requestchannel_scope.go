@@ -21,6 +21,8 @@ type scope struct {
 	// original is the channel as it was read, and written as it was last read or written.
 	original, written *v1alpha1.RequestChannel
 	provider          *queue.Provider
+	// sources are the names of the queues of the channels that spec.deadLettersFrom names.
+	sources []string
 	// part is the condition of what is being worked on, for an error to be told on.
 	part string
 	// created says that the request queue was created just now.

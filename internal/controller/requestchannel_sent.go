@@ -71,7 +71,7 @@ func (s *scope) blindAt(now time.Time) time.Time {
 // settled takes out of a plan what SQS may merely not show yet: there is no verdict on what was written until it has surely
 // been propagated. Where the queue was not brought to the spec yet, it is written once more.
 func (r *RequestChannelReconciler) settled(s *scope, plan queue.Plan, observed queue.Observed) queue.Plan {
-	if !r.wasReady(s) || s.original.Status.AppliedTerms != termsOf(s.channel, s.provider) {
+	if !r.wasReady(s) || s.original.Status.AppliedTerms != s.terms() {
 		return plan
 	}
 	plan, hidden := plan.Settled(observed)

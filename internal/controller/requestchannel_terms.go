@@ -11,7 +11,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
-	"github.com/replyqueue/replyqueue/internal/controller/conditions"
 	"github.com/replyqueue/replyqueue/internal/queue"
 )
 
@@ -181,9 +180,11 @@ func (r *RequestChannelReconciler) deadLetterOfChannel(ctx context.Context, s *s
 		return "", ofCluster(fmt.Errorf("get RequestChannel %s: %w", name, err))
 	case providerName(other) != providerName(s.channel):
 		return "", stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: RequestChannel %s uses another QueueProvider; SQS wants both queues in one account and region", field, name)
+	case !takesFrom(other, s.channel.Name):
+		return "", stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: RequestChannel %s takes no dead letters from this channel: its spec.deadLettersFrom says from which it does", field, name)
 	case (other.Spec.FIFO != nil) != (s.channel.Spec.FIFO != nil):
 		return "", stalled(v1alpha1.ReasonInvalid, "%s: the dead-letter queue of a FIFO queue is a FIFO queue, and of a standard queue a standard queue; RequestChannel %s is not", field, name)
-	case conditions.Is(other, v1alpha1.ConditionQueueReady, metav1.ConditionFalse) && conditions.Reason(other, v1alpha1.ConditionQueueReady) == v1alpha1.ReasonNotOwned:
+	case ofAnother(other):
 		return "", stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: the queue of RequestChannel %s is another's", field, name)
 	case !other.DeletionTimestamp.IsZero():
 		return "", waiting(slowRetry, v1alpha1.ReasonWaitingForDeadLetter, "%s: RequestChannel %s is being deleted; requests received too often go nowhere once its queue is gone", field, name)

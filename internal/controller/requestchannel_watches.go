@@ -24,6 +24,8 @@ const (
 	indexClaim = "replyqueue.dev/claim"
 	// indexDeadLetter finds RequestChannels by the RequestChannel that is their dead-letter queue.
 	indexDeadLetter = "replyqueue.dev/dead-letter"
+	// indexSources finds RequestChannels by those that they take dead letters from.
+	indexSources = "replyqueue.dev/dead-letters-from"
 	// indexProvider finds RequestChannels and ReplyHosts by the QueueProvider they name.
 	indexProvider = "replyqueue.dev/provider"
 )
@@ -40,6 +42,7 @@ func IndexChannels(ctx context.Context, indexer client.FieldIndexer) error {
 		{&v1alpha1.RequestChannel{}, indexDeadLetter, func(o client.Object) []string {
 			return nonEmpty(deadLetterOf(o))
 		}},
+		{&v1alpha1.RequestChannel{}, indexSources, func(o client.Object) []string { return sourcesOf(o.(*v1alpha1.RequestChannel)) }},
 		{&v1alpha1.RequestChannel{}, indexProvider, func(o client.Object) []string { return referenced(o.(*v1alpha1.RequestChannel).Spec.ProviderRef) }},
 		{&v1alpha1.ReplyHost{}, indexProvider, func(o client.Object) []string { return referenced(o.(*v1alpha1.ReplyHost).Spec.ProviderRef) }},
 	} {
@@ -67,10 +70,10 @@ func (r *RequestChannelReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		For(&v1alpha1.RequestChannel{}, builder.WithPredicates(asked)).
 		Watches(&v1alpha1.RequestChannel{}, handler.EnqueueRequestsFromMapFunc(r.dependents), builder.WithPredicates(predicate.Funcs{
-			// One that comes may close a ring of dead letters.
-			CreateFunc: func(e event.CreateEvent) bool { return deadLetterOf(e.Object) != "" },
+			// One that comes may close a ring of dead letters, or be one that another takes them from.
+			CreateFunc: func(event.CreateEvent) bool { return true },
 			UpdateFunc: func(e event.UpdateEvent) bool {
-				return arnOf(e.ObjectOld) != arnOf(e.ObjectNew) || deadLetterOf(e.ObjectOld) != deadLetterOf(e.ObjectNew) ||
+				return takesMoved(e.ObjectOld.(*v1alpha1.RequestChannel), e.ObjectNew.(*v1alpha1.RequestChannel)) || arnOf(e.ObjectOld) != arnOf(e.ObjectNew) || deadLetterOf(e.ObjectOld) != deadLetterOf(e.ObjectNew) ||
 					e.ObjectOld.GetDeletionTimestamp().IsZero() != e.ObjectNew.GetDeletionTimestamp().IsZero()
 			},
 			GenericFunc: func(event.GenericEvent) bool { return false },
@@ -86,10 +89,12 @@ func (r *RequestChannelReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Complete(r)
 }
 
-// dependents are the channels that wait for this one: to be their dead-letter queue, or to give up a name.
+// dependents are the channels that wait for this one: to be their dead-letter queue, to be one that they take dead letters from,
+// or to give up a name.
 func (r *RequestChannelReconciler) dependents(ctx context.Context, o client.Object) []reconcile.Request {
 	channel := o.(*v1alpha1.RequestChannel)
 	requests := r.upstream(ctx, channel)
+	requests = append(requests, r.channels(ctx, every, client.InNamespace(channel.Namespace), client.MatchingFields{indexSources: channel.Name})...)
 	if claim := claimOf(channel); claim != "" {
 		requests = append(requests, r.channels(ctx, every, client.MatchingFields{indexClaim: claim})...)
 	}

@@ -41,6 +41,7 @@ func TestEveryFieldIsSent(t *testing.T) {
 		},
 		Encryption:      &v1alpha1.Encryption{Type: v1alpha1.EncryptionKMS, KMSKeyID: "k", DataKeyReuseSeconds: n(60)},
 		DeadLetter:      &v1alpha1.DeadLetter{MaxReceiveCount: 4, Queue: &v1alpha1.DeadLetterQueue{MessageRetentionSeconds: n(61)}},
+		DeadLettersFrom: &v1alpha1.DeadLettersFrom{Permission: v1alpha1.DeadLetterPermissionNone},
 		Policy:          "{}",
 		ExtraAttributes: map[string]string{"NextYears": "5"},
 	}}
@@ -50,7 +51,7 @@ func TestEveryFieldIsSent(t *testing.T) {
 		VisibilityTimeout: "1", MessageRetentionPeriod: "60", MaximumMessageSize: "1024", ReceiveMessageWaitTime: "2", DelaySeconds: "3",
 		ContentBasedDeduplication: "true", DeduplicationScope: "messageGroup", FIFOThroughputLimit: "perMessageGroupId",
 		KMSMasterKeyID: "k", KMSDataKeyReusePeriod: "60", Policy: "{}", "NextYears": "5",
-		RedrivePolicy: `{"deadLetterTargetArn":"arn:dlq","maxReceiveCount":4}`,
+		RedrivePolicy: `{"deadLetterTargetArn":"arn:dlq","maxReceiveCount":4}`, RedriveAllowPolicy: `{"redrivePermission":"denyAll"}`,
 	}
 	for name, value := range want {
 		if got.Attributes[name] != value {

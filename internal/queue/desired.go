@@ -14,7 +14,8 @@ import (
 const defaultDeadLetterRetention = 1209600
 
 // RequestQueue is what the queue of a RequestChannel should be. deadLetterARN is the queue that requests received
-// too often go to; it is empty while that queue is not known, and then nothing is said of it.
+// too often go to; it is empty while that queue is not known, and then nothing is said of it. Nothing is said either of a
+// permission for channels (TakesDeadLetters), whose ARNs are known once the queue's own is.
 func (p *Provider) RequestQueue(channel *v1alpha1.RequestChannel, deadLetterARN string) Desired {
 	spec := &channel.Spec
 	attributes := maps.Clone(spec.ExtraAttributes)
@@ -32,6 +33,9 @@ func (p *Provider) RequestQueue(channel *v1alpha1.RequestChannel, deadLetterARN 
 	maps.Copy(attributes, fifoAttributes(spec.FIFO))
 	if spec.Policy != "" {
 		attributes[Policy] = spec.Policy
+	}
+	if from := spec.DeadLettersFrom; from != nil && from.Permission != v1alpha1.DeadLetterPermissionChannels {
+		attributes[RedriveAllowPolicy] = TakesDeadLetters(from.Permission, nil)
 	}
 	if spec.DeadLetter != nil && deadLetterARN != "" {
 		attributes[RedrivePolicy] = encode(struct {
@@ -54,10 +58,7 @@ func (p *Provider) DeadLetterQueue(channel *v1alpha1.RequestChannel, sourceARN s
 	spec := &channel.Spec
 	attributes := map[string]string{
 		MessageRetentionPeriod: decimal(defaultDeadLetterRetention),
-		RedriveAllowPolicy: encode(struct {
-			Permission string   `json:"redrivePermission"`
-			Sources    []string `json:"sourceQueueArns"`
-		}{"byQueue", []string{sourceARN}}),
+		RedriveAllowPolicy:     TakesDeadLetters(v1alpha1.DeadLetterPermissionChannels, []string{sourceARN}),
 	}
 	if spec.DeadLetter != nil && spec.DeadLetter.Queue != nil {
 		setNumber(attributes, MessageRetentionPeriod, spec.DeadLetter.Queue.MessageRetentionSeconds)
@@ -74,6 +75,22 @@ func (p *Provider) DeadLetterQueue(channel *v1alpha1.RequestChannel, sourceARN s
 		Attributes: attributes,
 		Tags:       p.WithDefaultTags(spec.Tags.Strings()),
 	}
+}
+
+// TakesDeadLetters is the RedriveAllowPolicy of a queue for a permission; sources are the ARNs of the queues that
+// DeadLetterPermissionChannels is for. SQS knows no empty list of them: none may, then.
+func TakesDeadLetters(permission v1alpha1.DeadLetterPermission, sources []string) string {
+	policy := struct {
+		Permission string   `json:"redrivePermission"`
+		Sources    []string `json:"sourceQueueArns,omitempty"`
+	}{Permission: "denyAll"}
+	switch {
+	case permission == v1alpha1.DeadLetterPermissionAll:
+		policy.Permission = "allowAll"
+	case permission == v1alpha1.DeadLetterPermissionChannels && len(sources) > 0:
+		policy.Permission, policy.Sources = "byQueue", sources
+	}
+	return encode(policy)
 }
 
 // ChannelQueueName is the name of a RequestChannel's queue: the one its spec gives, else the computed one. Whether
@@ -160,7 +177,7 @@ var fields = map[string]string{
 	SQSManagedSSE:             "spec.encryption.type",
 	Policy:                    "spec.policy",
 	RedrivePolicy:             "spec.deadLetter",
-	RedriveAllowPolicy:        "spec.deadLetter",
+	RedriveAllowPolicy:        "spec.deadLettersFrom",
 }
 
 // AttributeIn returns the attribute that AWS's words name, of those that have a field and of extra; empty when they name

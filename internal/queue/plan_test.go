@@ -179,6 +179,9 @@ func drawChannel(t *rapid.T, label string, fifo bool) *v1alpha1.RequestChannel {
 	if rapid.Bool().Draw(t, label+".deadLetter") {
 		spec.DeadLetter = &v1alpha1.DeadLetter{MaxReceiveCount: rapid.Int32Range(1, 1000).Draw(t, label+".count"), Queue: &v1alpha1.DeadLetterQueue{}}
 	}
+	if permission := rapid.SampledFrom([]v1alpha1.DeadLetterPermission{"", v1alpha1.DeadLetterPermissionAll, v1alpha1.DeadLetterPermissionNone}).Draw(t, label+".deadLettersFrom"); permission != "" {
+		spec.DeadLettersFrom = &v1alpha1.DeadLettersFrom{Permission: permission}
+	}
 	spec.Policy = rapid.SampledFrom([]string{"", policyA, policyB}).Draw(t, label+".policy")
 	spec.Tags = rapid.MapOfN(rapid.SampledFrom([]string{"team", "Team", "cost"}), rapid.SampledFrom([]v1alpha1.TagValue{"", "a", "A"}), 0, 3).Draw(t, label+".tags")
 	return channel
