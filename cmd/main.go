@@ -25,6 +25,7 @@ func main() {
 	flag.StringVar(&cfg.MetricsBindAddress, "metrics-bind-address", "0", "host:port of the metrics; 0: none.")
 	flag.BoolVar(&cfg.MetricsInsecure, "metrics-insecure", false, "Serve metrics by HTTP to everybody, instead of by HTTPS to those whom RBAC lets get /metrics.")
 	flag.StringVar(&cfg.HealthProbeBindAddress, "health-probe-bind-address", ":8081", "host:port of /healthz and /readyz; 0: none.")
+	flag.DurationVar(&cfg.DriftInterval, "drift-interval", 0, "Mean time between two looks at each RequestChannel's queues for what someone else changed or deleted, at least 1m. Each look is two SQS requests, and four with a dead-letter queue made beside. Default: 1h.")
 	flag.DurationVar(&cfg.MessageCountsInterval, "message-counts-interval", 0, "How often to count the messages of each RequestChannel's queues for the metrics, at least 1m; 0: never. Each count is one SQS request for each queue.")
 	flag.IntVar(&cfg.WebhookPort, "webhook-port", 9443, "The port the webhook listens on.")
 	flag.StringVar(&cfg.WebhookHost, "webhook-host", "", "Outside a cluster: the DNS name (no IP address) by which the API server reaches the webhook, e.g. localhost. The webhook listens on it, and its certificate is for it.")

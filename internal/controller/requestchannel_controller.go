@@ -26,8 +26,13 @@ import (
 	"github.com/replyqueue/replyqueue/internal/queue"
 )
 
-// DefaultDriftInterval is how often a channel's queue is compared with its spec when nothing asks for it.
-const DefaultDriftInterval = time.Hour
+const (
+	// DefaultDriftInterval is how often a channel's queues are compared with its spec when nothing asks for it.
+	DefaultDriftInterval = time.Hour
+	// LeastDriftInterval is the shortest time between two looks: SQS may go on showing what was before a write for as long, and
+	// no look judges what was written since.
+	LeastDriftInterval = propagation
+)
 
 // RequestChannelReconciler brings request queues and their dead-letter queues to what RequestChannels say.
 type RequestChannelReconciler struct {
@@ -40,7 +45,8 @@ type RequestChannelReconciler struct {
 	Metrics *ChannelMetrics
 	// Clock decides when drift is looked for; nil: the real one.
 	Clock clock.PassiveClock
-	// DriftInterval is the mean time between two looks for drift; 0: DefaultDriftInterval.
+	// DriftInterval is the mean time between two looks for drift, and for a queue that someone deleted; 0: DefaultDriftInterval.
+	// At least LeastDriftInterval. A look costs two SQS requests, and four where a dead-letter queue was made beside the queue.
 	DriftInterval time.Duration
 	// MaxConcurrentReconciles is how many channels are worked on at once; 0: 10.
 	MaxConcurrentReconciles int

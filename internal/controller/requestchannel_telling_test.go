@@ -113,6 +113,19 @@ var _ = ginkgo.Describe("Time", func() {
 		gomega.Expect(retries).To(gomega.HaveLen(8))
 	})
 
+	ginkgo.It("between two looks is as the administrator says, and what was deleted meanwhile is found then", func(ctx context.Context) {
+		w := newWorld(context.WithoutCancel(ctx))
+		w.channels.DriftInterval = 10 * time.Minute
+		c := channelNamed("login")
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(w.result.RequeueAfter).To(gomega.BeNumerically("~", 10*time.Minute, time.Minute))
+		w.deleteQueue("rq_" + clusterName + "_" + w.namespace + "_login")
+		w.pass(w.result.RequeueAfter)
+		w.reconciled(c)
+		gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.HavePrefix("Warning " + controller.EventQueueRecreated)))
+	})
+
 	ginkgo.It("and not force is what a deletion that SQS throttles needs", func(ctx context.Context) {
 		w := newWorld(context.WithoutCancel(ctx))
 		c := channelNamed("login")

@@ -81,6 +81,11 @@ type Config struct {
 	// the queues are its cluster's; 0: fence.WatchFor(FenceInterval). It has to be longer than SQS takes to show a change.
 	FenceWatch time.Duration
 
+	// DriftInterval is the mean time between two looks at a channel's queues for what someone else changed or deleted, at a
+	// cost of two SQS requests for a look, and four where a dead-letter queue was made beside; 0:
+	// controller.DefaultDriftInterval. At least controller.LeastDriftInterval.
+	DriftInterval time.Duration
+
 	// MessageCountsInterval is how often the messages of each channel's queues are counted for the metrics, at a cost
 	// of one SQS request for each queue; 0: never. At least controller.LeastMessageCountsInterval.
 	MessageCountsInterval time.Duration
@@ -152,6 +157,9 @@ func (c *Config) validate() error {
 	}
 	if c.CertManagement == CertsMounted && c.CertDir == "" {
 		return errors.New("--cert-management=mounted wants --cert-dir, the folder with tls.crt and tls.key")
+	}
+	if c.DriftInterval != 0 && c.DriftInterval < controllers.LeastDriftInterval {
+		return fmt.Errorf("--drift-interval=%s: want at least %s, which SQS takes to show a change", c.DriftInterval, controllers.LeastDriftInterval)
 	}
 	if c.MessageCountsInterval != 0 && c.MessageCountsInterval < controllers.LeastMessageCountsInterval {
 		return fmt.Errorf("--message-counts-interval=%s: want 0 (never) or at least %s, which SQS's counts take to settle", c.MessageCountsInterval, controllers.LeastMessageCountsInterval)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -62,11 +63,19 @@ func setupControllers(ctx context.Context, mgr ctrl.Manager, shared dependencies
 	return nil
 }
 
+// requestChannels is the reconciler of RequestChannels.
+func requestChannels(mgr ctrl.Manager, shared dependencies, providers queue.Providers, recorder events.EventRecorder) *controllers.RequestChannelReconciler {
+	return &controllers.RequestChannelReconciler{
+		Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Providers: providers, Recorder: recorder, Metrics: channelMetrics(),
+		DriftInterval: shared.Config.DriftInterval,
+	}
+}
+
 // channelControllers are the controllers of RequestChannels and QueueProviders, and what is measured of every kind.
 func channelControllers(mgr ctrl.Manager, shared dependencies, providers *queue.Registry, guard *fence.Fence, troubled <-chan event.TypedGenericEvent[string]) []controller {
 	recorder := controllers.ShortNotes(mgr.GetEventRecorder(eventSource))
 	all := []controller{
-		&controllers.RequestChannelReconciler{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Providers: providers, Recorder: recorder, Metrics: channelMetrics()},
+		requestChannels(mgr, shared, providers, recorder),
 		&controllers.QueueProviderReconciler{Client: mgr.GetClient(), Clients: providers, Recorder: recorder, Trouble: guard.Trouble, Troubled: troubled},
 		&controllers.ConditionMetrics{Reader: mgr.GetClient(), Informers: mgr.GetCache(), Registry: metrics.Registry},
 	}

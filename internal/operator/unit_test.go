@@ -4,13 +4,16 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -255,5 +258,29 @@ func TestStripPodKeepsWhatIsRead(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// onlyClients is a manager of which nothing but its clients is asked.
+type onlyClients struct{ ctrl.Manager }
+
+func (onlyClients) GetClient() client.Client    { return nil }
+func (onlyClients) GetAPIReader() client.Reader { return nil }
+
+// How often drift is looked for is the administrator's to say, within what SQS can show.
+func TestDriftIntervalReachesTheReconciler(t *testing.T) {
+	for _, c := range []struct {
+		interval time.Duration
+		refused  bool
+	}{{0, false}, {time.Minute, false}, {time.Minute - 1, true}, {-time.Hour, true}, {24 * time.Hour, false}} {
+		cfg := Config{REST: &rest.Config{}, DriftInterval: c.interval}
+		cfg.setDefaults()
+		err := cfg.validate()
+		if (err != nil) != c.refused || (err != nil && !strings.Contains(err.Error(), "--drift-interval")) {
+			t.Errorf("%s: %v", c.interval, err)
+		}
+		if got := requestChannels(onlyClients{}, dependencies{Config: cfg}, nil, nil).DriftInterval; got != c.interval {
+			t.Errorf("%s: the reconciler has %s", c.interval, got)
+		}
 	}
 }
