@@ -32,10 +32,11 @@ type pollers struct {
 	// poll makes one receive and hands its messages on. full: there may be more at once.
 	poll func(ctx context.Context) (full bool, err error)
 	// ctx ends to abandon polls that no longer matter.
-	ctx context.Context
-	max int
-	log *slog.Logger
-	url string
+	ctx  context.Context
+	max  int
+	crew *crew // their goroutines
+	log  *slog.Logger
+	url  string
 
 	mu       sync.Mutex
 	running  int
@@ -57,7 +58,7 @@ func (p *pollers) wake() {
 // start adds a poller. It is called with the lock held.
 func (p *pollers) start() {
 	p.running++
-	p.wg.Go(p.loop)
+	p.crew.run(&p.wg, p.loop)
 }
 
 func (p *pollers) loop() {

@@ -357,7 +357,7 @@ func newReplyQueue(r *Requester, url string) *replyQueue {
 	pending := func() bool { return q.pending.Load() > q.sated.Load() }
 	q.pollers = &pollers{
 		wanted: pending, expecting: pending, poll: q.poll,
-		ctx: q.ctx, max: r.cfg.maxPollers, log: r.cfg.log, url: url,
+		ctx: q.ctx, max: r.cfg.maxPollers, log: r.cfg.log, url: url, crew: &r.api.crew,
 	}
 	return q
 }

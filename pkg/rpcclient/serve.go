@@ -62,7 +62,7 @@ func newChannelServer(r *Responder, channel ChannelConfig) (*channelServer, erro
 	s.pollers = &pollers{
 		wanted:    func() bool { return !r.isStopping() },
 		expecting: s.busy.Load, // silence is suspicious after traffic, not while idle
-		poll:      s.poll, ctx: r.work, max: min(r.cfg.maxPollers, max(2, r.cfg.concurrency/len(r.cfg.channels))), log: r.cfg.log, url: channel.URL,
+		poll:      s.poll, ctx: r.work, max: min(r.cfg.maxPollers, max(2, r.cfg.concurrency/len(r.cfg.channels))), log: r.cfg.log, url: channel.URL, crew: &r.api.crew,
 	}
 	return s, nil
 }
