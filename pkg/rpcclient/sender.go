@@ -221,16 +221,18 @@ func (s *sender) fly() {
 const gatherYields = 64
 
 // gather lets goroutines run that are about to, since they may have company for a batch: as long as there are
-// such, or they have just had some, and the batch is not full.
+// such, or they have just had some, and the batch is not full. A message that is alone, with nobody about to run, has
+// its goroutine kept: letting others run wakes a thread, which would find nothing to do but to take it over.
 func (s *sender) gather() {
-	before := s.waiting()
-	for range gatherYields {
-		runtime.Gosched()
-		now := s.waiting()
-		if now >= maxBatch || now == before && s.api.rousing.Load() <= 0 {
+	before, company := s.waiting(), false
+	for n := range gatherYields {
+		look := n == 0 && before > 1 // callers whom nobody counts may be coming
+		if before >= maxBatch || !company && !look && s.api.rousing.Load() <= 0 {
 			return
 		}
-		before = now
+		runtime.Gosched()
+		now := s.waiting()
+		before, company = now, now > before
 	}
 }
 
