@@ -1,6 +1,7 @@
 package rpcclient
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -127,12 +128,13 @@ type httpDoer interface {
 }
 
 // tracingDoer notes on the attempt in the request's context whether a byte may have been written, and
-// hides the WriterTo of the request body.
+// gives net/http a request body that it knows to be in memory.
 //
-// smithy-go closes the request body after Do. When the server answers before net/http's write loop
-// has looked for the end of the body, that loop then reads through WriterTo, which reports io.EOF as
-// an error, and the connection is torn down under the answer: 1–3 % of receives with answers over
-// 4 KB fail on loopback, and their messages stay hidden. Through Read the end is just the end.
+// Of the SDK's own body net/http knows nothing: it might block. So it sends the header by itself first, and each
+// request is two writes here and two reads there. And smithy-go closes that body after Do. When the server answers
+// before net/http's write loop has looked for the end of the body, that loop then reads through WriterTo, which
+// reports io.EOF as an error, and the connection is torn down under the answer: 1–3 % of receives with answers over
+// 4 KB fail on loopback, and their messages stay hidden. A copy has no such end.
 type tracingDoer struct {
 	inner httpDoer
 	own   *http.Transport // nil: the application's
@@ -140,18 +142,39 @@ type tracingDoer struct {
 
 func (d tracingDoer) Do(r *http.Request) (*http.Response, error) {
 	ctx := r.Context()
+	r = r.WithContext(ctx) // a copy: the caller's request stays as it is
+	if err := holdBody(r); err != nil {
+		return nil, err
+	}
 	if a, ok := ctx.Value(attemptKey{}).(*attempt); ok {
 		a.handedOver.Store(true)
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 			GetConn: func(string) { a.traced.Store(true) },
 			GotConn: func(httptrace.GotConnInfo) { a.connected.Store(true) },
 		})
-	}
-	r = r.WithContext(ctx) // a copy: the caller's request stays as it is
-	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = struct{ io.ReadCloser }{r.Body}
+		r = r.WithContext(ctx)
 	}
 	return d.inner.Do(r)
+}
+
+// maxHeldBody bounds the bodies that are copied: with longer ones, the second write does not matter.
+const maxHeldBody = 64 << 10
+
+// holdBody makes the body of a request one that can be told to be in memory. Of a long one it hides the WriterTo
+// only: through Read its end is just the end.
+func holdBody(r *http.Request) error {
+	switch {
+	case r.Body == nil || r.Body == http.NoBody:
+	case r.ContentLength <= 0 || r.ContentLength > maxHeldBody:
+		r.Body = struct{ io.ReadCloser }{r.Body}
+	default:
+		b := make([]byte, r.ContentLength)
+		if _, err := io.ReadFull(r.Body, b); err != nil {
+			return fmt.Errorf("read the request's body: %w", err)
+		}
+		r.Body = io.NopCloser(bytes.NewReader(b))
+	}
+	return nil
 }
 
 // attempt watches one API request on its way out.

@@ -30,7 +30,7 @@ func TestAnswerBeforeTheEndOfTheRequest(t *testing.T) {
 		t.Errorf("the write loop ended with %v, and would have closed the connection under the answer", err)
 	}
 	if err := sendLarge(t, func(c *sqs.Client) *sqs.Client { return c }); err == nil {
-		t.Error("the SDK does not need tracingDoer to hide WriterTo any more: remove that")
+		t.Error("the SDK does not need tracingDoer to replace the body any more: remove that")
 	}
 }
 
