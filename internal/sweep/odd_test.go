@@ -177,3 +177,41 @@ func TestAnOddLeaseKeepsNoOther(t *testing.T) {
 		t.Errorf("the odd one is there: %t, the other: %t; want the odd one alone", s.exists(odd), s.exists(other))
 	}
 }
+
+// A record whose queue is in another account than the operator's credentials is nobody's to give up: whether the queue is there
+// cannot be seen. It keeps no other from being found missing, and is told while it lasts.
+func TestAQueueOfAnotherAccountIsKeptAndTold(t *testing.T) {
+	s := newStage(t, sqstest.NewServer(t))
+	away, name := s.live("web-1")
+	before := away.DeepCopy()
+	away.Status.QueueURL = strings.Replace(away.Status.QueueURL, accountOf(away.Status.QueueURL), "222222222222", 1)
+	s.must(s.kube.Status().Patch(s.ctx, away, client.MergeFrom(before)))
+	s.deleteInSQS(name)
+	gone, goneName := s.live("web-2")
+	s.deleteInSQS(goneName)
+	for range 6 {
+		_ = s.pass()
+	}
+	for _, key := range s.missing {
+		if key != client.ObjectKeyFromObject(gone) {
+			t.Errorf("%s is given up", key)
+		}
+	}
+	if len(s.missing) == 0 {
+		t.Error("a queue that is gone is not found because another cannot be seen")
+	}
+	if said := s.trouble(v1alpha1.ConditionSweepIncomplete); !strings.Contains(said, name) || !strings.Contains(said, "another account") {
+		t.Errorf("told %q, want the queue %s and why", said, name)
+	}
+	s.must(s.kube.Delete(s.ctx, away))
+	_ = s.pass()
+	if said := s.trouble(v1alpha1.ConditionSweepIncomplete); said != "" {
+		t.Errorf("told %q after the record is gone", said)
+	}
+}
+
+// accountOf is the account in a queue's URL.
+func accountOf(url string) string {
+	parts := strings.Split(url, "/")
+	return parts[len(parts)-2]
+}

@@ -276,7 +276,9 @@ func (s *Sweeper) findMissing(ctx context.Context, p *place, covered *records) e
 			return errors.Join(append(problems, p.obstacles.meet("", err))...)
 		}
 		if !same {
-			log.Info("A record's queue is not found, but it is in another account than the operator's credentials; it is kept", "namespace", r.Namespace, "name", r.Name)
+			// Whether it is there nobody here can tell. Where that lasts, somebody has to.
+			problems = append(problems, p.obstacles.meet(f.Key, fmt.Errorf(
+				"of ReplyQueue %s, in another account than the operator's credentials: give it those, or remove that record for the pod to get another", r.NamespacedName)))
 			continue
 		}
 		log.Info("A record has no queue any more: someone else deleted it", "namespace", r.Namespace, "name", r.Name)
