@@ -26,6 +26,7 @@ import (
 	"github.com/replyqueue/replyqueue/internal/heartbeat"
 	"github.com/replyqueue/replyqueue/internal/lifecycle"
 	"github.com/replyqueue/replyqueue/internal/queue"
+	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
 )
 
 // ReplyQueueReconciler carries out what lifecycle.Decide says of one record: it creates the queue, keeps it, closes it
@@ -267,23 +268,24 @@ func (s *recordScope) observe(pod *corev1.Pod) lifecycle.Observation {
 	if seen.State != lifecycle.PodPresent {
 		s.carry(&o, pod, s.Signals.Heartbeats.Hear(reader, s.now))
 	}
-	if terms.Mode != v1alpha1.HeartbeatLease || terms.Identity != v1alpha1.IdentityPod {
+	if terms.Mode != v1alpha1.HeartbeatLease {
+		return o // It has no Lease.
+	}
+	if terms.Identity != v1alpha1.IdentityPod || seen.State != lifecycle.PodPresent {
+		s.Signals.Heartbeats.Excuse(reader, s.podKey())
 		return o
 	}
-	if seen.State != lifecycle.PodPresent {
-		s.Signals.Heartbeats.Forget(reader)
-		return o
-	}
+	counting := seen.Running && s.toldOfQueue(s.Signals.Heartbeats.Hear(reader, s.now))
 	expected := heartbeat.Expectation{
 		Pod: s.podKey(), Host: s.record.Spec.HostRef.Name,
 		Interval: terms.Interval, Retention: terms.IdleRetention,
-		Counting: seen.Running && s.record.Status.QueueURL != "", Started: seen.Started,
+		Counting: counting, Started: seen.Started,
 	}
 	s.Signals.Heartbeats.Expect(reader, expected)
 	heard := s.Signals.Heartbeats.Hear(reader, s.now)
 	o.Heartbeat = lifecycle.Heartbeat{
 		Continuous: heard.Continuous && heard.Lease,
-		Counting:   seen.Running && s.record.Status.QueueURL != "",
+		Counting:   counting,
 		Since:      heard.Since,
 		Outage:     heard.Outage,
 		Guarded:    s.Signals.Guarded(),
@@ -294,6 +296,12 @@ func (s *recordScope) observe(pod *corev1.Pod) lifecycle.Observation {
 		s.Signals.Heartbeats.Expect(reader, expected)
 	}
 	return o
+}
+
+// toldOfQueue says that the pod was told of the record's queue, or could be: the cached record may be older than the Lease.
+func (s *recordScope) toldOfQueue(heard heartbeat.Heard) bool {
+	return s.record.Status.QueueURL != "" ||
+		heard.Annotations[heartbeat.AnnotationRecord] == string(s.record.UID) && heard.Annotations[injected.LeaseReplyQueueURL] != ""
 }
 
 // keep creates the queue where it is not there yet, and says so where the deletion of the record has to wait.

@@ -30,13 +30,6 @@ const (
 
 	// slowest is the longest interval that a ReplyHost can ask for: what a Lease says beyond that nobody wrote who may.
 	slowest = time.Hour
-
-	// outageIntervals is after how many missed heartbeats an application counts as missing. It is less than the five
-	// that an idle retention holds at least, so that an outage is seen before the first queue is closed for it.
-	outageIntervals = 3
-	// outageShare and outageCount: more than this share and more than this many missing at once is an outage.
-	outageShare = 0.2
-	outageCount = 10
 )
 
 // Expectation is what can be expected of one pod's application.
@@ -124,6 +117,8 @@ type entry struct {
 	pod       types.NamespacedName
 	host      string
 	expected  *Expectation
+	// spoken says that a reconcile found that nothing is to be expected, though there is a record.
+	spoken    bool
 	announced bool
 	steps     int  // of its silence that were noticed
 	mark      bool // seen in the list that is being taken in
@@ -252,10 +247,19 @@ func (l *Ledger) Expect(uid types.UID, x Expectation) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.entry(uid)
-	e.expected, e.pod, e.host = &x, x.Pod, x.Host
+	e.expected, e.spoken, e.pod, e.host = &x, false, x.Pod, x.Host
 }
 
-// Forget ends what was expected of a pod's application. Its Lease, if it exists, stays known.
+// Excuse notes that nothing is to be expected of a pod's application, though it has a record: its queue is its name's, or the
+// pod has ended. Expect says otherwise, and Forget ends it. Of whom neither was said, it is not known whether its record is.
+func (l *Ledger) Excuse(uid types.UID, pod types.NamespacedName) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.entry(uid)
+	e.expected, e.announced, e.spoken, e.pod = nil, false, true, pod
+}
+
+// Forget ends what was said of a pod's application by Expect or Excuse. Its Lease, if it exists, stays known.
 func (l *Ledger) Forget(uid types.UID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -263,7 +267,7 @@ func (l *Ledger) Forget(uid types.UID) {
 	if !ok {
 		return
 	}
-	e.expected, e.announced = nil, false
+	e.expected, e.announced, e.spoken = nil, false, false
 	if !e.lease {
 		delete(l.entries, uid)
 	}
@@ -295,6 +299,9 @@ func (l *Ledger) Tick(now time.Time) []Notice {
 	for uid, e := range l.entries {
 		if e.expected == nil || !e.expected.Counting || e.closing {
 			e.announced = false
+			if silent, ok := l.unspoken(e, now); ok {
+				counted = append(counted, silent)
+			}
 			continue
 		}
 		beaconEvery = min(beaconEvery, beaconFor(e.expected.Interval))
@@ -329,40 +336,6 @@ func (l *Ledger) Tick(now time.Time) []Notice {
 	l.outage = outage
 	l.beaconEvery = beaconEvery
 	return notices
-}
-
-// silence is how long an application has not been heard of, and how often it is to be.
-type silence struct{ interval, lasts time.Duration }
-
-func (s silence) missing() bool { return s.lasts > outageIntervals*s.interval }
-
-// isOutage reports whether too many applications are missing at once for it to be the applications. Those with short
-// intervals are missing long before the others could be. So it is asked for each interval by itself: of the applications
-// that were to be heard of since the missing ones were, how many were not? One with a longer interval counts when it was
-// heard, which proves that heartbeats arrive, and not when its time is yet to come.
-func isOutage(all []silence) bool {
-	intervals := map[time.Duration]bool{}
-	for _, s := range all {
-		if s.missing() {
-			intervals[s.interval] = true
-		}
-	}
-	for interval := range intervals {
-		expected, missing := 0, 0
-		for _, s := range all {
-			switch {
-			case s.interval > interval && s.lasts > outageIntervals*interval:
-				continue
-			case s.interval <= interval && s.missing():
-				missing++
-			}
-			expected++
-		}
-		if missing > outageCount && float64(missing) > outageShare*float64(expected) {
-			return true
-		}
-	}
-	return false
 }
 
 // Outage says that too many applications are missing at once for it to be the applications.
@@ -492,14 +465,14 @@ func secondsOf(lease *coordinationv1.Lease, annotation string) time.Duration {
 }
 
 func (l *Ledger) vanish(uid types.UID, e *entry, now time.Time) []Notice {
-	if e.expected == nil {
+	if e.expected == nil && !e.spoken {
 		delete(l.entries, uid)
 		return nil
 	}
 	was := e.lease
 	e.lease, e.renewal, e.closing, e.woke, e.heard, e.announced = false, "", false, false, now, false
 	e.version, e.said, e.paceKnown = "", nil, false
-	if !was {
+	if !was || e.expected == nil {
 		return nil
 	}
 	return []Notice{{UID: uid, Pod: e.pod}}

@@ -2,6 +2,7 @@ package model
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -80,8 +81,12 @@ func (op *operator) listen() {
 	ch := op.cluster.log[leases][op.leases.at]
 	op.leases.at++
 	lease := ch.object.(*coordinationv1.Lease).DeepCopy()
+	if was, ok := ch.before.(*coordinationv1.Lease); ok && heartbeat.RenewalOf(was) != heartbeat.RenewalOf(lease) {
+		op.renewed[lease.Name] = true
+	}
 	switch {
 	case ch.gone:
+		delete(op.renewed, lease.Name)
 		op.must(op.store.Delete(lease))
 	default:
 		if op.mutant.heardAt != nil && lease.Name != heartbeat.BeaconName {
@@ -118,6 +123,9 @@ func (op *operator) listLeases(at int) {
 		}
 	}
 	op.leases = v
+	maps.DeleteFunc(op.renewed, func(uid string, _ bool) bool {
+		return v.objects[types.NamespacedName{Namespace: v1alpha1.HeartbeatNamespace, Name: uid}] == nil
+	})
 	op.passOn()
 }
 

@@ -87,6 +87,8 @@ type operator struct {
 	beacon      *task
 	beaconSince time.Duration
 	notices     []heartbeat.Notice
+	// renewed are the Leases, by their pods' UIDs, of which it saw a renewal.
+	renewed map[string]bool
 	// The fence, when it compares next, and whether it or the sweeper is at work.
 	fence     *fence.Fence
 	nextCheck time.Duration
@@ -116,6 +118,7 @@ func (w *world) newProcess(c *cluster) *operator {
 	op := &operator{
 		world: w, cluster: c, id: w.operators, mutant: w.mutant, views: map[kind]*view{},
 		handlers: map[kind][]toolscache.ResourceEventHandler{}, leases: &view{}, deaf: map[kind]bool{}, broken: map[kind]bool{}, doubted: map[string]int{}, massUntil: never,
+		renewed: map[string]bool{},
 	}
 	op.ctx, op.cancel = context.WithCancel(context.Background())
 	clk := clock{now: func() time.Duration { return w.now }, skew: &w.operatorSkew}

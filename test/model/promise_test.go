@@ -3,6 +3,7 @@ package model
 import (
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -288,7 +289,8 @@ func (w *world) reads(p *pod, q *reply) bool {
 
 // massSilence says that so many heartbeats are lost on their way that no silence means anything: clearly more than the
 // share and number at which the operator is to notice, among those that are to be heard of as often. An operator expects to
-// hear of those whose open records it knows: one whose watch of records hangs cannot tell that many fell silent if it knows few.
+// hear of those whose open records it knows, and of those that it heard before, also where its watch of records hangs. Of others it
+// cannot tell that they fell silent: they may have been long before it came.
 func (op *operator) massSilence() bool {
 	w := op.world
 	if w.lostSince == never {
@@ -296,14 +298,14 @@ func (op *operator) massSilence() bool {
 	}
 	known := map[string]bool{}
 	for _, o := range op.views[records].objects {
-		if record := o.(*v1alpha1.ReplyQueue); record.Status.Closing == nil && record.Status.QueueURL != "" {
+		if record := o.(*v1alpha1.ReplyQueue); record.Status.Closing == nil {
 			known[string(readerOf(record))] = true
 		}
 	}
 	type count struct{ missing, all int }
 	paces := map[time.Duration]*count{}
 	for _, p := range w.pods {
-		if !known[p.uid] || !p.exists() || p.mode != v1alpha1.HeartbeatLease || p.stable || p.process == nil || !p.process.alive || p.process.using == "" || p.reported != "running" {
+		if !known[p.uid] && !op.renewed[p.uid] || !p.exists() || p.mode != v1alpha1.HeartbeatLease || p.stable || p.process == nil || !p.process.alive || p.process.using == "" || p.reported != "running" {
 			continue
 		}
 		c := paces[p.process.interval]
@@ -351,7 +353,7 @@ func (w *world) judgeRest() {
 	})
 	for _, p := range w.pods {
 		if p.exists() && p.process != nil && p.process.alive && !p.process.paused && !p.unlabelled && !p.terminating && p.mode == v1alpha1.HeartbeatLease && w.hostServes(p) {
-			if q := w.byURL(p.process.using); q == nil && !w.conflict() && !w.manyMissing() {
+			if q := w.byURL(p.process.using); q == nil && !w.conflict() && !w.manyMissing() && !w.elsewhereAndSaid(p.process.using) {
 				w.violate("P2", "pod %s lives and has no reply queue (it was told %q)", p, p.process.using)
 			}
 		}
@@ -371,6 +373,15 @@ func (w *world) manyMissing() bool {
 		}
 	})
 	return missing > 10 && missing*5 > open
+}
+
+// elsewhereAndSaid says that a queue is one of another account, which the operator was given credentials of and has no more:
+// it cannot tell whether that queue is there, keeps the record, and says so.
+func (w *world) elsewhereAndSaid(url string) bool {
+	named := false
+	each(w.cluster, records, func(r *v1alpha1.ReplyQueue) { named = named || r.Status.QueueURL == url })
+	return named && strings.Contains(url, "/"+awayAccount+"/") && w.leader != nil &&
+		strings.Contains(w.leader.fence.Trouble(v1alpha1.DefaultProviderName, v1alpha1.ConditionSweepIncomplete), nameOf(url))
 }
 
 // hostServes says that the pod's ReplyHost exists and takes new pods.

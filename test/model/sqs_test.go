@@ -16,6 +16,9 @@ import (
 // clusterUID is the UID of the kube-system namespace, by which queues are marked as this cluster's.
 const clusterUID = "kube-system-uid"
 
+// awayAccount is the other account that the operator may be given credentials of.
+const awayAccount = "222222222222"
+
 // reply is the truth about one reply queue in SQS.
 type reply struct {
 	name, url string

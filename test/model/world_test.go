@@ -124,7 +124,7 @@ func emptyWorld(m mutant, namespace string) *world {
 // populate adds what every world begins with: two ReplyHosts, an operator, and queues of others.
 func (w *world) populate() {
 	w.cluster.noticed = w.noticed
-	w.sqsServer = sqstest.New(sqstest.WithClock(w.sqsClock), sqstest.WithAccessKey("AWAY", "222222222222"))
+	w.sqsServer = sqstest.New(sqstest.WithClock(w.sqsClock), sqstest.WithAccessKey("AWAY", awayAccount))
 	w.sqs = w.sqsServer.Client(func(o *sqs.Options) { o.Retryer = aws.NopRetryer{} })
 	w.away = w.sqsServer.Client(func(o *sqs.Options) {
 		o.Retryer, o.Credentials = aws.NopRetryer{}, credentials.NewStaticCredentialsProvider("AWAY", "secret", "")
