@@ -72,7 +72,8 @@ type QueueProviderSpec struct {
 	AllowedQueueNames []string `json:"allowedQueueNames,omitempty"`
 
 	// allowPolicies lets RequestChannels set spec.policy while true. A queue's policy can open it to other
-	// accounts. Unset: false.
+	// accounts. A policy that was set while it was true stays on its queue, and the channel says so, until spec.policy is
+	// taken out of it. Unset: false.
 	// +optional
 	AllowPolicies *bool `json:"allowPolicies,omitempty"` //nolint:kubeapilinter // A permission: given or not.
 

@@ -344,20 +344,21 @@ type RequestChannelSpec struct {
 	ManagementPolicy ManagementPolicy `json:"managementPolicy,omitempty"`
 
 	// suspend stops the operator from reading and writing the queue while true: what someone changes on it stays.
-	// Deletion still runs. Unset: false.
+	// Deletion still runs, and the Secret of binding is still written and removed. Unset: false.
 	// +optional
 	Suspend *bool `json:"suspend,omitempty"` //nolint:kubeapilinter // The field is a boolean wherever GitOps users meet it.
 
 	// binding asks for a Secret with the queue's coordinates, for workloads that are not injected: the channel is then a
-	// Provisioned Service of servicebinding.io, and a ServiceBinding can name it. The Secret goes with the channel, and
-	// when this is unset. Unset: none.
+	// Provisioned Service of servicebinding.io, and a ServiceBinding can name it. The Secret goes with the channel,
+	// when this is unset, also while suspend is true, and while the channel's queue is another's or is not there. Unset: none.
 	// +optional
 	Binding *Binding `json:"binding,omitempty"`
 }
 
 // ResponderCounts counts the pods that serve a channel.
 type ResponderCounts struct {
-	// total is the number of pods that name the channel in replyqueue.dev/serves.
+	// total is the number of pods that name the channel in replyqueue.dev/serves and opted in by the label
+	// replyqueue.dev/inject. Whoever serves it by other means, as by the Secret of spec.binding, is not counted.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Total *int32 `json:"total,omitempty"`

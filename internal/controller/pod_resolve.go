@@ -71,7 +71,7 @@ func describe(channel *v1alpha1.RequestChannel, role injected.Role) injected.Cha
 		URL:        channel.Status.QueueURL,
 		Role:       role,
 		FIFO:       channel.Spec.FIFO != nil,
-		DeadLetter: channel.Spec.DeadLetter != nil,
+		DeadLetter: channel.Status.DeadLetterTargetARN != "", // What the queue has, and not what the spec wants.
 	}
 	if call := channel.Spec.Call; call != nil {
 		c.TimeoutSeconds, c.MaxAttempts = ptr.Deref(call.TimeoutSeconds, 0), ptr.Deref(call.MaxAttempts, 0)

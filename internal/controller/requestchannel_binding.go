@@ -45,22 +45,12 @@ var (
 
 // bind writes the Secret that the spec asks for, and removes one that it no longer asks for.
 func (r *RequestChannelReconciler) bind(ctx context.Context, s *scope) error {
-	status := &s.channel.Status
-	wanted, had := "", ""
-	if b := s.channel.Spec.Binding; b != nil {
-		wanted = b.SecretName
-	}
-	if status.Binding != nil {
-		had = status.Binding.Name
-	}
-	if wanted != "" || had != "" {
+	wanted := s.secretWanted()
+	if wanted != "" || s.channel.Status.Binding != nil {
 		s.part = v1alpha1.ConditionBindingReady
 	}
-	if had != "" && had != wanted {
-		if err := r.removeSecret(ctx, s.channel, had); err != nil {
-			return err
-		}
-		status.Binding = nil
+	if err := r.unbind(ctx, s); err != nil {
+		return err
 	}
 	if wanted == "" {
 		conditions.Remove(s.channel, v1alpha1.ConditionBindingReady)
@@ -70,6 +60,33 @@ func (r *RequestChannelReconciler) bind(ctx context.Context, s *scope) error {
 		return err
 	}
 	conditions.Set(s.channel, v1alpha1.ConditionBindingReady, metav1.ConditionTrue, v1alpha1.ReasonAvailable, "The Secret holds the queue's coordinates")
+	return nil
+}
+
+// secretWanted is the name of the Secret that the spec asks for; empty: none.
+func (s *scope) secretWanted() string {
+	if b := s.channel.Spec.Binding; b != nil {
+		return b.SecretName
+	}
+	return ""
+}
+
+// unbind removes a Secret that the spec no longer asks for, or that would go on handing out a queue which is not the channel's
+// any more, whatever stands in the way of the queue itself.
+func (r *RequestChannelReconciler) unbind(ctx context.Context, s *scope) error {
+	status := &s.channel.Status
+	if status.Binding == nil || (status.Binding.Name == s.secretWanted() && status.QueueURL != "") {
+		return nil
+	}
+	if err := r.removeSecret(ctx, s.channel, status.Binding.Name); err != nil {
+		return err
+	}
+	status.Binding = nil
+	if s.secretWanted() == "" {
+		conditions.Remove(s.channel, v1alpha1.ConditionBindingReady)
+		return nil
+	}
+	conditions.Set(s.channel, v1alpha1.ConditionBindingReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing, "The channel has no queue now: the Secret was removed, and is written again when it has")
 	return nil
 }
 

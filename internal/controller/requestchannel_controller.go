@@ -123,8 +123,7 @@ func (r *RequestChannelReconciler) Reconcile(ctx context.Context, request ctrl.R
 
 func (r *RequestChannelReconciler) reconcilePresent(ctx context.Context, s *scope) (ctrl.Result, error) {
 	if isTrue(s.channel.Spec.Suspend) {
-		r.suspend(ctx, s)
-		return ctrl.Result{}, r.finish(ctx, s)
+		return r.reconcileSuspended(ctx, s)
 	}
 	err := r.useProvider(ctx, s)
 	if err == nil {
@@ -136,6 +135,10 @@ func (r *RequestChannelReconciler) reconcilePresent(ctx context.Context, s *scop
 		}
 	}
 	p := judge(s.channel, err)
+	var unbound error
+	if p != nil {
+		unbound = r.unbind(ctx, s)
+	}
 	if p == nil || !p.passing || !r.onlyLooked(s) {
 		r.conclude(s, p)
 	}
@@ -144,6 +147,27 @@ func (r *RequestChannelReconciler) reconcilePresent(ctx context.Context, s *scop
 	}
 	if p == nil {
 		return ctrl.Result{RequeueAfter: r.scheduleCheck(s)}, nil
+	}
+	if unbound != nil {
+		return ctrl.Result{}, unbound
+	}
+	return p.result()
+}
+
+// reconcileSuspended leaves the queue alone. The Secret of spec.binding is no part of it.
+func (r *RequestChannelReconciler) reconcileSuspended(ctx context.Context, s *scope) (ctrl.Result, error) {
+	bind := r.bind
+	if s.channel.Status.QueueURL == "" {
+		bind = r.unbind
+	}
+	p := judge(s.channel, bind(ctx, s))
+	if p == nil {
+		r.suspend(ctx, s)
+		return ctrl.Result{}, r.finish(ctx, s)
+	}
+	r.conclude(s, p)
+	if err := r.finish(ctx, s); err != nil {
+		return ctrl.Result{}, err
 	}
 	return p.result()
 }

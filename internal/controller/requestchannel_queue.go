@@ -44,6 +44,11 @@ func (r *RequestChannelReconciler) converge(ctx context.Context, s *scope) error
 	if err := r.elsewhere(s); err != nil {
 		return err
 	}
+	if s.channel.Status.QueueURL == "" { // Whether the queue is made, taken over or only read: its provider has to be there for it.
+		if err := r.holdProvider(ctx, s, false); err != nil {
+			return err
+		}
+	}
 	if s.channel.Spec.ManagementPolicy == v1alpha1.ManagementPolicyObserve {
 		return r.observeOnly(ctx, s)
 	}
@@ -68,7 +73,11 @@ func (r *RequestChannelReconciler) converge(ctx context.Context, s *scope) error
 		}
 	}
 	s.part = v1alpha1.ConditionQueueReady
-	if err := r.bringToSpec(ctx, s, request, target, inTheWay != nil); err != nil {
+	asIs := inTheWay != nil
+	if asIs && judge(s.channel, inTheWay).reason == v1alpha1.ReasonDeadLetterNotAllowed {
+		target, asIs = "", false // Whoever took their consent back gets no more of them; what is merely waited for stays as it is.
+	}
+	if err := r.bringToSpec(ctx, s, request, target, asIs); err != nil {
 		return err
 	}
 	if inTheWay != nil {
@@ -90,8 +99,8 @@ func (r *RequestChannelReconciler) elsewhere(s *scope) error {
 		account = "the operator's"
 	}
 	return stalled(v1alpha1.ReasonQueueElsewhere,
-		"the queue is in account %s, region %s (status), and QueueProvider %s leads to account %s, region %s now: nothing is made or deleted there. Give the operator its region and credentials back, or delete this channel and create another",
-		status.AccountID, status.Region, provider.Name, account, provider.Region)
+		"the queue is in account %s, region %s (status), and QueueProvider %s leads to account %s, region %s now: nothing is made or deleted there. Give the operator its region and credentials back, or delete this channel with %s=true, which leaves the queue there, and create another",
+		status.AccountID, status.Region, provider.Name, account, provider.Region, v1alpha1.AnnotationForceDelete)
 }
 
 // observeOnly reads a queue that the operator may not write to.
@@ -111,6 +120,7 @@ func (r *RequestChannelReconciler) observeOnly(ctx context.Context, s *scope) er
 		return notOwned(s, name, observed.Tags, false)
 	}
 	s.found(observed)
+	s.channel.Status.DeadLetterTargetARN = queue.DeadLetterTarget(observed.Attributes)
 	conditions.Set(s.channel, v1alpha1.ConditionQueueReady, metav1.ConditionTrue, v1alpha1.ReasonObserved, "The queue exists")
 	return nil
 }
@@ -152,8 +162,10 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 	if err := r.oldestClaim(ctx, s, nil); err != nil {
 		return queue.Observed{}, err
 	}
-	if err := r.holdProvider(ctx, s, had); err != nil {
-		return queue.Observed{}, err
+	if had {
+		if err := r.holdProvider(ctx, s, true); err != nil {
+			return queue.Observed{}, err
+		}
 	}
 	if err := r.noteCreation(ctx, s, desired); err != nil {
 		return queue.Observed{}, err
@@ -545,7 +557,7 @@ func (r *RequestChannelReconciler) noteDeadLetter(s *scope, deadLetterARN string
 	case spec == nil:
 		// A dead-letter queue of our own is left where it is: what is in it is evidence. It goes with the channel.
 		conditions.Remove(channel, v1alpha1.ConditionDeadLetterReady)
-	case spec.Queue == nil:
+	case spec.Queue == nil && deadLetterARN != "":
 		conditions.Set(channel, v1alpha1.ConditionDeadLetterReady, metav1.ConditionTrue, v1alpha1.ReasonAvailable, "The dead-letter queue named is in use")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -71,6 +72,9 @@ func permits(provider *queue.Provider, channel *v1alpha1.RequestChannel) error {
 		remedy := fmt.Sprintf("the platform team allows policies by spec.allowPolicies of QueueProvider %s", provider.Name)
 		if provider.Name == v1alpha1.DefaultProviderName {
 			remedy = "without a QueueProvider no policy is"
+		}
+		if slices.Contains(channel.Status.AppliedAttributes, queue.Policy) {
+			remedy += ". The one that was set while it was allowed stays on the queue until spec.policy is taken out"
 		}
 		return stalled(v1alpha1.ReasonPolicyNotAllowed, "spec.policy is not allowed: %s", remedy)
 	}
@@ -240,7 +244,10 @@ func (r *RequestChannelReconciler) deadLetterByARN(ctx context.Context, s *scope
 		return nil
 	}
 	remedy := fmt.Sprintf("its owner can tag it %s=%s/%s", v1alpha1.TagAdoptableBy, s.provider.Cluster, s.channel.Namespace)
-	if free {
+	switch {
+	case ours && owner.Kind == v1alpha1.TagKindRequest:
+		remedy = fmt.Sprintf("name its RequestChannel %s in spec.deadLetter.channelRef instead", owner.Name)
+	case free && !s.provider.IsComputedName(name):
 		remedy += ", or the platform team can allow the name in spec.allowedQueueNames of the QueueProvider"
 	}
 	return stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: queue %s may not be used from this namespace: %s", field, name, remedy)

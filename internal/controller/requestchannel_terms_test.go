@@ -206,7 +206,6 @@ var _ = ginkgo.Describe("What a namespace may ask for", func() {
 		ginkgo.It("are not taken by one channel from another, consent or not", func() {
 			p := w.providerFor(allowing("orders"))
 			create("orders", consent())
-			adopting := func(spec *v1alpha1.RequestChannelSpec) { spec.AdoptionPolicy = v1alpha1.AdoptionPolicyIfConsented }
 			a, b := channelNamed("a", using(p), called("orders"), adopting), channelNamed("b", using(p), called("orders"), adopting)
 			w.apply(a, b)
 			w.reconciled(b)

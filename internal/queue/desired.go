@@ -93,6 +93,17 @@ func TakesDeadLetters(permission v1alpha1.DeadLetterPermission, sources []string
 	return encode(policy)
 }
 
+// DeadLetterTarget is the ARN that a queue's attributes name for its dead letters; empty where they name none.
+func DeadLetterTarget(attributes map[string]string) string {
+	var policy struct {
+		Target string `json:"deadLetterTargetArn"`
+	}
+	if json.Unmarshal([]byte(attributes[RedrivePolicy]), &policy) != nil {
+		return ""
+	}
+	return policy.Target
+}
+
 // ChannelQueueName is the name of a RequestChannel's queue: the one its spec gives, else the computed one. Whether
 // the spec may give it is AllowsQueueName's to say.
 func (p *Provider) ChannelQueueName(channel *v1alpha1.RequestChannel) string {

@@ -1,0 +1,186 @@
+package controller_test
+
+import (
+	"context"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/onsi/ginkgo/v2"
+	"github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
+)
+
+func observing(spec *v1alpha1.RequestChannelSpec) {
+	spec.ManagementPolicy = v1alpha1.ManagementPolicyObserve
+}
+
+// What is taken back, and what was only wished for, is handed out to nobody.
+var _ = ginkgo.Describe("What was given and is taken back", func() {
+	var w *world
+	ginkgo.BeforeEach(func(ctx context.Context) { w = newWorld(context.WithoutCancel(ctx)) })
+	consent := func() map[string]string {
+		return map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace}
+	}
+	takeBack := func(name string) {
+		ginkgo.GinkgoHelper()
+		q, _ := w.sqs.Queue(name)
+		_, err := w.sqs.Client().UntagQueue(w.ctx, &sqs.UntagQueueInput{QueueUrl: &q.URL, TagKeys: []string{v1alpha1.TagAdoptableBy}})
+		gomega.Expect(err).NotTo(gomega.HaveOccurred())
+	}
+	secret := func(name string) bool {
+		return w.exists(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name}})
+	}
+	redrive := func(name string) string {
+		q, _ := w.sqs.Queue("rq_" + clusterName + "_" + w.namespace + "_" + name)
+		return q.Attributes["RedrivePolicy"]
+	}
+
+	ginkgo.It("leaves the binding's Secret at once, and comes back to it with the consent", func() {
+		p := w.providerFor(allowing("vault"))
+		w.queueTagged("vault", consent())
+		c := channelNamed("vault", using(p), called("vault"), observing, bindingTo("vault"))
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(secret("vault")).To(gomega.BeTrue())
+		takeBack("vault")
+		w.pass(2 * time.Hour)
+		w.reconciled(c)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonNotOwned))
+		gomega.Expect(secret("vault")).To(gomega.BeFalse())
+		gomega.Expect(c.Status.Binding).To(gomega.BeNil())
+		gomega.Expect(c).To(haveCondition(v1alpha1.ConditionBindingReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing))
+		q, _ := w.sqs.Queue("vault")
+		_, err := w.sqs.Client().TagQueue(w.ctx, &sqs.TagQueueInput{QueueUrl: &q.URL, Tags: consent()})
+		gomega.Expect(err).NotTo(gomega.HaveOccurred())
+		w.pass(10 * time.Minute)
+		w.reconciled(c)
+		gomega.Expect(c).To(haveCondition(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonObserved))
+		gomega.Expect(secret("vault")).To(gomega.BeTrue())
+	})
+
+	ginkgo.It("is taken out of the spec, also of a channel that is stalled or suspended", func() {
+		for name, edit := range map[string]func(*v1alpha1.RequestChannelSpec){
+			"stalled":   func(*v1alpha1.RequestChannelSpec) {},
+			"suspended": func(s *v1alpha1.RequestChannelSpec) { s.Suspend = ptr.To(true) },
+		} {
+			c := channelNamed(name, bindingTo(name))
+			w.apply(c)
+			w.reconciled(c)
+			if name == "stalled" {
+				w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied}}})
+			}
+			change(w, c, func(c *v1alpha1.RequestChannel) {
+				edit(&c.Spec)
+				c.Spec.Binding = nil
+			})
+			w.reconciled(c)
+			w.sqs.SetFaults(sqstest.Plan{})
+			gomega.Expect(secret(name)).To(gomega.BeFalse(), name)
+			gomega.Expect(c.Status.Binding).To(gomega.BeNil(), name)
+			gomega.Expect(c).NotTo(gomega.Or(
+				haveCondition(v1alpha1.ConditionBindingReady, metav1.ConditionTrue, v1alpha1.ReasonAvailable),
+				haveCondition(v1alpha1.ConditionBindingReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing)), name)
+		}
+	})
+
+	ginkgo.It("is written for a channel that is suspended, without a look at the queue", func() {
+		c := channelNamed("login")
+		w.apply(c)
+		w.reconciled(c)
+		change(w, c, func(c *v1alpha1.RequestChannel) {
+			c.Spec.Suspend = ptr.To(true)
+			bindingTo("login")(&c.Spec)
+		})
+		requests, _ := w.costing(func() { w.reconciled(c) })
+		gomega.Expect(requests).To(gomega.BeEmpty())
+		gomega.Expect(secret("login")).To(gomega.BeTrue())
+		gomega.Expect(c).To(haveCondition(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSuspended))
+	})
+
+	ginkgo.It("gets no dead letters any more", func() {
+		w.queueTagged("vault", consent())
+		q, _ := w.sqs.Queue("vault")
+		c := channelNamed("login", func(spec *v1alpha1.RequestChannelSpec) {
+			spec.DeadLetter = &v1alpha1.DeadLetter{MaxReceiveCount: 3, ARN: q.ARN}
+		})
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(redrive("login")).NotTo(gomega.BeEmpty())
+		takeBack("vault")
+		w.pass(2 * time.Hour)
+		w.reconciled(c)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonDeadLetterNotAllowed))
+		gomega.Expect(c).To(haveCondition(v1alpha1.ConditionDeadLetterReady, metav1.ConditionFalse, v1alpha1.ReasonDeadLetterNotAllowed))
+		gomega.Expect(redrive("login")).To(gomega.BeEmpty())
+		gomega.Expect(c.Status.DeadLetterTargetARN).To(gomega.BeEmpty())
+	})
+
+	ginkgo.It("stays on the queue where it is a policy, and that is said", func() {
+		p := w.providerFor(func(spec *v1alpha1.QueueProviderSpec) { spec.AllowPolicies = ptr.To(true) })
+		c := channelNamed("login", using(p), func(spec *v1alpha1.RequestChannelSpec) { spec.Policy = `{"Version":"2012-10-17","Statement":[]}` })
+		w.apply(c)
+		w.reconciled(c)
+		change(w, p, func(p *v1alpha1.QueueProvider) { p.Spec.AllowPolicies = nil })
+		w.reconciled(c)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonPolicyNotAllowed, "stays on the queue until spec.policy is taken out"))
+	})
+
+	ginkgo.It("is told to responders as the queue has it, also of a queue that is only observed", func() {
+		p := w.providerFor(allowing("vault"))
+		q := channelNamed("dead", using(p))
+		w.apply(q)
+		w.reconciled(q)
+		w.queueTagged("vault", consent())
+		c := channelNamed("vault", using(p), called("vault"), observing, deadTo("dead"))
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(c.Status.DeadLetterTargetARN).To(gomega.BeEmpty())
+		_, err := w.sqs.Client().SetQueueAttributes(w.ctx, &sqs.SetQueueAttributesInput{QueueUrl: &c.Status.QueueURL, Attributes: map[string]string{
+			"RedrivePolicy": `{"deadLetterTargetArn":"` + q.Status.QueueARN + `","maxReceiveCount":3}`,
+		}})
+		gomega.Expect(err).NotTo(gomega.HaveOccurred())
+		w.pass(2 * time.Hour)
+		w.reconciled(c)
+		gomega.Expect(c.Status.DeadLetterTargetARN).To(gomega.Equal(q.Status.QueueARN))
+	})
+
+	for name, how := range map[string]func(*v1alpha1.RequestChannelSpec){"takes over": adopting, "observes": observing} {
+		ginkgo.It("is a provider: one that goes is not given to a channel that "+name+" a queue, and one that stays is held", func() {
+			p := w.providerFor(allowing("orders", "others"))
+			first := channelNamed("first", using(p), called("orders"), how)
+			w.queueTagged("orders", consent())
+			w.queueTagged("others", consent())
+			w.apply(first)
+			w.reconciled(first)
+			gomega.Expect(first.Status.QueueURL).NotTo(gomega.BeEmpty())
+			gomega.Expect(w.exists(p)).To(gomega.BeTrue())
+			gomega.Expect(p.Finalizers).To(gomega.ContainElement(v1alpha1.FinalizerQueueProvider))
+			w.remove(p)
+			second := channelNamed("second", using(p), called("others"), how)
+			w.apply(second)
+			w.reconciled(second)
+			gomega.Expect(second).To(beReconciling(v1alpha1.ReasonWaitingForProvider, "takes no new users"))
+			q, _ := w.sqs.Queue("others")
+			gomega.Expect(q.Tags).To(gomega.Equal(consent()))
+		})
+	}
+
+	ginkgo.It("is no reason to advise a pattern for a name that no pattern allows", func() {
+		p := w.providerFor(allowing("*"))
+		a := channelNamed("a", using(p))
+		w.apply(a)
+		w.reconciled(a)
+		b := channelNamed("b", using(p), func(spec *v1alpha1.RequestChannelSpec) {
+			spec.DeadLetter = &v1alpha1.DeadLetter{MaxReceiveCount: 3, ARN: a.Status.QueueARN}
+		})
+		w.apply(b)
+		w.reconciled(b)
+		gomega.Expect(b).To(beStalled(v1alpha1.ReasonDeadLetterNotAllowed, "RequestChannel a in spec.deadLetter.channelRef"))
+		gomega.Expect(b).NotTo(beStalled(v1alpha1.ReasonDeadLetterNotAllowed, "allowedQueueNames"))
+	})
+})
