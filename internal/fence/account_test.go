@@ -26,7 +26,7 @@ func TestCredentialsOfAnotherAccount(t *testing.T) {
 				}
 				there++
 			}
-			c.provider.API = writing{theirs.Client(), c}
+			c.provider.API = writing{theirs.Client(noRetries), c}
 			for range 4 {
 				c.round()
 				c.expectHeld("in another account", true)
@@ -42,13 +42,13 @@ func TestCredentialsOfAnotherAccount(t *testing.T) {
 			if made := theirs.Requests(sqstest.Action("CreateQueue")); busy && made != 1 {
 				t.Errorf("%d queues were made, want the one that is theirs", made)
 			}
-			c.provider.API = writing{server.Client(), c}
+			c.provider.API = writing{server.Client(noRetries), c}
 			c.round()
 			c.expectOpen("in its own account again")
 			if status := c.identity().Data["status"]; status != "" {
 				t.Errorf("it still says %q", status)
 			}
-			c.provider.API = writing{theirs.Client(), c}
+			c.provider.API = writing{theirs.Client(noRetries), c}
 			c.lead(uid)
 			for range 4 {
 				c.round()
@@ -72,7 +72,7 @@ func TestAMarkerInAnotherAccount(t *testing.T) {
 	if _, err := theirs.Client().CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: &q.Name, Tags: q.Tags}); err != nil {
 		t.Fatal(err)
 	}
-	c.provider.API = writing{theirs.Client(), c}
+	c.provider.API = writing{theirs.Client(noRetries), c}
 	for range 3 {
 		c.round()
 		c.expectHeld("in another account", true)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -54,10 +55,13 @@ func newCluster(t *testing.T, server *sqstest.Server, uid string, data map[strin
 			return err
 		},
 	})
-	c.provider = &queue.Provider{Name: "default", Prefix: "rq", Cluster: "c", ClusterUID: uid, API: writing{server.Client(), c}}
+	c.provider = &queue.Provider{Name: "default", Prefix: "rq", Cluster: "c", ClusterUID: uid, API: writing{server.Client(noRetries), c}}
 	c.lead(uid)
 	return c
 }
+
+// noRetries is how the operator's own clients are configured.
+func noRetries(o *sqs.Options) { o.Retryer = aws.NopRetryer{} }
 
 // lead makes a new leader: nothing is remembered.
 func (c *cluster) lead(uid string) {

@@ -152,11 +152,11 @@ func TestAWatchElsewhereIsNone(t *testing.T) {
 	clone := original.beside()
 	clone.Round(clone.ctx)
 	theirs := sqstest.NewServer(t, sqstest.WithAccount("222222222222"))
-	original.provider.API, clone.provider.API = writing{theirs.Client(), original}, writing{theirs.Client(), clone}
+	original.provider.API, clone.provider.API = writing{theirs.Client(noRetries), original}, writing{theirs.Client(noRetries), clone}
 	for range 20 {
 		both(original, clone)
 	}
-	original.provider.API, clone.provider.API = writing{server.Client(), original}, writing{server.Client(), clone}
+	original.provider.API, clone.provider.API = writing{server.Client(noRetries), original}, writing{server.Client(noRetries), clone}
 	for range 15 {
 		clone.Round(clone.ctx) // It is the first to look.
 		if clone.MayDelete("default") == nil {

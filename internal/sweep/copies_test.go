@@ -88,7 +88,7 @@ func TestAnotherAccountGivesNothingUp(t *testing.T) {
 			}
 			s.passes(3)
 			own := s.provider.API
-			s.provider.API = calling{sqstest.NewServer(t, c.other).Client(), s}
+			s.provider.API = calling{sqstest.NewServer(t, c.other).Client(noRetries), s}
 			if c.restart {
 				s.restart()
 			}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/go-logr/logr"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -121,7 +122,7 @@ func newStage(t *testing.T, server *sqstest.Server) *stage {
 	s.must(admin.Create(s.ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: s.identity.Namespace, Name: s.identity.Name}}))
 	// Tests share the API server, and records are listed for the whole cluster: each has a provider of its own.
 	s.provider = &queue.Provider{Name: s.namespace, Prefix: "rq", Cluster: "c", ClusterUID: clusterUID}
-	s.provider.API = calling{server.Client(), s}
+	s.provider.API = calling{server.Client(noRetries), s}
 	t.Cleanup(s.clean)
 	s.restart()
 	return s
@@ -199,10 +200,18 @@ func (s *stage) must(err error) {
 	}
 }
 
-// pass sweeps, a grace after the last time, which is long enough for the fence to have watched.
+// noRetries is how the operator's own clients are configured.
+func noRetries(o *sqs.Options) { o.Retryer = aws.NopRetryer{} }
+
+// pass sweeps, a grace after the last time, and the fence has looked often enough before it to have watched.
 func (s *stage) pass() error {
-	s.fence.Round(s.ctx)
-	s.clock.Step(sweep.DefaultGrace)
+	const looks = 2 // and another by the pass itself
+	between := fence.WatchFor(fence.DefaultInterval) / looks
+	s.clock.Step(sweep.DefaultGrace - looks*between)
+	for range looks {
+		s.fence.Round(s.ctx)
+		s.clock.Step(between)
+	}
 	return s.sweeper.Pass(s.ctx)
 }
 
