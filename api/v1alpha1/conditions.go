@@ -80,7 +80,7 @@ const (
 	// ReasonIdentityConflict surfaces while a deletion waits because the queues may be another cluster's; also on the
 	// condition IdentityConflict.
 	ReasonIdentityConflict = "IdentityConflict"
-	// ReasonIdentityUnproven surfaces while a deletion waits for the proof that the queues are this cluster's.
+	// ReasonIdentityUnproven surfaces while a deletion, or a change, waits for the proof that the queues are this cluster's.
 	ReasonIdentityUnproven = "IdentityUnproven"
 	// ReasonDraining surfaces on ReplyQueues whose pod is gone, until the drain is over.
 	ReasonDraining = "Draining"

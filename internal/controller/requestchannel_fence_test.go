@@ -2,13 +2,18 @@ package controller_test
 
 import (
 	"context"
+	"strconv"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/onsi/ginkgo/v2"
 	"github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/controller"
 	"github.com/replyqueue/replyqueue/internal/queue"
 )
 
@@ -58,10 +63,81 @@ var _ = ginkgo.Describe("A channel whose queue may be another cluster's", func()
 		gomega.Expect(requests).To(gomega.BeEmpty(), "CreateQueue would hand out the original's")
 	})
 
-	ginkgo.It("brings it to its spec while that is merely not proven", func() {
-		c, requests := edited(&queue.Held{Provider: "default", Message: "not compared lately", RetryAfter: time.Second})
+	ginkgo.It("leaves it as it is until this process knows better", func() {
+		c, requests := edited(&queue.Held{Provider: "default", Message: "being found out", RetryAfter: time.Second})
+		gomega.Expect(c).To(beReconciling(v1alpha1.ReasonIdentityUnproven, "being found out"))
+		gomega.Expect(requests).To(gomega.BeEmpty())
+		w.registry.Fence = answering{}
+		w.restart()
+		requests, _ = w.costing(func() { w.reconciled(c) })
 		gomega.Expect(c).To(beReady())
 		gomega.Expect(requests).To(gomega.HaveKey("SetQueueAttributes"))
+	})
+
+	ginkgo.It("brings it to its spec while the proof is merely old", func() {
+		c, requests := edited(&queue.Held{Provider: "default", Known: true, Message: "not compared lately", RetryAfter: time.Second})
+		gomega.Expect(c).To(beReady())
+		gomega.Expect(requests).To(gomega.HaveKey("SetQueueAttributes"))
+	})
+
+	ginkgo.It("creates what is new meanwhile, and writes to nothing that was there", func() {
+		w.registry.Fence = answering{&queue.Held{Provider: "default", Message: "being found out", RetryAfter: time.Second}}
+		c := channelNamed("fresh", withDeadLetter)
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+		q, _ := w.sqs.Queue("rq_" + clusterName + "_" + w.namespace + "_fresh")
+		gomega.Expect(q.Attributes).To(gomega.HaveKey("RedrivePolicy"))
+
+		w.pass(time.Hour)
+		change(w, c, func(c *v1alpha1.RequestChannel) { c.Finalizers = nil })
+		w.remove(c)
+		again := channelNamed("fresh", func(spec *v1alpha1.RequestChannelSpec) {
+			spec.Queue = &v1alpha1.QueueAttributes{MessageRetentionSeconds: ptr.To[int32](60)}
+		})
+		w.apply(again) // as out of a backup, without a status
+		w.pass(time.Hour)
+		requests, _ := w.costing(func() { w.reconciled(again) })
+		gomega.Expect(again).To(beReconciling(v1alpha1.ReasonIdentityUnproven))
+		gomega.Expect(requests).NotTo(gomega.Or(gomega.HaveKey("SetQueueAttributes"), gomega.HaveKey("TagQueue"), gomega.HaveKey("UntagQueue")))
+	})
+
+	ginkgo.It("is a copy's: it changes nothing, from its first moment on, however its original goes on", func() {
+		original := w.fenced("identity")
+		c := channelNamed("login", func(spec *v1alpha1.RequestChannelSpec) {
+			spec.Queue = &v1alpha1.QueueAttributes{MessageRetentionSeconds: ptr.To[int32](60)}
+		})
+		w.apply(c)
+		w.reconciled(c)
+		w.compared(original, 2)
+		taken := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "identity"}}
+		gomega.Expect(w.exists(taken)).To(gomega.BeTrue())
+		w.apply(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "copied"}, Data: taken.Data})
+		w.compared(original, 6)
+		q, _ := w.sqs.Queue("rq_" + clusterName + "_" + w.namespace + "_login")
+		_, err := w.sqs.Client().SetQueueAttributes(w.ctx, &sqs.SetQueueAttributesInput{QueueUrl: &q.URL, Attributes: map[string]string{"MessageRetentionPeriod": "86400"}})
+		gomega.Expect(err).NotTo(gomega.HaveOccurred())
+		w.compared(original, 100)
+
+		w.restart()
+		clone := w.fenced("copied")
+		for i := range 20 {
+			change(w, c, func(c *v1alpha1.RequestChannel) {
+				metav1.SetMetaDataAnnotation(&c.ObjectMeta, v1alpha1.AnnotationReconcileAt, strconv.Itoa(i))
+			})
+			w.reconciled(c)
+			if i == 0 {
+				gomega.Expect(c).To(beReady(), "it is no news of the queue")
+			}
+			w.compared(clone, 1)
+			w.registry.Fence = original
+			original.Round(w.ctx)
+			w.registry.Fence = clone
+		}
+		q, _ = w.sqs.Queue(q.Name)
+		gomega.Expect(q.Attributes).To(gomega.HaveKeyWithValue("MessageRetentionPeriod", "86400"))
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonIdentityConflict))
+		gomega.Expect(w.heard()).NotTo(gomega.ContainElement(gomega.ContainSubstring(controller.EventDriftCorrected)))
 	})
 
 	ginkgo.It("brings it to its spec while that is proven", func() {

@@ -52,8 +52,7 @@ func (r *RequestChannelReconciler) converge(ctx context.Context, s *scope) error
 	if s.channel.Spec.ManagementPolicy == v1alpha1.ManagementPolicyObserve {
 		return r.observeOnly(ctx, s)
 	}
-	// CreateQueue too would hand out the original's queue to a copy.
-	if err := s.provider.MayChange(); err != nil {
+	if err := r.ourCluster(s); err != nil {
 		return err
 	}
 	target, inTheWay := r.namedDeadLetter(ctx, s)
@@ -84,23 +83,6 @@ func (r *RequestChannelReconciler) converge(ctx context.Context, s *scope) error
 		s.part = v1alpha1.ConditionDeadLetterReady
 	}
 	return inTheWay
-}
-
-// elsewhere refuses to look for the channel's queues in another place than where they were made: the operator's own region
-// or account has changed since. They would be made again there, and the old ones lost sight of.
-func (r *RequestChannelReconciler) elsewhere(s *scope) error {
-	status, provider := &s.channel.Status, s.provider
-	account := provider.AccountID()
-	moved := status.Region != provider.Region || (account != "" && status.AccountID != account)
-	if status.QueueURL == "" || status.Region == "" || status.AccountID == "" || !moved {
-		return nil
-	}
-	if account == "" {
-		account = "the operator's"
-	}
-	return stalled(v1alpha1.ReasonQueueElsewhere,
-		"the queue is in account %s, region %s (status), and QueueProvider %s leads to account %s, region %s now: nothing is made or deleted there. Give the operator its region and credentials back, or delete this channel with %s=true, which leaves the queue there, and create another",
-		status.AccountID, status.Region, provider.Name, account, provider.Region, v1alpha1.AnnotationForceDelete)
 }
 
 // observeOnly reads a queue that the operator may not write to.
@@ -220,14 +202,8 @@ func (r *RequestChannelReconciler) meets(ctx context.Context, s *scope, desired 
 
 // missing notes that SQS has no such queue though the channel had one, or waits where that may be its own doing.
 func (r *RequestChannelReconciler) missing(ctx context.Context, s *scope, name string) error {
-	if s.provider.AccountID() == "" {
-		// Before anything is made again, it is to be sure that this is the account in which it was.
-		if err := s.provider.LearnAccount(ctx); err != nil {
-			return err
-		}
-		if err := r.elsewhere(s); err != nil {
-			return err
-		}
+	if err := r.sameAccount(ctx, s); err != nil {
+		return err
 	}
 	if s.foundLately(name) {
 		return nil // What was found was the last sight of a queue that was deleted before this channel was made.
@@ -332,6 +308,9 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 	if err := r.noteTagsOf(ctx, s, desired, plan); err != nil {
 		return "", err
 	}
+	if err := s.mayWrite(observed, plan.Empty()); err != nil {
+		return "", err
+	}
 	done, lost, err := s.provider.Apply(ctx, observed.URL, plan)
 	s.sent(desired.Name, observed, done, lost)
 	if err != nil {
@@ -385,6 +364,9 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 		if err := r.believed(s, desired, observed, plan); err != nil {
 			return err
 		}
+	}
+	if err := s.mayWrite(observed, plan.Empty()); err != nil {
+		return err
 	}
 	adopting := queue.OwnerIn(observed.Tags) != desired.Owner && plan.TakesOver()
 	drifted, err := r.noteDrift(ctx, s, desired.Name, plan)
@@ -546,6 +528,9 @@ func (r *RequestChannelReconciler) untagLeft(ctx context.Context, s *scope, desi
 	gone = slices.DeleteFunc(gone, func(key string) bool { return observed.Tags[key] == "" })
 	if len(gone) == 0 {
 		return nil
+	}
+	if err := s.mayWrite(observed, false); err != nil {
+		return err
 	}
 	return s.provider.Untag(ctx, observed.URL, gone)
 }

@@ -25,6 +25,8 @@ type scope struct {
 	sources []string
 	// part is the condition of what is being worked on, for an error to be told on.
 	part string
+	// began is when the reconcile did.
+	began time.Time
 	// created says that the request queue was created just now.
 	created bool
 	// outlived are the queues of which SQS once said that they are not there, and which are the ones that were.
@@ -41,7 +43,7 @@ func (r *RequestChannelReconciler) scope(channel *v1alpha1.RequestChannel) *scop
 		// By another clock, or before this one was set back. Nothing may wait for longer than if it were now.
 		channel.Status.LastWriteTime = ptr.To(metav1.NewTime(r.now()))
 	}
-	return &scope{reconciler: r, channel: channel, original: channel.DeepCopy(), written: read, part: v1alpha1.ConditionQueueReady}
+	return &scope{reconciler: r, began: r.now(), channel: channel, original: channel.DeepCopy(), written: read, part: v1alpha1.ConditionQueueReady}
 }
 
 // changed reports whether there is a status to write.

@@ -462,7 +462,7 @@ func (f *Fence) unproven(provider string, s *state) *queue.Held {
 		s.unknown = now
 	}
 	const found = "whether its queues are this cluster's is being found out"
-	held := &queue.Held{Provider: provider, Message: found, RetryAfter: unprovenRetry, Overdue: now.Sub(s.unknown) >= f.Watch+watchMargin*f.Interval}
+	held := &queue.Held{Provider: provider, Message: found, RetryAfter: unprovenRetry, Known: s.held, Overdue: now.Sub(s.unknown) >= f.Watch+watchMargin*f.Interval}
 	waits := s.until.Sub(now)
 	switch {
 	case s.failed != nil:

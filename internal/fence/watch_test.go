@@ -224,7 +224,8 @@ func TestANewProcessWatchesFirst(t *testing.T) {
 	}
 }
 
-// Deletions that wait ask again when the watch is over, not all the time; creations do not wait at all.
+// Deletions that wait, and changes of what exists, ask again when the watch is over, not all the time; creations do not wait at all. What
+// was found out once stands for changes when SQS does not answer any more, and nothing says by itself that it is overdue until it is.
 func TestWhatWaitsForAWatch(t *testing.T) {
 	c := newCluster(t, sqstest.NewServer(t), uid, nil)
 	c.Round(c.ctx)
@@ -234,8 +235,11 @@ func TestWhatWaitsForAWatch(t *testing.T) {
 	if after, ok := queue.RetryAfter(err); !ok || after != fence.WatchFor(fence.DefaultInterval) || queue.Classify(err) != queue.Unproven {
 		t.Errorf("a deletion is to ask again after %v: %v (%s)", after, err, queue.Classify(err))
 	}
-	if err := c.provider.MayChange(); err != nil {
-		t.Errorf("a queue may not be created or changed: %v", err)
+	if err := c.provider.MayCreate(); err != nil {
+		t.Errorf("a queue may not be created: %v", err)
+	}
+	if err := c.provider.MayChange(); queue.Classify(err) != queue.Unproven || queue.Overdue(err) {
+		t.Errorf("a queue that may be an original's can be changed, or is said never to be: %v", err)
 	}
 	c.round()
 	if after, _ := queue.RetryAfter(c.MayDelete("default")); after != fence.WatchFor(fence.DefaultInterval)-fence.DefaultInterval {
@@ -243,6 +247,23 @@ func TestWhatWaitsForAWatch(t *testing.T) {
 	}
 	if again := c.MayDelete("default"); again.Error() != err.Error() {
 		t.Errorf("what it says changes all the time: %v", again)
+	}
+	c.watch()
+	c.sqs.SetAccess(sqstest.AccessRule{Action: "*", Deny: true})
+	for range 12 {
+		c.round()
+	}
+	if err := c.MayDelete("default"); queue.Overdue(err) {
+		t.Errorf("overdue when it is asked for the first time: %v", err)
+	}
+	for range 12 {
+		c.round()
+	}
+	if err := c.MayDelete("default"); !queue.Overdue(err) {
+		t.Errorf("not overdue after two minutes without an answer: %v", err)
+	}
+	if err := c.provider.MayChange(); err != nil {
+		t.Errorf("what was found out once does not stand: %v", err)
 	}
 }
 

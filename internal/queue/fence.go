@@ -21,6 +21,8 @@ type Held struct {
 	// Conflict says that the queues may be another cluster's, and that only a human can say whose. Otherwise the proof
 	// is merely not there yet, or no longer fresh.
 	Conflict bool
+	// Known says that this process has found out before that the queues are this cluster's. The proof is merely old.
+	Known bool
 	// Overdue says that it has not been found out for longer than that takes where SQS answers: nothing tells whether it ever
 	// will be. Whoever asks for a queue to be left behind need not wait for it any more.
 	Overdue bool
@@ -42,11 +44,21 @@ func (p *Provider) MayDelete() error {
 	return p.Fence.MayDelete(p.Name)
 }
 
-// MayChange is nil unless the queues of this provider may be another cluster's, of which this one is a copy: then a *Held. Unlike
-// a deletion, a change needs no proof that they are ours, since it can be undone.
-func (p *Provider) MayChange() error {
+// MayCreate is nil unless the queues of this provider are known to be another cluster's, of which this one is a copy: then a *Held.
+// Unlike a change, a creation needs no proof that they are not: what exists is left as it is.
+func (p *Provider) MayCreate() error {
 	err := p.MayDelete()
 	if held, ok := heldBy(err); ok && !held.Conflict {
+		return nil
+	}
+	return err
+}
+
+// MayChange is nil once this process has found out that the queues of this provider are this cluster's, else a *Held. Unlike a
+// deletion, a change needs no proof of the last minute; but the original of a copy may lose messages by it.
+func (p *Provider) MayChange() error {
+	err := p.MayDelete()
+	if held, ok := heldBy(err); ok && !held.Conflict && held.Known {
 		return nil
 	}
 	return err

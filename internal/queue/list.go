@@ -70,6 +70,7 @@ func (p *Provider) AccountOfAny(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("list any queue: %w", err)
 	}
 	for _, url := range out.QueueUrls {
+		p.learn(url, nameOf(url))
 		return accountInURL(url), nil
 	}
 	return "", nil
