@@ -139,7 +139,7 @@ func (r *RequestChannelReconciler) reconcilePresent(ctx context.Context, s *scop
 	if p != nil {
 		unbound = r.unbind(ctx, s)
 	}
-	if p == nil || !p.passing || (!r.onlyLooked(s) && !judgedBefore(s, p)) {
+	if p == nil || !p.passing || !r.onlyLooked(s) {
 		r.conclude(s, p)
 	}
 	if err := r.finish(ctx, s); err != nil {

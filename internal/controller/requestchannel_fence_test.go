@@ -66,7 +66,9 @@ var _ = ginkgo.Describe("A channel whose queue may be another cluster's", func()
 	ginkgo.It("leaves it as it is until this process knows better", func() {
 		c, requests := edited(&queue.Held{Provider: "default", Message: "being found out", RetryAfter: time.Second})
 		gomega.Expect(c).To(beReconciling(v1alpha1.ReasonIdentityUnproven, "being found out"))
-		gomega.Expect(requests).To(gomega.BeEmpty())
+		for action := range requests {
+			gomega.Expect(action).To(gomega.BeElementOf(reading))
+		}
 		w.registry.Fence = answering{}
 		w.restart()
 		requests, _ = w.costing(func() { w.reconciled(c) })

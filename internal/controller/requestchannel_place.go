@@ -5,10 +5,7 @@ import (
 	"strconv"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
-	"github.com/replyqueue/replyqueue/internal/controller/conditions"
 	"github.com/replyqueue/replyqueue/internal/queue"
 )
 
@@ -35,6 +32,9 @@ func (r *RequestChannelReconciler) elsewhere(s *scope) error {
 // credentials may be others than a moment ago: by the marker, which every account with a queue of this cluster's has, else by any
 // queue that there is.
 func (r *RequestChannelReconciler) sameAccount(ctx context.Context, s *scope) error {
+	if err := s.provider.MayChange(); err != nil {
+		return err // A copy does not make what its original is about to make again.
+	}
 	same, err := s.provider.SameAccount(ctx, s.channel.Status.QueueURL)
 	if err != nil || same {
 		return err
@@ -56,15 +56,6 @@ func (r *RequestChannelReconciler) sameAccount(ctx context.Context, s *scope) er
 // accountRetry is when to ask again in which account the operator looks.
 const accountRetry = 30 * time.Second
 
-// ourCluster refuses what may not be done to queues that may be the original's, of which this cluster is a copy: CreateQueue too
-// would hand them out. Until this process knows better, what exists is not looked at, since nothing could come of it.
-func (r *RequestChannelReconciler) ourCluster(s *scope) error {
-	if s.channel.Status.QueueURL != "" {
-		return s.provider.MayChange()
-	}
-	return s.provider.MayCreate()
-}
-
 // mayWrite refuses to write to a queue that existed before this reconcile until this process knows that it is this cluster's.
 func (s *scope) mayWrite(observed queue.Observed, nothing bool) error {
 	created, err := strconv.ParseInt(observed.Attributes[queue.CreatedTimestamp], 10, 64)
@@ -72,12 +63,4 @@ func (s *scope) mayWrite(observed queue.Observed, nothing bool) error {
 		return nil
 	}
 	return s.provider.MayChange()
-}
-
-// judgedBefore reports whether the status tells what became of the spec as it is: that the proof of whose the queues are is not there
-// yet is no news about it.
-func judgedBefore(s *scope, p *pause) bool {
-	return p.reason == v1alpha1.ReasonIdentityUnproven && conditions.ObservedGeneration(s.original) == s.channel.Generation &&
-		s.original.Status.LastHandledReconcileAt == reconcileAt(s.channel) &&
-		conditions.Is(s.original, v1alpha1.ConditionReady, metav1.ConditionFalse)
 }

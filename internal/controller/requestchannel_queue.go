@@ -52,7 +52,8 @@ func (r *RequestChannelReconciler) converge(ctx context.Context, s *scope) error
 	if s.channel.Spec.ManagementPolicy == v1alpha1.ManagementPolicyObserve {
 		return r.observeOnly(ctx, s)
 	}
-	if err := r.ourCluster(s); err != nil {
+	// CreateQueue too would hand out the original's queue to a copy.
+	if err := s.provider.MayCreate(); err != nil {
 		return err
 	}
 	target, inTheWay := r.namedDeadLetter(ctx, s)
@@ -260,7 +261,9 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 	created := plan.Create
 	if created {
 		if had {
-			err = r.noteMissing(ctx, s, desired.Name)
+			if err = s.provider.MayChange(); err == nil {
+				err = r.noteMissing(ctx, s, desired.Name)
+			}
 		} else {
 			err = r.noteDeadLetterQueue(ctx, s, queue.SiblingARN(sourceARN, desired.Name))
 		}
