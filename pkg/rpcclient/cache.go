@@ -134,7 +134,7 @@ const (
 func (c *replyCache) begin(key string, hash uint64, attempt int, copied messageCopy, now time.Time, kept retention) (*cacheEntry, verdict) {
 	c.mu.Lock()
 	early := c.evict(now)
-	e, found := c.enter(key, hash, attempt, copied, kept)
+	e, found := c.enter(key, hash, attempt, copied, now, kept)
 	c.mu.Unlock()
 	for _, left := range early {
 		c.early(left)
@@ -143,7 +143,7 @@ func (c *replyCache) begin(key string, hash uint64, attempt int, copied messageC
 }
 
 // enter is begin's decision. It is called with the lock held.
-func (c *replyCache) enter(key string, hash uint64, attempt int, copied messageCopy, kept retention) (*cacheEntry, verdict) {
+func (c *replyCache) enter(key string, hash uint64, attempt int, copied messageCopy, now time.Time, kept retention) (*cacheEntry, verdict) {
 	e, ok := c.entries[key]
 	if ok && e.hash == hash && e.finished && e.situation != Succeeded && attempt > e.attempt {
 		c.remove(e)
@@ -158,11 +158,21 @@ func (c *replyCache) enter(key string, hash uint64, attempt int, copied messageC
 	case e.hash != hash:
 		return nil, conflicting
 	case e.finished:
+		c.prolong(e, now)
 		return e, replayed
 	default:
 		e.attempt = max(e.attempt, attempt)
 		e.join(copied)
 		return e, joined
+	}
+}
+
+// prolong keeps an answer of which a copy came at now for as long as one of what was handled just now: what has no
+// deadline comes again until SQS has deleted it. It is called with the lock held.
+func (c *replyCache) prolong(e *cacheEntry, now time.Time) {
+	if until := now.Add(e.kept.after); until.After(e.expires) {
+		e.expires = until
+		c.finished.push(expiry{until.Sub(c.base), e.key})
 	}
 }
 
@@ -251,8 +261,8 @@ func (c *replyCache) replace(e *cacheEntry, reply replyContent, situation Situat
 }
 
 // settleWithoutReply returns the copies to settle of a call that gets no reply; without an entry that is
-// the one copy. A one-way request that was handled is remembered, and so is one whose handler ended too late; any
-// other is forgotten, so that a redelivery is handled anew.
+// the one copy. A one-way request that was handled is remembered, and so is whatever was finished since its handler
+// ended too late; any other is forgotten, so that a redelivery is handled anew.
 func (c *replyCache) settleWithoutReply(e *cacheEntry, one messageCopy, s Situation) []messageCopy {
 	if e == nil {
 		return []messageCopy{one}
@@ -262,7 +272,7 @@ func (c *replyCache) settleWithoutReply(e *cacheEntry, one messageCopy, s Situat
 	switch {
 	case s == Succeeded:
 		c.finishLocked(e, replyContent{}, s)
-	case s == Expired && e.finished:
+	case e.finished: // too late
 	default:
 		c.remove(e)
 	}

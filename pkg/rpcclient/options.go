@@ -202,7 +202,7 @@ func WithMaxQueueAge(d time.Duration) Option { return func(c *config) { c.maxQue
 
 // WithReplyCache bounds the memory that recognises duplicates, for responders. A request is remembered from
 // when it is taken up for its budget and its queue's visibility timeout, a one-way request for that timeout
-// and a minute after it was handled; it takes about half a kilobyte and its reply. Where the bounds leave
+// and a minute after it was handled, and each for that timeout after a copy came; it takes about half a kilobyte and its reply. Where the bounds leave
 // less room, what would expire first is forgotten first, StatsSnapshot.ForgottenEarly counts it, and a copy
 // that comes later runs again: make room for the requests of that time at the highest rate.
 func WithReplyCache(entries, bytes int) Option {

@@ -32,6 +32,9 @@ type request struct {
 	// Of a request that is refused: its messages are deleted; another responder may have been given one before.
 	deleted, uncertain bool
 
+	// late: the handler ended after the deadline.
+	late bool
+
 	// Of a streaming handler: the run's identifier and the frames sent so far.
 	run  string
 	sent int

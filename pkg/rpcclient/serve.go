@@ -411,12 +411,15 @@ func (s *channelServer) ended(q *request, x *execution) {
 	if situation != Undecodable {
 		r.cfg.stats.served.Add(1)
 	}
-	if q.peer == PeerNative && time.Now().After(q.deadline) {
-		// What is left of a deadline is estimated too long rather than too short: nobody waits any more. But it was
-		// run: a copy of which more seems to be left must not be.
+	if q.native && time.Now().After(q.deadline) && (q.peer == PeerNative || situation != Succeeded) {
+		// What is left of a deadline is estimated too long rather than too short: nobody waits any more, or wants it done.
+		// But it was run: a copy of which more seems to be left must not be.
+		q.late = true
 		r.cache.finish(q.entry, replyContent{}, Expired)
-		s.conclude(q, Expired, nil, errDeadline, x.took)
-		return
+		if q.peer == PeerNative {
+			s.conclude(q, Expired, nil, errDeadline, x.took)
+			return
+		}
 	}
 	if x.stream != nil && situation != Undecodable {
 		if broken := x.stream.failure(); broken != nil {
@@ -470,7 +473,11 @@ func (s *channelServer) conclude(q *request, situation Situation, payload []byte
 		return
 	}
 	if !st.reply {
-		s.remember(q, situation == Succeeded, reply, situation)
+		if q.late {
+			s.remember(q, true, replyContent{}, Expired)
+		} else {
+			s.remember(q, situation == Succeeded, reply, situation)
+		}
 		copies := r.cache.settleWithoutReply(q.entry, q.copy, situation)
 		s.settle(q, copies, st.delete)
 		s.served(q, situation, err, took)

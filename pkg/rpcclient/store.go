@@ -151,8 +151,9 @@ func (s *channelServer) claim(q *request) bool {
 		return false
 	}
 	r.cfg.stats.duplicates.Add(1)
-	if q.peer == PeerOneWay {
-		s.settle(q, r.cache.settleWithoutReply(q.entry, q.copy, Succeeded), true)
+	if q.peer == PeerOneWay || stored.Situation == Expired {
+		r.cache.finish(q.entry, replyContent{}, stored.Situation)
+		s.settle(q, r.cache.settleWithoutReply(q.entry, q.copy, stored.Situation), true)
 		return false
 	}
 	reply := replyContent{body: stored.Body, envelope: stored.Envelope, virtual: stored.Virtual, trace: stored.Trace}
