@@ -45,6 +45,8 @@ type record struct {
 	taken    bool // the request queue took the request
 	sends    int  // how often it did: an attempt each, and copies of a lost answer
 	receives int  // how often responders were given it
+	again    int  // how often of those it was after a handler had begun
+	moved    bool // an attempt had another reply queue than the one before: to responders it is another call
 	replied  bool // the reply queue took a reply
 	executed []execution
 
@@ -129,6 +131,7 @@ func (l *ledger) asked(keys []string, returnAddress string) {
 	for _, k := range keys {
 		l.ids[id] = k
 		r := l.of(k)
+		r.moved = r.moved || r.queue != "" && r.queue != url
 		r.queue, r.callID = url, id
 	}
 }
@@ -175,7 +178,10 @@ func (l *ledger) handedOut(keys []string, responder string) {
 	defer l.mu.Unlock()
 	l.given[responder] = append(l.given[responder], keys...)
 	for _, k := range keys {
-		l.of(k).receives++
+		r := l.of(k)
+		if r.receives++; len(r.executed) > 0 {
+			r.again++
+		}
 	}
 }
 
@@ -325,8 +331,9 @@ func (l *ledger) report() report {
 
 func (rep *report) executions(r *record, l *ledger, still time.Duration) {
 	byProcess := map[string]int{}
-	// A stream of which SQS did not take every frame is run again.
-	again := r.what == stream && (r.struck || r.struckBefore)
+	// A stream of which SQS did not take every frame is run again. And so is a call of which SQS made a copy by itself,
+	// should that copy have been refused, and the next attempt have another reply queue.
+	again := r.what == stream && (r.struck || r.struckBefore) || r.twin && r.moved
 	excused := again
 	for _, e := range r.executed {
 		if byProcess[e.responder]++; byProcess[e.responder] == 2 && !again {
@@ -338,8 +345,9 @@ func (rep *report) executions(r *record, l *ledger, still time.Duration) {
 		excused = excused || l.killed[e.responder] // before it told the store, or its answer was lost with it
 	}
 	excused = excused || still >= stillEnough // whoever stands still for so long renews nothing
-	if r.what == slow && r.receives > r.sends && !r.twin && !r.struck && !r.struckBefore && !excused {
-		rep.shown = append(rep.shown, r.String())
+	// A poll whose process was killed may have been given it before, and then nobody handled it.
+	if r.what == slow && r.again > 0 && !r.twin && !r.struck && !r.struckBefore && !excused {
+		rep.shown = append(rep.shown, fmt.Sprintf("%s; sent %d, received %d times, %d of them while it ran, by %v", r, r.sends, r.receives, r.again, byProcess))
 	}
 	if r.shared() && len(byProcess) > 1 && !excused {
 		rep.byTwo = append(rep.byTwo, fmt.Sprintf("%s %s by %v", r.what, r.key, byProcess))

@@ -133,6 +133,37 @@ func TestLedgerFindsViolations(t *testing.T) {
 			l.handedOut([]string{"k"}, "S2-1")
 			l.over("k", "OK", "OK", "k", 13*time.Second)
 		}, "handled by one, and given to another without need"},
+		"given to one that was killed, and then handled": {func(l *ledger) {
+			l.began("k", "Q1-1", slow, began, 20*time.Second)
+			l.took([]string{"k"}, requestQueue)
+			l.handedOut([]string{"k"}, "S1-1")
+			l.handedOut([]string{"k"}, "S2-1")
+			l.execute("k", "S2-1")
+			l.over("k", "OK", "OK", "k", 13*time.Second)
+		}, ""},
+		"executed twice": {func(l *ledger) {
+			l.asked([]string{"k"}, "old#id")
+			l.asked([]string{"k"}, "new#id")
+			l.execute("k", "S1-1")
+			l.execute("k", "S1-1")
+			l.over("k", "OK", "OK", "k", time.Second)
+		}, executedTwice},
+		"a copy of SQS's executed beside an attempt with another reply queue": {func(l *ledger) {
+			l.asked([]string{"k"}, "old#id")
+			l.twinned([]string{"k"})
+			l.execute("k", "S1-1")
+			l.asked([]string{"k"}, "new#id")
+			l.execute("k", "S1-1")
+			l.over("k", "OK", "OK", "k", time.Second)
+		}, ""},
+		"a copy of SQS's executed beside an attempt with the same reply queue": {func(l *ledger) {
+			l.asked([]string{"k"}, "old#id")
+			l.twinned([]string{"k"})
+			l.execute("k", "S1-1")
+			l.asked([]string{"k"}, "old#id")
+			l.execute("k", "S1-1")
+			l.over("k", "OK", "OK", "k", time.Second)
+		}, executedTwice},
 		"rejected, and the only copy executed": {func(l *ledger) {
 			l.took([]string{"k"}, requestQueue)
 			l.handedOut([]string{"k"}, "S1-1")
