@@ -151,6 +151,9 @@ func (r *RequestChannelReconciler) reconcilePresent(ctx context.Context, s *scop
 	if unbound != nil {
 		return ctrl.Result{}, unbound
 	}
+	if s.settles > 0 && p.after > s.settles {
+		p.after = s.settles // What was left for SQS to show is not left for longer.
+	}
 	return p.result()
 }
 
@@ -173,9 +176,9 @@ func (r *RequestChannelReconciler) reconcileSuspended(ctx context.Context, s *sc
 }
 
 // onlyLooked reports whether the queue was as asked for, and nothing was found that it is not: then trouble on the
-// way to SQS is no news about the queue, and Ready stays.
+// way to SQS is no news about the queue, and Ready stays what it was.
 func (r *RequestChannelReconciler) onlyLooked(s *scope) bool {
-	return r.wasReady(s) && !conditions.Is(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue)
+	return (r.wasReady(s) || s.wasBrought(v1alpha1.ConditionQueueReady)) && !conditions.Is(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue)
 }
 
 // suspend leaves the queue as it is and says so. The channel is Ready when that is what its spec asks for now.

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -73,17 +72,20 @@ func (r *RequestChannelReconciler) converge(ctx context.Context, s *scope) error
 		}
 	}
 	s.part = v1alpha1.ConditionQueueReady
-	asIs := inTheWay != nil
-	if asIs && judge(s.channel, inTheWay).reason == v1alpha1.ReasonDeadLetterNotAllowed {
-		target, asIs = "", false // Whoever took their consent back gets no more of them; what is merely waited for stays as it is.
+	asIs := false
+	if inTheWay != nil {
+		// Whoever took their consent back gets no more of them; what is merely waited for, or cannot be told, stays as it is.
+		target, asIs = "", judge(s.channel, inTheWay).reason != v1alpha1.ReasonDeadLetterNotAllowed
 	}
 	if err := r.bringToSpec(ctx, s, request, target, asIs); err != nil {
 		return err
 	}
 	if inTheWay != nil {
 		s.part = v1alpha1.ConditionDeadLetterReady
+		return inTheWay
 	}
-	return inTheWay
+	s.channel.Status.AppliedTerms = s.terms() // Though the Secret may be in the way.
+	return nil
 }
 
 // observeOnly reads a queue that the operator may not write to.
@@ -226,16 +228,6 @@ func (r *RequestChannelReconciler) noteMissing(ctx context.Context, s *scope, na
 	return r.noteFound(ctx, s, v1alpha1.ReasonDeletedOutOfBand)
 }
 
-// noteFound writes down a drift that was found, before it is corrected, and counts it.
-func (r *RequestChannelReconciler) noteFound(ctx context.Context, s *scope, reason string) error {
-	s.channel.Status.LastDriftTime = ptr.To(metav1.NewTime(r.now()))
-	if err := r.save(ctx, s); err != nil {
-		return err
-	}
-	r.Metrics.drifted(s.channel.Namespace, reason)
-	return nil
-}
-
 // ownDeadLetter returns the ARN of the dead-letter queue beside the request queue, created and corrected as needed.
 func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, sourceARN string) (string, error) {
 	channel := s.channel
@@ -303,7 +295,7 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 	}
 	drifted := false
 	if !created {
-		plan = r.settled(s, plan, observed)
+		plan = r.settled(s, v1alpha1.ConditionDeadLetterReady, plan, observed, false)
 		if drifted, err = r.noteDrift(ctx, s, desired.Name, plan); err != nil {
 			return "", err
 		}
@@ -341,10 +333,6 @@ func (r *RequestChannelReconciler) lately(s *scope) bool {
 	return last != nil && r.now().Sub(last.Time) < propagation
 }
 
-func (r *RequestChannelReconciler) tellCorrected(s *scope, name string, plan queue.Plan) {
-	r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, EventDriftCorrected, "SetQueueAttributes", "%s", s.driftMessage(name, plan))
-}
-
 // bringToSpec sets what differs on the request queue, and remembers what was set. asIs leaves alone where dead letters go.
 func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, observed queue.Observed, deadLetterARN string, asIs bool) error {
 	channel := s.channel
@@ -361,7 +349,7 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 		return notOwned(s, desired.Name, observed.Tags, false)
 	}
 	if !s.created {
-		plan = r.settled(s, plan, observed)
+		plan = r.settled(s, v1alpha1.ConditionQueueReady, plan, observed, asIs)
 	}
 	if s.original.Status.AppliedTerms == "" {
 		if err := r.believed(s, desired, observed, plan); err != nil {
@@ -451,38 +439,6 @@ func (r *RequestChannelReconciler) noteTagsOf(ctx context.Context, s *scope, des
 	return r.save(ctx, s)
 }
 
-// noteDrift notes, and reports, that a queue differs from a spec that it had been brought to: before it is corrected, since
-// afterwards nothing would show it any more. What was found before and could not be corrected yet is not counted again.
-func (r *RequestChannelReconciler) noteDrift(ctx context.Context, s *scope, name string, plan queue.Plan) (bool, error) {
-	if plan.Empty() || s.created || s.original.Status.AppliedTerms != s.terms() {
-		return false, nil
-	}
-	if r.told(s, name) {
-		return true, nil
-	}
-	if !r.wasReady(s) && !foundSince(s) {
-		return false, nil
-	}
-	message := s.driftMessage(name, plan)
-	if conditions.Is(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue) {
-		message = conditions.Message(s.channel, v1alpha1.ConditionDrifted) + ". " + message
-	}
-	conditions.Set(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue, v1alpha1.ReasonAttributesDiffer, message)
-	return true, r.noteFound(ctx, s, v1alpha1.ReasonAttributesDiffer)
-}
-
-// foundSince reports whether drift was found of the spec as it is, and is not corrected yet. What else differs is drift too, though
-// the channel is not Ready any more.
-func foundSince(s *scope) bool {
-	return conditions.Is(s.original, v1alpha1.ConditionDrifted, metav1.ConditionTrue) && conditions.Judged(s.original, v1alpha1.ConditionDrifted)
-}
-
-// told reports whether the channel's status says already that the queue differs.
-func (*RequestChannelReconciler) told(s *scope, name string) bool {
-	return conditions.Reason(s.original, v1alpha1.ConditionDrifted) == v1alpha1.ReasonAttributesDiffer &&
-		strings.Contains(conditions.Message(s.original, v1alpha1.ConditionDrifted), driftOf(name))
-}
-
 // terms is a digest of all that the channel's queues are brought to. Only what stands in the spec and in the provider
 // goes into it, so that it tells a change of those from a change that someone else made.
 func (s *scope) terms() string {
@@ -560,24 +516,6 @@ func (s *scope) found(observed queue.Observed) {
 	}
 	status.Region, status.AccountID = region, account
 }
-
-func (s *scope) driftMessage(name string, plan queue.Plan) string {
-	var what []string
-	for _, attribute := range sortedKeys(plan.Attributes) {
-		field := queue.FieldOf(attribute)
-		if attribute == queue.RedriveAllowPolicy && name == s.provider.DeadLetterQueue(s.channel, "").Name {
-			field = queue.FieldOf(queue.RedrivePolicy) // That of a dead-letter queue made beside follows from this.
-		}
-		what = append(what, field)
-	}
-	for _, key := range slices.Sorted(slices.Values(append(sortedKeys(plan.Tags), plan.Untag...))) {
-		what = append(what, "tag "+key)
-	}
-	return driftOf(name) + strings.Join(what, ", ")
-}
-
-// driftOf is how driftMessage begins.
-func driftOf(name string) string { return fmt.Sprintf("Queue %s was changed by someone else: ", name) }
 
 func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
 

@@ -53,10 +53,12 @@ func (s *scope) madeSo(desired queue.Desired, observed queue.Observed) {
 }
 
 // blindAt is until when a process before this one may have written what the status does not tell: when it says that
-// something was written, and until now where the spec was not known to be carried out.
+// something was written, and until now where the spec was not known to be carried out on the request queue. Where it was, all that can
+// have been written since is what it says.
 func (s *scope) blindAt(now time.Time) time.Time {
 	status := s.original.Status
-	if conditions.ObservedGeneration(s.original) != s.original.Generation || !conditions.Is(s.original, v1alpha1.ConditionReady, metav1.ConditionTrue) {
+	ready := conditions.ObservedGeneration(s.original) == s.original.Generation && conditions.Is(s.original, v1alpha1.ConditionReady, metav1.ConditionTrue)
+	if !ready && !s.wasBrought(v1alpha1.ConditionQueueReady) {
 		return now
 	}
 	if status.LastWriteTime == nil {
@@ -68,13 +70,26 @@ func (s *scope) blindAt(now time.Time) time.Time {
 	return now // The other process' clock is ahead.
 }
 
+// wasBrought reports whether the queue that a condition tells of had been brought to the spec as it is, whatever the channel waits for
+// beside it, and nothing was being changed on it since.
+func (s *scope) wasBrought(part string) bool {
+	return conditions.Is(s.original, part, metav1.ConditionTrue) && conditions.Judged(s.original, part) &&
+		conditions.Reason(s.original, v1alpha1.ConditionReady) != v1alpha1.ReasonProgressing
+}
+
 // settled takes out of a plan what SQS may merely not show yet: there is no verdict on what was written until it has surely
-// been propagated. Where the queue was not brought to the spec yet, it is written once more.
-func (r *RequestChannelReconciler) settled(s *scope, plan queue.Plan, observed queue.Observed) queue.Plan {
-	if !r.wasReady(s) || s.original.Status.AppliedTerms != s.terms() {
+// been propagated. Where the queue, which the condition part tells of, was not brought to the spec yet, it is written once more. asIs:
+// where dead letters go is left alone, so that nothing says of the spec as a whole that it was applied.
+func (r *RequestChannelReconciler) settled(s *scope, part string, plan queue.Plan, observed queue.Observed, asIs bool) queue.Plan {
+	was := &s.original.Status
+	ready, applied := r.wasReady(s), was.AppliedTerms == s.terms()
+	if (!ready || !applied) && (!s.wasBrought(part) || (!applied && !asIs)) {
 		return plan
 	}
-	plan, hidden := plan.Settled(observed)
+	settled, hidden := plan.Settled(observed)
+	if redrive, set := plan.Attributes[queue.RedrivePolicy]; set && queue.DeadLetterTarget(plan.Attributes) != was.DeadLetterTargetARN {
+		settled.Attributes[queue.RedrivePolicy] = redrive // Where dead letters go is not what it was.
+	}
 	s.lookIn(hidden)
-	return plan
+	return settled
 }

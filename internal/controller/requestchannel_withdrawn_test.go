@@ -120,6 +120,24 @@ var _ = ginkgo.Describe("What was given and is taken back", func() {
 		gomega.Expect(c.Status.DeadLetterTargetARN).To(gomega.BeEmpty())
 	})
 
+	ginkgo.It("gets no dead letters before it is given, while AWS denies to look whether it is", func() {
+		w.queueTagged("vault", nil)
+		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Queue: "vault"}}})
+		q, _ := w.sqs.Queue("vault")
+		c := channelNamed("login")
+		w.apply(c)
+		w.reconciled(c)
+		change(w, c, func(c *v1alpha1.RequestChannel) {
+			c.Spec.DeadLetter = &v1alpha1.DeadLetter{MaxReceiveCount: 3, ARN: q.ARN}
+			c.Spec.Tags = v1alpha1.Tags{"cost": "1"}
+		})
+		w.reconciled(c)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonAccessDenied))
+		gomega.Expect(redrive("login")).To(gomega.BeEmpty())
+		is, _ := w.sqs.Queue("rq_" + clusterName + "_" + w.namespace + "_login")
+		gomega.Expect(is.Tags).To(gomega.HaveKeyWithValue("cost", "1"), "the rest of its spec is applied")
+	})
+
 	ginkgo.It("stays on the queue where it is a policy, and that is said", func() {
 		p := w.providerFor(func(spec *v1alpha1.QueueProviderSpec) { spec.AllowPolicies = ptr.To(true) })
 		c := channelNamed("login", using(p), func(spec *v1alpha1.RequestChannelSpec) { spec.Policy = `{"Version":"2012-10-17","Statement":[]}` })
