@@ -182,6 +182,30 @@ var _ = ginkgo.Describe("A claim to a queue", func() {
 		gomega.Expect(left).To(gomega.Equal(1))
 	})
 
+	ginkgo.It("is free once the operator is done with who claimed it, whoever else's finalizer holds that", func() {
+		p := w.providerFor(allowing("orders"))
+		a := channelNamed("a", using(p), called("orders"))
+		a.Finalizers = []string{"example.com/held"}
+		w.apply(a)
+		w.reconciled(a)
+		w.pass(2 * time.Minute)
+		b := channelNamed("b", using(p), called("orders"))
+		w.apply(b)
+		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Action: "DeleteQueue"}}})
+		w.remove(a)
+		w.reconciled(a)
+		w.reconciled(b)
+		gomega.Expect(b).NotTo(beReady(), "it is not deleted yet")
+		w.sqs.SetFaults(sqstest.Plan{})
+		w.reconciled(a)
+		gomega.Expect(w.exists(a)).To(gomega.BeTrue())
+		gomega.Expect(a.Finalizers).To(gomega.ConsistOf("example.com/held"))
+		w.pass(2 * time.Minute)
+		w.reconciled(b)
+		gomega.Expect(b).To(beReady())
+		change(w, a, func(a *v1alpha1.RequestChannel) { a.Finalizers = nil })
+	})
+
 	ginkgo.It("that was given up with its dead-letter queue can be made again, with consent to both", func() {
 		c := channelNamed("login", withDeadLetter, func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
 		w.apply(c)

@@ -145,6 +145,36 @@ var _ = ginkgo.Describe("Channels under a manager", func() {
 			return apierrors.IsNotFound(direct.Get(w.ctx, client.ObjectKeyFromObject(p), p))
 		}).WithTimeout(patience).Should(gomega.BeTrue(), "the provider goes when its last user is gone")
 	})
+
+	ginkgo.It("are woken by the end of whoever claims their name, though others hold that still", func() {
+		stop := operate()
+		defer func() { stop() }()
+		p := w.providerFor(allowing("orders"))
+		a, b := channelNamed("a", using(p), called("orders")), channelNamed("b", using(p), called("orders"))
+		a.Finalizers = []string{"example.com/held"}
+		w.apply(a)
+		gomega.Eventually(func(g gomega.Gomega) { ready(g, 1) }).WithTimeout(patience).Should(gomega.Succeed())
+		clock.ahead.Add(int64(2 * time.Minute))
+		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Action: "DeleteQueue"}}})
+		w.remove(a)
+		w.apply(b)
+		eventually := func(channel *v1alpha1.RequestChannel, is gomega.OmegaMatcher) {
+			ginkgo.GinkgoHelper()
+			gomega.Eventually(func(g gomega.Gomega) {
+				g.Expect(direct.Get(w.ctx, client.ObjectKeyFromObject(channel), channel)).To(gomega.Succeed())
+				g.Expect(channel).To(is)
+			}).WithTimeout(patience).Should(gomega.Succeed())
+		}
+		eventually(a, beStalled(v1alpha1.ReasonAccessDenied))
+		eventually(b, beStalled(v1alpha1.ReasonNotOwned))
+		w.sqs.SetFaults(sqstest.Plan{})
+		change(w, a, func(a *v1alpha1.RequestChannel) {
+			a.Annotations = map[string]string{v1alpha1.AnnotationReconcileAt: "1"}
+		})
+		eventually(b, beReconciling(v1alpha1.ReasonQueueDeletedRecently))
+		gomega.Expect(w.exists(a)).To(gomega.BeTrue())
+		change(w, a, func(a *v1alpha1.RequestChannel) { a.Finalizers = nil })
+	})
 })
 
 // shiftedClock is the system's, ahead by a time that a test chooses.

@@ -108,10 +108,10 @@ func (r *RequestChannelReconciler) oldestClaim(ctx context.Context, s *scope, ta
 }
 
 // mayClaim reports whether a channel that claims the name of another could have it: one of another account or region, one that
-// its provider is not given to, or that may not have the name, or that is suspended and has no queue, does not keep it from
-// others; nor does one that may not take over a queue that exists, with those tags.
+// its provider is not given to, or that may not have the name, or that is suspended and has no queue, or that the operator has let
+// go, does not keep it from others; nor does one that may not take over a queue that exists, with those tags.
 func (r *RequestChannelReconciler) mayClaim(ctx context.Context, s *scope, channel *v1alpha1.RequestChannel, tags map[string]string) (bool, error) {
-	if isTrue(channel.Spec.Suspend) && channel.Status.QueueURL == "" {
+	if (isTrue(channel.Spec.Suspend) && channel.Status.QueueURL == "") || isLetGo(channel) {
 		return false, nil
 	}
 	provider, err := r.Providers.Get(ctx, providerName(channel), channel.Namespace)

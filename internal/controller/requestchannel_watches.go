@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
@@ -74,7 +75,7 @@ func (r *RequestChannelReconciler) SetupWithManager(mgr ctrl.Manager) error {
 			CreateFunc: func(event.CreateEvent) bool { return true },
 			UpdateFunc: func(e event.UpdateEvent) bool {
 				return takesMoved(e.ObjectOld.(*v1alpha1.RequestChannel), e.ObjectNew.(*v1alpha1.RequestChannel)) || arnOf(e.ObjectOld) != arnOf(e.ObjectNew) || deadLetterOf(e.ObjectOld) != deadLetterOf(e.ObjectNew) ||
-					e.ObjectOld.GetDeletionTimestamp().IsZero() != e.ObjectNew.GetDeletionTimestamp().IsZero()
+					e.ObjectOld.GetDeletionTimestamp().IsZero() != e.ObjectNew.GetDeletionTimestamp().IsZero() || isLetGo(e.ObjectOld) != isLetGo(e.ObjectNew)
 			},
 			GenericFunc: func(event.GenericEvent) bool { return false },
 		})).
@@ -145,6 +146,11 @@ func claimOf(channel *v1alpha1.RequestChannel) string {
 		return ""
 	}
 	return channel.Spec.QueueName
+}
+
+// isLetGo reports whether a channel is being deleted and the operator is done with it: the finalizers of others alone hold it.
+func isLetGo(o client.Object) bool {
+	return !o.GetDeletionTimestamp().IsZero() && !controllerutil.ContainsFinalizer(o, v1alpha1.FinalizerRequestChannel)
 }
 
 // deadLetterOf is the name of the channel that a channel names for its dead letters; empty when it names none.
