@@ -348,6 +348,8 @@ func (c *call) register(ctx context.Context, timeout <-chan time.Time) *Error {
 			r.mu.Unlock()
 			if first {
 				q.pollers.wake()
+			} else {
+				q.pollers.stir()
 			}
 			return nil
 		}

@@ -130,8 +130,9 @@
 // Sends, deletes and extensions share SQS requests: a call costs about 0.6 at 256 at a time, 4 where one follows the
 // other within a second, and 6 to 8 by itself, which shares nothing. Nothing waits for a batch to fill while the queue
 // is idle. A requester polls only while calls are pending: when nothing came for 1.5 s, with up to three polls side by
-// side, since one may be lost in the network. However many calls wait, that is 9 requests a minute. An idle responder
-// makes three a minute per channel.
+// side, since one may be lost in the network. Where nothing comes for longer they become one, that a loss may delay a
+// reply by a third of the time that was waited: three requests a minute after the first two, however many calls wait. An
+// idle responder makes three a minute per channel.
 //
 // # Shutdown
 //

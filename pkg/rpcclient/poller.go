@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,6 +18,10 @@ const (
 	suspectAfter = 1500 * time.Millisecond
 	// suspectPollers bounds the polls that wait side by side for that reason.
 	suspectPollers = 3
+	// longSilence: where nothing had come, and nothing was newly expected, for long before a poll began, it may bring
+	// nothing for that time divided by this. Should it be lost, those who have waited for long wait for that much more;
+	// three polls side by side for as long as somebody waits would be paid for each time.
+	longSilence = 3
 	// receiveBackoffLimit bounds the pause after a failed receive.
 	receiveBackoffLimit = 2 * time.Second
 )
@@ -38,16 +43,41 @@ type pollers struct {
 	log  *slog.Logger
 	url  string
 
+	// stirred: something came, or is newly expected, since quiet was set.
+	stirred atomic.Bool
+
 	mu       sync.Mutex
 	running  int
-	suspects int       // of running: polls that have been silent for suspectAfter
+	suspects int       // of running: polls that have been silent for too long
+	quiet    time.Time // since when nothing has come, and nothing was newly expected; late by suspectAfter at most
 	failure  error     // of the last receive; nil when it went well
 	since    time.Time // when the first of the failures in a row was
 	wg       sync.WaitGroup
 }
 
+// stir says that something came, or is newly expected. It is cheaper than wake.
+func (p *pollers) stir() {
+	if !p.stirred.Load() { // mostly it is, and many look
+		p.stirred.Store(true)
+	}
+}
+
+// look sees whether something stirred. It is called with the lock held.
+func (p *pollers) look(now time.Time) {
+	if p.stirred.Load() {
+		p.stirred.Store(false)
+		p.quiet = now
+	}
+}
+
+// patience is how long a poll that began then may be silent. It is called with the lock held.
+func (p *pollers) patience(began time.Time) time.Duration {
+	return max(suspectAfter, began.Sub(p.quiet)/longSilence)
+}
+
 // wake starts a poll when none is under way. It is cheap and does not block.
 func (p *pollers) wake() {
+	p.stir()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.running == 0 && p.ctx.Err() == nil && p.wanted() {
@@ -111,10 +141,19 @@ func (p *pollers) failing() (since time.Time, err error) {
 // watched polls once, and gets the poll company when its silence is suspicious.
 func (p *pollers) watched() (full bool, err error) {
 	suspect, over := false, false
-	timer := time.AfterFunc(suspectAfter, func() {
+	began := time.Now()
+	p.mu.Lock()
+	p.look(began)
+	var timer *time.Timer
+	timer = time.AfterFunc(suspectAfter, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if over {
+			return
+		}
+		now := time.Now()
+		if p.look(now); now.Sub(began) < p.patience(began) {
+			timer.Reset(suspectAfter)
 			return
 		}
 		suspect = true
@@ -124,6 +163,7 @@ func (p *pollers) watched() (full bool, err error) {
 			p.start()
 		}
 	})
+	p.mu.Unlock()
 	full, err = p.poll(p.ctx)
 	timer.Stop()
 	p.mu.Lock()

@@ -51,6 +51,7 @@ func (q *replyQueue) poll(ctx context.Context) (full bool, err error) {
 	if len(msgs) == 0 {
 		return false, nil
 	}
+	q.pollers.stir()
 	// SQS looks at some of its servers only, so that a receive need not be full though many replies wait:
 	// there is work for another poller too while more calls are pending than those there are can bring.
 	// So there is while a stream looks for one frame among many that are too far ahead for it.

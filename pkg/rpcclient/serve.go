@@ -93,6 +93,9 @@ func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 		return false, err
 	}
 	s.busy.Store(len(msgs) > 0)
+	if len(msgs) > 0 {
+		s.pollers.stir()
+	}
 	r.cfg.stats.received.Add(int64(len(msgs)))
 	full = len(msgs) == s.share // of several: one alone says little
 	var latest time.Time        // FirstReceive among first deliveries
