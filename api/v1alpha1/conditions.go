@@ -29,7 +29,8 @@ const (
 	// it looks like an outage of heartbeats rather than of pods. Nothing is closed for idleness meanwhile.
 	ConditionHeartbeatOutage = "HeartbeatOutage"
 	// ConditionIdentityConflict surfaces, as True, on QueueProviders whose queues may be another cluster's: this one is a
-	// copy of it, or was restored from a backup. Nothing is deleted there until a human confirms whose they are.
+	// copy of it, or was restored from a backup. Nothing is deleted there until a human confirms whose they are, no request queue is
+	// made or changed, and Ready is False.
 	ConditionIdentityConflict = "IdentityConflict"
 	// ConditionSweepHeld surfaces, as True, on QueueProviders where so many reply queues have no record at once that
 	// they are not swept until a human allows it.
@@ -43,6 +44,9 @@ const (
 	// ConditionSweepIncomplete surfaces, as True, on QueueProviders with queues that sweeps have not been able to judge for
 	// some time, and leave as they are.
 	ConditionSweepIncomplete = "SweepIncomplete"
+	// ConditionUnreachable surfaces, as True, on QueueProviders in use about which SQS has answered nothing for more than a minute:
+	// AWS denies the operator, or SQS cannot be reached. Ready is False meanwhile, for the same reason.
+	ConditionUnreachable = "Unreachable"
 	// ConditionHeartbeatsUnguarded surfaces, as True, on ReplyHosts while the admission policy is missing, or weakened, which
 	// stops one pod from renewing another's Lease, or the namespace is missing that heartbeats are sent to. Nothing is closed
 	// for idleness meanwhile.
@@ -67,7 +71,8 @@ const (
 	ReasonQueueDeletedRecently = "QueueDeletedRecently"
 	// ReasonThrottled surfaces while AWS throttles our requests.
 	ReasonThrottled = "Throttled"
-	// ReasonSQSUnavailable surfaces while SQS cannot be reached or answers with server errors.
+	// ReasonSQSUnavailable surfaces while SQS cannot be reached or answers with server errors; on QueueProviders also on Stalled, after
+	// ten minutes of it.
 	ReasonSQSUnavailable = "SQSUnavailable"
 	// ReasonWaitingForDeadLetter surfaces while the RequestChannel named as dead-letter queue is not ready.
 	ReasonWaitingForDeadLetter = "WaitingForDeadLetter"

@@ -96,7 +96,9 @@ type QueueProviderSpec struct {
 // QueueProviderStatus says whether the provider can be used.
 // +kubebuilder:validation:MinProperties=1
 type QueueProviderStatus struct {
-	// conditions are Ready, and Reconciling or Stalled while true, and InUse.
+	// conditions are Ready (False while AWS denies the operator, or has not answered, for more than a minute, which is asked as
+	// long as anything uses the provider), and while true Reconciling or Stalled, InUse, Unreachable, IdentityConflict,
+	// SweepHeld, ForeignSweepHeld, QueuesMissing and SweepIncomplete.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -19,6 +19,7 @@ import (
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/controller/conditions"
+	"github.com/replyqueue/replyqueue/internal/fence"
 	"github.com/replyqueue/replyqueue/internal/queue"
 )
 
@@ -41,6 +42,8 @@ type QueueProviderReconciler struct {
 	// changed, by the provider's name.
 	Trouble  func(provider, condition string) string
 	Troubled <-chan event.TypedGenericEvent[string]
+	// Reach says whether SQS answers about a provider's queues; nil: it is taken to. Troubled tells of its changes too.
+	Reach func(provider string) fence.Reach
 }
 
 // +kubebuilder:rbac:groups=replyqueue.dev,resources=queueproviders,verbs=get;list;watch;patch
@@ -151,6 +154,7 @@ func (r *QueueProviderReconciler) hold(ctx context.Context, provider *v1alpha1.Q
 func (r *QueueProviderReconciler) judge(ctx context.Context, provider *v1alpha1.QueueProvider, users int32) {
 	provider.Status.Users = &users
 	r.showTrouble(provider)
+	reach := r.showReach(provider, users)
 	if !provider.DeletionTimestamp.IsZero() {
 		message := fmt.Sprintf("%d RequestChannels and ReplyHosts still name it; it goes when they are gone", users)
 		conditions.Set(provider, v1alpha1.ConditionInUse, metav1.ConditionTrue, v1alpha1.ReasonObjectsUseIt, message)
@@ -174,10 +178,42 @@ func (r *QueueProviderReconciler) judge(ctx context.Context, provider *v1alpha1.
 		}
 	}
 	provider.Status.Region = built.Region
-	conditions.Ready(provider, v1alpha1.ReasonAvailable, "Queues can be made here")
+	switch conflict := conditions.Message(provider, v1alpha1.ConditionIdentityConflict); {
+	case reach.Reason != "" && reach.Stuck:
+		conditions.Stalled(provider, reach.Reason, reach.Message)
+	case reach.Reason != "":
+		conditions.Reconciling(provider, reach.Reason, reach.Message)
+	case conflict != "":
+		conditions.Stalled(provider, v1alpha1.ReasonIdentityConflict, conflict)
+	case users == 0:
+		conditions.Ready(provider, v1alpha1.ReasonAvailable, "Nothing is wrong with it that can be told without asking AWS, which the first RequestChannel or ReplyHost that names it does")
+	default:
+		conditions.Ready(provider, v1alpha1.ReasonAvailable, "Queues can be made here")
+	}
 }
 
-// showTrouble shows what the fence and the sweeper found. Queues can be made all the same, so Ready stays.
+// showReach shows whether SQS answers, and returns it. A process that does not know it yet goes by what the one before it found,
+// while anything uses the provider: whoever is not used is not asked about, and would be called unreachable for ever.
+func (r *QueueProviderReconciler) showReach(provider *v1alpha1.QueueProvider, users int32) fence.Reach {
+	if r.Reach == nil {
+		return fence.Reach{}
+	}
+	reach := r.Reach(provider.Name)
+	if !reach.Known && users > 0 && conditions.Is(provider, v1alpha1.ConditionUnreachable, metav1.ConditionTrue) {
+		return fence.Reach{
+			Reason: conditions.Reason(provider, v1alpha1.ConditionUnreachable), Message: conditions.Message(provider, v1alpha1.ConditionUnreachable),
+			Stuck: conditions.Is(provider, v1alpha1.ConditionStalled, metav1.ConditionTrue),
+		}
+	}
+	if reach.Reason == "" {
+		conditions.Remove(provider, v1alpha1.ConditionUnreachable)
+	} else {
+		conditions.Set(provider, v1alpha1.ConditionUnreachable, metav1.ConditionTrue, reach.Reason, reach.Message)
+	}
+	return reach
+}
+
+// showTrouble shows what the fence and the sweeper found. What holds sweeps alone leaves Ready as it is.
 func (r *QueueProviderReconciler) showTrouble(provider *v1alpha1.QueueProvider) {
 	if r.Trouble == nil {
 		return
@@ -207,7 +243,7 @@ func (r *QueueProviderReconciler) writeStatus(ctx context.Context, before, provi
 	was, is := readiness(before), readiness(provider)
 	if was.Status != is.Status || was.Reason != is.Reason {
 		kind := corev1.EventTypeNormal
-		if is.Reason == v1alpha1.ReasonProviderInvalid {
+		if is.Status != metav1.ConditionTrue && is.Reason != v1alpha1.ReasonObjectsUseIt {
 			kind = corev1.EventTypeWarning
 		}
 		r.Recorder.Eventf(provider, nil, kind, is.Reason, "Reconcile", "%s", is.Message)

@@ -111,6 +111,7 @@ type state struct {
 	elsewhere string
 	// failed is why the last comparison could not be made.
 	failed error
+	reach  reach
 	// unknown is when somebody first asked in vain since it was last known; zero: nobody did.
 	unknown time.Time
 	// adoptFrom is v1alpha1.AnnotationAdoptFrom, and sweepFrom v1alpha1.AnnotationSweepFrom, at the last comparison.
@@ -202,10 +203,13 @@ func (f *Fence) Round(ctx context.Context) {
 			err = f.Check(ctx, provider)
 		}
 		// A provider that there is not, or that cannot be reached, says so on the objects that name it.
-		if err != nil && ctx.Err() == nil && queue.Classify(err) == queue.Transient && !errors.Is(err, queue.ErrProviderNotFound) && !errors.Is(err, queue.ErrProviderInvalid) {
+		if errors.Is(err, queue.ErrProviderNotFound) || errors.Is(err, queue.ErrProviderInvalid) {
+			delete(all, name)
+		} else if err != nil && ctx.Err() == nil && queue.Classify(err) == queue.Transient {
 			log.Info("Could not compare the nonce of a marker", "provider", name, "why", err.Error())
 		}
 	}
+	f.unasked(ctx, all)
 }
 
 // inUse are the providers that objects name, and those where a deletion waits.
@@ -232,6 +236,12 @@ func (f *Fence) inUse(ctx context.Context) (map[string]bool, error) {
 // nonce that the cluster knows.
 func (f *Fence) Check(ctx context.Context, provider *queue.Provider) error {
 	f.init()
+	err := f.compare(ctx, provider)
+	f.reached(ctx, provider.Name, err)
+	return err
+}
+
+func (f *Fence) compare(ctx context.Context, provider *queue.Provider) error {
 	f.checking.Lock()
 	defer f.checking.Unlock()
 	err := f.check(ctx, provider)

@@ -62,12 +62,12 @@ type identity struct {
 func (s *store) read(ctx context.Context) (*identity, error) {
 	i := &identity{object: &corev1.ConfigMap{}}
 	if err := s.client.Get(ctx, s.key, i.object); err != nil {
-		return nil, fmt.Errorf("read the identity: %w", err)
+		return nil, &ofCluster{fmt.Errorf("read the identity: %w", err)}
 	}
 	i.before = i.object.DeepCopy()
 	if text := i.object.Data[keyFence]; text != "" {
 		if err := json.Unmarshal([]byte(text), &i.entries); err != nil {
-			return nil, fmt.Errorf("ConfigMap %s: data.%s: %w", s.key, keyFence, err)
+			return nil, &ofCluster{fmt.Errorf("ConfigMap %s: data.%s: %w", s.key, keyFence, err)}
 		}
 	}
 	if i.entries == nil {
@@ -99,7 +99,7 @@ func (s *store) write(ctx context.Context, i *identity) error {
 		return nil
 	}
 	if err := s.client.Update(ctx, i.object); err != nil {
-		return fmt.Errorf("write the identity: %w", err)
+		return &ofCluster{fmt.Errorf("write the identity: %w", err)}
 	}
 	i.before = i.object.DeepCopy()
 	return nil

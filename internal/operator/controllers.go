@@ -76,7 +76,9 @@ func channelControllers(mgr ctrl.Manager, shared dependencies, providers *queue.
 	recorder := controllers.ShortNotes(mgr.GetEventRecorder(eventSource))
 	all := []controller{
 		requestChannels(mgr, shared, providers, recorder),
-		&controllers.QueueProviderReconciler{Client: mgr.GetClient(), Clients: providers, Recorder: recorder, Trouble: guard.Trouble, Troubled: troubled},
+		&controllers.QueueProviderReconciler{
+			Client: mgr.GetClient(), Clients: providers, Recorder: recorder, Trouble: guard.Trouble, Troubled: troubled, Reach: guard.Reach,
+		},
 		&controllers.ConditionMetrics{Reader: mgr.GetClient(), Informers: mgr.GetCache(), Registry: metrics.Registry},
 	}
 	if shared.Config.MessageCountsInterval > 0 {
