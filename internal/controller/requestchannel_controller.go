@@ -73,6 +73,8 @@ type visit struct {
 	// sent is what this process wrote to each queue lately, and blind until when another may have written to them.
 	sent  map[string]queue.Sent
 	blind time.Time
+	// refused is what the status notes because it was about to be set, and what SQS refused to set.
+	refused notes
 	// created is when this process last asked for each queue's creation, found when it first met a queue that is the channel's
 	// and that the status did not know, and taken when it last wrote its ownership on each queue that was another's.
 	created, found, taken map[string]time.Time

@@ -55,6 +55,7 @@ func (r *RequestChannelReconciler) converge(ctx context.Context, s *scope) error
 	if err := s.provider.MayCreate(); err != nil {
 		return err
 	}
+	s.dropRefused()
 	target, inTheWay := r.namedDeadLetter(ctx, s)
 	if p := judge(s.channel, inTheWay); p != nil && (s.channel.Status.QueueURL == "" || p.cause != nil || p.passing) {
 		return inTheWay
@@ -152,13 +153,14 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 			return queue.Observed{}, err
 		}
 	}
+	noted := s.noted()
 	if err := r.noteCreation(ctx, s, desired); err != nil {
 		return queue.Observed{}, err
 	}
 	plan := queue.MakePlan(desired, queue.Remembered{}, queue.Observed{}, queue.Terms{})
 	s.creates(desired.Name)
 	observed, err := s.provider.CreateAndObserve(ctx, desired.Name, plan)
-	if err != nil {
+	if s.asked(noted, plan, observed.URL != "", err); err != nil {
 		return queue.Observed{}, err
 	}
 	s.created = true
@@ -250,7 +252,7 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 		return "", err
 	}
 	plan := queue.MakePlan(desired, remembered, observed, terms)
-	created := plan.Create
+	created, noted := plan.Create, s.noted()
 	if created {
 		if had {
 			if err = s.provider.MayChange(); err == nil {
@@ -266,7 +268,9 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 			return "", err
 		}
 		s.creates(desired.Name)
-		if observed, err = s.provider.CreateBeside(ctx, sourceARN, desired.Name, plan); err != nil {
+		observed, err = s.provider.CreateBeside(ctx, sourceARN, desired.Name, plan)
+		if s.asked(noted, queue.Plan{Tags: plan.Tags}, observed.URL != "", err); err != nil {
+			s.bears(observed, err)
 			return "", err
 		}
 		if had {
@@ -308,7 +312,9 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 	}
 	done, lost, err := s.provider.Apply(ctx, observed.URL, plan)
 	s.sent(desired.Name, observed, done, lost)
+	s.answered(noted, queue.Plan{Tags: plan.Tags}, done, lost) // Of its attributes nothing was noted.
 	if err != nil {
+		s.bears(observed, err)
 		return "", err
 	}
 	if created {
@@ -364,6 +370,7 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 	if err != nil {
 		return err
 	}
+	noted := s.noted()
 	s.noteOriginals(plan, observed)
 	if err := r.writeAhead(ctx, s, desired, plan, adopting); err != nil {
 		return err
@@ -373,6 +380,7 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 	}
 	done, lost, err := s.provider.Apply(ctx, observed.URL, plan)
 	s.sent(desired.Name, observed, done, lost)
+	s.answered(noted, plan, done, lost)
 	if err != nil {
 		return err
 	}
@@ -394,8 +402,7 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 	}
 	channel.Status.AppliedAttributes = union(sortedKeys(desired.Attributes), kept)
 	if asIs {
-		// The dead-letter queue may bear those that are gone still.
-		channel.Status.AppliedTags = union(channel.Status.AppliedTags, sortedKeys(desired.Tags))
+		channel.Status.AppliedTags = union(s.stillBeside(channel.Status.AppliedTags), sortedKeys(desired.Tags))
 	} else {
 		channel.Status.AppliedTags = sortedKeys(desired.Tags)
 		r.noteDeadLetter(s, deadLetterARN)
@@ -403,40 +410,6 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 	r.liftDrift(s, desired.Name, asIs)
 	conditions.Set(channel, v1alpha1.ConditionQueueReady, metav1.ConditionTrue, v1alpha1.ReasonAvailable, "The queue exists as asked for")
 	return nil
-}
-
-// writeAhead notes what is about to be set before it is, where the note could be lost: a process that stops after
-// setting an attribute and before noting it must not forget to restore its default later, nor that it adopted.
-func (r *RequestChannelReconciler) writeAhead(ctx context.Context, s *scope, desired queue.Desired, plan queue.Plan, adopting bool) error {
-	status := &s.channel.Status
-	attributes := union(status.AppliedAttributes, intersection(desired.Attributes, plan.Attributes))
-	tags := union(status.AppliedTags, intersection(desired.Tags, plan.Tags))
-	written := &s.written.Status
-	if slices.Equal(attributes, union(written.AppliedAttributes, nil)) && slices.Equal(tags, union(written.AppliedTags, nil)) &&
-		isTrue(status.Adopted) == isTrue(written.Adopted) {
-		status.AppliedAttributes, status.AppliedTags = attributes, tags // as before an adoption was tried again
-		return nil
-	}
-	if written.QueueURL == "" && !adopting {
-		// A queue that nothing is remembered of yet counts as ours in every attribute (requestQueue).
-		return nil
-	}
-	status.AppliedAttributes, status.AppliedTags = attributes, tags
-	conditions.Reconciling(s.channel, v1alpha1.ReasonProgressing, "The queue is being changed")
-	return r.save(ctx, s)
-}
-
-// noteTagsOf notes the tags that a dead-letter queue is about to get, for the same reason. They are remembered together with the
-// request queue's, which get them afterwards; of its attributes nothing needs to be remembered.
-func (r *RequestChannelReconciler) noteTagsOf(ctx context.Context, s *scope, desired queue.Desired, plan queue.Plan) error {
-	status := &s.channel.Status
-	tags := union(status.AppliedTags, intersection(desired.Tags, plan.Tags))
-	if slices.Equal(tags, union(s.written.Status.AppliedTags, nil)) {
-		return nil
-	}
-	status.AppliedTags = tags
-	conditions.Reconciling(s.channel, v1alpha1.ReasonProgressing, "The dead-letter queue is being changed")
-	return r.save(ctx, s)
 }
 
 // terms is a digest of all that the channel's queues are brought to. Only what stands in the spec and in the provider

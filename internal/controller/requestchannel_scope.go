@@ -29,6 +29,8 @@ type scope struct {
 	began time.Time
 	// created says that the request queue was created just now.
 	created bool
+	// beside are the tags of a dead-letter queue made beside that could not be brought to the spec; nil: not known.
+	beside []string
 	// outlived are the queues of which SQS once said that they are not there, and which are the ones that were.
 	outlived []string
 	// givesUp says that a deletion has waited for messages for long enough, and leaves the queues as Retain does.

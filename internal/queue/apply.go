@@ -66,7 +66,7 @@ func (p *Provider) Tags(ctx context.Context, url string) (map[string]string, err
 // CreateAndObserve creates a queue and reads back what it is: three requests. SQS returns the URL of a queue that
 // exists already with the same attributes, so whose queue it is is for the tags in the answer to say. A queue of
 // that name with other attributes is observed too, at the cost of one more request. A queue that cannot be read so
-// soon after its creation gives an error of class NotFound.
+// soon after its creation gives an error of class NotFound. With an error, the answer has the URL if the queue is there.
 func (p *Provider) CreateAndObserve(ctx context.Context, name string, plan Plan) (Observed, error) {
 	url, err := p.Create(ctx, name, plan.Attributes, plan.Tags)
 	if Classify(err) == Exists {
@@ -77,31 +77,34 @@ func (p *Provider) CreateAndObserve(ctx context.Context, name string, plan Plan)
 	}
 	tags, err := p.Tags(ctx, url)
 	if err != nil {
-		return Observed{}, err
+		return Observed{URL: url}, err
 	}
 	attributes, err := p.Attributes(ctx, url)
 	if err != nil {
-		return Observed{}, err
+		return Observed{URL: url}, err
 	}
 	return Observed{Exists: true, URL: url, ARN: attributes[QueueARN], Attributes: attributes, Tags: tags}, nil
 }
 
 // CreateBeside creates a queue whose ARN is known from a sibling's: two requests. What it is, is what was asked for,
-// unless it existed: then its tags differ, or SQS compared and found a difference and everything is read.
+// unless it existed: then its tags differ, or SQS compared and found a difference and everything is read. With an error, the
+// answer has the URL if the queue is there.
 func (p *Provider) CreateBeside(ctx context.Context, siblingARN, name string, plan Plan) (Observed, error) {
 	url, err := p.Create(ctx, name, plan.Attributes, plan.Tags)
 	if Classify(err) == Exists {
 		if url, err = p.LookUp(ctx, name); err != nil {
 			return Observed{}, err
 		}
-		return p.observeAt(ctx, url)
+		observed, err := p.observeAt(ctx, url)
+		observed.URL = url
+		return observed, err
 	}
 	if err != nil {
 		return Observed{}, err
 	}
 	tags, err := p.Tags(ctx, url)
 	if err != nil {
-		return Observed{}, err
+		return Observed{URL: url}, err
 	}
 	return Observed{Exists: true, URL: url, ARN: SiblingARN(siblingARN, name), Attributes: plan.Attributes, Tags: tags}, nil
 }

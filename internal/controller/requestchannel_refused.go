@@ -1,0 +1,99 @@
+package controller
+
+import (
+	"slices"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/queue"
+)
+
+// This file holds what becomes of notes that were written ahead when SQS then refuses what they are about. They stay for as long
+// as the spec asks for it, so that no retry writes to the API server; when it asks for something else, they go: kept, the
+// notes of spec after spec would not fit into the status.
+
+// notes are the names of attributes and tags that the status notes as set.
+type notes struct{ attributes, tags []string }
+
+func (s *scope) noted() notes {
+	return notes{slices.Clone(s.channel.Status.AppliedAttributes), slices.Clone(s.channel.Status.AppliedTags)}
+}
+
+// answered takes in what became of a plan, and what was noted before it was: done was carried out, and lost may have been.
+func (s *scope) answered(before notes, plan, done, lost queue.Plan) {
+	s.memory(func(v *visit) {
+		v.refused = notes{
+			attributes: refusedOf(v.refused.attributes, before.attributes, plan.Attributes, done.Attributes, lost.Attributes),
+			tags:       refusedOf(v.refused.tags, before.tags, plan.Tags, done.Tags, lost.Tags),
+		}
+	})
+}
+
+// asked takes in what became of the creation of a queue: whether it is there, and why not.
+func (s *scope) asked(before notes, plan queue.Plan, there bool, err error) {
+	if there || err == nil || queue.Classify(err) == queue.Transient {
+		s.answered(before, plan, plan, queue.Plan{})
+		return
+	}
+	s.answered(before, plan, queue.Plan{}, queue.Plan{})
+}
+
+// refusedOf are the names that are known to be set nowhere.
+func refusedOf(refused, before []string, plan, done, lost map[string]string) []string {
+	set := func(name string) bool {
+		_, was := done[name]
+		_, may := lost[name]
+		return was || may
+	}
+	next := slices.DeleteFunc(slices.Clone(refused), set)
+	for name := range plan {
+		if !set(name) && !slices.Contains(before, name) {
+			next = append(next, name)
+		}
+	}
+	return union(next, nil)
+}
+
+// dropRefused forgets the notes of what SQS refused and the spec asks for no more.
+func (s *scope) dropRefused() {
+	desired := s.provider.RequestQueue(s.channel, "")
+	wanted := union(sortedKeys(desired.Attributes), []string{queue.RedrivePolicy, queue.RedriveAllowPolicy}) // set once another queue is there
+	var gone notes
+	s.memory(func(v *visit) {
+		v.refused.attributes, gone.attributes = split(v.refused.attributes, wanted)
+		v.refused.tags, gone.tags = split(v.refused.tags, sortedKeys(desired.Tags))
+	})
+	status := &s.channel.Status
+	_, status.AppliedAttributes = split(status.AppliedAttributes, gone.attributes)
+	_, status.AppliedTags = split(status.AppliedTags, gone.tags)
+	status.OriginalAttributes = slices.DeleteFunc(status.OriginalAttributes, func(o v1alpha1.OriginalAttribute) bool {
+		return slices.Contains(gone.attributes, o.Name)
+	})
+}
+
+// bears takes in what is on the dead-letter queue beside where SQS refused to make or to change it, unless SQS may show what was.
+func (s *scope) bears(observed queue.Observed, refusal error) {
+	if queue.Classify(refusal) != queue.Transient && !s.reconciler.lately(s) && (observed.Exists || observed.URL == "") {
+		s.beside = append([]string{}, sortedKeys(observed.Tags)...)
+	}
+}
+
+// stillBeside are the tags among those noted that the dead-letter queue beside may bear still.
+func (s *scope) stillBeside(noted []string) []string {
+	if s.beside == nil {
+		return noted
+	}
+	still, _ := split(noted, s.beside)
+	return still
+}
+
+// split parts names into those that are in a list and those that are not.
+func split(names, list []string) (in, out []string) {
+	for _, name := range names {
+		if slices.Contains(list, name) {
+			in = append(in, name)
+		} else {
+			out = append(out, name)
+		}
+	}
+	return in, out
+}
