@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/onsi/ginkgo/v2"
 	"github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
@@ -105,15 +106,24 @@ var _ = ginkgo.Describe("Channels under a manager", func() {
 		a, b, c := channelNamed("a", deadTo("b")), channelNamed("b", deadTo("c")), channelNamed("c")
 		w.apply(a, b, c)
 		gomega.Eventually(func(g gomega.Gomega) { ready(g, 3) }).WithTimeout(patience).Should(gomega.Succeed())
-		change(w, c, func(c *v1alpha1.RequestChannel) { deadTo("a")(&c.Spec) })
-		gomega.Eventually(func(g gomega.Gomega) {
-			for _, channel := range []*v1alpha1.RequestChannel{a, b, c} {
-				g.Expect(direct.Get(w.ctx, client.ObjectKeyFromObject(channel), channel)).To(gomega.Succeed())
-				g.Expect(channel).To(beStalled(v1alpha1.ReasonDeadLetterNotAllowed, "round for ever"))
+		for _, byARN := range []bool{false, true} {
+			if byARN {
+				gomega.Expect(direct.Get(w.ctx, client.ObjectKeyFromObject(c), c)).To(gomega.Succeed())
+				_, err := w.sqs.Client().TagQueue(w.ctx, &sqs.TagQueueInput{QueueUrl: &c.Status.QueueURL, Tags: map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace}})
+				gomega.Expect(err).NotTo(gomega.HaveOccurred())
+				change(w, b, func(b *v1alpha1.RequestChannel) { deadToARN(c)(&b.Spec) })
+				gomega.Eventually(func(g gomega.Gomega) { ready(g, 3) }).WithTimeout(patience).Should(gomega.Succeed())
 			}
-		}).WithTimeout(patience).Should(gomega.Succeed())
-		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.DeadLetter = nil })
-		gomega.Eventually(func(g gomega.Gomega) { ready(g, 3) }).WithTimeout(patience).Should(gomega.Succeed())
+			change(w, c, func(c *v1alpha1.RequestChannel) { deadTo("a")(&c.Spec) })
+			gomega.Eventually(func(g gomega.Gomega) {
+				for _, channel := range []*v1alpha1.RequestChannel{a, b, c} {
+					g.Expect(direct.Get(w.ctx, client.ObjectKeyFromObject(channel), channel)).To(gomega.Succeed())
+					g.Expect(channel).To(beStalled(v1alpha1.ReasonDeadLetterNotAllowed, "round for ever"))
+				}
+			}).WithTimeout(patience).Should(gomega.Succeed())
+			change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.DeadLetter = nil })
+			gomega.Eventually(func(g gomega.Gomega) { ready(g, 3) }).WithTimeout(patience).Should(gomega.Succeed())
+		}
 	})
 
 	ginkgo.It("are woken by what they wait for: a provider, a dead-letter channel", func() {

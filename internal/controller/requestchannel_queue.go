@@ -96,6 +96,10 @@ func (r *RequestChannelReconciler) observeOnly(ctx context.Context, s *scope) er
 	if err != nil {
 		return err
 	}
+	// Whether it is as the spec says is nobody's to judge any more.
+	conditions.Remove(s.channel, v1alpha1.ConditionDeadLetterReady)
+	conditions.Remove(s.channel, v1alpha1.ConditionDrifted)
+	s.channel.Status.DeadLetterTargetARN = ""
 	if !observed.Exists {
 		s.channel.Status.QueueURL, s.channel.Status.QueueARN = "", ""
 		return stalled(v1alpha1.ReasonObservedQueueMissing, "there is no queue %s in %s, and managementPolicy Observe creates none", name, s.provider.Region)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -151,13 +150,17 @@ func (r *RequestChannelReconciler) namedDeadLetter(ctx context.Context, s *scope
 }
 
 // deadLetterMoved reports whether the channel that is named for dead letters is gone, is going, or has another queue than
-// the one that requests are moved to. It reads the cache.
+// the one that requests are moved to, or whether a queue that is named leads back here. It reads the cache.
 func (r *RequestChannelReconciler) deadLetterMoved(ctx context.Context, s *scope) bool {
-	name := deadLetterOf(s.channel)
-	if name == "" {
+	link := deadLetterOf(s.channel)
+	if link == "" || s.channel.Spec.ManagementPolicy == v1alpha1.ManagementPolicyObserve {
 		return false
 	}
-	arn, err := r.deadLetterOfChannel(ctx, s, name)
+	if s.channel.Spec.DeadLetter.ARN != "" {
+		names, err := r.ring(ctx, s)
+		return err == nil && names != nil
+	}
+	arn, err := r.deadLetterOfChannel(ctx, s, link)
 	var p *pause
 	if errors.As(err, &p) && p.reason == "" {
 		return false // The API server failed us.
@@ -170,10 +173,8 @@ func (r *RequestChannelReconciler) deadLetterOfChannel(ctx context.Context, s *s
 	if name == s.channel.Name {
 		return "", stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: a channel cannot be its own dead-letter queue", field)
 	}
-	if names, err := r.ring(ctx, s, name); err != nil {
+	if err := r.goesRound(ctx, s, field); err != nil {
 		return "", err
-	} else if names != nil {
-		return "", stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: dead letters would go round for ever, from RequestChannel %s", field, strings.Join(names, " to "))
 	}
 	other := &v1alpha1.RequestChannel{}
 	err := r.Client.Get(ctx, client.ObjectKey{Namespace: s.channel.Namespace, Name: name}, other)
@@ -198,25 +199,6 @@ func (r *RequestChannelReconciler) deadLetterOfChannel(ctx context.Context, s *s
 	return other.Status.QueueARN, nil
 }
 
-// ring follows dead letters from one channel of the namespace to the next, beginning with the one that the channel names, and
-// returns the names of all in the ring when it comes back to the channel; nil when it does not.
-func (r *RequestChannelReconciler) ring(ctx context.Context, s *scope, next string) (names []string, err error) {
-	names = []string{s.channel.Name}
-	for seen := map[string]bool{}; next != s.channel.Name; {
-		if next == "" || seen[next] {
-			return nil, nil
-		}
-		seen[next] = true
-		names = append(names, next)
-		at := &v1alpha1.RequestChannel{}
-		if err := r.Client.Get(ctx, client.ObjectKey{Namespace: s.channel.Namespace, Name: next}, at); err != nil {
-			return nil, ofCluster(client.IgnoreNotFound(err))
-		}
-		next = deadLetterOf(at)
-	}
-	return append(names, next), nil
-}
-
 // deadLetterByARN lets a channel send its dead letters to a queue within the patterns that its provider allows, or
 // to one whose owner consented. Of a queue that belongs to an object elsewhere, a pattern is no consent.
 func (r *RequestChannelReconciler) deadLetterByARN(ctx context.Context, s *scope, arn string) error {
@@ -236,6 +218,9 @@ func (r *RequestChannelReconciler) deadLetterByARN(ctx context.Context, s *scope
 		return stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: SQS wants both queues in one account and region (here %s)", field, s.provider.Region)
 	case name == s.provider.ChannelQueueName(s.channel):
 		return stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: a channel cannot be its own dead-letter queue", field)
+	}
+	if err := r.goesRound(ctx, s, field); err != nil {
+		return err
 	}
 	owner := queue.OwnerIn(tags)
 	ours := owner.Cluster == s.provider.ClusterUID && owner.Namespace == s.channel.Namespace

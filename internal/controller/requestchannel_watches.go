@@ -23,8 +23,10 @@ import (
 const (
 	// indexClaim finds RequestChannels by spec.queueName.
 	indexClaim = "replyqueue.dev/claim"
-	// indexDeadLetter finds RequestChannels by the RequestChannel that is their dead-letter queue.
+	// indexDeadLetter finds RequestChannels by the RequestChannel, or the ARN of the queue, that takes their dead letters.
 	indexDeadLetter = "replyqueue.dev/dead-letter"
+	// indexARN finds RequestChannels by status.queueARN.
+	indexARN = "replyqueue.dev/queue-arn"
 	// indexSources finds RequestChannels by those that they take dead letters from.
 	indexSources = "replyqueue.dev/dead-letters-from"
 	// indexProvider finds RequestChannels and ReplyHosts by the QueueProvider they name.
@@ -43,6 +45,7 @@ func IndexChannels(ctx context.Context, indexer client.FieldIndexer) error {
 		{&v1alpha1.RequestChannel{}, indexDeadLetter, func(o client.Object) []string {
 			return nonEmpty(deadLetterOf(o))
 		}},
+		{&v1alpha1.RequestChannel{}, indexARN, func(o client.Object) []string { return nonEmpty(arnOf(o)) }},
 		{&v1alpha1.RequestChannel{}, indexSources, func(o client.Object) []string { return sourcesOf(o.(*v1alpha1.RequestChannel)) }},
 		{&v1alpha1.RequestChannel{}, indexProvider, func(o client.Object) []string { return referenced(o.(*v1alpha1.RequestChannel).Spec.ProviderRef) }},
 		{&v1alpha1.ReplyHost{}, indexProvider, func(o client.Object) []string { return referenced(o.(*v1alpha1.ReplyHost).Spec.ProviderRef) }},
@@ -102,21 +105,6 @@ func (r *RequestChannelReconciler) dependents(ctx context.Context, o client.Obje
 	return requests
 }
 
-// upstream are the channels whose dead letters can reach this one, however many channels lie between: what becomes of it may
-// close a ring, or open one.
-func (r *RequestChannelReconciler) upstream(ctx context.Context, channel *v1alpha1.RequestChannel) (all []reconcile.Request) {
-	seen := map[string]bool{channel.Name: true}
-	for next := []string{channel.Name}; len(next) > 0; next = next[1:] {
-		for _, request := range r.channels(ctx, every, client.InNamespace(channel.Namespace), client.MatchingFields{indexDeadLetter: next[0]}) {
-			if !seen[request.Name] {
-				seen[request.Name] = true
-				all, next = append(all, request), append(next, request.Name)
-			}
-		}
-	}
-	return all
-}
-
 func (r *RequestChannelReconciler) channelsOfProvider(ctx context.Context, o client.Object) []reconcile.Request {
 	return r.channels(ctx, every, client.MatchingFields{indexProvider: o.GetName()})
 }
@@ -151,14 +139,6 @@ func claimOf(channel *v1alpha1.RequestChannel) string {
 // isLetGo reports whether a channel is being deleted and the operator is done with it: the finalizers of others alone hold it.
 func isLetGo(o client.Object) bool {
 	return !o.GetDeletionTimestamp().IsZero() && !controllerutil.ContainsFinalizer(o, v1alpha1.FinalizerRequestChannel)
-}
-
-// deadLetterOf is the name of the channel that a channel names for its dead letters; empty when it names none.
-func deadLetterOf(o client.Object) string {
-	if d := o.(*v1alpha1.RequestChannel).Spec.DeadLetter; d != nil && d.ChannelRef != nil {
-		return d.ChannelRef.Name
-	}
-	return ""
 }
 
 func arnOf(o client.Object) string { return o.(*v1alpha1.RequestChannel).Status.QueueARN }
