@@ -60,7 +60,9 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	stopProbes, err := health.Serve(*probes, func() bool { return ctx.Err() == nil && requester.ReplyQueueURL() != "" })
+	stopProbes, err := health.Serve(*probes, func() bool {
+		return ctx.Err() == nil && requester.ReplyQueueURL() != "" && requester.Healthy() == nil
+	})
 	if err != nil {
 		return err
 	}

@@ -69,7 +69,7 @@ func run() error {
 	})
 
 	var ready atomic.Bool
-	stopProbes, err := health.Serve(*probes, ready.Load)
+	stopProbes, err := health.Serve(*probes, func() bool { return ready.Load() && responder.Healthy() == nil })
 	if err != nil {
 		return err
 	}
