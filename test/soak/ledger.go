@@ -391,7 +391,9 @@ func (rep *report) outcome(r *record, still time.Duration) {
 			rep.takenAnyway = append(rep.takenAnyway, fmt.Sprintf("%s is NotSent %s", r.key, r.code))
 		}
 	case maybeExecuted:
-		if r.starved && !r.unsure && !r.taken && r.code == string(rpcclient.ResourceExhausted) && still < stillEnough {
+		// Of what awaits no reply, this is the sends' own end; any other may have ended while a send was under way.
+		sends := r.code == string(rpcclient.ResourceExhausted) || r.what == notify && r.code == string(rpcclient.Unavailable)
+		if r.starved && !r.unsure && !r.taken && sends && still < stillEnough {
 			rep.doubtful = append(rep.doubtful, r.String())
 		}
 	case executed:

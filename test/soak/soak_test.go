@@ -188,6 +188,17 @@ func TestLedgerFindsViolations(t *testing.T) {
 			l.touch([]string{"k"}, starved, true)
 			l.over("k", maybeExecuted, "RESOURCE_EXHAUSTED", "-", time.Second)
 		}, needlessDoubt},
+		"a notification, throttled to the end, and in doubt": {func(l *ledger) {
+			l.began("k", "Q1-1", notify, began, 5*time.Second)
+			l.touch([]string{"k"}, starved, true)
+			l.over("k", maybeExecuted, "UNAVAILABLE", "-", time.Second)
+		}, needlessDoubt},
+		"a notification, throttled after an answer was lost, and in doubt": {func(l *ledger) {
+			l.began("k", "Q1-1", notify, began, 5*time.Second)
+			l.touch([]string{"k"}, dropBefore, true)
+			l.touch([]string{"k"}, starved, true)
+			l.over("k", maybeExecuted, "UNAVAILABLE", "-", time.Second)
+		}, "struck before the effect"},
 		"throttled after an answer was lost, and in doubt": {func(l *ledger) {
 			l.touch([]string{"k"}, dropBefore, true)
 			l.touch([]string{"k"}, starved, true)
