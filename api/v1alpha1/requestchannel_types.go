@@ -420,13 +420,14 @@ type RequestChannelStatus struct {
 	// +kubebuilder:validation:MaxLength=256
 	QueueARN string `json:"queueARN,omitempty"`
 
-	// accountID is the AWS account that holds the queue.
+	// accountID is the AWS account that holds the queue: the one in its URL.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=32
 	AccountID string `json:"accountID,omitempty"`
 
-	// region is the AWS region that holds the queue.
+	// region is the AWS region that holds the queue: the one of its QueueProvider. A server that is not AWS's may name another in
+	// the ARN.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64

@@ -483,15 +483,12 @@ func (r *RequestChannelReconciler) noteDeadLetter(s *scope, deadLetterARN string
 	}
 }
 
-// found notes where the request queue is.
+// found notes where the request queue is: the region that it was asked for in, and the account that its URL names. What its ARN says of
+// them may be something else, since only AWS writes there what it was asked for.
 func (s *scope) found(observed queue.Observed) {
 	status := &s.channel.Status
 	status.QueueURL, status.QueueARN = observed.URL, observed.ARN
-	region, account, _, ok := queue.ParseARN(observed.ARN)
-	if !ok {
-		region, account = s.provider.Region, s.provider.AccountID()
-	}
-	status.Region, status.AccountID = region, account
+	status.Region, status.AccountID = s.provider.Region, queue.AccountInURL(observed.URL)
 }
 
 func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }

@@ -199,22 +199,43 @@ func (r *RequestChannelReconciler) deadLetterOfChannel(ctx context.Context, s *s
 	return other.Status.QueueARN, nil
 }
 
+// namedByARN returns the name of the queue that an ARN names, and its tags; an empty name where it is in another account or region. A
+// server that is not AWS's is asked what ARN its queue of that name has.
+func (r *RequestChannelReconciler) namedByARN(ctx context.Context, s *scope, arn string) (name string, tags map[string]string, err error) {
+	region, account, name, ok := queue.ParseARN(arn)
+	provider := s.provider
+	switch {
+	case !ok:
+		return "", nil, nil
+	case !provider.OfAWS():
+		observed, err := provider.Observe(ctx, name)
+		if observed.Exists && observed.ARN != arn {
+			return "", nil, err
+		}
+		return name, observed.Tags, err
+	}
+	elsewhere := func() bool {
+		return region != provider.Region || (provider.AccountID() != "" && account != provider.AccountID())
+	}
+	if elsewhere() {
+		return "", nil, nil
+	}
+	tags, err = provider.ConsentOf(ctx, name) // By this the account is known.
+	if err == nil && elsewhere() {
+		return "", nil, nil
+	}
+	return name, tags, err
+}
+
 // deadLetterByARN lets a channel send its dead letters to a queue within the patterns that its provider allows, or
 // to one whose owner consented. Of a queue that belongs to an object elsewhere, a pattern is no consent.
 func (r *RequestChannelReconciler) deadLetterByARN(ctx context.Context, s *scope, arn string) error {
 	const field = "spec.deadLetter.arn"
-	region, account, name, ok := queue.ParseARN(arn)
-	elsewhere := func() bool {
-		return !ok || region != s.provider.Region || (s.provider.AccountID() != "" && account != s.provider.AccountID())
-	}
-	tags, err := map[string]string(nil), error(nil)
-	if !elsewhere() {
-		tags, err = s.provider.ConsentOf(ctx, name) // By this the account is known.
-	}
+	name, tags, err := r.namedByARN(ctx, s, arn)
 	switch {
 	case err != nil:
 		return err
-	case elsewhere():
+	case name == "":
 		return stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: SQS wants both queues in one account and region (here %s)", field, s.provider.Region)
 	case name == s.provider.ChannelQueueName(s.channel):
 		return stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: a channel cannot be its own dead-letter queue", field)

@@ -71,7 +71,7 @@ func (p *Provider) AccountOfAny(ctx context.Context) (string, error) {
 	}
 	for _, url := range out.QueueUrls {
 		p.learn(url, nameOf(url))
-		return accountInURL(url), nil
+		return AccountInURL(url), nil
 	}
 	return "", nil
 }

@@ -91,11 +91,14 @@ func (p *Provider) SameAccount(ctx context.Context, url string) (bool, error) {
 		}
 		return false, err
 	}
-	return accountInURL(seen) == accountInURL(url), nil
+	return AccountInURL(seen) == AccountInURL(url), nil
 }
 
-// accountInURL is the account in a queue's URL.
-func accountInURL(url string) string { return nameOf(strings.TrimSuffix(url, "/"+nameOf(url))) }
+// AccountInURL is the account in a queue's URL.
+func AccountInURL(url string) string { return nameOf(strings.TrimSuffix(url, "/"+nameOf(url))) }
+
+// OfAWS reports whether queues are made at AWS's own endpoint. Another server may name any account and region in its ARNs.
+func (p *Provider) OfAWS() bool { return notAWSs(p.Endpoint) == "" }
 
 // SamePlace reports whether the queues of both are in one account and region, as far as that is known without asking AWS.
 func (p *Provider) SamePlace(other *Provider) bool {
