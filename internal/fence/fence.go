@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -264,22 +265,38 @@ func (f *Fence) check(ctx context.Context, provider *queue.Provider) error {
 	f.begin(known)
 	marker, tags, err := readMarker(ctx, provider)
 	mine := known.entries[provider.Name]
-	if err == nil && !marker.Exists && mine.Account != "" {
+	if err == nil && !marker.Exists && (mine.Account != "" || f.beside(provider, known, marker, tags) != "") {
 		marker.Account, err = f.accountSeen(ctx, provider)
 	}
 	if err != nil {
 		f.unanswered(provider.Name)
 		return err
 	}
-	verdict := Judge(f.pinned(provider.Name, known), marker)
+	other := f.beside(provider, known, marker, tags)
+	judge := func() Verdict {
+		marker.Strange = known.strange(provider.Name, tags)
+		pinned := f.pinned(provider.Name, known)
+		pinned.Beside = other != ""
+		return Judge(pinned, marker)
+	}
+	verdict := judge()
+	if verdict == Conflict || verdict == Rival {
+		// What an earlier leader noted and wrote meanwhile is no other cluster's.
+		if known, err = f.store.read(ctx); err != nil {
+			return err
+		}
+		mine, verdict = known.entries[provider.Name], judge()
+	}
 	f.Metrics.found(provider.Name, verdict)
 	if !verdict.MayDelete() {
 		f.learn(provider.Name, known, verdict, asked)
 	}
 	sure := f.watched(provider.Name, verdict, marker, asked)
 	switch verdict {
-	case Conflict, Abandoned, Elsewhere:
-		return f.conflict(ctx, provider, known, verdict, marker)
+	case Conflict, Rival, Abandoned, Elsewhere:
+		return f.conflict(ctx, provider, known, verdict, marker, tags)
+	case Beside:
+		return f.waitFor(ctx, provider.Name, other, known, asked)
 	}
 	if f.store.trouble(provider.Name, TroubleConflict, "") {
 		f.changed(provider.Name)
@@ -295,10 +312,10 @@ func (f *Fence) check(ctx context.Context, provider *queue.Provider) error {
 	}
 	switch {
 	case verdict.MayDelete():
-		mine.Seen, mine.Account = true, marker.Account
+		mine.Seen, mine.Account, mine.Place = true, marker.Account, placeOf(provider)
 	case verdict == Given && marker.Nonce != "":
 		mine.Seen, mine.Contested = false, false
-		mine.Confirmed = Next(mine.Confirmed, marker.Nonce)
+		mine.void(marker.Nonce)
 		known.use(v1alpha1.AnnotationConfirmIdentity, marker.Nonce)
 	case verdict == Given:
 		mine.Seen, mine.Contested = false, false
@@ -307,6 +324,13 @@ func (f *Fence) check(ctx context.Context, provider *queue.Provider) error {
 			known.use(v1alpha1.AnnotationConfirmIdentity, abandoned(provider.Name))
 		}
 	}
+	for tag, nonce := range known.rivals(provider.Name, tags) { // A human has spoken of them, or given the whole marker.
+		mine.void(nonce)
+		if !known.claims(tag) { // Else the word is for that provider to use.
+			known.use(v1alpha1.AnnotationConfirmIdentity, nonce)
+		}
+	}
+	mine.Rivals = nil
 	known.entries[provider.Name] = mine
 	if err := f.store.write(ctx, known); err != nil {
 		return err
@@ -353,7 +377,7 @@ func (f *Fence) learn(provider string, known *identity, verdict Verdict, asked t
 		s.adoptFrom = known.object.Annotations[v1alpha1.AnnotationAdoptFrom]
 	default:
 		s.proven = time.Time{}
-		if verdict != Conflict && verdict != Abandoned && verdict != Elsewhere {
+		if !slices.Contains([]Verdict{Conflict, Rival, Abandoned, Elsewhere, Beside}, verdict) {
 			s.conflict, s.foreign = "", ""
 		}
 	}
@@ -399,19 +423,22 @@ func (f *Fence) heldHere(provider string) bool {
 
 // conflict says that the queues may be another cluster's, on everything that can say it. That another cluster has claimed
 // the marker is kept until a human speaks: whatever becomes of the marker, the other may come back.
-func (f *Fence) conflict(ctx context.Context, provider *queue.Provider, known *identity, verdict Verdict, marker Marker) error {
+func (f *Fence) conflict(ctx context.Context, provider *queue.Provider, known *identity, verdict Verdict, marker Marker, tags map[string]string) error {
 	if verdict == Elsewhere {
 		f.takeBack(ctx, provider, known.entries[provider.Name], marker)
 	}
 	if verdict == Conflict && marker.Cluster != "" {
 		mine := known.entries[provider.Name]
-		mine.Contested = true
+		mine.Contested, mine.Place = true, placeOf(provider)
 		known.entries[provider.Name] = mine
+	}
+	if verdict == Conflict || verdict == Rival {
+		known.remember(provider.Name, tags)
 	}
 	f.mu.Lock()
 	s := f.state(provider.Name)
-	if s.foreign != marker.Nonce {
-		s.foreign, s.steady = marker.Nonce, 0
+	if foreign := strings.Join(append([]string{marker.Nonce}, marker.Strange...), ","); s.foreign != foreign {
+		s.foreign, s.steady = foreign, 0
 	}
 	s.steady++
 	steady := s.steady
@@ -419,22 +446,27 @@ func (f *Fence) conflict(ctx context.Context, provider *queue.Provider, known *i
 	if verdict == Abandoned && steady <= comparisonsOfAStopped {
 		return f.MayDelete(provider.Name) // SQS may not show it for a moment.
 	}
-	message := f.explain(provider, known.entries[provider.Name], verdict, marker, steady)
+	return f.inConflict(ctx, provider.Name, known, f.explain(provider, known, verdict, marker, steady))
+}
+
+// inConflict tells of a conflict.
+func (f *Fence) inConflict(ctx context.Context, provider string, known *identity, message string) error {
 	f.mu.Lock()
+	s := f.state(provider)
 	news := s.conflict != message
 	s.conflict = message
 	f.mu.Unlock()
-	if f.store.trouble(provider.Name, TroubleConflict, message) {
-		f.changed(provider.Name)
+	if f.store.trouble(provider, TroubleConflict, message) {
+		f.changed(provider)
 	}
 	if news {
-		ctrl.LoggerFrom(ctx).WithName("fence").Info("The queues may be another cluster's; nothing is deleted", "provider", provider.Name, "why", message)
-		f.event(provider.Name, known.object, corev1.EventTypeWarning, EventIdentityConflict, message)
+		ctrl.LoggerFrom(ctx).WithName("fence").Info("The queues may be another cluster's; nothing is deleted", "provider", provider, "why", message)
+		f.event(provider, known.object, corev1.EventTypeWarning, EventIdentityConflict, message)
 	}
 	if err := f.store.write(ctx, known); err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) {
 		return err
 	}
-	return f.MayDelete(provider.Name)
+	return f.MayDelete(provider)
 }
 
 func (f *Fence) state(provider string) *state {

@@ -37,6 +37,7 @@ type cluster struct {
 	kube     client.WithWatch
 	sqs      *sqstest.Server
 	provider *queue.Provider
+	others   map[string]*queue.Provider
 	clock    *testingclock.FakeClock
 	recorder *events.FakeRecorder
 	inUse    []string
@@ -82,8 +83,22 @@ func (c *cluster) Get(context.Context, string, string) (*queue.Provider, error) 
 	return c.provider, nil
 }
 
-func (c *cluster) ForDeletion(context.Context, string) (*queue.Provider, error) {
+func (c *cluster) ForDeletion(_ context.Context, name string) (*queue.Provider, error) {
+	if other := c.others[name]; other != nil {
+		return other, nil
+	}
 	return c.provider, nil
+}
+
+// shares has one more provider lead to the same queues as the cluster's first.
+func (c *cluster) shares(name string) *cluster {
+	first := c.provider
+	if c.others == nil {
+		c.others = map[string]*queue.Provider{}
+	}
+	c.others[name] = &queue.Provider{Name: name, Prefix: first.Prefix, Cluster: first.Cluster, ClusterUID: first.ClusterUID, API: first.API, Fence: c.Fence}
+	c.inUse = append(c.inUse, name)
+	return c
 }
 
 func (c *cluster) wrote(err error) {

@@ -27,6 +27,9 @@ type Pinned struct {
 	ClaimAbandoned bool
 	// Account holds the queues of this cluster; empty: not known yet.
 	Account string
+	// Beside says that the cluster has claimed the marker for another provider, of which nothing is there to see, and that this
+	// process has not found out that it is the cluster's.
+	Beside bool
 }
 
 // Marker is what the marker queue says.
@@ -35,6 +38,9 @@ type Marker struct {
 	Exists bool
 	// Cluster and Nonce are its tags; empty: no such tag.
 	Cluster, Nonce string
+	// Strange are nonces that it bears, or bore when it was seen last, for other providers, whose marker it is too, and that this
+	// cluster does not know.
+	Strange []string
 	// Account holds it, or, when it does not exist, is the one that was looked into; empty: not known.
 	Account string
 }
@@ -56,11 +62,17 @@ const (
 	// Abandoned: this cluster had claimed the marker, and a process that never saw it finds none. It may be a copy, whose
 	// original will make the marker again, or look into another account. Nothing is deleted, and nothing written.
 	Abandoned Verdict = "Abandoned"
+	// Beside: nobody has claimed the marker for this provider, and for another that shares it this cluster is where Abandoned says.
+	// Nothing is deleted, and nothing written.
+	Beside Verdict = "Beside"
 	// Given: another cluster claims the marker, or none does, and a human has given it to this one. It is claimed.
 	Given Verdict = "Given"
 	// Conflict: another cluster claims the marker, or did, and no human has spoken since. Nothing is deleted, and nothing
 	// written.
 	Conflict Verdict = "Conflict"
+	// Rival: another cluster claims the marker, or did, for another provider that shares it, and no human has spoken since. Whose the
+	// queues are is the same for both. Nothing is deleted, and nothing written.
+	Rival Verdict = "Rival"
 	// Elsewhere: the operator looks into another account than that of this cluster's queues. Nothing is deleted, and nothing written.
 	Elsewhere Verdict = "Elsewhere"
 )
@@ -71,6 +83,20 @@ func (v Verdict) MayDelete() bool { return v == Held || v == Behind }
 // Judge compares what the cluster knows with what the marker says. It is pure and total, and where it cannot be sure it
 // says Conflict.
 func Judge(p Pinned, m Marker) Verdict {
+	verdict := judgeOwn(p, m)
+	switch {
+	case verdict == Conflict || verdict == Elsewhere:
+		return verdict
+	case verdict == Given && m.Exists && m.Cluster != p.Cluster:
+		return verdict // What it bears for all providers is given.
+	case slices.ContainsFunc(m.Strange, func(nonce string) bool { return !slices.Contains(p.Spoken, nonce) }):
+		return Rival
+	}
+	return verdict
+}
+
+// judgeOwn is Judge, as if no other provider shared the marker.
+func judgeOwn(p Pinned, m Marker) Verdict {
 	switch {
 	case m.Exists && p.Account != "" && m.Account != "" && m.Account != p.Account:
 		return Elsewhere
@@ -105,6 +131,8 @@ func judgeUnclaimed(p Pinned, m Marker) Verdict {
 		return Elsewhere
 	case p.Contested:
 		return Conflict
+	case !p.Seen && p.Beside:
+		return Beside
 	case !p.Seen:
 		return Unclaimed // Never made, or another provider with the same account made it.
 	case p.Held:

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -29,6 +30,78 @@ func readMarker(ctx context.Context, provider *queue.Provider) (Marker, map[stri
 	return Marker{
 		Exists: true, Cluster: tags[v1alpha1.TagCluster], Nonce: tags[nonceTag(provider.Name)], Account: provider.AccountID(),
 	}, tags, nil
+}
+
+// rivals are the nonces, by tag, that a marker bears for other providers than the given one and that the cluster does not know. What
+// it bore once, and does not any more, is kept until a human speaks.
+func (i *identity) rivals(provider string, tags map[string]string) map[string]string {
+	found := map[string]string{}
+	for _, tag := range nonceTags(tags, nonceTag(provider)) {
+		if nonce := tags[tag]; !i.knows(nonce) {
+			found[tag] = nonce
+		}
+	}
+	for tag, nonce := range i.entries[provider].Rivals {
+		if tags[tag] == "" && !i.knows(nonce) {
+			found[tag] = nonce
+		}
+	}
+	return found
+}
+
+// strange are the rivals' nonces.
+func (i *identity) strange(provider string, tags map[string]string) []string {
+	return slices.Sorted(maps.Values(i.rivals(provider, tags)))
+}
+
+// remember keeps which tags have borne others' nonces: the first of each, since they change all the time.
+func (i *identity) remember(provider string, tags map[string]string) {
+	mine, rivals := i.entries[provider], i.rivals(provider, tags)
+	for tag, nonce := range mine.Rivals {
+		if rivals[tag] != "" {
+			rivals[tag] = nonce
+		}
+	}
+	mine.Rivals = rivals
+	i.entries[provider] = mine
+}
+
+// knows says that the cluster wrote a nonce, for any provider, or that a human has declared it void.
+func (i *identity) knows(nonce string) bool {
+	for _, e := range i.entries {
+		if slices.Contains(e.Nonces, nonce) || slices.Contains(e.Confirmed, nonce) {
+			return true
+		}
+	}
+	return false
+}
+
+// claims says that the cluster knows of a provider whose nonces are in that tag.
+func (i *identity) claims(tag string) bool {
+	for name := range i.entries {
+		if nonceTag(name) == tag {
+			return true
+		}
+	}
+	return false
+}
+
+// beside names a provider that has claimed the very marker of the given one, which bears no nonce of it now, and of which this
+// process has not found out that it is the cluster's: it would be Abandoned, and so nothing is claimed there for another; empty: none.
+func (f *Fence) beside(provider *queue.Provider, known *identity, m Marker, tags map[string]string) string {
+	for _, name := range slices.Sorted(maps.Keys(known.entries)) {
+		e := known.entries[name]
+		there := (e.Seen || e.Contested) && e.Place == placeOf(provider) && (e.Account == "" || m.Account == "" || e.Account == m.Account)
+		if there && name != provider.Name && tags[nonceTag(name)] == "" && !f.heldHere(name) {
+			return name
+		}
+	}
+	return ""
+}
+
+// placeOf is where a provider's marker is, but for the account.
+func placeOf(provider *queue.Provider) string {
+	return provider.Region + "/" + provider.IdentityQueueName()
 }
 
 // pinned is what the cluster knows of a provider's marker.
@@ -68,7 +141,7 @@ func (f *Fence) elsewhere(ctx context.Context, provider *queue.Provider, known *
 	if err != nil || !marker.Exists { // The next comparison looks again.
 		marker = Marker{Account: account}
 	}
-	return f.conflict(ctx, provider, known, Elsewhere, marker)
+	return f.conflict(ctx, provider, known, Elsewhere, marker, nil)
 }
 
 // takeBack deletes a marker that this process made in another account.

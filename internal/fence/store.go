@@ -33,8 +33,18 @@ type entry struct {
 	// Seen and Contested as in Pinned.
 	Seen      bool `json:"seen,omitempty"`
 	Contested bool `json:"contested,omitempty"`
-	// Account holds the marker, as SQS wrote it in its URL.
+	// Account holds the marker, as SQS wrote it in its URL, and Place says where in it the marker is (placeOf).
 	Account string `json:"account,omitempty"`
+	Place   string `json:"place,omitempty"`
+	// Rivals are the first nonces of others that were seen in other providers' tags, by tag (Marker.Strange).
+	Rivals map[string]string `json:"rivals,omitempty"`
+}
+
+// void notes that a human has declared a nonce void.
+func (e *entry) void(nonce string) {
+	if !slices.Contains(e.Nonces, nonce) && !slices.Contains(e.Confirmed, nonce) {
+		e.Confirmed = Next(e.Confirmed, nonce)
+	}
 }
 
 // abandoned is the value of v1alpha1.AnnotationConfirmIdentity for a provider whose marker bears no nonce.

@@ -3,6 +3,8 @@ package fence
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -14,7 +16,8 @@ import (
 // What people are told: on the identity ConfigMap, on QueueProviders and in events.
 
 // explain says what is wrong, and what a human can do.
-func (f *Fence) explain(provider *queue.Provider, mine entry, verdict Verdict, marker Marker, steady int) string {
+func (f *Fence) explain(provider *queue.Provider, known *identity, verdict Verdict, marker Marker, steady int) string {
+	mine := known.entries[provider.Name]
 	if verdict == Elsewhere {
 		provider.ForgetAccount() // The credentials may become right again.
 		here := ""
@@ -24,7 +27,7 @@ func (f *Fence) explain(provider *queue.Provider, mine entry, verdict Verdict, m
 		return fmt.Sprintf("the operator's credentials are those of account %s, and the queues of this cluster are in account %s. Nothing is deleted, and no record given up. Give it the credentials of account %s; or, if this cluster is to go on in account %s, %sannotate ConfigMap %s with %s=%s",
 			marker.Account, mine.Account, mine.Account, marker.Account, here, f.Identity, v1alpha1.AnnotationConfirmIdentity, abandoned(provider.Name))
 	}
-	if marker.Nonce == "" && (!marker.Exists || marker.Cluster == f.ClusterUID) {
+	if marker.Nonce == "" && len(marker.Strange) == 0 && (!marker.Exists || marker.Cluster == f.ClusterUID) {
 		message := fmt.Sprintf("queue %s, or its tag, is gone. This cluster may be a copy of another, or the operator's credentials those of another account. Nothing is deleted here. ", provider.IdentityQueueName())
 		if steady <= comparisonsToReturn {
 			return message + "If the operator of another cluster runs, it makes the queue again within two minutes"
@@ -34,11 +37,15 @@ func (f *Fence) explain(provider *queue.Provider, mine entry, verdict Verdict, m
 	}
 	quiet := steady > comparisonsOfAStopped
 	message := fmt.Sprintf("queue %s bears a nonce that this cluster did not write: this cluster is a copy of another or was restored from a backup, or it is the original of a copy that took over. Nothing is deleted here. ", provider.IdentityQueueName())
-	switch marker.Cluster {
+	cluster := marker.Cluster
+	if verdict == Rival {
+		cluster = f.ClusterUID
+	}
+	switch cluster {
 	case f.ClusterUID:
 		if quiet {
 			message += fmt.Sprintf("If this cluster, and no other, is to own the queues named %s*, annotate ConfigMap %s with %s=%s",
-				provider.OwnPrefix(), f.Identity, v1alpha1.AnnotationConfirmIdentity, marker.Nonce)
+				provider.OwnPrefix(), f.Identity, v1alpha1.AnnotationConfirmIdentity, strings.Join(known.unspoken(verdict, marker), ","))
 		} else {
 			// Whatever is confirmed now would be void in ten seconds if the other runs, and so be no decision.
 			message += "The operator of the other cluster runs, or did a moment ago: stop it first if this cluster is to own the queues"
@@ -50,6 +57,16 @@ func (f *Fence) explain(provider *queue.Provider, mine entry, verdict Verdict, m
 			provider.OwnPrefix(), marker.Cluster, v1alpha1.TagCluster, provider.IdentityQueueName(), f.Identity, v1alpha1.AnnotationAdoptFrom, marker.Cluster)
 	}
 	return message
+}
+
+// unspoken are the nonces that a human would have to declare void.
+func (i *identity) unspoken(verdict Verdict, marker Marker) []string {
+	spoken := i.annotated(v1alpha1.AnnotationConfirmIdentity)
+	nonces := slices.DeleteFunc(slices.Clone(marker.Strange), func(nonce string) bool { return slices.Contains(spoken, nonce) })
+	if verdict == Conflict {
+		nonces = append(nonces, marker.Nonce)
+	}
+	return nonces
 }
 
 // comparisonsOfAStopped is after how many comparisons with the same nonce the other cluster's operator counts as stopped:

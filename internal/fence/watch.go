@@ -2,6 +2,7 @@ package fence
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -73,7 +74,7 @@ func (f *Fence) look(ctx context.Context, provider *queue.Provider) {
 	f.checking.Lock()
 	defer f.checking.Unlock()
 	asked := f.Clock.Now()
-	marker, _, err := readMarker(ctx, provider)
+	marker, tags, err := readMarker(ctx, provider)
 	if err != nil {
 		f.unanswered(provider.Name)
 		return
@@ -82,6 +83,7 @@ func (f *Fence) look(ctx context.Context, provider *queue.Provider) {
 	if err != nil {
 		return
 	}
+	marker.Strange = known.strange(provider.Name, tags)
 	f.watched(provider.Name, Judge(f.pinned(provider.Name, known), marker), marker, asked)
 }
 
@@ -126,6 +128,26 @@ func (f *Fence) unanswered(provider string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.state(provider).watching = time.Time{}
+}
+
+// waitFor is for a claim on a marker that another provider has claimed: it waits until this process has found out whose that is.
+func (f *Fence) waitFor(ctx context.Context, provider, other string, known *identity, asked time.Time) error {
+	f.mu.Lock()
+	conflict, s := f.state(other).conflict, f.state(provider)
+	if conflict == "" {
+		s.conflict, s.until = "", asked.Add(f.Interval)
+	}
+	f.mu.Unlock()
+	if conflict != "" {
+		return f.inConflict(ctx, provider, known, fmt.Sprintf("the queues are those of provider %s too: %s", other, conflict))
+	}
+	if f.store.trouble(provider, TroubleConflict, "") {
+		f.changed(provider)
+	}
+	if err := f.store.write(ctx, known); err != nil {
+		return err
+	}
+	return f.MayDelete(provider)
 }
 
 // wait is for a look by which this process may not go yet: nothing is written in SQS, and nothing deleted.

@@ -413,28 +413,3 @@ func TestAWordThatWasCopied(t *testing.T) {
 		})
 	}
 }
-
-// A marker that another provider of the account has made bears no nonce of this one yet. A process that has just begun cannot
-// know whether it does by now: it claims it when it has watched.
-func TestAClaimOnAMarkerThatIsThereWaits(t *testing.T) {
-	server := sqstest.NewServer(t)
-	first := newCluster(t, server, uid, nil)
-	first.Round(first.ctx)
-	c := newCluster(t, server, uid, nil)
-	c.inUse, c.provider.Name = []string{"another"}, "another"
-	claimed := func() bool {
-		q, _ := server.Queue("rq_c_identity")
-		return q.Tags["nonce.replyqueue.dev/another"] != ""
-	}
-	for range fence.WatchFor(fence.DefaultInterval) / fence.DefaultInterval {
-		c.round()
-		if claimed() || c.MayDelete("another") == nil {
-			t.Fatal("it does not wait")
-		}
-	}
-	c.round()
-	c.round()
-	if err := c.MayDelete("another"); err != nil || !claimed() {
-		t.Errorf("when it has watched: claimed %t, %v", claimed(), err)
-	}
-}

@@ -1,0 +1,200 @@
+package fence_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/fence"
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
+)
+
+// Providers may lead to the same account, region and prefix: they have the same queues and the same marker.
+
+const another = "another"
+
+func (c *cluster) claimed(provider string) bool {
+	q, _ := c.sqs.Queue("rq_c_identity")
+	return q.Tags[v1alpha1.TagNoncePrefix+provider] != ""
+}
+
+// expectAll fails unless the queues of all providers may be deleted, or those of none.
+func (c *cluster) expectAll(may bool, why string) {
+	c.Helper()
+	for _, provider := range c.inUse {
+		if err := c.MayDelete(provider); (err == nil) != may {
+			c.Errorf("%s: provider %s: %v", why, provider, err)
+		}
+	}
+}
+
+// A process that has just begun cannot know whose a marker is on which nobody has claimed anything for a provider: it claims it
+// when it has watched.
+func TestAClaimOnAMarkerThatIsThereWaits(t *testing.T) {
+	first := newCluster(t, sqstest.NewServer(t), uid, nil)
+	first.Round(first.ctx)
+	c := first.beside().shares(another)
+	for range fence.WatchFor(fence.DefaultInterval) / fence.DefaultInterval {
+		c.round()
+		if c.claimed(another) || c.MayDelete(another) == nil {
+			t.Fatal("it does not wait")
+		}
+	}
+	c.round()
+	c.round()
+	c.expectAll(true, "when it has watched")
+	if !c.claimed(another) {
+		t.Error("it is not claimed")
+	}
+}
+
+// A cluster goes on when it comes to have a second provider for the same queues, and with its next leader.
+func TestASecondProviderClaimsAndGoesOn(t *testing.T) {
+	c := newCluster(t, sqstest.NewServer(t), uid, nil)
+	c.Round(c.ctx)
+	c.watch()
+	c.shares(another)
+	c.watch()
+	c.round()
+	c.expectAll(true, "with a second provider")
+	c.lead(uid)
+	c.others[another].Fence = c.Fence
+	c.Round(c.ctx)
+	c.watch()
+	c.expectAll(true, "with another leader")
+}
+
+// In a copy of the cluster somebody names another provider, of which the original knows nothing.
+func TestASecondProviderInACopy(t *testing.T) {
+	removals := map[string]func(*cluster, string) error{
+		"the marker is there": nil,
+		"the marker is removed": func(c *cluster, url string) error {
+			_, err := c.sqs.Client().DeleteQueue(c.ctx, &sqs.DeleteQueueInput{QueueUrl: &url})
+			return err
+		},
+		"its nonces are removed": func(c *cluster, url string) error {
+			_, err := c.sqs.Client().UntagQueue(c.ctx, &sqs.UntagQueueInput{QueueUrl: &url, TagKeys: []string{
+				v1alpha1.TagNoncePrefix + "default", v1alpha1.TagNoncePrefix + another,
+			}})
+			return err
+		},
+	}
+	for what, remove := range removals {
+		for when, waits := range map[string]int{"the copy has just begun": 0, "the copy is in conflict": 15} {
+			for _, before := range []bool{true, false} {
+				t.Run(what+", "+when, func(t *testing.T) {
+					original := newCluster(t, sqstest.NewServer(t), uid, nil)
+					original.Round(original.ctx)
+					original.round()
+					clone := original.beside()
+					original.round()
+					if before {
+						clone.shares(another)
+					}
+					for range waits {
+						both(original, clone)
+					}
+					if !before {
+						clone.shares(another)
+					}
+					if q, _ := original.sqs.Queue("rq_c_identity"); remove != nil {
+						if err := remove(original, q.URL); err != nil {
+							t.Fatal(err)
+						}
+					}
+					for range 20 {
+						clone.Round(clone.ctx)
+						if clone.claimed(another) {
+							t.Fatal("the copy claims the marker")
+						}
+						clone.expectAll(false, "the copy")
+						original.round()
+					}
+					if clone.others[another].MayCreate() == nil {
+						t.Error("the copy creates queues")
+					}
+					if clone.Trouble(another, fence.TroubleConflict) == "" {
+						t.Error("nobody is told")
+					}
+				})
+			}
+		}
+	}
+}
+
+// A human voids what the messages name, once, and the cluster has its queues for all providers.
+func TestAWordForAllThatShareTheMarker(t *testing.T) {
+	original := newCluster(t, sqstest.NewServer(t), uid, nil).shares(another)
+	original.Round(original.ctx)
+	original.watch()
+	original.expectAll(true, "the original")
+	clone := original.beside().shares(another)
+	original.shares("third") // The copy does not know of it.
+	original.watch()
+	original.round()
+	original.expectAll(true, "the original, with a provider more")
+	clone.Round(clone.ctx)
+	clone.watch()
+	clone.expectAll(false, "the copy")
+	var words []string
+	for _, provider := range clone.inUse {
+		_, word, found := strings.Cut(clone.Trouble(provider, fence.TroubleConflict), v1alpha1.AnnotationConfirmIdentity+"=")
+		if !found {
+			t.Fatalf("provider %s: %q names no word", provider, clone.Trouble(provider, fence.TroubleConflict))
+		}
+		words = append(words, word)
+	}
+	clone.annotate(v1alpha1.AnnotationConfirmIdentity, strings.Join(words, ","))
+	clone.watch()
+	clone.expectAll(true, "the copy, when a human has spoken")
+	if left := clone.identity().Annotations[v1alpha1.AnnotationConfirmIdentity]; left != "" {
+		t.Errorf("words are left: %q", left)
+	}
+	original.Round(original.ctx)
+	original.expectAll(false, "the original, then")
+}
+
+// A rival's nonce that is gone from the marker is remembered until a human speaks.
+func TestARivalIsRemembered(t *testing.T) {
+	original := newCluster(t, sqstest.NewServer(t), uid, nil).shares(another)
+	original.Round(original.ctx)
+	original.watch()
+	original.expectAll(true, "the original")
+	q, _ := original.sqs.Queue("rq_c_identity")
+	rival := v1alpha1.TagNoncePrefix + "rival"
+	if _, err := original.sqs.Client().TagQueue(t.Context(), &sqs.TagQueueInput{QueueUrl: &q.URL, Tags: map[string]string{rival: "r1"}}); err != nil {
+		t.Fatal(err)
+	}
+	original.round()
+	original.expectAll(false, "with a rival's nonce")
+	if _, err := original.sqs.Client().UntagQueue(t.Context(), &sqs.UntagQueueInput{QueueUrl: &q.URL, TagKeys: []string{rival}}); err != nil {
+		t.Fatal(err)
+	}
+	original.round()
+	original.lead(uid)
+	original.others[another].Fence = original.Fence
+	original.Round(original.ctx)
+	original.watch()
+	original.expectAll(false, "without it, and with another leader")
+	original.annotate(v1alpha1.AnnotationConfirmIdentity, "r1")
+	original.watch()
+	original.expectAll(true, "when a human has spoken")
+}
+
+// What another cluster's marker bears for other providers goes with it.
+func TestAMarkerIsGivenWithAllThatItBears(t *testing.T) {
+	const former = "0b000000-0000-0000-0000-000000000000"
+	theirs := newCluster(t, sqstest.NewServer(t), former, nil).shares(another)
+	theirs.Round(theirs.ctx)
+	theirs.watch()
+	theirs.expectAll(true, "the former cluster")
+	c := newCluster(t, theirs.sqs, uid, nil)
+	c.Round(c.ctx)
+	c.annotate(v1alpha1.AnnotationAdoptFrom, former)
+	c.watch()
+	c.round()
+	c.round()
+	c.expectAll(true, "whom it was given to")
+}
