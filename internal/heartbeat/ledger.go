@@ -112,11 +112,14 @@ type entry struct {
 	heard     time.Time
 	pace      time.Duration
 	paceKnown bool
-	closing   bool
-	woke      bool
-	pod       types.NamespacedName
-	host      string
-	expected  *Expectation
+	// follows is the interval that the application follows for certain: the Lease's at the last renewal, since the answer
+	// carried it. 0: none was seen, or one that came before the last was not.
+	follows  time.Duration
+	closing  bool
+	woke     bool
+	pod      types.NamespacedName
+	host     string
+	expected *Expectation
 	// spoken says that a reconcile found that nothing is to be expected, though there is a record.
 	spoken    bool
 	announced bool
@@ -151,6 +154,10 @@ func (l *Ledger) Replace(leases []*coordinationv1.Lease, now time.Time) []Notice
 		e := l.entries[types.UID(lease.Name)]
 		e.mark, e.woke = true, before.woke && e.closing
 		e.pace, e.paceKnown = max(before.pace, paceOf(lease)), before.paceKnown
+		e.follows = before.follows
+		if e.renewal != before.renewal {
+			e.follows = 0
+		}
 		if e.expected == nil && e.pod.Name != "" {
 			// Its pod may have gone while nobody listened.
 			notices = append(notices, Notice{UID: types.UID(lease.Name), Pod: e.pod})
@@ -308,7 +315,7 @@ func (l *Ledger) Tick(now time.Time) []Notice {
 		silent := silence{interval: e.expected.Interval, lasts: now.Sub(l.since(e))}
 		continuous := l.continuous(gapOf(e), now)
 		if continuous {
-			counted = append(counted, silent)
+			counted = append(counted, silence{interval: e.missedAfter(silent.interval), lasts: silent.lasts})
 		}
 		if !continuous || !silent.missing() {
 			e.announced, e.steps = false, 0
@@ -425,6 +432,9 @@ func (l *Ledger) apply(lease *coordinationv1.Lease, now time.Time) []Notice {
 	if renewed {
 		e.heard, e.announced = now, false
 	}
+	if renewed && !isNew {
+		e.follows = intervalOf(lease)
+	}
 	switch interval := intervalOf(lease); {
 	case !renewed || isNew:
 		e.pace = max(e.pace, paceOf(lease))
@@ -471,7 +481,7 @@ func (l *Ledger) vanish(uid types.UID, e *entry, now time.Time) []Notice {
 	}
 	was := e.lease
 	e.lease, e.renewal, e.closing, e.woke, e.heard, e.announced = false, "", false, false, now, false
-	e.version, e.said, e.paceKnown = "", nil, false
+	e.version, e.said, e.paceKnown, e.follows = "", nil, false, 0
 	if !was || e.expected == nil {
 		return nil
 	}

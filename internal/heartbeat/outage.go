@@ -58,5 +58,14 @@ func (l *Ledger) unspoken(e *entry, now time.Time) (s silence, ok bool) {
 		e.said[AnnotationRecord] == "" || e.said[injected.LeaseIdentity] != "" || !l.continuous(gapOf(e), now) {
 		return silence{}, false
 	}
-	return silence{interval: e.pace, lasts: now.Sub(l.since(e))}, true
+	return silence{interval: e.missedAfter(e.pace), lasts: now.Sub(l.since(e))}, true
+}
+
+// missedAfter is how often an application is to be heard, of which that interval is known: not as seldom as a longer one says
+// that came while it was silent, since it cannot know of it. Whoever lengthened an interval during an outage would hide it.
+func (e *entry) missedAfter(interval time.Duration) time.Duration {
+	if e.follows > 0 {
+		return min(interval, e.follows)
+	}
+	return interval
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
@@ -102,5 +103,74 @@ func TestAnExcuseOutlivesTheLease(t *testing.T) {
 	w.Forget("a")
 	if len(w.entries) != 0 {
 		t.Errorf("%d entries are left", len(w.entries))
+	}
+}
+
+// An interval that is lengthened while nobody is heard hides no outage: an application cannot follow it before it was answered.
+func TestALongerIntervalHidesNoOutage(t *testing.T) {
+	const pods = 40
+	listed := func(w *world, lease func(string) *coordinationv1.Lease) {
+		var all []*coordinationv1.Lease
+		for i := range pods {
+			all = append(all, lease(fmt.Sprint(i)))
+		}
+		w.Replace(all, w.now)
+		w.Apply(w.lease(BeaconName, nil), w.now)
+	}
+	for name, test := range map[string]struct {
+		expected bool
+		between  func(w *world, last map[string]*coordinationv1.Lease)
+		want     bool
+	}{
+		"expected":     {true, nil, true},
+		"not expected": {false, nil, true},
+		"listed without another renewal": {true, func(w *world, last map[string]*coordinationv1.Lease) {
+			listed(w, func(uid string) *coordinationv1.Lease { return last[uid] })
+		}, true},
+		"listed with another, whose answer may have said so": {true, func(w *world, _ map[string]*coordinationv1.Lease) {
+			listed(w, func(uid string) *coordinationv1.Lease {
+				return w.lease(uid, told(injected.LeaseIntervalSeconds, "100"))
+			})
+		}, false},
+		"answered": {true, func(w *world, _ map[string]*coordinationv1.Lease) {
+			for i := range pods {
+				w.Apply(w.lease(fmt.Sprint(i), told(injected.LeaseIntervalSeconds, "100")), w.now)
+			}
+		}, false},
+		"Leases made anew": {true, func(w *world, _ map[string]*coordinationv1.Lease) {
+			for i := range pods {
+				w.Remove(types.UID(fmt.Sprint(i)), w.now)
+				w.Apply(w.lease(fmt.Sprint(i), told(injected.LeaseIntervalSeconds, "100")), w.now)
+			}
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			last := map[string]*coordinationv1.Lease{}
+			for range 2 {
+				for i := range pods {
+					uid := fmt.Sprint(i)
+					last[uid] = w.lease(uid, told())
+					w.Apply(last[uid], w.now)
+				}
+				w.pass(10 * time.Second)
+			}
+			for uid, lease := range last {
+				longer := lease.DeepCopy()
+				longer.Annotations[injected.LeaseIntervalSeconds] = "100"
+				last[uid] = longer
+				w.Apply(longer, w.now)
+				if test.expected {
+					w.expectPod(uid, 100*time.Second, 500*time.Second)
+				}
+			}
+			if test.between != nil {
+				test.between(w, last)
+			}
+			w.pass(40 * time.Second)
+			if w.Outage() != test.want {
+				t.Errorf("outage %t after four intervals of ten seconds, want %t", w.Outage(), test.want)
+			}
+		})
 	}
 }

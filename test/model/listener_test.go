@@ -2,7 +2,6 @@ package model
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"time"
 
@@ -82,7 +81,7 @@ func (op *operator) listen() {
 	op.leases.at++
 	lease := ch.object.(*coordinationv1.Lease).DeepCopy()
 	if was, ok := ch.before.(*coordinationv1.Lease); ok && heartbeat.RenewalOf(was) != heartbeat.RenewalOf(lease) {
-		op.renewed[lease.Name] = true
+		op.renewed[lease.Name] = heartbeat.RenewalOf(lease)
 	}
 	switch {
 	case ch.gone:
@@ -123,10 +122,19 @@ func (op *operator) listLeases(at int) {
 		}
 	}
 	op.leases = v
-	maps.DeleteFunc(op.renewed, func(uid string, _ bool) bool {
-		return v.objects[types.NamespacedName{Namespace: v1alpha1.HeartbeatNamespace, Name: uid}] == nil
-	})
+	for uid, renewal := range op.renewed {
+		switch lease, ok := v.objects[leaseOf(uid)].(*coordinationv1.Lease); {
+		case !ok:
+			delete(op.renewed, uid)
+		case heartbeat.RenewalOf(lease) != renewal:
+			op.renewed[uid] = ""
+		}
+	}
 	op.passOn()
+}
+
+func leaseOf(uid string) types.NamespacedName {
+	return types.NamespacedName{Namespace: v1alpha1.HeartbeatNamespace, Name: uid}
 }
 
 func (op *operator) must(err error) { op.world.must(err) }

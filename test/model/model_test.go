@@ -440,6 +440,10 @@ func TestWhatBrokeOnce(t *testing.T) {
 			{"heartbeats are lost for long", 327054257904619711}, {"etcd is set back", 12723969375942904972},
 			{"container restarts", 14622447968278303016},
 		}},
+		// Most heartbeats were lost, and the slow ones' ReplyHost had just been given a longer interval, which nobody knew of yet.
+		{"a longer interval hides no outage", 2199504551957, []line{
+			{"ReplyHost changes", 6457001786540035334}, {"heartbeats return one by one", 15174619637420312619},
+		}},
 		// Etcd was set back to before a closing, and the watch of records, which hung, still showed it.
 		{"a closing that was undone with etcd is not finished", 1049005, []line{
 			{"pod is created", 3131731408397834677}, {"time passes, with work", 10013793374606100927},

@@ -87,8 +87,9 @@ type operator struct {
 	beacon      *task
 	beaconSince time.Duration
 	notices     []heartbeat.Notice
-	// renewed are the Leases, by their pods' UIDs, of which it saw a renewal.
-	renewed map[string]bool
+	// renewed are the Leases, by their pods' UIDs, of which it saw a renewal: the last one, or an empty text where a list
+	// showed another since, so that it cannot know what that was answered.
+	renewed map[string]string
 	// The fence, when it compares next, and whether it or the sweeper is at work.
 	fence     *fence.Fence
 	nextCheck time.Duration
@@ -118,7 +119,7 @@ func (w *world) newProcess(c *cluster) *operator {
 	op := &operator{
 		world: w, cluster: c, id: w.operators, mutant: w.mutant, views: map[kind]*view{},
 		handlers: map[kind][]toolscache.ResourceEventHandler{}, leases: &view{}, deaf: map[kind]bool{}, broken: map[kind]bool{}, doubted: map[string]int{}, massUntil: never,
-		renewed: map[string]bool{},
+		renewed: map[string]string{},
 	}
 	op.ctx, op.cancel = context.WithCancel(context.Background())
 	clk := clock{now: func() time.Duration { return w.now }, skew: &w.operatorSkew}

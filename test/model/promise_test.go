@@ -3,6 +3,7 @@ package model
 import (
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/heartbeat"
+	"github.com/replyqueue/replyqueue/internal/lifecycle"
 	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
 )
 
@@ -305,16 +307,21 @@ func (op *operator) massSilence() bool {
 	type count struct{ missing, all int }
 	paces := map[time.Duration]*count{}
 	for _, p := range w.pods {
-		if !known[p.uid] && !op.renewed[p.uid] || !p.exists() || p.mode != v1alpha1.HeartbeatLease || p.stable || p.process == nil || !p.process.alive || p.process.using == "" || p.reported != "running" {
+		renewal, renewed := op.renewed[p.uid]
+		if !known[p.uid] && !renewed || !p.exists() || p.mode != v1alpha1.HeartbeatLease || p.stable || p.process == nil || !p.process.alive || p.process.using == "" || p.reported != "running" {
 			continue
 		}
-		c := paces[p.process.interval]
+		pace := p.process.interval
+		if renewal == "" || p.answered == never {
+			pace = max(pace, op.advises(p))
+		}
+		c := paces[pace]
 		if c == nil {
 			c = &count{}
-			paces[p.process.interval] = c
+			paces[pace] = c
 		}
 		c.all++
-		if (w.lost || p.muted) && !p.process.paused && w.now-max(w.lostSince, p.heard) > 4*p.process.interval {
+		if (w.lost || p.muted) && !p.process.paused && w.now-max(w.lostSince, p.heard) > 4*pace {
 			c.missing++
 		}
 	}
@@ -330,6 +337,23 @@ func (op *operator) massSilence() bool {
 		}
 	}
 	return false
+}
+
+// advises is the longest interval that an operator has to think a pod's process may have been told of, while it did not see
+// its last heartbeat.
+func (op *operator) advises(p *pod) time.Duration {
+	longest := time.Duration(0)
+	if h, ok := op.views[hosts].objects[types.NamespacedName{Namespace: op.world.namespace, Name: p.host}].(*v1alpha1.ReplyHost); ok {
+		longest = lifecycle.TermsOf(&v1alpha1.ReplyQueue{}, h).Interval
+	}
+	if lease := op.cluster.now[leases][leaseOf(p.uid)]; lease != nil {
+		for _, said := range []string{injected.LeaseIntervalSeconds, heartbeat.AnnotationKnownInterval} {
+			if n, err := strconv.Atoi(lease.GetAnnotations()[said]); err == nil {
+				longest = max(longest, time.Duration(n)*time.Second)
+			}
+		}
+	}
+	return longest
 }
 
 // judgeRest is P3 and the other half of P2, when everything has come to rest: every reply queue has a pod that needs it,
