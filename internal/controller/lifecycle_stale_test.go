@@ -102,6 +102,48 @@ func TestAClosingIsFinishedByWhoeverComes(t *testing.T) {
 	}
 }
 
+// TestARecordThatCameBackIsNotDeleted: etcd was set back to when a record was open, before the operator's deletion of what was
+// left of it arrived, or while its watch of records hangs.
+func TestARecordThatCameBackIsNotDeleted(t *testing.T) {
+	t.Parallel()
+	for name, removed := range map[string]func(*stage, *v1alpha1.ReplyQueue){
+		"before the deletion arrived": func(s *stage, record *v1alpha1.ReplyQueue) {
+			back := record.DeepCopy()
+			s.intercept = func(verb string, o client.Object) error {
+				if now, ok := o.(*v1alpha1.ReplyQueue); ok && verb == "delete" {
+					s.intercept = nil
+					before := now.DeepCopy()
+					before.Finalizers = nil
+					now = before.DeepCopy()
+					now.Finalizers = back.Finalizers
+					s.must(s.Patch(s.ctx, now, client.MergeFrom(before)))
+				}
+				return nil
+			}
+			before := record.DeepCopy()
+			record.Status.Closing = &v1alpha1.Closing{Reason: v1alpha1.CloseIdle, Message: "silent", Time: metav1.Now()}
+			s.must(s.Status().Patch(s.ctx, record, client.MergeFrom(before)))
+			s.reconcile(s.records, record.Name)
+		},
+		"while the watch hangs": func(s *stage, record *v1alpha1.ReplyQueue) {
+			seen := record.DeepCopy()
+			seen.Finalizers, seen.ResourceVersion = nil, "1"
+			s.records.Client = hungRecords{s.Client, []v1alpha1.ReplyQueue{*seen}}
+			s.reconcile(s.records, record.Name)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newReadyStage(t)
+			p := s.runningCaller("web-1")
+			removed(s, &s.recordsOf(p)[0])
+			records := s.recordsOf(p)
+			if len(records) != 1 || records[0].DeletionTimestamp != nil || len(records[0].Finalizers) == 0 {
+				t.Errorf("records %v, want the one that came back, and nobody's wish that it goes", records)
+			}
+		})
+	}
+}
+
 // TestAnOldCacheTellsNobodyOfAClosedQueue: a leader that was replaced hears Leases, but its watch of records hangs. To it the
 // record that the new leader has closed and replaced is open, and the version of the Lease that it knows is the present one.
 func TestAnOldCacheTellsNobodyOfAClosedQueue(t *testing.T) {

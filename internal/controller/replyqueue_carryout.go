@@ -266,7 +266,13 @@ func (s *recordScope) finish(ctx context.Context) error {
 	if s.record.DeletionTimestamp != nil {
 		return nil
 	}
-	return client.IgnoreNotFound(s.Delete(ctx, s.record, client.Preconditions{UID: &s.record.UID}))
+	return s.remove(ctx)
+}
+
+// remove deletes a record whose queue is deleted, in the version that says so: one that came back with a backup of etcd is open,
+// and could not be kept for a name any more once somebody had asked for its deletion.
+func (s *recordScope) remove(ctx context.Context) error {
+	return client.IgnoreNotFound(s.Delete(ctx, s.record, client.Preconditions{UID: &s.record.UID, ResourceVersion: &s.record.ResourceVersion}))
 }
 
 // passing says that a queue cannot be deleted now, but can in a moment.

@@ -116,12 +116,13 @@ func (r *ReplyQueueReconciler) Reconcile(ctx context.Context, request reconcile.
 	if err := r.Get(ctx, request.NamespacedName, record); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	if len(record.Finalizers) == 0 {
-		// Its queue is deleted; what is left is the object.
-		return reconcile.Result{}, client.IgnoreNotFound(r.Delete(ctx, record, client.Preconditions{UID: &record.UID}))
-	}
 	s := &recordScope{ReplyQueueReconciler: r, record: record, before: record.DeepCopy(), now: r.Signals.Clock.Now()}
-	err := s.run(ctx)
+	var err error
+	if len(record.Finalizers) == 0 {
+		err = s.remove(ctx) // Its queue is deleted; what is left is the object.
+	} else {
+		err = s.run(ctx)
+	}
 	if apierrors.IsConflict(err) {
 		// A heartbeat, or another write, came in between: what was decided no longer holds, and is decided again.
 		return reconcile.Result{RequeueAfter: staleRetry}, nil
