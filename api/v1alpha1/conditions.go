@@ -48,8 +48,8 @@ const (
 	// AWS denies the operator, or SQS cannot be reached. Ready is False meanwhile, for the same reason.
 	ConditionUnreachable = "Unreachable"
 	// ConditionHeartbeatsUnguarded surfaces, as True, on ReplyHosts while the admission policy is missing, or weakened, which
-	// stops one pod from renewing another's Lease, or the namespace is missing that heartbeats are sent to. Nothing is closed
-	// for idleness meanwhile.
+	// stops one pod from renewing another's Lease, or the namespace is missing that heartbeats are sent to, or the permission to
+	// send them. Nothing is closed for idleness meanwhile.
 	ConditionHeartbeatsUnguarded = "HeartbeatsUnguarded"
 )
 
@@ -145,6 +145,8 @@ const (
 	ReasonQueuesNotJudged = "QueuesNotJudged"
 	// ReasonNamespaceMissing surfaces on HeartbeatsUnguarded, when the namespace that heartbeats are sent to is not there.
 	ReasonNamespaceMissing = "NamespaceMissing"
+	// ReasonPermissionMissing surfaces on HeartbeatsUnguarded, when service accounts may not patch Leases in that namespace.
+	ReasonPermissionMissing = "PermissionMissing"
 	// ReasonDeletedOutOfBand surfaces on Drifted: the queue was deleted by someone else, and is created again.
 	ReasonDeletedOutOfBand = "DeletedOutOfBand"
 	// ReasonAttributesDiffer surfaces on Drifted: attributes or tags were changed by someone else.

@@ -141,6 +141,9 @@ func (r *ReplyHostReconciler) judge(ctx context.Context, host *v1alpha1.ReplyHos
 	case r.Signals.Heartbeats.Homeless():
 		conditions.Set(host, v1alpha1.ConditionHeartbeatsUnguarded, metav1.ConditionTrue, v1alpha1.ReasonNamespaceMissing,
 			"The namespace "+v1alpha1.HeartbeatNamespace+", or the operator's permissions in it, are missing: install Replyqueue again over what is there. Pods start, but nothing is heard of them, and no queue is closed for idleness until then")
+	case r.Signals.Heartbeats.Unpermitted():
+		conditions.Set(host, v1alpha1.ConditionHeartbeatsUnguarded, metav1.ConditionTrue, v1alpha1.ReasonPermissionMissing,
+			"Pods may not patch Leases in the namespace "+v1alpha1.HeartbeatNamespace+", or the operator may not ask whether they may: the Role replyqueue-renew-heartbeat, its RoleBinding to the group system:serviceaccounts, or a part of the operator's ClusterRole is missing. Install Replyqueue again over what is there. Nothing is heard of pods, and no queue is closed for idleness until then")
 	case r.Signals.Guarded():
 		conditions.Remove(host, v1alpha1.ConditionHeartbeatsUnguarded)
 	default:

@@ -102,6 +102,7 @@ type Ledger struct {
 	outage        bool
 	listed        bool
 	homeless      bool
+	unpermitted   bool
 }
 
 type entry struct {
@@ -178,13 +179,16 @@ func (l *Ledger) Apply(lease *coordinationv1.Lease, now time.Time) []Notice {
 	if lease.Name == BeaconName {
 		if r := RenewalOf(lease); r != l.beaconRenewal {
 			l.beaconRenewal = r
+			l.contact(now)
+			if l.unpermitted {
+				return nil
+			}
 			if l.viewStart.IsZero() {
 				l.viewStart, l.pauses = now, nil
 			} else {
 				l.paused(now)
 			}
 			l.lastBeacon = now
-			l.contact(now)
 		}
 		return nil
 	}
@@ -377,6 +381,24 @@ func (l *Ledger) setHomeless(homeless bool, now time.Time) []Notice {
 	return notices
 }
 
+// Unpermitted says that applications may not renew Leases: RBAC, or whatever authorises requests, would refuse them all.
+func (l *Ledger) Unpermitted() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unpermitted
+}
+
+// setUnpermitted notes whether applications may renew Leases. While they may not, nobody's silence means anything, and when they
+// may again every count of silence begins anew, with the next beacon.
+func (l *Ledger) setUnpermitted(unpermitted bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if unpermitted {
+		l.viewStart, l.lastBeacon = time.Time{}, time.Time{}
+	}
+	l.unpermitted = unpermitted
+}
+
 // Listed says that a complete list of Leases was taken in since the start: that a Lease is not known means that there
 // is none.
 func (l *Ledger) Listed() bool {
@@ -502,7 +524,7 @@ func (l *Ledger) entry(uid types.UID) *entry {
 func (l *Ledger) BeaconEvery() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.listed && l.viewStart.IsZero() {
+	if l.listed && l.viewStart.IsZero() && !l.unpermitted {
 		return fastestBeacon
 	}
 	return l.beaconEvery

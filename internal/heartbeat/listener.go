@@ -54,7 +54,10 @@ type Listener struct {
 	Notify func(ctx context.Context, n Notice)
 	// Guarded says whether the policy that guards heartbeats is in place.
 	Guarded func() bool
-	// StateChanged is told when an outage of heartbeats begins or ends, and when their policy or namespace goes or comes;
+	// Permitted asks the API server whether applications may renew Leases, with each beacon: the beacon goes by the operator's
+	// own permissions, and proves nothing of theirs. It may block until ctx ends. nil: they may.
+	Permitted func(ctx context.Context) (bool, error)
+	// StateChanged is told when an outage of heartbeats begins or ends, and when their policy, permission or namespace goes or comes;
 	// and once after the start, since whoever asked before may have asked too early.
 	StateChanged func(ctx context.Context)
 
@@ -99,13 +102,16 @@ func (l *Listener) Start(ctx context.Context) error {
 }
 
 // Renew renews the beacon if that is due. Start calls it, and Look, once a second; they are exported, like Store, for
-// those who play the parts of API server and clock themselves. Renew blocks for BeaconInterval at most, and one call of
+// those who play the parts of API server and clock themselves. Renew blocks for two BeaconIntervals at most, and one call of
 // the two is made at a time.
 func (l *Listener) Renew(ctx context.Context) {
 	if now, every := l.Clock.Now(), l.Ledger.BeaconEvery(); !now.Before(l.nextBeacon) || l.nextBeacon.Sub(now) > every {
 		l.nextBeacon = now.Add(every)
-		err := l.beacon(ctx)
-		l.tell(ctx, l.Ledger.setHomeless(NamespaceMissing(err), l.Clock.Now()))
+		err := l.ask(ctx)
+		if err == nil {
+			err = l.beacon(ctx)
+			l.tell(ctx, l.Ledger.setHomeless(NamespaceMissing(err), l.Clock.Now()))
+		}
 		if err != nil && ctx.Err() == nil {
 			ctrl.LoggerFrom(ctx).WithName("heartbeats").Error(err, "Could not renew the beacon; no queue is closed for idleness meanwhile")
 		}
@@ -115,24 +121,39 @@ func (l *Listener) Renew(ctx context.Context) {
 // Look looks at all counts, and tells Notify and StateChanged of what it finds. It makes no call to the API server.
 func (l *Listener) Look(ctx context.Context) {
 	l.tell(ctx, l.Ledger.Tick(l.Clock.Now()))
-	is := state{outage: l.Ledger.Outage(), unguarded: !l.Guarded(), homeless: l.Ledger.Homeless()}
+	is := state{outage: l.Ledger.Outage(), unguarded: !l.Guarded(), unpermitted: l.Ledger.Unpermitted(), homeless: l.Ledger.Homeless()}
 	if is == l.was && l.told {
 		return
 	}
 	if is != l.was {
-		ctrl.LoggerFrom(ctx).WithName("heartbeats").Info("What idleness is judged by changed", "outageOfHeartbeats", is.outage, "policyInPlace", !is.unguarded, "namespaceMissing", is.homeless)
+		ctrl.LoggerFrom(ctx).WithName("heartbeats").Info("What idleness is judged by changed", "outageOfHeartbeats", is.outage, "policyInPlace", !is.unguarded, "permitted", !is.unpermitted, "namespaceMissing", is.homeless)
 	}
 	l.was, l.told = is, true
 	l.StateChanged(ctx)
 }
 
 // state is what idleness is judged by, as a whole.
-type state struct{ outage, unguarded, homeless bool }
+type state struct{ outage, unguarded, unpermitted, homeless bool }
 
 // NamespaceMissing says whether a Lease could not be written because its namespace is not there, or is going. The
 // operator's permissions go with it, so that they are what is found missing first.
 func NamespaceMissing(err error) bool {
 	return apierrors.IsNotFound(err) || apierrors.IsForbidden(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
+}
+
+// ask finds out whether applications may heartbeat. Where the API server does not say, no beacon is sent either: the view has a
+// gap as without the API server.
+func (l *Listener) ask(ctx context.Context) error {
+	if l.Permitted == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, BeaconInterval)
+	defer cancel()
+	permitted, err := l.Permitted(ctx)
+	if err == nil {
+		l.Ledger.setUnpermitted(!permitted)
+	}
+	return err
 }
 
 // beacon renews the operator's own Lease. It gives up after one interval, so that the next is not late.

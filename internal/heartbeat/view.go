@@ -49,7 +49,7 @@ func (l *Ledger) paused(now time.Time) {
 
 // continuous says that the view has no gap up to now, for an application before which the beacon may stay away for so long.
 func (l *Ledger) continuous(gap time.Duration, now time.Time) bool {
-	return !l.viewStart.IsZero() && now.Sub(l.lastBeacon) <= gap
+	return !l.viewStart.IsZero() && !l.unpermitted && now.Sub(l.lastBeacon) <= gap
 }
 
 // viewFrom is since when that view has no gap.

@@ -49,7 +49,8 @@ func lifecycleControllers(ctx context.Context, mgr ctrl.Manager, shared dependen
 				}
 			}
 		},
-		Guarded: shared.PolicyInPlace,
+		Guarded:   shared.PolicyInPlace,
+		Permitted: heartbeatsPermitted(clientset.AuthorizationV1().SubjectAccessReviews()),
 		StateChanged: func(ctx context.Context) {
 			select {
 			case outages <- event.TypedGenericEvent[struct{}]{}:

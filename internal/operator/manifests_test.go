@@ -170,6 +170,7 @@ var _ = Describe("The permissions", func() {
 		Entry("its webhook configuration", true, []string{"get", "list", "watch", "update"},
 			right{group: "admissionregistration.k8s.io", resource: "mutatingwebhookconfigurations", name: operator.WebhookConfigurationName}),
 		Entry("reviews of who reads metrics", true, []string{"create"}, right{group: "authentication.k8s.io", resource: "tokenreviews"}),
+		Entry("reviews of whether pods may heartbeat", true, []string{"create"}, right{group: "authorization.k8s.io", resource: "subjectaccessreviews"}),
 
 		Entry("not: channels made or removed", false, []string{"create", "delete"}, right{group: "replyqueue.dev", resource: "requestchannels", namespace: "any"}),
 		Entry("not: people's pods made or removed", false, []string{"create", "delete", "update"}, right{resource: "pods", namespace: "any"}),

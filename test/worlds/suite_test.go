@@ -46,9 +46,11 @@ const (
 
 var (
 	admin client.Client
-	sqs   *sqstest.Server
-	wire  *proxy
-	root  string
+	// control is how the administrator reaches the API server.
+	control *rest.Config
+	sqs     *sqstest.Server
+	wire    *proxy
+	root    string
 	// reinstall applies config/default again.
 	reinstall func() error
 )
@@ -77,17 +79,18 @@ func start(m *testing.M) (code int, err error) {
 	if root, err = filepath.Abs("../.."); err != nil {
 		return 1, err
 	}
-	control := &envtest.Environment{}
-	config, err := control.Start()
+	environment := &envtest.Environment{}
+	config, err := environment.Start()
 	if err != nil {
 		return 1, err
 	}
-	defer func() { err = errors.Join(err, control.Stop()) }()
+	defer func() { err = errors.Join(err, environment.Stop()) }()
 	config.QPS = -1
+	control = config
 	if admin, err = client.New(config, client.Options{Scheme: operator.Scheme()}); err != nil {
 		return 1, err
 	}
-	user, err := control.AddUser(envtest.User{Name: "worlds", Groups: []string{"system:masters"}}, nil)
+	user, err := environment.AddUser(envtest.User{Name: "worlds", Groups: []string{"system:masters"}}, nil)
 	if err != nil {
 		return 1, err
 	}
@@ -397,7 +400,24 @@ func (w *world) reread(o client.Object) {
 }
 
 // beats has the pod heartbeat until the returned function is called.
-func (w *world) beats(p *corev1.Pod) (stop func()) {
+func (w *world) beats(p *corev1.Pod) (stop func()) { return w.beatsBy(admin, p) }
+
+// bearer is a client with the pod's own token, and so under the permissions that applications have.
+func (w *world) bearer(p *corev1.Pod) client.Client {
+	w.Helper()
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: p.Spec.ServiceAccountName}}
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+		BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: p.Name, UID: p.UID},
+	}}
+	w.must(admin.SubResource("token").Create(w.Context(), account, request))
+	config := rest.AnonymousClientConfig(control)
+	config.BearerToken, config.QPS = request.Status.Token, -1
+	c, err := client.New(config, client.Options{Scheme: operator.Scheme()})
+	w.must(err)
+	return c
+}
+
+func (w *world) beatsBy(c client.Client, p *corev1.Pod) (stop func()) {
 	p = p.DeepCopy() // the test goes on reading its own
 	ctx, cancel := context.WithCancel(w.Context())
 	done := make(chan struct{})
@@ -408,7 +428,7 @@ func (w *world) beats(p *corev1.Pod) (stop func()) {
 		for {
 			renewal := fmt.Appendf(nil, `{"spec":{"renewTime":%q}}`, time.Now().UTC().Format(metav1.RFC3339Micro))
 			// One that fails changes nothing, as in the client.
-			_ = admin.Patch(ctx, leaseOf(p), client.RawPatch(types.MergePatchType, renewal))
+			_ = c.Patch(ctx, leaseOf(p), client.RawPatch(types.MergePatchType, renewal))
 			select {
 			case <-tick.C:
 			case <-ctx.Done():
