@@ -329,7 +329,8 @@ type RequestChannelSpec struct {
 
 	// deletionPolicy says what becomes of the queue when this object is deleted: Delete (with its messages), Retain (left
 	// without ownership tags, free to be adopted) or DeleteIfEmpty (the deletion waits until the queue and its dead-letter
-	// queue are empty, and says how many messages there are). Unset: Delete what was created, Retain what was adopted.
+	// queue are empty, and says how many messages there are). Unset: Delete what was created, Retain what was adopted, and with
+	// an adopted queue the dead-letter queue that was created beside it, which it goes on naming.
 	// +optional
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
 

@@ -43,7 +43,7 @@ func (r *RequestChannelReconciler) reconcileDeletion(ctx context.Context, s *sco
 		return ctrl.Result{}, nil
 	}
 	p := judge(channel, r.release(ctx, s))
-	forced := channel.Annotations[v1alpha1.AnnotationForceDelete] == "true"
+	forced := isForced(channel)
 	if p != nil && p.inTheWay() && r.stood(s, p) && forced {
 		r.Recorder.Eventf(channel, nil, corev1.EventTypeWarning, EventQueueAbandoned, "Delete",
 			"%s is set: the queue is left behind in SQS (%s)", v1alpha1.AnnotationForceDelete, p.message)
@@ -67,6 +67,10 @@ func (r *RequestChannelReconciler) reconcileDeletion(ctx context.Context, s *sco
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	return p.result()
+}
+
+func isForced(channel *v1alpha1.RequestChannel) bool {
+	return channel.Annotations[v1alpha1.AnnotationForceDelete] == "true"
 }
 
 // stood reports whether what stands in a deletion's way has stood there long enough to be forced past: one answer of
@@ -166,8 +170,12 @@ func (r *RequestChannelReconciler) release(ctx context.Context, s *scope) error 
 		if err != nil {
 			return err
 		}
-		if err := r.emptied(ctx, s, endings); err != nil {
-			return err
+		empty, waits := r.emptied(ctx, s, endings)
+		if waits != nil {
+			if p := judge(channel, waits); !isForced(channel) || !p.inTheWay() || !r.stood(s, p) {
+				return waits
+			}
+			endings, err = empty, waits // What is forced leaves those behind that hold messages, and no other.
 		}
 	}
 	// What stands in the way of one queue does not keep the other: a deletion that is forced leaves behind what it must.
@@ -183,12 +191,14 @@ func (r *RequestChannelReconciler) release(ctx context.Context, s *scope) error 
 }
 
 // endings are the channel's queues that exist and are ours. The dead-letter queue is looked for whatever spec and status
-// say: it may have been made before spec.deadLetter was taken out and the status lost. unseen is the wait for a queue that
+// say: it may have been made before spec.deadLetter was taken out and the status lost. It counts as adopted if the request queue was,
+// which names it and is left; while that cannot be told, it is not ended. unseen is the wait for a queue that
 // may have been created and is not shown.
 func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) (all []ending, unseen, err error) {
 	spec, status := &s.channel.Spec, &s.channel.Status
 	request, deadLetter := s.provider.RequestQueue(s.channel, ""), s.provider.DeadLetterQueue(s.channel, "")
 	spokenOf := status.DeadLetterQueueURL != "" || (spec.DeadLetter != nil && spec.DeadLetter.Queue != nil)
+	adopted, unknown := isTrue(status.Adopted), false
 	for _, desired := range []queue.Desired{request, deadLetter} {
 		url, failed := s.provider.QueueURL(ctx, desired.Name)
 		var tags map[string]string
@@ -206,8 +216,14 @@ func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) (all [
 			}
 		case failed != nil:
 			err = failed
+			unknown = status.QueueURL == "" && spec.DeletionPolicy == ""
+		case queue.OwnerIn(tags) == desired.Owner && unknown:
+			// What was read of the request queue is the error.
 		case queue.OwnerIn(tags) == desired.Owner:
-			all = append(all, ending{name: desired.Name, url: url, tags: tags, adopted: isTrue(status.Adopted) || queue.IsAdopted(tags)})
+			if desired.Name == request.Name && queue.IsAdopted(tags) {
+				adopted = true
+			}
+			all = append(all, ending{name: desired.Name, url: url, tags: tags, adopted: adopted || queue.IsAdopted(tags)})
 		case s.takenLately(desired):
 			unseen = waiting(appearRetry, v1alpha1.ReasonProgressing, "queue %s was taken over a moment ago, and SQS does not show it", desired.Name)
 		case r.permitted(s) != nil && status.QueueURL == "":
@@ -227,7 +243,12 @@ func (r *RequestChannelReconciler) end(ctx context.Context, s *scope, e ending) 
 		if err := s.provider.Untag(ctx, e.url, keys); err != nil && queue.Classify(err) != queue.NotFound {
 			return err
 		}
-		s.leavesBehind(e.name)
+		if !s.leavesBehind(e.name) {
+			return nil
+		}
+		if told := s.abandons[e.name]; told != "" {
+			r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, EventQueueAbandoned, "Delete", "%s", told)
+		}
 		r.Recorder.Eventf(s.channel, nil, corev1.EventTypeNormal, EventQueueRetained, "UntagQueue", "Queue %s is left in SQS, without ownership tags", e.name)
 		return nil
 	}

@@ -91,6 +91,98 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 		}
 	})
 
+	for what, lost := range map[string]bool{"": false, ", though a restore lost the status": true} {
+		ginkgo.It("leaves with an adopted queue the dead-letter queue that was made beside it"+what, func() {
+			p := w.providerFor(allowing("orders"))
+			w.queueTagged("orders", consent())
+			c := channelNamed("orders", using(p), called("orders"), adopting, withDeadLetter)
+			w.apply(c)
+			w.reconciled(c)
+			gomega.Expect(c).To(beReady())
+			w.pass(2 * time.Hour)
+			if lost {
+				c = restored(c)
+				change(w, c, func(c *v1alpha1.RequestChannel) { c.Finalizers = []string{v1alpha1.FinalizerRequestChannel} })
+				w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Action: "ListQueueTags", Queue: "orders"}}})
+			}
+			w.remove(c)
+			if lost {
+				w.reconciled(c)
+				gomega.Expect(c).To(beStalled(v1alpha1.ReasonAccessDenied))
+				w.sqs.SetFaults(sqstest.Plan{})
+			}
+			ends(c, 2*time.Minute)
+			for _, name := range []string{"orders", named("orders_dlq")} {
+				q, there := w.sqs.Queue(name)
+				gomega.Expect(there).To(gomega.BeTrue(), name)
+				for key := range q.Tags {
+					gomega.Expect(key).To(gomega.Or(gomega.Equal(v1alpha1.TagAdoptableBy), gomega.Not(gomega.HavePrefix("replyqueue.dev/"))), name)
+				}
+			}
+		})
+	}
+
+	for _, full := range []string{"login", "login_dlq"} {
+		ginkgo.It("that is forced leaves behind only what holds messages: "+full, func() {
+			c := channelNamed("login", withDeadLetter, func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyDeleteIfEmpty })
+			w.apply(c)
+			w.reconciled(c)
+			w.sendTo(named(full))
+			w.pass(time.Hour)
+			w.remove(c)
+			force := func() {
+				change(w, c, func(c *v1alpha1.RequestChannel) {
+					metav1.SetMetaDataAnnotation(&c.ObjectMeta, v1alpha1.AnnotationForceDelete, "true")
+				})
+			}
+			for range 20 {
+				w.reconciled(c)
+				gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(2), "nothing is deleted before both are empty, or it is forced")
+				w.pass(30 * time.Second)
+			}
+			force()
+			w.reconciled(c)
+			gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+			gomega.Expect(w.sqs.Queues()).To(gomega.ConsistOf(gomega.HaveField("Name", named(full))))
+		})
+	}
+
+	ginkgo.It("that is forced at once leaves both behind, since neither was empty for long", func() {
+		c := channelNamed("login", withDeadLetter, func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyDeleteIfEmpty })
+		w.apply(c)
+		w.reconciled(c)
+		w.sendTo(named("login"))
+		w.pass(time.Hour)
+		change(w, c, func(c *v1alpha1.RequestChannel) {
+			metav1.SetMetaDataAnnotation(&c.ObjectMeta, v1alpha1.AnnotationForceDelete, "true")
+		})
+		w.remove(c)
+		w.reconciled(c)
+		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+		gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(2))
+	})
+
+	ginkgo.It("tells that a queue was given up once it is, and once", func() {
+		c := channelNamed("login", func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyDeleteIfEmpty })
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(direct.Delete(w.ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}})).To(gomega.Succeed())
+		w.remove(c)
+		w.pass(6 * 24 * time.Hour)
+		w.sendTo(named("login"))
+		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Action: "UntagQueue"}}})
+		w.heard()
+		for range 3 {
+			w.reconciled(c)
+			w.pass(5 * time.Minute)
+		}
+		gomega.Expect(w.heard()).NotTo(gomega.ContainElement(gomega.ContainSubstring(controller.EventQueueAbandoned)), "it has its tags")
+		w.sqs.SetFaults(sqstest.Plan{})
+		w.reconciled(c)
+		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+		gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.And(gomega.ContainSubstring(controller.EventQueueAbandoned), gomega.ContainSubstring("about 1 message"))))
+	})
+
 	ginkgo.It("deletes what was created in the place of an adopted queue", func() {
 		p := w.providerFor(allowing("orders"))
 		w.queueTagged("orders", consent())

@@ -34,8 +34,8 @@ const (
 // leaving is what the process remembers of the deletion of a channel. After a restart it begins anew, which only takes
 // longer.
 type leaving struct {
-	// emptySince and emptyLast are the first and the last of the consecutive counts of zero; zero: the last was not.
-	emptySince, emptyLast time.Time
+	// zeros are the consecutive counts of zero of each queue of which the last was.
+	zeros map[string]zeros
 	// warned is when it was last told that messages hold the deletion.
 	warned time.Time
 	// unavailable is when SQS began to fail.
@@ -45,6 +45,9 @@ type leaving struct {
 	// left are queues of which it was told that they are left as they are.
 	left []string
 }
+
+// zeros are consecutive counts of no message: when the first was, and the last.
+type zeros struct{ since, last time.Time }
 
 // meet notes when this process first saw the channel.
 func (s *scope) meet() {
@@ -150,47 +153,75 @@ func (s *scope) leavesBehind(name string) (news bool) {
 	return news
 }
 
-// emptied waits until the queues have held no message for a while, by every count. What is never received expires with
+// counted notes whether a queue held no message, and returns for how long it has held none, by every count.
+func (s *scope) counted(name string, none bool) (empty time.Duration) {
+	now := s.reconciler.now()
+	s.memory(func(v *visit) {
+		all := maps.Clone(v.leaving.zeros)
+		if all == nil {
+			all = map[string]zeros{}
+		}
+		z, before := all[name]
+		if !before || now.Sub(z.last) > emptyGap {
+			z.since = now
+		}
+		z.last = now
+		all[name] = z
+		if !none {
+			delete(all, name)
+		}
+		v.leaving.zeros = all
+		empty = now.Sub(z.since)
+	})
+	if !none {
+		return 0
+	}
+	return empty
+}
+
+// emptied waits until the queues have held no message for a while, by every count, and returns those that have. What is never received expires with
 // the message retention, so the wait ends unless somebody goes on sending; in a namespace that is being deleted, it ends then
 // too, by giving the queues up.
-func (r *RequestChannelReconciler) emptied(ctx context.Context, s *scope, endings []ending) error {
+func (r *RequestChannelReconciler) emptied(ctx context.Context, s *scope, endings []ending) (empty []ending, waits error) {
 	within, kept := emptyFor, emptyFor
 	held, messages := "", 0
+	since := map[string]time.Duration{}
 	for _, e := range endings {
 		attributes, err := s.provider.Attributes(ctx, e.url)
 		if queue.Classify(err) == queue.NotFound {
+			since[e.name] = s.counted(e.name, true)
 			continue
 		}
 		if err != nil {
-			return err
+			if s.counted(e.name, false); waits == nil {
+				waits = err
+			}
+			continue
 		}
-		if n := queue.CountsIn(attributes).Total(); n > 0 && held == "" {
+		n := queue.CountsIn(attributes).Total()
+		if n > 0 && held == "" {
 			held, messages = e.name, n
 		}
+		since[e.name] = s.counted(e.name, n == 0)
 		// A message that expires in the dead-letter queue may have waited in the other first.
 		kept += seconds(attributes[queue.MessageRetentionPeriod])
 		// A message that was sent while the counts were stale shows again, at the latest, when it is delivered.
 		within = max(within, seconds(attributes[queue.DelaySeconds])+propagation)
 	}
-	switch {
-	case len(endings) == 0:
-		return nil
-	case held != "":
-		s.memory(func(v *visit) { v.leaving.emptySince, v.leaving.emptyLast = time.Time{}, time.Time{} })
-		return r.held(ctx, s, held, messages, kept)
-	}
-	now, done := r.now(), false
-	s.memory(func(v *visit) {
-		if v.leaving.emptySince.IsZero() || now.Sub(v.leaving.emptyLast) > emptyGap {
-			v.leaving.emptySince = now
+	for _, e := range endings {
+		if since[e.name] >= within {
+			empty = append(empty, e)
 		}
-		v.leaving.emptyLast = now
-		done = now.Sub(v.leaving.emptySince) >= within
-	})
-	if done {
-		return nil
 	}
-	return waiting(emptyRetry, v1alpha1.ReasonDeleting,
+	switch {
+	case waits != nil:
+		return empty, waits
+	case held != "":
+		return empty, r.held(ctx, s, held, messages, kept)
+	case len(empty) == len(endings):
+		return empty, nil
+	}
+	return empty, waiting(emptyRetry, v1alpha1.ReasonDeleting,
 		"no message is counted; SQS's counts are approximate, so that deletionPolicy DeleteIfEmpty deletes once every count in %s was zero", within)
 }
 
@@ -206,8 +237,7 @@ func (r *RequestChannelReconciler) held(ctx context.Context, s *scope, name stri
 		until := going.Add(kept)
 		if !r.now().Before(until) {
 			s.givesUp = true
-			r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, EventQueueAbandoned, "Delete",
-				"Queue %s is left in SQS, without ownership tags, with about %d messages: its namespace has been being deleted for longer than it keeps any message, and somebody goes on sending", name, messages)
+			s.abandons = map[string]string{name: fmt.Sprintf("Queue %s is left in SQS, without ownership tags, with about %d messages: its namespace has been being deleted for longer than it keeps any message, and somebody goes on sending", name, messages)}
 			return nil
 		}
 		atMost = fmt.Sprintf(", until %s at the latest: the namespace is being deleted, and what was sent before is gone then", until.UTC().Format(time.RFC3339))
