@@ -24,16 +24,37 @@ func (in *sendMessageBatchIn) read(s *scan) bool { return readBatch(s, &in.Queue
 
 func (in *deleteMessageBatchIn) read(s *scan) bool { return readBatch(s, &in.QueueURL, &in.Entries) }
 
+func (in *receiveMessageIn) read(s *scan) bool {
+	return s.object(func(name []byte) bool {
+		switch string(name) {
+		case "QueueUrl":
+			return s.into(&in.QueueURL)
+		case "MaxNumberOfMessages":
+			return s.intoNumber(&in.Max)
+		case "VisibilityTimeout":
+			return s.intoNumber(&in.Visibility)
+		case "WaitTimeSeconds":
+			return s.intoNumber(&in.Wait)
+		case "MessageAttributeNames":
+			return s.intoTexts(&in.Attributes)
+		case "MessageSystemAttributeNames":
+			return s.intoTexts(&in.SystemAttributes)
+		default:
+			return false
+		}
+	})
+}
+
 // readBatch reads a queue's URL and a list of entries.
 func readBatch[E any, P interface {
 	*E
 	quick
 }](s *scan, url *string, entries *[]E) bool {
-	return s.object(func(name string) bool {
+	return s.object(func(name []byte) bool {
 		switch {
-		case name == "QueueUrl":
+		case string(name) == "QueueUrl":
 			return s.into(url)
-		case name == "Entries" && *entries == nil:
+		case string(name) == "Entries" && *entries == nil:
 			*entries = make([]E, 0, maxBatchEntries)
 			return s.array(func() bool {
 				*entries = append(*entries, *new(E))
@@ -46,8 +67,8 @@ func readBatch[E any, P interface {
 }
 
 func (e *sendBatchEntry) read(s *scan) bool {
-	return s.object(func(name string) bool {
-		switch name {
+	return s.object(func(name []byte) bool {
+		switch string(name) {
 		case "Id":
 			return s.into(&e.ID)
 		case "MessageBody":
@@ -65,8 +86,8 @@ func (e *sendBatchEntry) read(s *scan) bool {
 }
 
 func (e *deleteBatchEntry) read(s *scan) bool {
-	return s.object(func(name string) bool {
-		switch name {
+	return s.object(func(name []byte) bool {
+		switch string(name) {
 		case "Id":
 			return s.into(&e.ID)
 		case "ReceiptHandle":
@@ -80,18 +101,21 @@ func (e *deleteBatchEntry) read(s *scan) bool {
 // attributes reads those that are texts.
 func (s *scan) attributes(to *attributes) bool {
 	out := make(attributes, 0, 2)
-	ok := s.object(func(name string) bool {
+	ok := s.object(func(name []byte) bool {
 		for i := range out {
-			if out[i].name == name {
+			if out[i].name == string(name) {
 				return false
 			}
 		}
-		out = append(out, attribute{name: name})
+		out = append(out, attribute{name: s.repeated(name)})
 		v := &out[len(out)-1]
-		return s.object(func(field string) bool {
-			switch field {
+		return s.object(func(field []byte) bool {
+			switch string(field) {
 			case "DataType":
-				return s.into(&v.DataType)
+				text, ok := s.plain()
+				ok = ok && v.DataType == ""
+				v.DataType = s.repeated(text)
+				return ok
 			case "StringValue":
 				return s.intoNew(&v.StringValue)
 			default:
@@ -106,8 +130,23 @@ func (s *scan) attributes(to *attributes) bool {
 
 // scan reads through JSON, and stops at what is not plain.
 type scan struct {
-	b []byte
-	i int
+	b    []byte
+	i    int
+	seen []string // names and types of attributes, which are the same in each entry of most batches
+}
+
+// repeated is text as a string, which is made once for all texts that are equal.
+func (s *scan) repeated(text []byte) string {
+	for _, known := range s.seen {
+		if known == string(text) {
+			return known
+		}
+	}
+	made := string(text)
+	if len(s.seen) < maxAttributes {
+		s.seen = append(s.seen, made)
+	}
+	return made
 }
 
 func (s *scan) space() int {
@@ -126,10 +165,10 @@ func (s *scan) next(c byte) bool {
 	return true
 }
 
-// object reads an object; member reads the value of the member of that name.
-func (s *scan) object(member func(name string) bool) bool {
+// object reads an object; member reads the value of the member of that name, which it must not keep.
+func (s *scan) object(member func(name []byte) bool) bool {
 	return s.list('{', '}', func() bool {
-		name, ok := s.text()
+		name, ok := s.plain()
 		return ok && s.next(':') && member(name)
 	})
 }
@@ -164,6 +203,52 @@ func (s *scan) intoNew(to **string) bool {
 	ok = ok && *to == nil
 	*to = &text
 	return ok
+}
+
+// intoTexts reads a list of texts that was not there yet.
+func (s *scan) intoTexts(to *[]string) bool {
+	if *to != nil {
+		return false
+	}
+	out := make([]string, 0, 4)
+	ok := s.array(func() bool {
+		text, ok := s.text()
+		out = append(out, text)
+		return ok
+	})
+	*to = out
+	return ok
+}
+
+// intoNumber reads a whole number of at most 9 digits, without a sign, that was not there yet.
+func (s *scan) intoNumber(to **int) bool {
+	start, n := s.space(), 0
+	for s.i < len(s.b) && s.b[s.i] >= '0' && s.b[s.i] <= '9' && s.i-start < 9 {
+		n = n*10 + int(s.b[s.i]-'0')
+		s.i++
+	}
+	if digits := s.i - start; *to != nil || digits == 0 || digits > 1 && s.b[start] == '0' {
+		return false
+	}
+	*to = &n
+	return true
+}
+
+// plain reads a string without escapes, as it stands in the document.
+func (s *scan) plain() ([]byte, bool) {
+	if !s.next('"') {
+		return nil, false
+	}
+	for start := s.i; s.i < len(s.b); s.i++ {
+		switch c := s.b[s.i]; {
+		case c == '"':
+			s.i++
+			return s.b[start : s.i-1], true
+		case c < ' ' || c == '\\':
+			return nil, false
+		}
+	}
+	return nil, false
 }
 
 // escapes are the characters that stand for others after a backslash.

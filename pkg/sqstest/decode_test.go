@@ -14,6 +14,8 @@ func FuzzQuickDecode(f *testing.F) {
 		`{"QueueUrl":"u","Entries":[{"Id":"0","MessageBody":"a\"b\\c\n\/","MessageAttributes":{"x":{"DataType":"String","StringValue":"v"},"y":{"DataType":"String"}}}]}`,
 		` { "Entries" : [ { "Id" : "0" , "ReceiptHandle" : "h" } , { } ] , "QueueUrl" : "" } `,
 		`{"Entries":[{"Id":"0","MessageBody":"b","MessageGroupId":"g","MessageDeduplicationId":"d","MessageAttributes":{}}]}`,
+		`{"QueueUrl":"u","MaxNumberOfMessages":10,"VisibilityTimeout":0,"WaitTimeSeconds":20,"MessageAttributeNames":["a","b"],"MessageSystemAttributeNames":[]}`,
+		`{"MaxNumberOfMessages":007}`, `{"MaxNumberOfMessages":1e1}`, `{"WaitTimeSeconds":999999999999}`, `{"WaitTimeSeconds": 1 , "VisibilityTimeout":1.5}`,
 		`{"Entries":[],"QueueUrl":"u"}`, `{"Entries":[{"Id":"","Id":"1"}]}`, `{"Entries":[{"Id":"0","MessageBody":"é"}]}`,
 	} {
 		f.Add([]byte(s))
@@ -29,6 +31,12 @@ func FuzzQuickDecode(f *testing.F) {
 		if quickly(document, &remove) {
 			if err := json.Unmarshal(document, &removed); err != nil || !reflect.DeepEqual(remove, removed) {
 				t.Errorf("by hand %+v, by encoding/json %+v, %v", remove, removed, err)
+			}
+		}
+		var receive, received receiveMessageIn
+		if quickly(document, &receive) {
+			if err := json.Unmarshal(document, &received); err != nil || !reflect.DeepEqual(receive, received) {
+				t.Errorf("by hand %+v, by encoding/json %+v, %v", receive, received, err)
 			}
 		}
 	})
@@ -47,6 +55,20 @@ func TestWhatIsReadByHand(t *testing.T) {
 		`{"Entries":[{"MessageAttributes":{"a":{},"a":{}}}]}`, `{"Entries":[{"MessageAttributes":{"a":{"BinaryValue":"AA=="}}}]}`, `{"Other":1}`,
 	} {
 		if quickly([]byte(odd), &sendMessageBatchIn{}) {
+			t.Errorf("%s was read by hand", odd)
+		}
+	}
+	const poll = `{"MaxNumberOfMessages":10,"MessageAttributeNames":["a"],"MessageSystemAttributeNames":["All"],"QueueUrl":"u","VisibilityTimeout":0,"WaitTimeSeconds":20}`
+	if !quickly([]byte(poll), &receiveMessageIn{}) {
+		t.Error("a common receive was left to encoding/json")
+	}
+	for _, odd := range []string{
+		`{"MaxNumberOfMessages":"1"}`, `{"MaxNumberOfMessages":-1}`, `{"MaxNumberOfMessages":01}`, `{"MaxNumberOfMessages":1.0}`, `{"MaxNumberOfMessages":1e0}`,
+		`{"MaxNumberOfMessages":1000000000}`, `{"MaxNumberOfMessages":}`, `{"MaxNumberOfMessages":null}`, `{"WaitTimeSeconds":1,"WaitTimeSeconds":1}`,
+		`{"MessageAttributeNames":null}`, `{"MessageAttributeNames":[1]}`, `{"MessageAttributeNames":[],"MessageAttributeNames":[]}`, `{"AttributeNames":[]}`,
+		`{"MessageAttribute\u004eames":[]}`, `{"Queue\/Url":""}`,
+	} {
+		if quickly([]byte(odd), &receiveMessageIn{}) {
 			t.Errorf("%s was read by hand", odd)
 		}
 	}

@@ -57,6 +57,28 @@ func TestErrorsOnTheWire(t *testing.T) {
 	}
 }
 
+// An answer is sent with its length, not in chunks, however long it is.
+func TestAnswersHaveTheirLength(t *testing.T) {
+	s := sqstest.NewServer(t)
+	c := s.Client()
+	url := create(t, c, "q", nil)
+	send(t, c, url, strings.Repeat("x", 10_000))
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL, strings.NewReader(`{"QueueUrl":"`+url+`"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("X-Amz-Target", "AmazonSQS.ReceiveMessage")
+	answer, err := socketClient().Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil || len(body) < 10_000 || answer.ContentLength != int64(len(body)) || len(answer.TransferEncoding) > 0 {
+		t.Errorf("%d bytes, %v, of %d in the header, %v", len(body), err, answer.ContentLength, answer.TransferEncoding)
+	}
+}
+
 func TestOtherMethodsAndPaths(t *testing.T) {
 	s := sqstest.New()
 	for _, c := range []struct {

@@ -379,8 +379,13 @@ func (s *Server) write(ctx context.Context, w http.ResponseWriter, a answer) {
 	for k, v := range a.header {
 		header[k] = v
 	}
+	whole := a.slow == 0 && !a.cut
+	if whole {
+		// As SQS does. Otherwise net/http sends what is over 2 KB in chunks, which is one more write here and one more read there.
+		header["Content-Length"] = []string{strconv.Itoa(len(a.body))}
+	}
 	w.WriteHeader(a.status)
-	if a.slow == 0 && !a.cut {
+	if whole {
 		_, _ = w.Write(a.body) // a client that went away is its own business
 		return
 	}
