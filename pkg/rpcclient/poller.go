@@ -48,6 +48,7 @@ type pollers struct {
 
 	mu       sync.Mutex
 	running  int
+	ended    bool      // wait was called
 	suspects int       // of running: polls that have been silent for too long
 	quiet    time.Time // since when nothing has come, and nothing was newly expected; late by suspectAfter at most
 	failure  error     // of the last receive; nil when it went well
@@ -80,7 +81,7 @@ func (p *pollers) wake() {
 	p.stir()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.running == 0 && p.ctx.Err() == nil && p.wanted() {
+	if p.running == 0 && !p.ended && p.ctx.Err() == nil && p.wanted() {
 		p.start()
 	}
 }
@@ -219,5 +220,10 @@ func (p *pollers) count() int {
 	return p.running
 }
 
-// wait blocks until no poller runs.
-func (p *pollers) wait() { p.wg.Wait() }
+// wait blocks until no poller runs. None is started any more: ctx has ended, or nothing is wanted.
+func (p *pollers) wait() {
+	p.mu.Lock()
+	p.ended = true // one that wake is starting is counted by now
+	p.mu.Unlock()
+	p.wg.Wait()
+}
