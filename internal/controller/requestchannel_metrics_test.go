@@ -101,6 +101,18 @@ var _ = ginkgo.Describe("Message counts", func() {
 		gomega.Expect(requests).To(gomega.BeEmpty())
 	})
 
+	ginkgo.It("are not asked for of a channel whose queue was not looked at since its spec changed", func() {
+		login := channelNamed("login")
+		w.apply(login)
+		w.reconciled(login)
+		change(w, login, func(c *v1alpha1.RequestChannel) { c.Spec.Tags = v1alpha1.Tags{"cost": "1"} })
+		requests, _ := count()
+		gomega.Expect(requests).To(gomega.BeEmpty())
+		w.reconciled(login)
+		requests, _ = count()
+		gomega.Expect(requests).NotTo(gomega.BeEmpty())
+	})
+
 	ginkgo.It("are not shown while SQS does not tell them", func() {
 		login := channelNamed("login")
 		w.apply(login)

@@ -53,6 +53,10 @@ var _ = ginkgo.Describe("Responders", func() {
 		over := pod("e", "login", true)
 		over.Status.Phase = corev1.PodSucceeded
 		gomega.Expect(direct.Status().Update(w.ctx, over)).To(gomega.Succeed())
+		leaving := pod("h", "login", true)
+		change(w, leaving, func(p *corev1.Pod) { p.Finalizers = []string{"example.com/held"} })
+		w.remove(leaving)
+		gomega.Expect(w.exists(leaving)).To(gomega.BeTrue())
 		requests, writes := counted(c)
 		gomega.Expect(requests).To(gomega.BeEmpty())
 		gomega.Expect(writes).To(gomega.ConsistOf("patch status RequestChannel"))
