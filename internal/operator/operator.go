@@ -100,6 +100,9 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := setupControllers(ctx, mgr, dependencies{Config: cfg, Identity: identity, PolicyInPlace: policy.inPlace}); err != nil {
 		return err
 	}
+	if err := mgr.Add(newRevisionWatch(direct, cfg)); err != nil {
+		return err
+	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return err
 	}
