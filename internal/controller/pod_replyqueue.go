@@ -206,7 +206,7 @@ func (s *podScope) newRecord(ctx context.Context, host *v1alpha1.ReplyHost) (rea
 		}
 	}
 	switch {
-	case host.DeletionTimestamp != nil:
+	case host.DeletionTimestamp != nil && !woken:
 		s.waitFor("ReplyHost %s/%s is being deleted", host.Namespace, host.Name)
 		return false, nil
 	case !controllerutil.ContainsFinalizer(host, v1alpha1.FinalizerReplyHost):

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
@@ -20,7 +22,9 @@ import (
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/controller/conditions"
+	"github.com/replyqueue/replyqueue/internal/heartbeat"
 	"github.com/replyqueue/replyqueue/internal/queue"
+	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
 )
 
 // EventInUse surfaces on a ReplyHost whose deletion waits for its pods.
@@ -72,10 +76,14 @@ func (r *ReplyHostReconciler) Reconcile(ctx context.Context, request reconcile.R
 		return reconcile.Result{}, err
 	}
 	if host.DeletionTimestamp != nil && len(records.Items) == 0 {
-		if !controllerutil.RemoveFinalizer(host, v1alpha1.FinalizerReplyHost) {
-			return reconcile.Result{}, nil
+		if unused, err := r.noneSilent(ctx, host); err != nil {
+			return reconcile.Result{}, err
+		} else if unused {
+			if !controllerutil.RemoveFinalizer(host, v1alpha1.FinalizerReplyHost) {
+				return reconcile.Result{}, nil
+			}
+			return reconcile.Result{}, client.IgnoreNotFound(r.Update(ctx, host))
 		}
-		return reconcile.Result{}, client.IgnoreNotFound(r.Update(ctx, host))
 	}
 	held := r.admit(ctx, host)
 	if held != nil && !waitsForProvider(held) {
@@ -83,7 +91,7 @@ func (r *ReplyHostReconciler) Reconcile(ctx context.Context, request reconcile.R
 	}
 	before := host.DeepCopy()
 	host.Status.Queues = r.count(host, records.Items)
-	if err := r.judge(ctx, host, len(records.Items), held); err != nil {
+	if err := r.judge(ctx, host, held); err != nil {
 		return reconcile.Result{}, err
 	}
 	if err := patchStatus(ctx, r.Client, host, before); err != nil {
@@ -91,12 +99,12 @@ func (r *ReplyHostReconciler) Reconcile(ctx context.Context, request reconcile.R
 	}
 	if host.DeletionTimestamp != nil && !conditions.Is(before, v1alpha1.ConditionInUse, metav1.ConditionTrue) {
 		r.Recorder.Eventf(host, nil, corev1.EventTypeWarning, EventInUse, "Delete",
-			"The deletion waits for %d reply queues to go with their pods", len(records.Items))
+			"The deletion waits for pods to go: %s", users(host.Status.Queues))
 	}
 	if !r.Signals.Heartbeats.Listed() {
 		return reconcile.Result{RequeueAfter: ledgerRetry}, nil
 	}
-	if *host.Status.Queues.Idle > 0 {
+	if *host.Status.Queues.Idle > 0 || host.DeletionTimestamp != nil {
 		// A silent pod has no record whose end would tell of its own.
 		return reconcile.Result{RequeueAfter: idleRecount}, nil
 	}
@@ -109,11 +117,7 @@ func (r *ReplyHostReconciler) admit(ctx context.Context, host *v1alpha1.ReplyHos
 	if host.DeletionTimestamp != nil || controllerutil.ContainsFinalizer(host, v1alpha1.FinalizerReplyHost) {
 		return nil
 	}
-	var uncached client.Reader = r.Client
-	if r.Reader != nil {
-		uncached = r.Reader
-	}
-	if err := holdProvider(ctx, r.Client, uncached, providerOf(host)); err != nil {
+	if err := holdProvider(ctx, r.Client, r.uncached(), providerOf(host)); err != nil {
 		return err
 	}
 	controllerutil.AddFinalizer(host, v1alpha1.FinalizerReplyHost)
@@ -129,8 +133,35 @@ func waitsForProvider(err error) bool {
 // idleRecount is when to count again while there are silent pods.
 const idleRecount = time.Minute
 
+// noneSilent says that no pod of the ReplyHost lives without a queue, to be given another with its next heartbeat. The API
+// server is asked, since the watch of Leases may be behind that of records. Where their namespace is missing, nobody is heard.
+func (r *ReplyHostReconciler) noneSilent(ctx context.Context, host *v1alpha1.ReplyHost) (bool, error) {
+	if r.Signals.Heartbeats.Homeless() {
+		return true, nil
+	}
+	var leases coordinationv1.LeaseList
+	if err := r.uncached().List(ctx, &leases, client.InNamespace(v1alpha1.HeartbeatNamespace), client.MatchingLabels{v1alpha1.LabelPodNamespace: host.Namespace}); err != nil {
+		return false, err
+	}
+	return !slices.ContainsFunc(leases.Items, func(l coordinationv1.Lease) bool {
+		return l.Annotations[heartbeat.AnnotationReplyHost] == host.Name && l.Annotations[injected.LeaseState] == injected.LeaseStateClosing
+	}), nil
+}
+
+func (r *ReplyHostReconciler) uncached() client.Reader {
+	if r.Reader != nil {
+		return r.Reader
+	}
+	return r.Client
+}
+
+// users says whom the deletion of a ReplyHost waits for.
+func users(queues *v1alpha1.ReplyQueueCounts) string {
+	return fmt.Sprintf("%d reply queues, and %d pods that are idle and can wake", ptr.Deref(queues.Total, 0), ptr.Deref(queues.Idle, 0))
+}
+
 // judge sets the conditions. held is why the QueueProvider does not take the ReplyHost; nil: it does.
-func (r *ReplyHostReconciler) judge(ctx context.Context, host *v1alpha1.ReplyHost, records int, held error) error {
+func (r *ReplyHostReconciler) judge(ctx context.Context, host *v1alpha1.ReplyHost, held error) error {
 	if r.Signals.Heartbeats.Outage() {
 		conditions.Set(host, v1alpha1.ConditionHeartbeatOutage, metav1.ConditionTrue, v1alpha1.ReasonMassSilence,
 			"Heartbeats of too many pods are missing at once. No queue is closed for idleness until they are heard again")
@@ -151,7 +182,7 @@ func (r *ReplyHostReconciler) judge(ctx context.Context, host *v1alpha1.ReplyHos
 			"The ValidatingAdmissionPolicy replyqueue-heartbeats, or its binding, is missing, or is weaker than the one shipped with this version: apply config/policy again. No queue is closed for idleness until then")
 	}
 	if host.DeletionTimestamp != nil {
-		message := fmt.Sprintf("%d reply queues go with their pods; then this ReplyHost is gone", records)
+		message := "It goes when its pods are gone. Now it has " + users(host.Status.Queues)
 		conditions.Set(host, v1alpha1.ConditionInUse, metav1.ConditionTrue, v1alpha1.ReasonPodsUseIt, message)
 		conditions.Reconciling(host, v1alpha1.ReasonDeleting, message)
 		return nil
