@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -72,7 +73,7 @@ func (r *PodReconciler) SetupWithManager(mgr ctrl.Manager) error {
 			builder.WithPredicates(predicate.Funcs{UpdateFunc: hostMatters})).
 		Watches(&v1alpha1.ReplyQueue{}, handler.EnqueueRequestsFromMapFunc(podOfRecord)).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.podsCallingOut), relabelled).
-		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency(r.Concurrency)})
+		WithOptions(workers(r.Concurrency))
 	if r.Notices != nil {
 		b = b.WatchesRawSource(source.TypedChannel(r.Notices, handler.TypedEnqueueRequestsFromMapFunc(
 			func(_ context.Context, n heartbeat.Notice) []reconcile.Request {
@@ -85,11 +86,19 @@ func (r *PodReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	return b.Complete(r)
 }
 
-func concurrency(configured int) int {
-	if configured > 0 {
-		return configured
+// outageRetry is how long what failed waits at the most before it is tried again: how much later than SQS, or the API server,
+// everything that waits is back, however long they were away. What it adds to their load is bounded by the limits on requests.
+const outageRetry = 30 * time.Second
+
+// workers are the options of a controller of the lifecycle, with that many workers; 0: 8.
+func workers(configured int) controller.Options {
+	if configured <= 0 {
+		configured = 8
 	}
-	return 8
+	return controller.Options{
+		MaxConcurrentReconciles: configured,
+		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](500*time.Millisecond, outageRetry),
+	}
 }
 
 // +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;patch

@@ -51,7 +51,8 @@ func (r *ReplyHostReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		For(&v1alpha1.ReplyHost{}).
 		Owns(&v1alpha1.ReplyQueue{}).
 		Watches(&v1alpha1.QueueProvider{}, handler.EnqueueRequestsFromMapFunc(r.hostsOfProvider)).
-		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.hostsOfNamespace), relabelled)
+		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.hostsOfNamespace), relabelled).
+		WithOptions(workers(1))
 	if r.Outages != nil {
 		b = b.WatchesRawSource(source.TypedChannel(r.Outages, handler.TypedEnqueueRequestsFromMapFunc(
 			func(ctx context.Context, _ struct{}) []reconcile.Request {

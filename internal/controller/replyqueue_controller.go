@@ -14,7 +14,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
@@ -76,7 +75,7 @@ func (r *ReplyQueueReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		}).
 		Watches(&v1alpha1.ReplyHost{}, handler.EnqueueRequestsFromMapFunc(r.recordsOfHost),
 			builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency(r.Concurrency)})
+		WithOptions(workers(r.Concurrency))
 	if r.Notices != nil {
 		b = b.WatchesRawSource(source.TypedChannel(r.Notices, handler.TypedEnqueueRequestsFromMapFunc(
 			func(ctx context.Context, n heartbeat.Notice) []reconcile.Request {
