@@ -37,6 +37,8 @@ const (
 	EventWaiting = "WaitingForQueues"
 	// EventNotInjected surfaces on a pod that was opted in after it was created.
 	EventNotInjected = "NotInjected"
+	// EventOptedOut surfaces on a pod that lost the opt-in label at its gate, and starts without what it waited for.
+	EventOptedOut = "OptedOut"
 	// EventReplyQueueWoken surfaces when a pod whose application had fallen silent has a reply queue again.
 	EventReplyQueueWoken = "ReplyQueueWoken"
 	// EventReplyQueueIdle surfaces when a pod's reply queue is closed because its application fell silent.
@@ -61,6 +63,7 @@ type PodReconciler struct {
 	// places is held while a place among a ReplyHost's spec.maxQueues is looked for and taken.
 	places      sync.Mutex
 	notInjected sync.Map // types.NamespacedName → types.UID of the pod that was told
+	held        sync.Map // types.NamespacedName of pods that were last seen at their gate
 }
 
 // SetupWithManager adds the reconciler to mgr.
@@ -112,10 +115,16 @@ func (r *PodReconciler) Reconcile(ctx context.Context, request reconcile.Request
 	pod := &corev1.Pod{}
 	if err := r.Get(ctx, request.NamespacedName, pod); apierrors.IsNotFound(err) {
 		r.notInjected.Delete(request.NamespacedName)
+		if err := r.letGo(ctx, request.NamespacedName); apierrors.IsConflict(err) {
+			return reconcile.Result{RequeueAfter: staleRetry}, nil
+		} else if err != nil {
+			return reconcile.Result{}, err
+		}
 		return reconcile.Result{}, r.tidyLeases(ctx, request.NamespacedName, "")
 	} else if err != nil {
 		return reconcile.Result{}, err
 	}
+	r.noteGate(pod)
 	living := pod.UID
 	if ended(pod) {
 		living = ""
@@ -123,12 +132,7 @@ func (r *PodReconciler) Reconcile(ctx context.Context, request reconcile.Request
 	if err := r.tidyLeases(ctx, request.NamespacedName, living); err != nil {
 		return reconcile.Result{}, err
 	}
-	switch pod.Labels[v1alpha1.LabelInject] {
-	case v1alpha1.InjectTrue, v1alpha1.InjectBestEffort:
-	default:
-		return reconcile.Result{}, nil
-	}
-	if pod.DeletionTimestamp != nil || ended(pod) {
+	if !optedIn(pod) || pod.DeletionTimestamp != nil || ended(pod) {
 		return reconcile.Result{}, nil
 	}
 	if pod.Annotations[v1alpha1.AnnotationInjected] == "" {
