@@ -226,7 +226,7 @@ func (s *podScope) newRecord(ctx context.Context, host *v1alpha1.ReplyHost) (rea
 		return false, err
 	}
 	if err := s.Create(ctx, record); err != nil {
-		return false, err
+		return false, s.recordRefused(err)
 	}
 	// Its event wakes us; but a record that goes before the watch shows it, by force or with a restored backup, has none.
 	s.look(createdRecheck)
@@ -236,6 +236,21 @@ func (s *podScope) newRecord(ctx context.Context, host *v1alpha1.ReplyHost) (rea
 	}
 	return false, nil
 }
+
+// recordRefused tells the pod of a refusal that somebody has to mend, in the API server's words: a quota, or another policy of
+// the cluster. Other errors are returned as they are.
+func (s *podScope) recordRefused(err error) error {
+	refused := apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)
+	if !refused || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+		return err
+	}
+	s.waitFor("the API server refuses the record of its reply queue: %s", err)
+	s.look(refusedRetry)
+	return nil
+}
+
+// refusedRetry is when a record is written again that the API server refused: nothing tells of a quota that is raised.
+const refusedRetry = time.Minute
 
 // createdRecheck is when a pod for which a record was written is looked at again in any case.
 const createdRecheck = time.Minute
