@@ -10,10 +10,12 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
@@ -267,7 +269,7 @@ func TestMaxQueuesIsKeptAndGivenOn(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	s.channel("login")
-	host := s.host("web", func(h *v1alpha1.ReplyHostSpec) { h.MaxQueues = ptr.To[int32](3) })
+	s.host("web", func(h *v1alpha1.ReplyHostSpec) { h.MaxQueues = ptr.To[int32](3) })
 	s.settle() // the finalizer
 	var pods []*corev1.Pod
 	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
@@ -296,15 +298,9 @@ func TestMaxQueuesIsKeptAndGivenOn(t *testing.T) {
 			waiting = append(waiting, p)
 		}
 	}
-	before := host.DeepCopy()
-	s.reread(before)
 	first := pods[slices.IndexFunc(pods, func(p *corev1.Pod) bool { return !gated(p) })]
 	s.vanish(first)
 	s.pass(40 * time.Second)
-	s.reread(host)
-	if !hostMatters(event.UpdateEvent{ObjectOld: before, ObjectNew: withTotal(before, 2)}) {
-		t.Error("pods that wait are not woken by a queue's end")
-	}
 	open := 0
 	for _, p := range waiting {
 		if s.reread(p); !gated(p) {
@@ -316,89 +312,79 @@ func TestMaxQueuesIsKeptAndGivenOn(t *testing.T) {
 	}
 }
 
-func withTotal(host *v1alpha1.ReplyHost, total int32) *v1alpha1.ReplyHost {
-	host = host.DeepCopy()
-	host.Status.Queues.Total = &total
-	return host
-}
-
-// Counts change with every pod; they wake the others only where these may wait for a place.
-func TestCountsWakeNobody(t *testing.T) {
-	t.Parallel()
-	many := &v1alpha1.ReplyHost{Status: v1alpha1.ReplyHostStatus{Queues: &v1alpha1.ReplyQueueCounts{Total: ptr.To[int32](7)}}}
-	guarded := many.DeepCopy()
-	guarded.Spec.MaxQueues = ptr.To[int32](7)
-	for name, c := range map[string]struct {
-		old, now *v1alpha1.ReplyHost
-		want     bool
-	}{
-		"a count":                {many, withTotal(many, 6), false},
-		"a count under a guard":  {guarded, withTotal(guarded, 6), true},
-		"one more under a guard": {guarded, withTotal(guarded, 8), false},
-		"the spec":               {many, &v1alpha1.ReplyHost{ObjectMeta: metav1.ObjectMeta{Generation: 1}}, true},
-		"the finalizer":          {many, &v1alpha1.ReplyHost{ObjectMeta: metav1.ObjectMeta{Finalizers: []string{"f"}}}, true},
-	} {
-		if got := hostMatters(event.UpdateEvent{ObjectOld: c.old, ObjectNew: c.now}); got != c.want {
-			t.Errorf("%s: %v, want %v", name, got, c.want)
-		}
-	}
-}
-
-// The number of silent pods is known to a new leader as it was to the old one.
-func TestANewLeaderKnowsTheSilent(t *testing.T) {
-	t.Parallel()
-	s := newReadyStage(t)
-	p := s.runningCaller("web-1")
-	s.pass(70 * time.Second)
-	if n := s.idle("web"); n != 1 {
-		t.Fatalf("%d idle, want 1", n)
-	}
-	s.restart()
-	s.settle()
-	if n := s.idle("web"); n != 1 {
-		t.Errorf("%d idle for a new leader, want 1", n)
-	}
-	s.beat(p)
-	s.settle()
-	if n := s.idle("web"); n != 0 {
-		t.Errorf("%d idle after the heartbeat, want none", n)
-	}
-}
-
-// TestAPodThatLostItsLabelMayHaveRun: the deletion event of a pod that lost its label before it was bound shows it without a
-// node. It is bound and runs, and is force-deleted, before anybody asks the API server for it.
-func TestAPodThatLostItsLabelMayHaveRun(t *testing.T) {
+// A place is free when a record is closed, and then who waits is woken: the queue's deletion may have to wait for SQS, or for a
+// human.
+func TestAPlaceThatIsFreeWakesThoseWhoWait(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	s.channel("login")
 	s.host("web", func(h *v1alpha1.ReplyHostSpec) {
-		h.Heartbeat.IntervalSeconds, h.IdleRetentionSeconds = ptr.To[int32](60), ptr.To[int32](600)
+		h.MaxQueues, h.DrainSeconds = ptr.To[int32](1), ptr.To[int32](0)
 	})
-	p := s.pod("web-1", caller())
 	s.settle()
-	s.reread(p)
-	s.records.seeLast(event.DeleteEvent{Object: p.DeepCopy()})
-	s.vanish(p) // its process lives
+	first := s.runningCaller("first")
+	waits := s.pod("waits", caller())
 	s.settle()
-	s.pass(125 * time.Second)
-	s.expectKept(p)
+	was := s.recordsOf(first)[0]
+	s.fence(&holding{closed: true, conflict: true})
+	s.report(first, corev1.PodFailed, corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}})
 	s.pass(10 * time.Second)
-	s.expectNothingLeft(p)
+	is := s.recordsOf(first)
+	if len(is) != 1 || open(&is[0]) {
+		t.Fatalf("records %v; want the first's, closed and held", is)
+	}
+	woken := func(tell func(handler.Funcs, requestQueue)) (names []string) {
+		q := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())
+		defer q.ShutDown()
+		tell(s.pods.recordEvents(), q)
+		for q.Len() > 0 {
+			request, _ := q.Get()
+			names = append(names, request.Name)
+			q.Done(request)
+		}
+		return names
+	}
+	for name, c := range map[string]struct {
+		tell func(handler.Funcs, requestQueue)
+		want []string
+	}{
+		"closed": {func(h handler.Funcs, q requestQueue) {
+			h.Update(s.ctx, event.UpdateEvent{ObjectOld: &was, ObjectNew: &is[0]}, q)
+		}, []string{"first", "waits"}},
+		"changed": {func(h handler.Funcs, q requestQueue) {
+			h.Update(s.ctx, event.UpdateEvent{ObjectOld: &was, ObjectNew: &was}, q)
+		}, []string{"first"}},
+		"gone after its closing": {func(h handler.Funcs, q requestQueue) { h.Delete(s.ctx, event.DeleteEvent{Object: &is[0]}, q) }, []string{"first"}},
+		"gone by force":          {func(h handler.Funcs, q requestQueue) { h.Delete(s.ctx, event.DeleteEvent{Object: &was}, q) }, []string{"first", "waits"}},
+	} {
+		s.reread(waits)
+		waits.Annotations[v1alpha1.AnnotationWaitingFor] = "as when the place was taken"
+		s.must(s.Update(s.ctx, waits))
+		if got := woken(c.tell); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v are woken, want %v", name, got, c.want)
+		}
+	}
+	if n := len(s.recordsOf(waits)); n != 1 {
+		t.Errorf("the one that waited has %d records, want 1", n)
+	}
 }
 
-// TestThatAPodIsGoneIsCountedFromTheAPIServersWord: a pod loses its label, which a watch with a selector reports as its
-// deletion, and nothing can be read for a while. That time is none that the pod was gone.
-func TestThatAPodIsGoneIsCountedFromTheAPIServersWord(t *testing.T) {
+// Counts change with every pod, and wake no other.
+func TestCountsWakeNobody(t *testing.T) {
 	t.Parallel()
-	s := newReadyStage(t)
-	p := s.runningCaller("web-1")
-	s.records.seeLast(event.DeleteEvent{Object: p.DeepCopy()})
-	s.undisturbed(5 * time.Minute)
-	s.vanish(p) // its process lives
-	s.settle()
-	if n := len(s.queues()); n != 1 {
-		t.Fatalf("%d queues when the pod was first known to be gone, want the one that is kept for the safe time", n)
+	many := &v1alpha1.ReplyHost{Status: v1alpha1.ReplyHostStatus{Queues: &v1alpha1.ReplyQueueCounts{Total: ptr.To[int32](7)}}}
+	fewer := many.DeepCopy()
+	fewer.Status.Queues.Total = ptr.To[int32](6)
+	for name, c := range map[string]struct {
+		now  *v1alpha1.ReplyHost
+		want bool
+	}{
+		"a count":       {fewer, false},
+		"the spec":      {&v1alpha1.ReplyHost{ObjectMeta: metav1.ObjectMeta{Generation: 1}}, true},
+		"the finalizer": {&v1alpha1.ReplyHost{ObjectMeta: metav1.ObjectMeta{Finalizers: []string{"f"}}}, true},
+	} {
+		if got := hostMatters(event.UpdateEvent{ObjectOld: many, ObjectNew: c.now}); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
 	}
-	s.pass(2 * time.Minute)
-	s.expectNothingLeft(p)
 }

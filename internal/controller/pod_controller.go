@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/workqueue"
-	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -74,7 +74,7 @@ func (r *PodReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&v1alpha1.RequestChannel{}, handler.EnqueueRequestsFromMapFunc(r.podsNamingChannel)).
 		Watches(&v1alpha1.ReplyHost{}, handler.EnqueueRequestsFromMapFunc(r.podsNamingHost),
 			builder.WithPredicates(predicate.Funcs{UpdateFunc: hostMatters})).
-		Watches(&v1alpha1.ReplyQueue{}, handler.EnqueueRequestsFromMapFunc(podOfRecord)).
+		Watches(&v1alpha1.ReplyQueue{}, r.recordEvents()).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.podsCallingOut), relabelled).
 		WithOptions(workers(r.Concurrency))
 	if r.Notices != nil {
@@ -299,20 +299,42 @@ func (r *PodReconciler) podsNamingChannel(ctx context.Context, channel client.Ob
 	return r.podsBy(ctx, everyPod, client.MatchingFields{indexChannels: client.ObjectKeyFromObject(channel).String()})
 }
 
-// hostMatters says whether a ReplyHost's update can change anything for its pods: its counts alone do only where pods
-// may wait for one of its queues to go. Ten thousand pods that start need not wake each other.
+// hostMatters says whether a ReplyHost's update can change anything for its pods: its counts alone do not. Ten thousand pods
+// that start need not wake each other.
 func hostMatters(e event.UpdateEvent) bool {
 	old, now := e.ObjectOld.(*v1alpha1.ReplyHost), e.ObjectNew.(*v1alpha1.ReplyHost)
-	return old.Generation != now.Generation || len(old.Finalizers) != len(now.Finalizers) ||
-		(now.Spec.MaxQueues != nil && total(now) < total(old))
+	return old.Generation != now.Generation || len(old.Finalizers) != len(now.Finalizers)
 }
 
-// total is how many records the status of a ReplyHost counts.
-func total(host *v1alpha1.ReplyHost) int32 {
-	if host.Status.Queues == nil {
-		return 0
+// recordEvents wake the pod of a record and, when one is closed, those that wait for a place among its ReplyHost's
+// spec.maxQueues. That place is free before the queue is deleted, which may have to wait for SQS or for a human.
+func (r *PodReconciler) recordEvents() handler.Funcs {
+	return handler.Funcs{
+		CreateFunc: func(_ context.Context, e event.CreateEvent, q requestQueue) { add(q, podOfRecord(e.Object)) },
+		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q requestQueue) {
+			add(q, podOfRecord(e.ObjectNew))
+			if open(e.ObjectOld.(*v1alpha1.ReplyQueue)) && !open(e.ObjectNew.(*v1alpha1.ReplyQueue)) {
+				add(q, r.podsWaitingForPlace(ctx, e.ObjectNew))
+			}
+		},
+		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q requestQueue) {
+			add(q, podOfRecord(e.Object))
+			if open(e.Object.(*v1alpha1.ReplyQueue)) { // removed by force, or its closing was not seen
+				add(q, r.podsWaitingForPlace(ctx, e.Object))
+			}
+		},
 	}
-	return ptr.Deref(host.Status.Queues.Total, 0)
+}
+
+// podsWaitingForPlace are the pods that wait, where the record's ReplyHost has a spec.maxQueues, as they came.
+func (r *PodReconciler) podsWaitingForPlace(ctx context.Context, o client.Object) []reconcile.Request {
+	name := o.(*v1alpha1.ReplyQueue).Spec.HostRef.Name
+	host := &v1alpha1.ReplyHost{}
+	if err := r.Get(ctx, client.ObjectKey{Namespace: o.GetNamespace(), Name: name}, host); err != nil || host.Spec.MaxQueues == nil {
+		return nil
+	}
+	waits := func(pod *corev1.Pod) bool { return pod.Annotations[v1alpha1.AnnotationWaitingFor] != "" }
+	return r.podsBy(ctx, waits, client.InNamespace(host.Namespace), client.MatchingFields{indexPodHost: host.Name})
 }
 
 func (r *PodReconciler) podsNamingHost(ctx context.Context, host client.Object) []reconcile.Request {
@@ -321,13 +343,14 @@ func (r *PodReconciler) podsNamingHost(ctx context.Context, host client.Object) 
 
 func everyPod(*corev1.Pod) bool { return true }
 
-// podsBy are the cached pods for which wanted is true.
+// podsBy are the cached pods for which wanted is true, the oldest first. They are not copied: wanted must not change them.
 func (r *PodReconciler) podsBy(ctx context.Context, wanted func(*corev1.Pod) bool, options ...client.ListOption) []reconcile.Request {
 	var pods corev1.PodList
-	if err := r.List(ctx, &pods, options...); err != nil {
+	if err := r.List(ctx, &pods, append(options, client.UnsafeDisableDeepCopy)...); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "Could not list pods in the cache")
 		return nil
 	}
+	slices.SortStableFunc(pods.Items, func(a, b corev1.Pod) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
 	var requests []reconcile.Request
 	for i := range pods.Items {
 		if wanted(&pods.Items[i]) {
@@ -337,7 +360,7 @@ func (r *PodReconciler) podsBy(ctx context.Context, wanted func(*corev1.Pod) boo
 	return requests
 }
 
-func podOfRecord(_ context.Context, o client.Object) []reconcile.Request {
+func podOfRecord(o client.Object) []reconcile.Request {
 	record := o.(*v1alpha1.ReplyQueue)
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: record.Namespace, Name: record.Spec.PodRef.Name}}}
 }
