@@ -143,6 +143,45 @@ var _ = ginkgo.Describe("A restart of the operator, with a channel that is not R
 		gomega.Expect(q.Attributes).To(gomega.And(gomega.HaveKeyWithValue("DelaySeconds", "3"), gomega.HaveKeyWithValue("MessageRetentionPeriod", "600")))
 	})
 
+	ginkgo.It("carries out at once what its provider was changed to meanwhile, also a moment after it was written to", func() {
+		p := w.providerFor()
+		waits(full, using(p), bindingTo("taken"))
+		w.pass(10 * time.Second)
+		w.restart()
+		change(w, p, func(p *v1alpha1.QueueProvider) { p.Spec.DefaultTags = v1alpha1.Tags{"team": "bank"} })
+		w.reconciled(c)
+		q, _ := w.sqs.Queue(named("login"))
+		gomega.Expect(q.Tags).To(gomega.HaveKeyWithValue("team", "bank"))
+	})
+
+	ginkgo.It("corrects what a process set that stopped while it changed the queue, for a provider that was changed to and fro", func() {
+		p := w.providerFor()
+		waits(full, using(p), bindingTo("taken"))
+		isBrought()
+		w.pass(time.Hour)
+		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.StaleReads, Duration: 30 * time.Second}}})
+		change(w, p, func(p *v1alpha1.QueueProvider) { p.Spec.DefaultTags = v1alpha1.Tags{"team": "bank"} })
+		noted := false
+		w.before = func(write string) error {
+			if write == "patch status RequestChannel" {
+				if noted {
+					return errStopped
+				}
+				noted = true
+			}
+			return nil
+		}
+		w.stopped(c)
+		w.before = nil
+		q, _ := w.sqs.Queue(named("login"))
+		gomega.Expect(q.Tags).To(gomega.HaveKey("team"), "it was set, and SQS does not show it")
+		w.restart()
+		change(w, p, func(p *v1alpha1.QueueProvider) { p.Spec.DefaultTags = nil })
+		w.reconciled(c)
+		q, _ = w.sqs.Queue(named("login"))
+		gomega.Expect(q.Tags).NotTo(gomega.HaveKey("team"))
+	})
+
 	for _, edit := range []string{"edited to and fro", "edited"} {
 		for what, begin := range map[string]func(*v1alpha1.RequestChannelSpec){"a Secret": bindingTo("taken"), "dead letters": deadTo("other")} {
 			ginkgo.It(fmt.Sprintf("corrects what a process set that stopped before it could say so, of a channel that waits for %s and is %s", what, edit), func() {
