@@ -114,7 +114,7 @@ type entry struct {
 	pace      time.Duration
 	paceKnown bool
 	// follows is the interval that the application follows for certain: the Lease's at the last renewal, since the answer
-	// carried it. 0: none was seen, or one that came before the last was not.
+	// carried it. 0: it is not known, since no renewal was seen, or a list showed another than was seen.
 	follows  time.Duration
 	closing  bool
 	woke     bool
