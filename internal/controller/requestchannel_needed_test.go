@@ -75,6 +75,24 @@ var _ = ginkgo.Describe("A channel", func() {
 		gomega.Expect(value).To(gomega.Equal("42"), "what the new queue would be otherwise is not known")
 	})
 
+	ginkgo.It("gets the provider's terms that changed since a process before wrote to it, and is not said to have drifted", func() {
+		p := w.providerFor(func(spec *v1alpha1.QueueProviderSpec) { spec.DefaultTags = v1alpha1.Tags{"team": "a"} })
+		c := channelNamed("login", using(p))
+		w.apply(c)
+		w.reconciled(c)
+		w.pass(10 * time.Second) // SQS may still show what was before that write, which this one is not to be taken for.
+		w.restart()
+		change(w, p, func(p *v1alpha1.QueueProvider) { p.Spec.DefaultTags = v1alpha1.Tags{"team": "b"} })
+		w.heard()
+		w.reconciled(c)
+		q, _ := w.sqs.Queue(named("login"))
+		gomega.Expect(q.Tags).To(gomega.HaveKeyWithValue("team", "b"))
+		w.pass(2 * time.Hour)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+		gomega.Expect(w.heard()).To(gomega.BeEmpty())
+	})
+
 	ginkgo.It("tells of no deletion where what it found was deleted before it was made", func() {
 		p := w.providerFor(allowing("orders"))
 		first := channelNamed("orders", using(p), called("orders"))
