@@ -68,6 +68,8 @@ type Fence struct {
 	Watch time.Duration
 	// Patience is how long to wait before the first, where no leader's lease has been waited out.
 	Patience time.Duration
+	// Unswept says that there are no sweeps: what those of an earlier leader told of is not gone on with.
+	Unswept bool
 	// Metrics counts what is found.
 	Metrics *Metrics
 	// Changed, if set, is told of each provider whose troubles changed. It must not block.
@@ -142,6 +144,7 @@ func (f *Fence) Start(ctx context.Context) error {
 	f.init()
 	if f.Patience > 0 {
 		if known, err := f.store.read(ctx); err == nil && len(known.entries) > 0 {
+			f.inherit(known)
 			if !f.sleep(ctx, f.Patience) {
 				return nil
 			}
@@ -262,6 +265,7 @@ func (f *Fence) check(ctx context.Context, provider *queue.Provider) error {
 		return err
 	}
 	f.begin(known)
+	f.inherit(known)
 	marker, tags, err := readMarker(ctx, provider)
 	mine := known.entries[provider.Name]
 	if err == nil && !marker.Exists && (mine.Account != "" || f.beside(provider, known, marker, tags) != "") {

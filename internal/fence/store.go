@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -59,6 +60,9 @@ type store struct {
 	mu sync.Mutex
 	// troubles is what is wrong now, by "<provider> <what>".
 	troubles map[string]string
+	// judged are those of which this process has said something, and inherited says that it took over what was said before it.
+	judged    map[string]bool
+	inherited bool
 }
 
 // identity is the ConfigMap as read.
@@ -131,11 +135,12 @@ func (s *store) trouble(provider, what, message string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	key := provider + " " + what
+	if s.troubles == nil {
+		s.troubles, s.judged = map[string]string{}, map[string]bool{}
+	}
+	s.judged[key] = true
 	if s.troubles[key] == message {
 		return false
-	}
-	if s.troubles == nil {
-		s.troubles = map[string]string{}
 	}
 	if message == "" {
 		delete(s.troubles, key)
@@ -143,6 +148,54 @@ func (s *store) trouble(provider, what, message string) bool {
 		s.troubles[key] = message
 	}
 	return true
+}
+
+// inherit takes over what the leader before said of its sweeps, but for what this process has judged itself: it takes a sweeper
+// longer to judge than a leader may live. It returns the providers of which something was said, and does nothing the second time.
+func (s *store) inherit(i *identity) (providers []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.inherited {
+		return nil
+	}
+	s.inherited = true
+	for key, message := range troublesIn(i.before.Data[keyStatus]) {
+		if s.judged[key] {
+			continue
+		}
+		if s.troubles == nil {
+			s.troubles, s.judged = map[string]string{}, map[string]bool{}
+		}
+		s.troubles[key] = message
+		provider, _, _ := strings.Cut(key, " ")
+		providers = append(providers, provider)
+	}
+	return providers
+}
+
+// ofSweeps are the troubles that the sweeper finds. What the fence finds it compares anew.
+var ofSweeps = []string{
+	v1alpha1.ConditionSweepHeld, v1alpha1.ConditionForeignSweepHeld, v1alpha1.ConditionQueuesMissing, v1alpha1.ConditionSweepIncomplete,
+}
+
+// aTrouble is how status begins each trouble; a message may have more lines.
+var aTrouble = regexp.MustCompile(`^(\w+), provider (\S+): `)
+
+// troublesIn are the troubles of sweeps that a text by status tells of.
+func troublesIn(text string) map[string]string {
+	troubles, key := map[string]string{}, ""
+	for line := range strings.SplitSeq(text, "\n") {
+		switch begins := aTrouble.FindStringSubmatch(line); {
+		case begins == nil && key != "":
+			troubles[key] += "\n" + line
+		case begins != nil && slices.Contains(ofSweeps, begins[1]):
+			key = begins[2] + " " + begins[1]
+			troubles[key] = strings.TrimPrefix(line, begins[0])
+		default:
+			key = ""
+		}
+	}
+	return troubles
 }
 
 func (s *store) troubleOf(provider, what string) string {

@@ -96,6 +96,16 @@ func (f *Fence) say(ctx context.Context, provider *queue.Provider, known *identi
 	}
 }
 
+// inherit has a new leader go on saying what the one before said of its sweeps, until the own sweeper knows better.
+func (f *Fence) inherit(known *identity) {
+	if f.Unswept {
+		return
+	}
+	for _, provider := range f.store.inherit(known) {
+		f.changed(provider)
+	}
+}
+
 func (f *Fence) changed(provider string) {
 	if f.Changed != nil {
 		f.Changed(provider)

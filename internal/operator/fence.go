@@ -35,6 +35,7 @@ func newFence(mgr ctrl.Manager, shared dependencies, providers *queue.Registry) 
 		Interval:   shared.Config.FenceInterval,
 		Watch:      shared.Config.FenceWatch,
 		Metrics:    fenceMetrics(),
+		Unswept:    shared.Config.SweepInterval < 0,
 		Changed: func(provider string) {
 			select {
 			case troubled <- event.TypedGenericEvent[string]{Object: provider}:

@@ -45,7 +45,8 @@ func abandoned(tags map[string]string, now time.Time, unchanged time.Duration) b
 // queue in every sweep: the heartbeat is in them.
 func (s *Sweeper) sweepForeign(ctx context.Context, p *place) error {
 	if len(p.ForeignPrefixes) == 0 {
-		return nil
+		_, err := s.Fence.Report(ctx, p.Name, v1alpha1.ConditionForeignSweepHeld, "")
+		return err
 	}
 	tags := map[string]map[string]string{}
 	var keys []string
@@ -79,7 +80,9 @@ func (s *Sweeper) sweepForeign(ctx context.Context, p *place) error {
 		}
 	}
 	var doomed []string
-	for _, f := range p.foreign.See(keys, s.Clock.Now()) {
+	unchanged := p.foreign.See(keys, s.Clock.Now())
+	judged := s.judges(p.memory, v1alpha1.ConditionForeignSweepHeld)
+	for _, f := range unchanged {
 		name, _, _ := strings.Cut(f.Key, " ")
 		if s.ripe(f) && abandoned(tags[name], s.Clock.Now(), s.Clock.Since(f.Since)) {
 			doomed = append(doomed, name)
@@ -95,10 +98,10 @@ func (s *Sweeper) sweepForeign(ctx context.Context, p *place) error {
 		message = fmt.Sprintf("%d of %d queues of the Java client are abandoned, more than a sweep deletes by itself. None is deleted. If they are to be deleted, annotate the identity's ConfigMap with %s=%s=%d",
 			len(doomed), total, v1alpha1.AnnotationAllowSweep, allowanceOf, len(doomed))
 	}
-	if _, err := s.Fence.Report(ctx, p.Name, v1alpha1.ConditionForeignSweepHeld, message); err != nil || message != "" {
+	if _, err := s.report(ctx, p.Name, v1alpha1.ConditionForeignSweepHeld, message, judged); err != nil || message != "" {
 		return errors.Join(append(problems, err)...)
 	}
-	if allowed > 0 && !s.DryRun {
+	if allowed > 0 && !s.DryRun && (judged || lifecycle.Braked(total, len(doomed), 0)) {
 		if err := s.Fence.UseAllowance(ctx, allowanceOf); err != nil {
 			return errors.Join(append(problems, err)...)
 		}

@@ -80,7 +80,8 @@ func (o obstacles) message() string {
 func (s *Sweeper) tell(ctx context.Context, provider string) error {
 	m := s.memory[provider]
 	m.obstacles.pass()
+	m.ended++
 	s.Metrics.unjudged(provider, len(m.obstacles))
-	_, err := s.Fence.Report(ctx, provider, v1alpha1.ConditionSweepIncomplete, m.obstacles.message())
+	_, err := s.report(ctx, provider, v1alpha1.ConditionSweepIncomplete, m.obstacles.message(), m.ended >= passesUntilTold)
 	return err
 }

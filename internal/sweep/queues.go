@@ -41,9 +41,10 @@ func (s *Sweeper) sweepQueues(ctx context.Context, p *place, covered *records) e
 		}
 	}
 	findings := p.orphans.See(orphans, s.Clock.Now())
+	judged := s.judges(p.memory, v1alpha1.ConditionSweepHeld)
 	s.Metrics.orphans(p.Name, len(findings))
 	doomed, unread := s.doomed(ctx, p, findings)
-	if held, err := s.braked(ctx, p, total, len(doomed)); err != nil || held {
+	if held, err := s.braked(ctx, p, total, len(doomed), judged); err != nil || held {
 		return errors.Join(unread, err)
 	}
 	problems := []error{unread}
@@ -174,8 +175,9 @@ func (s *Sweeper) look(ctx context.Context, p *place, f lifecycle.Finding) (life
 }
 
 // braked says whether a human has to allow the sweep first. What a human allowed is used up before it is used, and also
-// when it is not needed any more: it must not stay open for another day.
-func (s *Sweeper) braked(ctx context.Context, p *place, total, doomed int) (bool, error) {
+// when it is not needed any more: it must not stay open for another day. judged says that what is doomed is all there is, and
+// not just what this process has found for long enough.
+func (s *Sweeper) braked(ctx context.Context, p *place, total, doomed int, judged bool) (bool, error) {
 	allowed, err := s.Fence.Allowance(ctx, p.Name)
 	if err != nil {
 		return true, err
@@ -185,15 +187,15 @@ func (s *Sweeper) braked(ctx context.Context, p *place, total, doomed int) (bool
 		message = fmt.Sprintf("%s. None is deleted. If they are to be deleted, annotate the identity's ConfigMap with %s=%s=%d",
 			lifecycle.BrakeMessage(total, doomed), v1alpha1.AnnotationAllowSweep, p.Name, doomed)
 	}
-	s.Metrics.held(p.Name, message != "")
-	news, err := s.Fence.Report(ctx, p.Name, v1alpha1.ConditionSweepHeld, message)
+	news, err := s.report(ctx, p.Name, v1alpha1.ConditionSweepHeld, message, judged)
+	s.Metrics.held(p.Name, s.Fence.Trouble(p.Name, v1alpha1.ConditionSweepHeld) != "")
 	if news && message != "" {
 		ctrl.LoggerFrom(ctx).WithName("sweep").Info("The sweep is held: too many reply queues have no record", "provider", p.Name, "why", message)
 	}
 	if err != nil || message != "" {
 		return true, err
 	}
-	if allowed > 0 && !s.DryRun {
+	if allowed > 0 && !s.DryRun && (judged || lifecycle.Braked(total, doomed, 0)) {
 		return false, s.Fence.UseAllowance(ctx, p.Name)
 	}
 	return false, nil
@@ -231,6 +233,7 @@ func (s *Sweeper) findMissing(ctx context.Context, p *place, covered *records) e
 	if p.MayDelete() != nil {
 		// What was listed, now or in the sweeps before, may be another account's. It is found again.
 		p.missing = lifecycle.Findings{}
+		delete(p.judging, v1alpha1.ConditionQueuesMissing)
 		return nil
 	}
 	listed := make(map[string]bool, len(p.listed))
@@ -246,14 +249,16 @@ func (s *Sweeper) findMissing(ctx context.Context, p *place, covered *records) e
 		}
 	}
 	var missing []lifecycle.Finding
-	for _, f := range p.missing.See(keys, s.Clock.Now()) {
+	absentFor := p.missing.See(keys, s.Clock.Now())
+	judged := s.judges(p.memory, v1alpha1.ConditionQueuesMissing)
+	for _, f := range absentFor {
 		if s.ripe(f) {
 			missing = append(missing, f)
 		}
 	}
 	s.Metrics.missing(p.Name, len(missing))
 	log := ctrl.LoggerFrom(ctx).WithName("sweep").WithValues("provider", p.Name)
-	if held, err := s.missingBraked(ctx, p, len(open), len(missing)); held || err != nil {
+	if held, err := s.missingBraked(ctx, p, len(open), len(missing), judged); held || err != nil {
 		return err
 	}
 	var problems []error
@@ -290,8 +295,8 @@ func (s *Sweeper) findMissing(ctx context.Context, p *place, covered *records) e
 }
 
 // missingBraked says whether a human has to allow first that so many records are given up. As many queues do not vanish one
-// by one: it is rather the operator that looks into another account.
-func (s *Sweeper) missingBraked(ctx context.Context, p *place, records, missing int) (bool, error) {
+// by one: it is rather the operator that looks into another account. judged is as with braked.
+func (s *Sweeper) missingBraked(ctx context.Context, p *place, records, missing int, judged bool) (bool, error) {
 	allowanceOf := p.Name + "/missing"
 	allowed, err := s.Fence.Allowance(ctx, allowanceOf)
 	if err != nil {
@@ -302,10 +307,10 @@ func (s *Sweeper) missingBraked(ctx context.Context, p *place, records, missing 
 		message = fmt.Sprintf("%d of %d reply queues with a record are not found in SQS, more than a sweep gives up by itself: the operator may look into another account, or another region. Their pods keep what they have. If they were deleted, and the pods are to get new ones, annotate the identity's ConfigMap with %s=%s=%d",
 			missing, records, v1alpha1.AnnotationAllowSweep, allowanceOf, missing)
 	}
-	if _, err := s.Fence.Report(ctx, p.Name, v1alpha1.ConditionQueuesMissing, message); err != nil || message != "" {
+	if _, err := s.report(ctx, p.Name, v1alpha1.ConditionQueuesMissing, message, judged); err != nil || message != "" {
 		return true, err
 	}
-	if allowed > 0 && !s.DryRun {
+	if allowed > 0 && !s.DryRun && (judged || lifecycle.Braked(records, missing, 0)) {
 		return false, s.Fence.UseAllowance(ctx, allowanceOf)
 	}
 	return false, nil

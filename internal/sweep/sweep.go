@@ -39,6 +39,8 @@ type Fence interface {
 	SweepsFrom(provider string) string
 	// Report notes that sweeps of a provider are held (empty: no more), and whether that is news.
 	Report(ctx context.Context, provider, what, message string) (news bool, err error)
+	// Trouble is what was reported last, by this process or, where it has not reported yet, by the leader before.
+	Trouble(provider, what string) string
 	// Allowance is how many queues a human has let the next sweep delete, and UseAllowance takes it away.
 	Allowance(ctx context.Context, provider string) (int, error)
 	UseAllowance(ctx context.Context, provider string) error
@@ -79,8 +81,11 @@ type memory struct {
 	owners map[string]queue.Owner
 	// said are the unclaimed request queues that were logged.
 	said map[string]bool
-	// obstacles are what sweeps could not look at.
+	// obstacles are what sweeps could not look at, and ended how many sweeps came to telling of them.
 	obstacles obstacles
+	ended     int
+	// judging is since when, and with how many sweeps, this process has looked at what a condition tells of.
+	judging map[string]lifecycle.Finding
 }
 
 // NeedLeaderElection makes the manager run it on the leader alone.
@@ -163,6 +168,9 @@ func (s *Sweeper) Pass(ctx context.Context) error {
 			s.Metrics.pass(name, string(queue.Classify(err)))
 			is := queue.Classify(err) == queue.Fenced
 			fenced = fenced || is
+			if errors.Is(err, queue.ErrProviderNotFound) {
+				problems = append(problems, s.unsay(ctx, name))
+			}
 			if m := s.memory[name]; m != nil && ctx.Err() == nil {
 				if !is { // The fence says what it holds.
 					_ = m.obstacles.meet("", err)
@@ -226,7 +234,7 @@ func (s *Sweeper) listQueues(ctx context.Context, name string) (*place, error) {
 		return nil, err
 	}
 	if s.memory[name] == nil {
-		s.memory[name] = &memory{said: map[string]bool{}, obstacles: obstacles{}}
+		s.memory[name] = &memory{said: map[string]bool{}, obstacles: obstacles{}, judging: map[string]lifecycle.Finding{}}
 	}
 	if err := s.patiently(ctx, func() error { return s.Fence.Check(ctx, provider) }); err != nil {
 		return nil, err
