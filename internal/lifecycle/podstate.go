@@ -42,11 +42,16 @@ func LastStateOf(pod *corev1.Pod) Pod {
 	return PodGone
 }
 
-// collected says that the pod garbage collector, and not the kubelet, gave the pod its terminal phase: it marks what it
-// fails (Kubernetes 1.26 and newer).
+// collected says that the phase Failed of a pod may be the pod garbage collector's, and not the kubelet's. It marks what it fails
+// (Kubernetes 1.26 and newer), but for a pod of a node that a human has tainted as out of service: that one bears the mark of
+// the taint manager, which deleted it. Pods that the taint manager deletes from a node that lives have the same mark, and are
+// given more time than they need; an unmarked one that was on such a node is believed, as is the human who says that it is off.
 func collected(pod *corev1.Pod) bool {
+	if pod.Status.Phase != corev1.PodFailed {
+		return false
+	}
 	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue && c.Reason == "DeletionByPodGC" {
+		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue && (c.Reason == "DeletionByPodGC" || c.Reason == "DeletionByTaintManager") {
 			return true
 		}
 	}

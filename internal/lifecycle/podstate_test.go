@@ -33,8 +33,10 @@ var (
 
 // failedByGC is a pod of a lost node, whose kubelet said last that its container had crashed, and starts it again for all
 // that anybody knows.
-func failedByGC(p *corev1.Pod) *corev1.Pod {
-	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "DeletionByPodGC"}}
+func failedByGC(p *corev1.Pod) *corev1.Pod { return disrupted(p, "DeletionByPodGC") }
+
+func disrupted(p *corev1.Pod, reason string) *corev1.Pod {
+	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: reason}}
 	return p
 }
 
@@ -55,6 +57,9 @@ func TestStateOf(t *testing.T) {
 		"failed by pod GC, in a crash loop":    {pod(corev1.PodFailed, "n", waiting), PodGone, PodGone},
 		"failed without any status":            {pod(corev1.PodFailed, "n"), PodGone, PodGone},
 		"failed by the pod garbage collector":  {failedByGC(pod(corev1.PodFailed, "n", terminated)), PodGone, PodGone},
+		"of a node out of service, by pod GC":  {disrupted(terminating(pod(corev1.PodFailed, "n", terminated)), "DeletionByTaintManager"), PodGone, PodGone},
+		"evicted by its API, by the kubelet":   {disrupted(terminating(pod(corev1.PodFailed, "n", terminated)), "EvictionByEvictionAPI"), PodStopped, PodStopped},
+		"deleted by a taint, and succeeded":    {disrupted(terminating(pod(corev1.PodSucceeded, "n", terminated)), "DeletionByTaintManager"), PodStopped, PodStopped},
 		"failed before it started":             {pod(corev1.PodFailed, "n", unstarted), PodStopped, PodStopped},
 		"evicted before it was bound":          {pod(corev1.PodFailed, ""), PodStopped, PodStopped},
 	} {
