@@ -121,6 +121,53 @@ func TestWorldAPIServerUnreachable(t *testing.T) {
 	s.expectKept(lively)
 }
 
+// The same where a queue is kept for longer than a leader may live: what was noted before stands, but five heartbeats' time, or
+// that of a process that lives unseen, is counted anew, and whoever heartbeats in it is counted from nothing.
+func TestWorldAPIServerUnreachableAndNotes(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		identity v1alpha1.Identity
+		anew     time.Duration
+		comes    bool
+	}{
+		"silent":             {v1alpha1.IdentityPod, 5 * time.Minute, false},
+		"silent, and comes":  {v1alpha1.IdentityPod, 5 * time.Minute, true},
+		"its name is absent": {v1alpha1.IdentityStable, 2 * time.Minute, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := keptFor(t, c.identity, time.Hour)
+			p := s.unread(c.identity)
+			s.goBy(57 * time.Minute)
+			restore := s.unreachable()
+			for range 2 * 60 * 60 / int(heartbeat.BeaconInterval/time.Second) {
+				s.elapse(heartbeat.BeaconInterval)
+				s.signals.Heartbeats.Tick(s.clock.Now())
+			}
+			s.attempt(p)
+			restore()
+			s.beacon()
+			s.settle()
+			s.goBy(c.anew - time.Second)
+			if n := len(s.queues()); n != 1 {
+				t.Fatal("closed by what was counted before the outage alone")
+			}
+			if c.comes {
+				s.beat(p)
+				s.settle()
+				s.goBy(55 * time.Minute)
+				if n := len(s.queues()); n != 1 {
+					t.Fatal("closed though it was heard")
+				}
+			}
+			s.goBy(9 * time.Minute)
+			if n := len(s.queues()); n != 0 {
+				t.Errorf("%d queues, want none: it was unread for an hour, and for long enough of that since", n)
+			}
+		})
+	}
+}
+
 // expectKept is P2 for one pod: one record, its queue, and the URL on the pod.
 func (s *stage) expectKept(p *corev1.Pod) {
 	s.Helper()
