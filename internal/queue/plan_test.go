@@ -281,6 +281,20 @@ func TestPlanIsTheLeastThatDoes(t *testing.T) {
 			name: "and not while it is asked for", remembered: []string{"NextYearsAttribute"}, originals: map[string]string{"NextYearsAttribute": "7"},
 			want: map[string]string{"NextYearsAttribute": "x"}, is: map[string]string{"NextYearsAttribute": "x"},
 		},
+		{
+			name: "JSON that has no field yet is compared by meaning",
+			want: map[string]string{"NextYearsAttribute": `{"a": 1, "b": ["x", "y"]}`}, is: map[string]string{"NextYearsAttribute": `{"b":["y","x"],"a":"1"}`},
+		},
+		{
+			name: "and is sent where it means another thing",
+			want: map[string]string{"NextYearsAttribute": `{"a": 1}`}, is: map[string]string{"NextYearsAttribute": `{"a":2}`},
+			expect: map[string]string{"NextYearsAttribute": `{"a": 1}`},
+		},
+		{
+			name: "what only begins like JSON is compared as text",
+			want: map[string]string{"NextYearsAttribute": `{a}`}, is: map[string]string{"NextYearsAttribute": `{ a}`},
+			expect: map[string]string{"NextYearsAttribute": `{a}`},
+		},
 		{name: "an original of what was never set restores nothing", originals: map[string]string{"NextYearsAttribute": "7"}, is: map[string]string{"NextYearsAttribute": "x"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
