@@ -55,7 +55,8 @@ type QueueProviderSpec struct {
 
 	// defaultTags are put on every queue made here, under the tags that a channel or host asks for.
 	// +optional
-	DefaultTags Tags `json:"defaultTags,omitempty"`
+	// +nullable
+	DefaultTags Tags `json:"defaultTags,omitempty"` //nolint:kubeapilinter // Server-side apply leaves null where an object is applied empty.
 
 	// allowedQueueNames are the patterns within which spec.queueName of a RequestChannel may choose: letters,
 	// digits, hyphens and underscores, * for any run of them, and ${namespace} for the channel's namespace. An underscore

@@ -82,7 +82,8 @@ type ReplyHostSpec struct {
 	// queue holds the attributes of the reply queues. A change applies to queues created afterwards. Unset: AWS's
 	// defaults, with a message retention of 300 seconds.
 	// +optional
-	Queue *ReplyQueueAttributes `json:"queue,omitempty"`
+	// +nullable
+	Queue *ReplyQueueAttributes `json:"queue,omitempty"` //nolint:kubeapilinter // Server-side apply leaves null where an object is applied empty.
 
 	// encryption is the server-side encryption of the reply queues. Unset: AWS's default, keys that SQS owns.
 	// +optional
@@ -90,7 +91,8 @@ type ReplyHostSpec struct {
 
 	// tags are put on the reply queues beside the operator's own.
 	// +optional
-	Tags Tags `json:"tags,omitempty"`
+	// +nullable
+	Tags Tags `json:"tags,omitempty"` //nolint:kubeapilinter // Server-side apply leaves null where an object is applied empty.
 
 	// providerRef names the QueueProvider (account, region, endpoint). Immutable. Unset: the operator's own
 	// environment.
@@ -191,8 +193,9 @@ type ReplyHost struct {
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
 	// spec is the rule for the reply queues; {} takes the defaults.
-	// +required
-	Spec ReplyHostSpec `json:"spec"`
+	// +optional
+	// +kubebuilder:default:={}
+	Spec ReplyHostSpec `json:"spec"` //nolint:kubeapilinter // Server-side apply leaves null where a spec is applied empty.
 
 	// status sums up the reply queues.
 	// +optional

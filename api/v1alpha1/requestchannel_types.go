@@ -75,6 +75,7 @@ const (
 
 // FIFO makes the request queue a FIFO queue.
 // +kubebuilder:validation:XValidation:rule="!(has(self.throughputLimit) && self.throughputLimit == 'PerMessageGroupID') || (has(self.deduplicationScope) && self.deduplicationScope == 'MessageGroup')",message="throughputLimit PerMessageGroupID (high throughput) needs deduplicationScope MessageGroup"
+// +structType=atomic
 type FIFO struct {
 	// contentBasedDeduplication derives a missing deduplication ID from the body. rpcclient always sends an ID.
 	// Unset: Disabled.
@@ -129,6 +130,7 @@ type QueueAttributes struct {
 }
 
 // DeadLetterQueue is a dead-letter queue that the operator creates.
+// +structType=atomic
 type DeadLetterQueue struct {
 	// messageRetentionSeconds is how long the dead-letter queue keeps a message, 60 to 1209600. SQS counts from
 	// the first send, so it should exceed the request queue's. Unset: 1209600 (fourteen days), ours rather than
@@ -270,7 +272,8 @@ type RequestChannelSpec struct {
 
 	// queue holds the queue's attributes. Unset: AWS's defaults.
 	// +optional
-	Queue *QueueAttributes `json:"queue,omitempty"`
+	// +nullable
+	Queue *QueueAttributes `json:"queue,omitempty"` //nolint:kubeapilinter // Server-side apply leaves null where an object is applied empty.
 
 	// encryption is the queue's server-side encryption. Unset: the queue is created with AWS's default, keys that SQS owns,
 	// and unsetting restores it; what someone else sets on the queue while this is unset stays.
@@ -301,17 +304,19 @@ type RequestChannelSpec struct {
 	// tags are put on the queue, and on its dead-letter queue, beside the operator's own and over the provider's default
 	// tags. Keys are case-sensitive. Taking one out removes it; tags that others put there are left alone. Unset: none.
 	// +optional
-	Tags Tags `json:"tags,omitempty"`
+	// +nullable
+	Tags Tags `json:"tags,omitempty"` //nolint:kubeapilinter // Server-side apply leaves null where an object is applied empty.
 
 	// extraAttributes are SQS attributes that have no field here yet, by their SQS names. Unsetting one restores what the
 	// queue had before it was set here; one that was given when the queue was created stays as it is, and an event says
 	// so, since SQS tells nobody what its default would have been.
 	// +optional
+	// +nullable
 	// +kubebuilder:validation:MaxProperties=20
 	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) <= 100 && k.matches('^[A-Za-z][A-Za-z0-9]*$'))",message="an attribute's name is letters and digits, at most 100"
 	// +kubebuilder:validation:XValidation:rule="self.all(k, size(self[k]) <= 1024)",message="an attribute's value is at most 1024 characters long"
 	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('ApproximateNumberOfMessages') && !k.startsWith('Redrive') && !k.contains('Policy') && !k.contains('Policies') && !(k in ['All', 'CreatedTimestamp', 'LastModifiedTimestamp', 'VisibilityTimeout', 'MessageRetentionPeriod', 'MaximumMessageSize', 'ReceiveMessageWaitTimeSeconds', 'DelaySeconds', 'FifoQueue', 'ContentBasedDeduplication', 'DeduplicationScope', 'FifoThroughputLimit', 'KmsMasterKeyId', 'KmsDataKeyReusePeriodSeconds', 'SqsManagedSseEnabled', 'QueueArn']))",message="this attribute has a field of its own in the spec, says who may use the queue or where messages go, or cannot be set"
-	ExtraAttributes map[string]string `json:"extraAttributes,omitempty"`
+	ExtraAttributes map[string]string `json:"extraAttributes,omitempty"` //nolint:kubeapilinter // Server-side apply leaves null where an object is applied empty.
 
 	// allowedCallers says from which namespaces pods may call this channel. Unset: this namespace.
 	// +optional
@@ -539,9 +544,10 @@ type RequestChannel struct {
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// spec says what the request queue should be.
-	// +required
-	Spec RequestChannelSpec `json:"spec"`
+	// spec says what the request queue should be; {} is a standard queue with AWS's defaults.
+	// +optional
+	// +kubebuilder:default:={}
+	Spec RequestChannelSpec `json:"spec"` //nolint:kubeapilinter // Server-side apply leaves null where a spec is applied empty.
 
 	// status says what it is.
 	// +optional
