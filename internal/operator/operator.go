@@ -58,11 +58,16 @@ func Scheme() *runtime.Scheme {
 // Run runs the operator until ctx is done, and then returns nil when everything stopped in order. It may
 // be called several times in a process, one after the other or at once on different ports.
 //
+// While one of its kinds is missing it serves the webhook alone, and waits for them.
+//
 // Reconcilers run on the leader alone and do not wait for the webhook's certificates: a webhook that
 // cannot be set up must not keep queues from being deleted. Readiness does wait for them.
 func Run(ctx context.Context, cfg Config) error {
 	cfg.setDefaults()
 	if err := cfg.validate(); err != nil {
+		return err
+	}
+	if err := awaitKinds(ctx, cfg); err != nil || ctx.Err() != nil {
 		return err
 	}
 	mgr, certs, err := newManager(cfg)
