@@ -349,7 +349,7 @@ type RequestChannelSpec struct {
 	// +optional
 	ManagementPolicy ManagementPolicy `json:"managementPolicy,omitempty"`
 
-	// suspend stops the operator from reading and writing the queue while true: what someone changes on it stays.
+	// suspend stops the operator from comparing and writing the queue while true: what someone changes on it stays.
 	// Deletion still runs, and the Secret of binding is still written and removed. Unset: false.
 	// +optional
 	Suspend *bool `json:"suspend,omitempty"` //nolint:kubeapilinter // The field is a boolean wherever GitOps users meet it.

@@ -73,6 +73,8 @@ type visit struct {
 	// sent is what this process wrote to each queue lately, and blind until when another may have written to them.
 	sent  map[string]queue.Sent
 	blind time.Time
+	// consented is until when a queue that may be another's is taken for one that the channel may use.
+	consented time.Time
 	// refused is what the status notes because it was about to be set, and what SQS refused to set.
 	refused notes
 	// created is when this process last asked for each queue's creation, found when it first met a queue that is the channel's
@@ -159,8 +161,10 @@ func (r *RequestChannelReconciler) reconcilePresent(ctx context.Context, s *scop
 	return p.result()
 }
 
-// reconcileSuspended leaves the queue alone. The Secret of spec.binding is no part of it.
+// reconcileSuspended leaves the queue alone, and reads whether it may still be used where it is another's. The Secret of spec.binding is
+// no part of what is left alone.
 func (r *RequestChannelReconciler) reconcileSuspended(ctx context.Context, s *scope) (ctrl.Result, error) {
+	again := r.lookSuspended(ctx, s)
 	bind := r.bind
 	if s.channel.Status.QueueURL == "" {
 		bind = r.unbind
@@ -168,7 +172,7 @@ func (r *RequestChannelReconciler) reconcileSuspended(ctx context.Context, s *sc
 	p := judge(s.channel, bind(ctx, s))
 	if p == nil {
 		r.suspend(ctx, s)
-		return ctrl.Result{}, r.finish(ctx, s)
+		return ctrl.Result{RequeueAfter: again}, r.finish(ctx, s)
 	}
 	r.conclude(s, p)
 	if err := r.finish(ctx, s); err != nil {
@@ -186,7 +190,7 @@ func (r *RequestChannelReconciler) onlyLooked(s *scope) bool {
 // suspend leaves the queue as it is and says so. The channel is Ready when that is what its spec asks for now.
 func (r *RequestChannelReconciler) suspend(ctx context.Context, s *scope) {
 	if s.channel.Status.QueueURL == "" {
-		conditions.Stalled(s.channel, v1alpha1.ReasonSuspended, "spec.suspend is true, and the queue was not created before")
+		conditions.Stalled(s.channel, v1alpha1.ReasonSuspended, "spec.suspend is true, and the channel has no queue")
 		return
 	}
 	if err := r.useProvider(ctx, s); err == nil && s.channel.Status.AppliedTerms != s.terms() {

@@ -38,7 +38,7 @@ const (
 // to the rest of its spec.
 func (r *RequestChannelReconciler) converge(ctx context.Context, s *scope) error {
 	if err := r.permitted(s); err != nil {
-		return err
+		return r.unlessTakenBack(ctx, s, err)
 	}
 	if err := r.elsewhere(s); err != nil {
 		return err

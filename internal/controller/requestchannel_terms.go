@@ -144,7 +144,11 @@ func (r *RequestChannelReconciler) namedDeadLetter(ctx context.Context, s *scope
 	}
 	s.part = v1alpha1.ConditionDeadLetterReady
 	if spec.ChannelRef != nil {
-		return r.deadLetterOfChannel(ctx, s, spec.ChannelRef.Name)
+		other, err := r.deadLetterOfChannel(ctx, s, spec.ChannelRef.Name)
+		if err != nil {
+			return "", err
+		}
+		return other.Status.QueueARN, s.lendsQueue(ctx, other, fieldChannelRef)
 	}
 	return spec.ARN, r.deadLetterByARN(ctx, s, spec.ARN)
 }
@@ -160,43 +164,46 @@ func (r *RequestChannelReconciler) deadLetterMoved(ctx context.Context, s *scope
 		names, err := r.ring(ctx, s)
 		return err == nil && names != nil
 	}
-	arn, err := r.deadLetterOfChannel(ctx, s, link)
+	other, err := r.deadLetterOfChannel(ctx, s, link)
 	var p *pause
 	if errors.As(err, &p) && p.reason == "" {
 		return false // The API server failed us.
 	}
-	return err != nil || arn != s.channel.Status.DeadLetterTargetARN
+	return err != nil || other.Status.QueueARN != s.channel.Status.DeadLetterTargetARN
 }
 
-func (r *RequestChannelReconciler) deadLetterOfChannel(ctx context.Context, s *scope, name string) (string, error) {
-	const field = "spec.deadLetter.channelRef"
+const fieldChannelRef = "spec.deadLetter.channelRef"
+
+// deadLetterOfChannel returns the channel that is named for dead letters, if it has a queue for them. It reads the cache.
+func (r *RequestChannelReconciler) deadLetterOfChannel(ctx context.Context, s *scope, name string) (*v1alpha1.RequestChannel, error) {
+	const field = fieldChannelRef
 	if name == s.channel.Name {
-		return "", stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: a channel cannot be its own dead-letter queue", field)
+		return nil, stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: a channel cannot be its own dead-letter queue", field)
 	}
 	if err := r.goesRound(ctx, s, field); err != nil {
-		return "", err
+		return nil, err
 	}
 	other := &v1alpha1.RequestChannel{}
 	err := r.Client.Get(ctx, client.ObjectKey{Namespace: s.channel.Namespace, Name: name}, other)
 	switch {
 	case apierrors.IsNotFound(err):
-		return "", waiting(slowRetry, v1alpha1.ReasonWaitingForDeadLetter, "%s: there is no RequestChannel %s in this namespace yet", field, name)
+		return nil, waiting(slowRetry, v1alpha1.ReasonWaitingForDeadLetter, "%s: there is no RequestChannel %s in this namespace yet", field, name)
 	case err != nil:
-		return "", ofCluster(fmt.Errorf("get RequestChannel %s: %w", name, err))
+		return nil, ofCluster(fmt.Errorf("get RequestChannel %s: %w", name, err))
 	case providerName(other) != providerName(s.channel):
-		return "", stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: RequestChannel %s uses another QueueProvider; SQS wants both queues in one account and region", field, name)
+		return nil, stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: RequestChannel %s uses another QueueProvider; SQS wants both queues in one account and region", field, name)
 	case !takesFrom(other, s.channel.Name):
-		return "", stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: RequestChannel %s takes no dead letters from this channel: its spec.deadLettersFrom says from which it does", field, name)
+		return nil, stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: RequestChannel %s takes no dead letters from this channel: its spec.deadLettersFrom says from which it does", field, name)
 	case (other.Spec.FIFO != nil) != (s.channel.Spec.FIFO != nil):
-		return "", stalled(v1alpha1.ReasonInvalid, "%s: the dead-letter queue of a FIFO queue is a FIFO queue, and of a standard queue a standard queue; RequestChannel %s is not", field, name)
+		return nil, stalled(v1alpha1.ReasonInvalid, "%s: the dead-letter queue of a FIFO queue is a FIFO queue, and of a standard queue a standard queue; RequestChannel %s is not", field, name)
 	case ofAnother(other):
-		return "", stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: the queue of RequestChannel %s is another's", field, name)
+		return nil, stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: the queue of RequestChannel %s is another's", field, name)
 	case !other.DeletionTimestamp.IsZero():
-		return "", waiting(slowRetry, v1alpha1.ReasonWaitingForDeadLetter, "%s: RequestChannel %s is being deleted; requests received too often go nowhere once its queue is gone", field, name)
+		return nil, waiting(slowRetry, v1alpha1.ReasonWaitingForDeadLetter, "%s: RequestChannel %s is being deleted; requests received too often go nowhere once its queue is gone", field, name)
 	case other.Status.QueueARN == "":
-		return "", waiting(slowRetry, v1alpha1.ReasonWaitingForDeadLetter, "%s: RequestChannel %s has no queue yet", field, name)
+		return nil, waiting(slowRetry, v1alpha1.ReasonWaitingForDeadLetter, "%s: RequestChannel %s has no queue yet", field, name)
 	}
-	return other.Status.QueueARN, nil
+	return other, nil
 }
 
 // namedByARN returns the name of the queue that an ARN names, and its tags; an empty name where it is in another account or region. A

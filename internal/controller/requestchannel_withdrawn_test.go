@@ -12,6 +12,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/queue"
 	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
 
@@ -136,6 +137,87 @@ var _ = ginkgo.Describe("What was given and is taken back", func() {
 		gomega.Expect(redrive("login")).To(gomega.BeEmpty())
 		is, _ := w.sqs.Queue("rq_" + clusterName + "_" + w.namespace + "_login")
 		gomega.Expect(is.Tags).To(gomega.HaveKeyWithValue("cost", "1"), "the rest of its spec is applied")
+	})
+
+	for name, edit := range map[string]func(*v1alpha1.RequestChannelSpec){
+		"is suspended": func(spec *v1alpha1.RequestChannelSpec) { spec.Suspend = ptr.To(true) },
+		"is suspended, and would manage it": func(spec *v1alpha1.RequestChannelSpec) {
+			spec.Suspend, spec.ManagementPolicy = ptr.To(true), v1alpha1.ManagementPolicyManage
+		},
+		"asks for a policy that it may not have": func(spec *v1alpha1.RequestChannelSpec) { spec.Policy = `{}` },
+		"would manage it, and asks for such a policy": func(spec *v1alpha1.RequestChannelSpec) {
+			spec.Policy, spec.ManagementPolicy = `{}`, v1alpha1.ManagementPolicyManage
+		},
+		"lets callers in that mean nothing": func(spec *v1alpha1.RequestChannelSpec) {
+			spec.AllowedCallers = &v1alpha1.AllowedCallers{From: "Selector", Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"a": "not a value!"}}}
+		},
+	} {
+		ginkgo.It("is not kept by a channel that "+name, func() {
+			p := w.providerFor(allowing("vault"))
+			w.queueTagged("vault", consent())
+			c := channelNamed("vault", using(p), called("vault"), observing, bindingTo("vault"))
+			w.apply(c)
+			w.reconciled(c)
+			w.pass(2 * time.Minute)
+			change(w, c, func(c *v1alpha1.RequestChannel) { edit(&c.Spec) })
+			w.reconciled(c)
+			gomega.Expect(c.Status.QueueURL).NotTo(gomega.BeEmpty(), "the consent stands")
+			gomega.Expect(secret("vault")).To(gomega.BeTrue())
+			user := channelNamed("user", using(p), deadTo("vault"))
+			w.apply(user)
+			w.reconciled(user)
+			gomega.Expect(redrive("user")).NotTo(gomega.BeEmpty())
+			requests, writes := w.costing(func() { w.reconciled(c) })
+			gomega.Expect(requests).To(gomega.BeEmpty(), "it was asked a moment ago")
+			gomega.Expect(writes).NotTo(gomega.ContainElement(gomega.HavePrefix("patch status")))
+
+			takeBack("vault")
+			late := channelNamed("late", using(p), deadTo("vault"))
+			w.apply(late)
+			w.reconciled(late)
+			gomega.Expect(late).To(beStalled(v1alpha1.ReasonDeadLetterNotAllowed, "does not consent"))
+			gomega.Expect(redrive("late")).To(gomega.BeEmpty())
+
+			w.pass(2 * time.Hour)
+			w.reconciled(c)
+			for range 2 {
+				gomega.Expect(c.Status.QueueURL).To(gomega.BeEmpty())
+				gomega.Expect(c.Status.QueueARN).To(gomega.BeEmpty())
+				gomega.Expect(c).To(haveCondition(v1alpha1.ConditionQueueReady, metav1.ConditionFalse, v1alpha1.ReasonNotOwned))
+				gomega.Expect(c).NotTo(beReady())
+				gomega.Expect(secret("vault")).To(gomega.BeFalse())
+				w.pass(10 * time.Minute)
+				w.restart()
+				_, writes := w.costing(func() { w.reconciled(c) })
+				gomega.Expect(writes).To(gomega.BeEmpty(), "it stays so")
+			}
+			w.reconciled(user)
+			gomega.Expect(user).To(beStalled(v1alpha1.ReasonDeadLetterNotAllowed))
+			gomega.Expect(redrive("user")).To(gomega.BeEmpty())
+		})
+	}
+
+	ginkgo.It("is asked for before dead letters go there, also of a channel whose queue was taken from it unseen", func() {
+		p := w.providerFor(allowing("vault"))
+		w.queueTagged("vault", consent())
+		c := channelNamed("vault", using(p), called("vault"), adopting)
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Suspend = ptr.To(true) })
+		w.reconciled(c)
+		user := channelNamed("user", using(p), deadTo("vault"))
+		w.apply(user)
+		w.reconciled(user)
+		gomega.Expect(user).To(beReady())
+		takeBack("vault")
+		q, _ := w.sqs.Queue("vault")
+		_, err := w.sqs.Client().UntagQueue(w.ctx, &sqs.UntagQueueInput{QueueUrl: &q.URL, TagKeys: queue.OwnTags()})
+		gomega.Expect(err).NotTo(gomega.HaveOccurred())
+		w.pass(2 * time.Hour)
+		w.reconciled(user)
+		gomega.Expect(user).To(beStalled(v1alpha1.ReasonDeadLetterNotAllowed))
+		gomega.Expect(redrive("user")).To(gomega.BeEmpty())
 	})
 
 	ginkgo.It("stays on the queue where it is a policy, and that is said", func() {
