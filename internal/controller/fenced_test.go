@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -34,9 +35,10 @@ func TestNoReplyQueueIsDeletedWhileTheFenceHolds(t *testing.T) {
 	t.Parallel()
 	for _, conflict := range []bool{true, false} {
 		s := newReadyStage(t)
-		fence := &holding{closed: true, conflict: conflict}
+		fence := &holding{conflict: conflict}
 		s.fence(fence)
 		p := s.runningCaller("web-1")
+		fence.closed = true
 		s.stop(p)
 		s.pass(3 * time.Minute)
 		if n := len(s.queues()); n != 1 {
@@ -53,6 +55,28 @@ func TestNoReplyQueueIsDeletedWhileTheFenceHolds(t *testing.T) {
 		fence.closed = false
 		s.pass(10 * time.Second)
 		s.expectNothingLeft(p)
+	}
+}
+
+// The original of a copy would sweep the copy's queues, of which it has no record. So the copy's pods wait. While it is merely
+// not known yet whether this is a copy, they do not.
+func TestACopyMakesNoReplyQueues(t *testing.T) {
+	t.Parallel()
+	for _, conflict := range []bool{true, false} {
+		s := newReadyStage(t)
+		fence := &holding{closed: true, conflict: conflict}
+		s.fence(fence)
+		p := s.pod("web-1", caller())
+		s.settle()
+		s.reread(p)
+		if says := strings.Contains(p.Annotations[v1alpha1.AnnotationWaitingFor], v1alpha1.ReasonIdentityConflict); gated(p) != conflict || says != conflict || (len(s.queues()) == 0) != conflict {
+			t.Errorf("conflict %v: gated %v, waiting for %q, queues %v", conflict, gated(p), p.Annotations[v1alpha1.AnnotationWaitingFor], s.queues())
+		}
+		fence.closed = false
+		s.settle()
+		if s.reread(p); gated(p) || p.Annotations[v1alpha1.AnnotationWaitingFor] != "" || len(s.queues()) != 1 {
+			t.Errorf("conflict %v, and it ends: gated %v, waiting for %q, queues %v", conflict, gated(p), p.Annotations[v1alpha1.AnnotationWaitingFor], s.queues())
+		}
 	}
 }
 

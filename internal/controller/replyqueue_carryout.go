@@ -24,12 +24,15 @@ import (
 )
 
 // provision creates the queue, in one request: attributes and tags together. Its name is the record's UID, so no
-// other queue can bear it.
+// other queue can bear it. A copy of a cluster makes none: the original has no record of it, and would sweep it.
 func (s *recordScope) provision(ctx context.Context) error {
 	s.record.Status.State = v1alpha1.ReplyQueueProvisioning
 	provider, err := s.Providers.Get(ctx, s.record.Spec.ProviderRef.Name, s.record.Namespace)
 	if err != nil {
 		return s.providerMissing(ctx, err)
+	}
+	if err := provider.MayCreate(); err != nil {
+		return s.sqsFailed(ctx, err, true)
 	}
 	tags := s.record.Spec.Tags.Strings()
 	for key, value := range map[string]string{
