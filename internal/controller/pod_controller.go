@@ -60,8 +60,7 @@ type PodReconciler struct {
 	// Concurrency is how many pods are worked on at once; 0: 8.
 	Concurrency int
 
-	// places is held while a place among a ReplyHost's spec.maxQueues is looked for and taken.
-	places      sync.Mutex
+	places      sync.Map // types.NamespacedName of a ReplyHost → *sync.Mutex (place)
 	notInjected sync.Map // types.NamespacedName → types.UID of the pod that was told
 	held        sync.Map // types.NamespacedName of pods that were last seen at their gate
 }
@@ -304,6 +303,13 @@ func (r *PodReconciler) podsNamingChannel(ctx context.Context, channel client.Ob
 func hostMatters(e event.UpdateEvent) bool {
 	old, now := e.ObjectOld.(*v1alpha1.ReplyHost), e.ObjectNew.(*v1alpha1.ReplyHost)
 	return old.Generation != now.Generation || len(old.Finalizers) != len(now.Finalizers)
+}
+
+// place is held while a place among a ReplyHost's spec.maxQueues is looked for and taken. One for each: the pods of one
+// ReplyHost do not wait for those of another.
+func (r *PodReconciler) place(host *v1alpha1.ReplyHost) *sync.Mutex {
+	place, _ := r.places.LoadOrStore(client.ObjectKeyFromObject(host), &sync.Mutex{})
+	return place.(*sync.Mutex)
 }
 
 // recordEvents wake the pod of a record and, when one is closed, those that wait for a place among its ReplyHost's

@@ -214,12 +214,17 @@ func (s *podScope) newRecord(ctx context.Context, host *v1alpha1.ReplyHost) (rea
 		return false, nil
 	}
 	if host.Spec.MaxQueues != nil {
+		// Most that wait see by the cache that there is no place, and need not wait for each other too.
+		if full, err := s.fullBy(ctx, host, s.cachedRecords); err != nil || full {
+			return false, err
+		}
 		// Pods that start together must not all see the one place that is left.
-		s.places.Lock()
-		defer s.places.Unlock()
-	}
-	if full, err := s.full(ctx, host); err != nil || full {
-		return false, err
+		place := s.place(host)
+		place.Lock()
+		defer place.Unlock()
+		if full, err := s.full(ctx, host); err != nil || full {
+			return false, err
+		}
 	}
 	record, err := s.draftRecord(ctx, host)
 	if err != nil || record == nil {
@@ -258,33 +263,43 @@ const createdRecheck = time.Minute
 // full says that the ReplyHost's guard is reached: by the cache, or else by the API server, which knows the records
 // that were written just now.
 func (s *podScope) full(ctx context.Context, host *v1alpha1.ReplyHost) (bool, error) {
-	if host.Spec.MaxQueues == nil {
+	if full, err := s.fullBy(ctx, host, s.cachedRecords); err != nil || full {
+		return full, err
+	}
+	return s.fullBy(ctx, host, s.writtenRecords)
+}
+
+// recordsOf lists a ReplyHost's records.
+type recordsOf func(ctx context.Context, host *v1alpha1.ReplyHost, into *v1alpha1.ReplyQueueList) error
+
+// writtenRecords lists a ReplyHost's records as the API server has them.
+func (s *podScope) writtenRecords(ctx context.Context, host *v1alpha1.ReplyHost, into *v1alpha1.ReplyQueueList) error {
+	return s.Reader.List(ctx, into, client.InNamespace(host.Namespace), client.MatchingLabels{v1alpha1.LabelReplyHost: host.Name})
+}
+
+// cachedRecords lists a ReplyHost's records without copying them: they are only to be counted.
+func (s *podScope) cachedRecords(ctx context.Context, host *v1alpha1.ReplyHost, into *v1alpha1.ReplyQueueList) error {
+	return s.List(ctx, into, client.InNamespace(host.Namespace), client.MatchingFields{indexHost: host.Name}, client.UnsafeDisableDeepCopy)
+}
+
+// fullBy is full by one list, and tells the pod of the limit. It does not tell how many there are: that changes with every pod
+// that goes, for each of those who wait.
+func (s *podScope) fullBy(ctx context.Context, host *v1alpha1.ReplyHost, list recordsOf) (bool, error) {
+	var records v1alpha1.ReplyQueueList
+	if err := list(ctx, host, &records); err != nil {
+		return false, err
+	}
+	n := int32(0)
+	for i := range records.Items {
+		if open(&records.Items[i]) {
+			n++
+		}
+	}
+	if n < *host.Spec.MaxQueues {
 		return false, nil
 	}
-	for _, list := range []func(l *v1alpha1.ReplyQueueList) error{
-		func(l *v1alpha1.ReplyQueueList) error {
-			return s.List(ctx, l, client.InNamespace(host.Namespace), client.MatchingFields{indexHost: host.Name})
-		},
-		func(l *v1alpha1.ReplyQueueList) error {
-			return s.Reader.List(ctx, l, client.InNamespace(host.Namespace), client.MatchingLabels{v1alpha1.LabelReplyHost: host.Name})
-		},
-	} {
-		var records v1alpha1.ReplyQueueList
-		if err := list(&records); err != nil {
-			return false, err
-		}
-		n := int32(0)
-		for i := range records.Items {
-			if open(&records.Items[i]) {
-				n++
-			}
-		}
-		if n >= *host.Spec.MaxQueues {
-			s.waitFor("ReplyHost %s/%s has %d reply queues, and its spec.maxQueues is %d", host.Namespace, host.Name, n, *host.Spec.MaxQueues)
-			return true, nil
-		}
-	}
-	return false, nil
+	s.waitFor("ReplyHost %s/%s has no place left: its spec.maxQueues is %d", host.Namespace, host.Name, *host.Spec.MaxQueues)
+	return true, nil
 }
 
 // draftRecord is the record to write; nil when the API server holds an open one that the cache does not show yet.
