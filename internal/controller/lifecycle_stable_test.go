@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/controller/conditions"
 	"github.com/replyqueue/replyqueue/internal/lifecycle"
 	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
 )
@@ -387,5 +388,31 @@ func TestALeaseThatIsWrittenIsNotDeleted(t *testing.T) {
 	}
 	if err := deleteLease(s.ctx, s, s, p.UID); err != nil || s.exists(lease) {
 		t.Errorf("not deleted: %v", err)
+	}
+}
+
+// A retention that is raised changes no queue that exists, which goes on forgetting messages as it did: nobody is told more.
+func TestAStableRetentionThatIsRaised(t *testing.T) {
+	t.Parallel()
+	s := keptFor(t, v1alpha1.IdentityStable, 10*time.Minute)
+	host := &v1alpha1.ReplyHost{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "web"}}
+	p := s.member("web-0")
+	for _, c := range []struct {
+		says, told int32
+		short      bool
+	}{{86400, 600, true}, {300, 300, false}, {600, 600, false}} {
+		s.reread(host)
+		host.Spec.IdleRetentionSeconds = ptr.To(c.says)
+		s.must(s.Update(s.ctx, host))
+		s.settle()
+		s.reread(p)
+		want := injected.Encode(injected.Identity{Kind: injected.IdentityStable, RetentionSeconds: c.told})
+		if got, lease := p.Annotations[v1alpha1.AnnotationIdentity], s.lease(p).Annotations[injected.LeaseIdentity]; got != want || lease != want {
+			t.Errorf("%d s: the pod is told %s and %s, want %s", c.says, got, lease, want)
+		}
+		record := s.recordsOf(p)[0]
+		if m := conditions.Message(&record, v1alpha1.ConditionReady); strings.Contains(m, "messages are kept for 10m0s") != c.short {
+			t.Errorf("%d s: the record says %q", c.says, m)
+		}
 	}
 }

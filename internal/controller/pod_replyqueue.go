@@ -72,10 +72,23 @@ func (s *podScope) resolveReplyQueue(ctx context.Context) (ready bool, err error
 	}
 	s.told.replyQueueURL = s.record.Status.QueueURL
 	if terms := lifecycle.TermsOf(s.record, s.host); terms.Identity == v1alpha1.IdentityStable {
-		s.told.identity = &injected.Identity{Kind: injected.IdentityStable, RetentionSeconds: int32(terms.IdleRetention.Seconds())}
+		kept := min(terms.IdleRetention, messagesKept(s.record))
+		s.told.identity = &injected.Identity{Kind: injected.IdentityStable, RetentionSeconds: int32(kept.Seconds())}
 	}
 	return true, s.tellHostProvider(ctx)
 }
+
+// messagesKept is how long a record's queue keeps messages: what it was made with, whatever its ReplyHost says since.
+func messagesKept(record *v1alpha1.ReplyQueue) time.Duration {
+	seconds, err := strconv.Atoi(record.Spec.Attributes[queue.MessageRetentionPeriod])
+	if err != nil {
+		return awsMessageRetention
+	}
+	return time.Duration(seconds) * time.Second
+}
+
+// awsMessageRetention is a queue's MessageRetentionPeriod where nobody set one (CreateQueue, API reference).
+const awsMessageRetention = 4 * 24 * time.Hour
 
 // inTheWay says whether a reason why a record is not ready yet is worth a pod's event.
 func inTheWay(reason string) bool {

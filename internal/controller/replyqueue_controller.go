@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"time"
 
@@ -319,8 +320,18 @@ func (s *recordScope) keep(ctx context.Context, decision lifecycle.Decision) err
 		return s.provision(ctx)
 	}
 	s.record.Status.State = v1alpha1.ReplyQueueActive
-	conditions.Ready(s.record, v1alpha1.ReasonAvailable, "The queue exists, and "+decision.Message)
+	conditions.Ready(s.record, v1alpha1.ReasonAvailable, "The queue exists, and "+decision.Message+s.shortfall())
 	return s.writeStatus(ctx)
+}
+
+// shortfall says that a Stable queue, though it waits for its name for longer than it did when it was made, does not keep
+// messages for as long.
+func (s *recordScope) shortfall() string {
+	terms, kept := lifecycle.TermsOf(s.record, s.host), messagesKept(s.record)
+	if terms.Identity != v1alpha1.IdentityStable || kept >= terms.IdleRetention {
+		return ""
+	}
+	return fmt.Sprintf(". Its messages are kept for %s, as when it was made, and not for the %s that its ReplyHost says now", kept, terms.IdleRetention)
 }
 
 // drain keeps the queue for late replies.
