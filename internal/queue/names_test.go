@@ -83,6 +83,9 @@ func TestAllowsQueueName(t *testing.T) {
 		{"shop", "_in__v1", true},
 		{"shop", "billing-x.fifo", true},
 		{"shop", "billing-x", false},
+		{"shop", "a_in_b_v1_evil", false},
+		{"shop", "_in_v1_in_v1x", false},
+		{"shop", "billing-x.fifo2", false},
 		{"shop", "anything", false},
 	} {
 		if got := p.AllowsQueueName(tc.namespace, tc.name); got != tc.want {
@@ -102,6 +105,24 @@ func TestAllowsQueueName(t *testing.T) {
 	}
 	if (&Provider{}).AllowsQueueName("shop", "orders") {
 		t.Error("without patterns nothing is allowed")
+	}
+}
+
+// Whoever adopts or observes may be given a queue that the operator named, where a pattern allows it, but neither a reply queue
+// nor the marker by which a cluster knows its place.
+func TestAllowsExistingName(t *testing.T) {
+	p := &Provider{Prefix: "rq", Cluster: "c", AllowedQueueNames: []string{"rq_*", "pay_*", "*_identity"}}
+	for name, want := range map[string]bool{
+		"rq_c_other_login": true, "rq_c_other_login_dlq": true, "pay_c_other_login": true, "rq_c_other_identity": true, "rq_d_identity": true,
+		"rq_c_identity": false, "pay_c_identity": false, "team_c_identity": false,
+		"rq_c_r_0a1b2c3d-0000-0000-0000-000000000000": false, "pay_c_r_x": false, "other": false,
+	} {
+		if got := p.AllowsExistingName("shop", name); got != want {
+			t.Errorf("%s: %t, want %t", name, got, want)
+		}
+		if computed := p.IsComputedName(name); computed && p.AllowsQueueName("shop", name) {
+			t.Errorf("%s was given out to be created", name)
+		}
 	}
 }
 

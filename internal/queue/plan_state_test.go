@@ -69,7 +69,7 @@ func TestPlanFromAnyState(t *testing.T) {
 		fifo := rapid.Bool().Draw(t, "fifo")
 		c := drawChannel(t, "spec", fifo)
 		c.Spec.ExtraAttributes = rapid.MapOfN(rapid.SampledFrom([]string{"NextYears", "NextDecades"}), rapid.SampledFrom([]string{"on", "1"}), 0, 2).Draw(t, "extra")
-		desired := p.RequestQueue(c, rapid.SampledFrom([]string{"", "arn:aws:sqs:us-east-1:123456789012:d"}).Draw(t, "dead letters"))
+		desired := drawRequestQueue(t, "spec", p, c, rapid.SampledFrom([]string{"", "arn:aws:sqs:us-east-1:123456789012:d"}).Draw(t, "dead letters"))
 		if rapid.Bool().Draw(t, "the dead-letter queue") {
 			desired = p.DeadLetterQueue(c, "arn:aws:sqs:us-east-1:123456789012:q")
 		}
@@ -117,6 +117,7 @@ func TestPlanFromAnyState(t *testing.T) {
 				t.Fatalf("%s is %q, want %q", name, q.attributes[name], want)
 			}
 		}
+		checkTags(t, desired, q.tags)
 		if (q.tags[v1alpha1.TagAdopted] != "") != (desired.Adopted || before.Tags[v1alpha1.TagAdopted] != "") {
 			t.Fatalf("adopted: %t, tags %v", desired.Adopted, q.tags)
 		}

@@ -36,8 +36,16 @@ func TestPlanReachesAFixpoint(t *testing.T) {
 		p := provider(sqstest.New())
 		fifo := rapid.Bool().Draw(t, "fifo")
 		deadLetter := createDeadLetterQueue(ctx, t, p, fifo)
+		isDeadLetter := rapid.Bool().Draw(t, "the dead-letter queue")
+		draw := func(label, deadLetterARN string) Desired {
+			channel := drawChannel(t, label, fifo)
+			if isDeadLetter {
+				return p.DeadLetterQueue(channel, "arn:aws:sqs:us-east-1:000000000000:source")
+			}
+			return drawRequestQueue(t, label, p, channel, deadLetterARN)
+		}
 
-		first := p.RequestQueue(drawChannel(t, "first", fifo), deadLetter)
+		first := draw("first", deadLetter)
 		plan := MakePlan(first, Remembered{}, Observed{}, Terms{})
 		if !plan.Create {
 			t.Fatal("no queue, and none is created")
@@ -55,7 +63,7 @@ func TestPlanReachesAFixpoint(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := observe(ctx, t, p, first.Name)
-		second := p.RequestQueue(drawChannel(t, "second", fifo), rapid.SampledFrom([]string{"", deadLetter}).Draw(t, "deadLetter"))
+		second := draw("second", rapid.SampledFrom([]string{"", deadLetter}).Draw(t, "deadLetter"))
 		plan = MakePlan(second, names(first), before, Terms{})
 		checkTouchesOnlyOurs(t, plan, first, second)
 		if _, _, err := p.Apply(ctx, observed.URL, plan); err != nil {
@@ -122,9 +130,22 @@ func checkIsAsAsked(t *rapid.T, first, second Desired, after Observed) {
 			t.Fatalf("%s was unset and is %q, not AWS's default", name, after.Attributes[name])
 		}
 	}
+	checkTags(t, second, after.Tags)
 	for key := range first.Tags {
-		if _, wanted := second.Tags[key]; !wanted && after.Tags[key] != "" {
+		_, wanted := second.Tags[key]
+		if _, there := after.Tags[key]; there && !wanted {
 			t.Fatalf("tag %s was removed from the spec and is still there", key)
+		}
+	}
+}
+
+// checkTags holds a queue's tags against what they should be. A tag without a value is one all the same.
+func checkTags(t *rapid.T, desired Desired, tags map[string]string) {
+	for _, asked := range []map[string]string{desired.Tags, desired.Owner.Tags()} {
+		for key, want := range asked {
+			if is, there := tags[key]; !there || is != want {
+				t.Fatalf("tag %s is %q (there: %t), want %q", key, is, there, want)
+			}
 		}
 	}
 }
@@ -138,7 +159,7 @@ func observe(ctx context.Context, t *rapid.T, p *Provider, name string) Observed
 }
 
 func createDeadLetterQueue(ctx context.Context, t *rapid.T, p *Provider, fifo bool) string {
-	name := p.DeadLetterQueueName("shop", "login", fifo)
+	name := p.DeadLetterQueueName("shop", "other", fifo)
 	desired := Desired{Name: name}
 	if fifo {
 		desired.Fixed = map[string]string{FIFOQueue: "true"}
@@ -179,12 +200,27 @@ func drawChannel(t *rapid.T, label string, fifo bool) *v1alpha1.RequestChannel {
 	if rapid.Bool().Draw(t, label+".deadLetter") {
 		spec.DeadLetter = &v1alpha1.DeadLetter{MaxReceiveCount: rapid.Int32Range(1, 1000).Draw(t, label+".count"), Queue: &v1alpha1.DeadLetterQueue{}}
 	}
-	if permission := rapid.SampledFrom([]v1alpha1.DeadLetterPermission{"", v1alpha1.DeadLetterPermissionAll, v1alpha1.DeadLetterPermissionNone}).Draw(t, label+".deadLettersFrom"); permission != "" {
+	if permission := rapid.SampledFrom([]v1alpha1.DeadLetterPermission{
+		"", v1alpha1.DeadLetterPermissionAll, v1alpha1.DeadLetterPermissionNone, v1alpha1.DeadLetterPermissionChannels,
+	}).Draw(t, label+".deadLettersFrom"); permission != "" {
 		spec.DeadLettersFrom = &v1alpha1.DeadLettersFrom{Permission: permission}
 	}
 	spec.Policy = rapid.SampledFrom([]string{"", policyA, policyB}).Draw(t, label+".policy")
 	spec.Tags = rapid.MapOfN(rapid.SampledFrom([]string{"team", "Team", "cost"}), rapid.SampledFrom([]v1alpha1.TagValue{"", "a", "A"}), 0, 3).Draw(t, label+".tags")
 	return channel
+}
+
+// drawRequestQueue is what the channel's queue should be, once it is known which channels' queues it takes dead letters from:
+// also from none, while none of them may.
+func drawRequestQueue(t *rapid.T, label string, p *Provider, channel *v1alpha1.RequestChannel, deadLetterARN string) Desired {
+	desired := p.RequestQueue(channel, deadLetterARN)
+	if from := channel.Spec.DeadLettersFrom; from != nil && from.Permission == v1alpha1.DeadLetterPermissionChannels {
+		sources := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{
+			"arn:aws:sqs:us-east-1:000000000000:a", "arn:aws:sqs:us-east-1:000000000000:b",
+		}), 0, 2, rapid.ID[string]).Draw(t, label+".sources")
+		desired.Attributes[RedriveAllowPolicy] = TakesDeadLetters(from.Permission, sources)
+	}
+	return desired
 }
 
 func drawFIFO(t *rapid.T, label string) *v1alpha1.FIFO {

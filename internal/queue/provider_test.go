@@ -134,3 +134,47 @@ func TestDeadLetterQueueIsLikeItsSource(t *testing.T) {
 		t.Errorf("got %+v", d)
 	}
 }
+
+// The dead-letter queue's encryption is held to the request queue's, also where the spec names none: it is SQS's own then.
+func TestDeadLetterQueueIsEncryptedAsItsSource(t *testing.T) {
+	p := &Provider{Prefix: "rq", Cluster: "c", ClusterUID: "uid"}
+	for _, tc := range []struct {
+		name       string
+		encryption *v1alpha1.Encryption
+		want       map[string]string
+	}{
+		{"unset", nil, map[string]string{SQSManagedSSE: "true"}},
+		{"SQS's keys", &v1alpha1.Encryption{Type: v1alpha1.EncryptionSQSManaged}, map[string]string{SQSManagedSSE: "true"}},
+		{"none", &v1alpha1.Encryption{Type: v1alpha1.EncryptionNone}, map[string]string{SQSManagedSSE: "false"}},
+		{"KMS", &v1alpha1.Encryption{Type: v1alpha1.EncryptionKMS, KMSKeyID: "alias/a"}, map[string]string{KMSMasterKeyID: "alias/a"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			channel := &v1alpha1.RequestChannel{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "login"}}
+			channel.Spec.Encryption = tc.encryption
+			got := maps.Clone(p.DeadLetterQueue(channel, "arn:aws:sqs:r:1:source").Attributes)
+			maps.DeleteFunc(got, func(name, _ string) bool { return !encryption[name] })
+			if !maps.Equal(got, tc.want) {
+				t.Errorf("encrypted by %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestTakesDeadLetters(t *testing.T) {
+	for _, tc := range []struct {
+		permission v1alpha1.DeadLetterPermission
+		sources    []string
+		want       string
+	}{
+		{v1alpha1.DeadLetterPermissionAll, nil, `{"redrivePermission":"allowAll"}`},
+		{v1alpha1.DeadLetterPermissionNone, nil, `{"redrivePermission":"denyAll"}`},
+		{v1alpha1.DeadLetterPermissionChannels, []string{"a", "b"}, `{"redrivePermission":"byQueue","sourceQueueArns":["a","b"]}`},
+		// SQS refuses byQueue without a queue.
+		{v1alpha1.DeadLetterPermissionChannels, []string{}, `{"redrivePermission":"denyAll"}`},
+		{v1alpha1.DeadLetterPermissionChannels, nil, `{"redrivePermission":"denyAll"}`},
+	} {
+		if got := TakesDeadLetters(tc.permission, tc.sources); got != tc.want {
+			t.Errorf("%s from %v: got %s, want %s", tc.permission, tc.sources, got, tc.want)
+		}
+	}
+}

@@ -63,3 +63,20 @@ func TestInPlaceIsWhatIsThere(t *testing.T) {
 		t.Error("what was asked for has changed")
 	}
 }
+
+// A tag without a value is set where it is missing, and left where it is.
+func TestTagsWithoutAValueAreTags(t *testing.T) {
+	owner := Owner{Cluster: "c", Kind: v1alpha1.TagKindRequest, Namespace: "shop", Name: "login"}
+	desired := Desired{Owner: owner, Tags: map[string]string{"urgent": ""}}
+	observed := Observed{Exists: true, Tags: owner.Tags()}
+	if plan := MakePlan(desired, Remembered{}, observed, Terms{}); !maps.Equal(plan.Tags, desired.Tags) {
+		t.Errorf("missing: %+v", plan)
+	}
+	observed.Tags["urgent"] = ""
+	if plan := MakePlan(desired, Remembered{}, observed, Terms{}); !plan.Empty() {
+		t.Errorf("there: %+v", plan)
+	}
+	if plan := MakePlan(Desired{Owner: owner}, Remembered{Tags: []string{"urgent"}}, observed, Terms{}); !slices.Equal(plan.Untag, []string{"urgent"}) {
+		t.Errorf("no longer asked for: %+v", plan)
+	}
+}
