@@ -8,10 +8,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/onsi/ginkgo/v2"
 	"github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/controller"
 	"github.com/replyqueue/replyqueue/internal/queue"
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
 
 // nextYear is an SQS with an attribute that is not known yet, whose default is 7.
@@ -101,4 +104,55 @@ var _ = ginkgo.Describe("Attributes that no field knows yet", func() {
 		gomega.Expect(writes).To(gomega.BeEmpty())
 		gomega.Expect(w.heard()).To(gomega.BeEmpty(), "it is told once")
 	})
+
+	for name, fault := range map[string]sqstest.Fault{"denied": sqstest.AccessDenied, "lost on the way": sqstest.DropBefore} {
+		ginkgo.It("are set after a restore, though that was "+name+" at first, and restored to what they were", func() {
+			p := w.providerFor(allowing("orders"))
+			c := channelNamed("login", using(p), called("orders"))
+			w.apply(c)
+			w.reconciled(c)
+			change(w, c, func(c *v1alpha1.RequestChannel) { c.Finalizers = nil })
+			w.remove(c)
+			w.restart()
+			w.pass(2 * time.Hour)
+			c = channelNamed("login", using(p), called("orders"))
+			extra(c)
+			c.Spec.Queue = &v1alpha1.QueueAttributes{DelaySeconds: ptr.To[int32](1)}
+			w.apply(c)
+			w.wrap = func(api queue.API) queue.API { return takesBoth{nextYear{api, &value}} }
+			w.restart()
+			w.pass(2 * time.Minute)
+			w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: fault, Action: "SetQueueAttributes"}}})
+			for range 3 {
+				_ = w.reconcile(c)
+				gomega.Expect(c).NotTo(haveCondition(v1alpha1.ConditionStalled, metav1.ConditionTrue, v1alpha1.ReasonStatusRefused))
+				w.pass(10 * time.Minute)
+			}
+			gomega.Expect(value).To(gomega.Equal("7"))
+			w.sqs.SetFaults(sqstest.Plan{})
+			w.reconciled(c)
+			gomega.Expect(c).To(beReady())
+			gomega.Expect(value).To(gomega.Equal("42"))
+			gomega.Expect(c.Status.OriginalAttributes).To(gomega.ConsistOf(v1alpha1.OriginalAttribute{Name: newAttribute, Value: "7"}))
+			step(c, unset)
+			gomega.Expect(value).To(gomega.Equal("7"))
+		})
+	}
 })
+
+// takesBoth is that SQS where the new attribute is set only if the rest is.
+type takesBoth struct{ nextYear }
+
+func (n takesBoth) SetQueueAttributes(ctx context.Context, in *sqs.SetQueueAttributesInput, o ...func(*sqs.Options)) (*sqs.SetQueueAttributesOutput, error) {
+	without := *in
+	without.Attributes = maps.Clone(in.Attributes)
+	delete(without.Attributes, newAttribute)
+	if len(without.Attributes) == 0 {
+		return n.nextYear.SetQueueAttributes(ctx, in, o...)
+	}
+	out, err := n.API.SetQueueAttributes(ctx, &without, o...)
+	if err == nil {
+		n.take(in.Attributes)
+	}
+	return out, err
+}

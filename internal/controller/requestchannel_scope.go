@@ -107,11 +107,13 @@ func (s *scope) remembered() queue.Remembered {
 	return queue.Remembered{Attributes: status.AppliedAttributes, Tags: status.AppliedTags, Originals: originals}
 }
 
-// noteOriginals notes what attributes without a known default are, before they are set for the first time.
+// noteOriginals notes what attributes without a known default are, before they are set for the first time. What is noted stays: it was
+// there before whatever was tried since.
 func (s *scope) noteOriginals(plan queue.Plan, observed queue.Observed) {
 	status := &s.channel.Status
 	for _, name := range sortedKeys(plan.Attributes) {
-		if is := observed.Attributes[name]; is != "" && !queue.HasDefault(name) && !slices.Contains(status.AppliedAttributes, name) {
+		noted := slices.ContainsFunc(status.OriginalAttributes, func(o v1alpha1.OriginalAttribute) bool { return o.Name == name })
+		if is := observed.Attributes[name]; is != "" && !noted && !queue.HasDefault(name) && !slices.Contains(status.AppliedAttributes, name) {
 			status.OriginalAttributes = append(status.OriginalAttributes, v1alpha1.OriginalAttribute{Name: name, Value: is})
 		}
 	}
