@@ -2,6 +2,7 @@ package controller_test
 
 import (
 	"context"
+	"maps"
 	"strings"
 	"time"
 
@@ -14,8 +15,23 @@ import (
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/controller"
+	"github.com/replyqueue/replyqueue/internal/queue"
 	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
+
+// secretive is an SQS that does not tell everything.
+type secretive struct {
+	queue.API
+	hide func(attributes map[string]string)
+}
+
+func (s secretive) GetQueueAttributes(ctx context.Context, in *sqs.GetQueueAttributesInput, o ...func(*sqs.Options)) (*sqs.GetQueueAttributesOutput, error) {
+	out, err := s.API.GetQueueAttributes(ctx, in, o...)
+	if err == nil {
+		s.hide(out.Attributes)
+	}
+	return out, err
+}
 
 // What becomes of a channel's queues when it is deleted in a bad moment.
 var _ = ginkgo.Describe("The end of a channel", func() {
@@ -300,6 +316,36 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 			}
 			ends(c, 5*time.Minute)
 		})
+
+		for name, hide := range map[string]func(map[string]string){
+			"none of its counts": func(attributes map[string]string) {
+				maps.DeleteFunc(attributes, func(name, _ string) bool { return strings.HasPrefix(name, "ApproximateNumberOfMessages") })
+			},
+			"one of its counts": func(attributes map[string]string) { delete(attributes, "ApproximateNumberOfMessages") },
+			"no number for one": func(attributes map[string]string) { attributes["ApproximateNumberOfMessages"] = "some" },
+		} {
+			ginkgo.It("keeps a queue of which SQS tells "+name, func() {
+				c := channelNamed("login", func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyDeleteIfEmpty })
+				w.apply(c)
+				w.reconciled(c)
+				w.sendTo("rq_" + clusterName + "_" + w.namespace + "_login")
+				w.wrap = func(api queue.API) queue.API { return secretive{api, hide} }
+				w.restart()
+				w.remove(c)
+				for range 12 {
+					w.pass(30 * time.Second)
+					w.reconciled(c)
+				}
+				gomega.Expect(c).To(beReconciling(v1alpha1.ReasonQueueNotEmpty, "an unknown number of messages"))
+				gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(1))
+				change(w, c, func(c *v1alpha1.RequestChannel) {
+					c.Annotations = map[string]string{v1alpha1.AnnotationForceDelete: "true"}
+				})
+				w.reconciled(c)
+				gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+				gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(1), "by force it is left")
+			})
+		}
 
 		ginkgo.It("counts what was received and not deleted", func() {
 			c := channelNamed("login", emptied, func(spec *v1alpha1.RequestChannelSpec) {

@@ -184,7 +184,7 @@ func (s *scope) counted(name string, none bool) (empty time.Duration) {
 // too, by giving the queues up.
 func (r *RequestChannelReconciler) emptied(ctx context.Context, s *scope, endings []ending) (empty []ending, waits error) {
 	within, kept := emptyFor, emptyFor
-	held, messages := "", 0
+	held, holds := "", ""
 	since := map[string]time.Duration{}
 	for _, e := range endings {
 		attributes, err := s.provider.Attributes(ctx, e.url)
@@ -198,11 +198,11 @@ func (r *RequestChannelReconciler) emptied(ctx context.Context, s *scope, ending
 			}
 			continue
 		}
-		n := queue.CountsIn(attributes).Total()
-		if n > 0 && held == "" {
-			held, messages = e.name, n
+		none := queue.Empty(attributes)
+		if !none && held == "" {
+			held, holds = e.name, holdsOf(attributes)
 		}
-		since[e.name] = s.counted(e.name, n == 0)
+		since[e.name] = s.counted(e.name, none)
 		// A message that expires in the dead-letter queue may have waited in the other first.
 		kept += seconds(attributes[queue.MessageRetentionPeriod])
 		// A message that was sent while the counts were stale shows again, at the latest, when it is delivered.
@@ -217,7 +217,7 @@ func (r *RequestChannelReconciler) emptied(ctx context.Context, s *scope, ending
 	case waits != nil:
 		return empty, waits
 	case held != "":
-		return empty, r.held(ctx, s, held, messages, kept)
+		return empty, r.held(ctx, s, held, holds, kept)
 	case len(empty) == len(endings):
 		return empty, nil
 	}
@@ -225,9 +225,17 @@ func (r *RequestChannelReconciler) emptied(ctx context.Context, s *scope, ending
 		"no message is counted; SQS's counts are approximate, so that deletionPolicy DeleteIfEmpty deletes once every count in %s was zero", within)
 }
 
+// holdsOf says what a queue holds that is not known to be empty.
+func holdsOf(attributes map[string]string) string {
+	if n := queue.CountsIn(attributes).Total(); n > 0 {
+		return fmt.Sprintf("about %d messages", n)
+	}
+	return "an unknown number of messages, of which SQS does not tell every count"
+}
+
 // held is the wait for a queue with messages. Once the namespace has been being deleted for as long as messages are kept,
 // none is left that was there when its deletion was asked for; whoever sends to the queue since does not hold the namespace.
-func (r *RequestChannelReconciler) held(ctx context.Context, s *scope, name string, messages int, kept time.Duration) error {
+func (r *RequestChannelReconciler) held(ctx context.Context, s *scope, name, holds string, kept time.Duration) error {
 	var namespace corev1.Namespace
 	if err := r.Client.Get(ctx, client.ObjectKey{Name: s.channel.Namespace}, &namespace); client.IgnoreNotFound(err) != nil {
 		return ofCluster(fmt.Errorf("get namespace %s: %w", s.channel.Namespace, err))
@@ -237,13 +245,13 @@ func (r *RequestChannelReconciler) held(ctx context.Context, s *scope, name stri
 		until := going.Add(kept)
 		if !r.now().Before(until) {
 			s.givesUp = true
-			s.abandons = map[string]string{name: fmt.Sprintf("Queue %s is left in SQS, without ownership tags, with about %d messages: its namespace has been being deleted for longer than it keeps any message, and somebody goes on sending", name, messages)}
+			s.abandons = map[string]string{name: fmt.Sprintf("Queue %s is left in SQS, without ownership tags, with %s: its namespace has been being deleted for longer than it keeps any message, and somebody goes on sending", name, holds)}
 			return nil
 		}
 		atMost = fmt.Sprintf(", until %s at the latest: the namespace is being deleted, and what was sent before is gone then", until.UTC().Format(time.RFC3339))
 	}
 	r.warnHeld(s, name)
-	return waiting(emptyRetry, v1alpha1.ReasonQueueNotEmpty, "queue %s holds about %d messages, and deletionPolicy DeleteIfEmpty waits for them to go%s", name, messages, atMost)
+	return waiting(emptyRetry, v1alpha1.ReasonQueueNotEmpty, "queue %s holds %s, and deletionPolicy DeleteIfEmpty waits for them to go%s", name, holds, atMost)
 }
 
 // seconds is a duration as SQS's attributes give it; 0 where it is none.
