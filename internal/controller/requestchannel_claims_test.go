@@ -279,4 +279,36 @@ var _ = ginkgo.Describe("A claim to a queue", func() {
 		w.reconciled(p)
 		gomega.Expect(w.exists(p)).To(gomega.BeFalse())
 	})
+
+	ginkgo.It("to a computed name that was adopted ends with the queue: it is not made again, and nobody is sent there", func() {
+		p := w.providerFor(allowing("*"))
+		left := "rq_" + clusterName + "_" + w.namespace + "_old"
+		consent := map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace}
+		w.queueTagged(left, consent)
+		c := channelNamed("login", using(p), called(left), adopting)
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+		w.pass(2 * time.Hour)
+		w.deleteQueue(left)
+		w.heard()
+		w.pass(2 * time.Hour)
+		for range 2 {
+			w.reconciled(c)
+			gomega.Expect(c).To(beStalled(v1alpha1.ReasonQueueNameNotAllowed, "is not created", "delete this channel"))
+			gomega.Expect(c.Status.Conditions).NotTo(gomega.ContainElement(gomega.HaveField("Type", v1alpha1.ConditionDrifted)))
+			gomega.Expect(c.Status.QueueURL).To(gomega.BeEmpty())
+			gomega.Expect(c.Status.QueueARN).To(gomega.BeEmpty())
+			w.pass(2 * time.Hour)
+		}
+		gomega.Expect(w.heard()).NotTo(gomega.ContainElement(gomega.ContainSubstring("created again")))
+		w.queueTagged(left, consent)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+		gomega.Expect(c.Status.QueueURL).NotTo(gomega.BeEmpty())
+		w.remove(c)
+		w.reconciled(c)
+		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+		gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(1), "it is adopted, and left")
+	})
 })

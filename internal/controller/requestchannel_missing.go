@@ -24,6 +24,21 @@ func (*RequestChannelReconciler) saidMissing(s *scope, name string) bool {
 		strings.Contains(conditions.Message(s.channel, v1alpha1.ConditionDrifted), missingOf(name))
 }
 
+// notMade refuses to create a queue whose name has the form of computed ones. One that was there, and adopted, is not handed out any
+// more.
+func (r *RequestChannelReconciler) notMade(ctx context.Context, s *scope) error {
+	status := &s.channel.Status
+	if status.QueueURL != "" {
+		if err := r.sameAccount(ctx, s); err != nil {
+			return err
+		}
+		status.QueueURL, status.QueueARN = "", ""
+		conditions.Remove(s.channel, v1alpha1.ConditionDrifted)
+	}
+	return stalled(v1alpha1.ReasonQueueNameNotAllowed,
+		"spec.queueName %s has the form of the names that the operator gives itself: a queue of that name can be adopted or observed, and is not created. SQS shows none: delete this channel, or have the queue's owner make it again", s.channel.Spec.QueueName)
+}
+
 // missingOf is how the message about a missing queue begins.
 func missingOf(name string) string { return fmt.Sprintf("Queue %s was deleted by someone else", name) }
 

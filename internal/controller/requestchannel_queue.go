@@ -136,18 +136,18 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 			return observed, r.meets(ctx, s, desired, observed, had)
 		}
 	}
+	if had && r.lately(s) {
+		return queue.Observed{}, notVisible(desired.Name)
+	}
+	if channel.Spec.QueueName != "" && s.provider.IsComputedName(channel.Spec.QueueName) {
+		return queue.Observed{}, r.notMade(ctx, s)
+	}
 	if had {
-		if r.lately(s) {
-			return queue.Observed{}, notVisible(desired.Name)
-		}
 		if err := r.missing(ctx, s, desired.Name); err != nil {
 			return queue.Observed{}, err
 		}
 		s.channel.Status.Adopted = nil // What is created in its place is our own.
 		s.channel.Status.LastWriteTime = nil
-	}
-	if channel.Spec.QueueName != "" && s.provider.IsComputedName(channel.Spec.QueueName) {
-		return queue.Observed{}, stalled(v1alpha1.ReasonQueueNameNotAllowed, "spec.queueName %s has the form of the names that the operator gives itself: a queue of that name can be adopted or observed, and is not created", channel.Spec.QueueName)
 	}
 	if err := r.oldestClaim(ctx, s, nil); err != nil {
 		return queue.Observed{}, err
