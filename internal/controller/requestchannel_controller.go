@@ -171,10 +171,12 @@ func (r *RequestChannelReconciler) reconcileSuspended(ctx context.Context, s *sc
 	}
 	p := judge(s.channel, bind(ctx, s))
 	if p == nil {
-		r.suspend(ctx, s)
-		return ctrl.Result{RequeueAfter: again}, r.finish(ctx, s)
+		if p = r.suspend(ctx, s); p == nil {
+			return ctrl.Result{RequeueAfter: again}, r.finish(ctx, s)
+		}
+	} else {
+		r.conclude(s, p)
 	}
-	r.conclude(s, p)
 	if err := r.finish(ctx, s); err != nil {
 		return ctrl.Result{}, err
 	}
@@ -187,17 +189,28 @@ func (r *RequestChannelReconciler) onlyLooked(s *scope) bool {
 	return (r.wasReady(s) || s.wasBrought(v1alpha1.ConditionQueueReady)) && !conditions.Is(s.channel, v1alpha1.ConditionDrifted, metav1.ConditionTrue)
 }
 
-// suspend leaves the queue as it is and says so. The channel is Ready when that is what its spec asks for now.
-func (r *RequestChannelReconciler) suspend(ctx context.Context, s *scope) {
+// suspend leaves the queue as it is and says so. The channel is Ready when that is what its spec asks for now; what keeps it from being
+// known is returned.
+func (r *RequestChannelReconciler) suspend(ctx context.Context, s *scope) *pause {
 	if s.channel.Status.QueueURL == "" {
 		conditions.Stalled(s.channel, v1alpha1.ReasonSuspended, "spec.suspend is true, and the channel has no queue")
-		return
+		return nil
 	}
-	if err := r.useProvider(ctx, s); err == nil && s.channel.Status.AppliedTerms != s.terms() {
-		conditions.Stalled(s.channel, v1alpha1.ReasonSuspended, "spec.suspend is true: the queue is left as it is, which is not what the spec asks for now")
-		return
+	const left = "spec.suspend is true: the queue is left as it is"
+	p := judge(s.channel, r.useProvider(ctx, s))
+	switch {
+	case p == nil && s.channel.Status.AppliedTerms != s.terms():
+		conditions.Stalled(s.channel, v1alpha1.ReasonSuspended, left+", which is not what the spec asks for now")
+	case p == nil:
+		conditions.Ready(s.channel, v1alpha1.ReasonSuspended, left)
+	case p.reason == "":
+		// The API server failed us: that says nothing about the queue.
+	case p.stalled:
+		conditions.Stalled(s.channel, p.reason, left+", and the spec cannot be carried out: "+p.message)
+	default:
+		conditions.Reconciling(s.channel, p.reason, left+", and the spec cannot be carried out yet: "+p.message)
 	}
-	conditions.Ready(s.channel, v1alpha1.ReasonSuspended, "spec.suspend is true: the queue is left as it is")
+	return p
 }
 
 // conclude turns what became of the queues into conditions.

@@ -270,6 +270,34 @@ var _ = ginkgo.Describe("What was given and is taken back", func() {
 		})
 	}
 
+	ginkgo.It("is a provider: a channel that is suspended is not Ready for a spec that cannot be carried out", func() {
+		p := w.providerFor(allowing("*"))
+		c := channelNamed("login", using(p))
+		w.apply(c)
+		w.reconciled(c)
+		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Suspend = ptr.To(true) })
+		w.reconciled(c)
+		gomega.Expect(c).To(haveCondition(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSuspended))
+		namespaces := p.Spec.Namespaces
+		change(w, p, func(p *v1alpha1.QueueProvider) {
+			p.Spec.Namespaces = v1alpha1.ProviderNamespaces{From: "Selector", Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"team": "bank"}}}
+		})
+		change(w, c, func(c *v1alpha1.RequestChannel) {
+			c.Spec.Queue = &v1alpha1.QueueAttributes{DelaySeconds: ptr.To[int32](5)}
+		})
+		w.reconciled(c)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonProviderNotAllowed, "spec.suspend is true", "spec.providerRef"))
+		gomega.Expect(w.result.RequeueAfter).To(gomega.BeNumerically(">", 0))
+		_, writes := w.costing(func() { w.reconciled(c) })
+		gomega.Expect(writes).To(gomega.BeEmpty())
+		change(w, p, func(p *v1alpha1.QueueProvider) { p.Spec.Namespaces = namespaces })
+		w.reconciled(c)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonSuspended, "not what the spec asks for now"))
+		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Queue = nil })
+		w.reconciled(c)
+		gomega.Expect(c).To(haveCondition(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonSuspended))
+	})
+
 	ginkgo.It("is no reason to advise a pattern for a name that no pattern allows", func() {
 		p := w.providerFor(allowing("*"))
 		a := channelNamed("a", using(p))
