@@ -126,6 +126,14 @@ func TestWhatVoidsANote(t *testing.T) {
 			s.vanish(p)
 			s.settle()
 		}, time.Hour},
+		"it waits, and its end is unseen": {v1alpha1.IdentityStable, func(s *stage, _ *corev1.Pod) {
+			wants := caller()
+			wants[v1alpha1.AnnotationCalls] = "login,later"
+			p := s.pod("web-0", wants, ofSet)
+			s.settle()
+			s.vanish(p)
+			s.restart()
+		}, time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
