@@ -39,6 +39,9 @@ func (s *podScope) publishLease(ctx context.Context) error {
 		if s.host != nil && s.told.replyQueueURL == "" {
 			return nil
 		}
+		if err := s.sayClosed(ctx, wanted); err != nil {
+			return err
+		}
 		return s.createLease(ctx, wanted)
 	}
 	if s.record != nil && closedByLease(s.record, heard.Annotations) {
@@ -75,6 +78,25 @@ func (s *podScope) publishLease(ctx context.Context) error {
 		return s.createLease(ctx, wanted)
 	}
 	return err
+}
+
+// sayClosed has a Lease that is written anew say what the one said that somebody deleted: that the pod's reply queue is closed. The
+// application may use that queue still, which waits to be deleted, and gets no other where its ReplyHost is gone.
+func (s *podScope) sayClosed(ctx context.Context, lease map[string]string) error {
+	if s.record != nil || gated(s.pod) {
+		return nil
+	}
+	var records v1alpha1.ReplyQueueList
+	if err := s.List(ctx, &records, client.InNamespace(s.pod.Namespace), client.MatchingFields{indexReader: string(s.pod.UID)}); err != nil {
+		return err
+	}
+	for i := range records.Items {
+		if !open(&records.Items[i]) {
+			lease[injected.LeaseState] = injected.LeaseStateClosing
+			lease[heartbeat.AnnotationRecord] = string(records.Items[i].UID)
+		}
+	}
+	return nil
 }
 
 // mayName fails with a conflict where the API server does not know the pod's record for an open one: the cache is

@@ -444,6 +444,13 @@ func TestWhatBrokeOnce(t *testing.T) {
 		{"a longer interval hides no outage", 2199504551957, []line{
 			{"ReplyHost changes", 6457001786540035334}, {"heartbeats return one by one", 15174619637420312619},
 		}},
+		// A person deleted the Lease that said so, while the fence held the queue and its ReplyHost was gone.
+		{"a queue that is closed stays so for who reads it", 1048763, []line{
+			{"credentials are another account's for long", 15629738120295555501}, {"marker is removed", 13364172533938273498},
+			{"Stable pod comes while its queue is about to be closed", 16541261107358174488}, {"ReplyHost is removed by force", 8657025059595376242},
+			{"heartbeats are lost", 6334654412663116354}, {"a crash is the last that a lost node reports", 1320135778903134827},
+			{"Stable pod is replaced, unseen by the next leader", 1214764896593505206}, {"Lease is deleted", 2321756758372626500},
+		}},
 		// Etcd was set back to before a closing, and the watch of records, which hung, still showed it.
 		{"a closing that was undone with etcd is not finished", 1049005, []line{
 			{"pod is created", 3131731408397834677}, {"time passes, with work", 10013793374606100927},
