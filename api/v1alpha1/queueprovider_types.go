@@ -45,7 +45,9 @@ type QueueProviderSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="roleARN is immutable, since queues made under the old one would be lost sight of: create another QueueProvider"
 	RoleARN string `json:"roleARN,omitempty"`
 
-	// namePrefix is the first part of every queue name made here. Immutable. Unset: the operator's prefix.
+	// namePrefix is the first part of every queue name made here. Responders that ran in this account and region before this
+	// QueueProvider was written refuse callers with a reply queue of another prefix than they know, until they are replaced.
+	// Immutable. Unset: the operator's prefix.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=16

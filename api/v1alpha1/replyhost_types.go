@@ -94,8 +94,8 @@ type ReplyHostSpec struct {
 	// +nullable
 	Tags Tags `json:"tags,omitempty"` //nolint:kubeapilinter // Server-side apply leaves null where an object is applied empty.
 
-	// providerRef names the QueueProvider (account, region, endpoint). Immutable. Unset: the operator's own
-	// environment.
+	// providerRef names the QueueProvider (account, region, endpoint). The channels that its pods call or serve must be in the same
+	// account and region and at the same endpoint; else they wait. Immutable. Unset: the operator's own environment.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="providerRef is immutable: create another ReplyHost"
 	ProviderRef *ProviderReference `json:"providerRef,omitempty"`

@@ -326,8 +326,8 @@ type RequestChannelSpec struct {
 	// +optional
 	Call *CallDefaults `json:"call,omitempty"`
 
-	// providerRef names the QueueProvider (account, region, endpoint). Immutable. Unset: the operator's own
-	// environment.
+	// providerRef names the QueueProvider (account, region, endpoint). All channels that a pod calls or serves, and its ReplyHost, must
+	// be in one account and region and at one endpoint; else the pod waits. Immutable. Unset: the operator's own environment.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="providerRef is immutable: create another RequestChannel"
 	ProviderRef *ProviderReference `json:"providerRef,omitempty"`

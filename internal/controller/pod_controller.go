@@ -74,6 +74,7 @@ func (r *PodReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&v1alpha1.ReplyHost{}, handler.EnqueueRequestsFromMapFunc(r.podsNamingHost),
 			builder.WithPredicates(predicate.Funcs{UpdateFunc: hostMatters})).
 		Watches(&v1alpha1.ReplyQueue{}, r.recordEvents()).
+		Watches(&v1alpha1.QueueProvider{}, handler.EnqueueRequestsFromMapFunc(r.podsServing), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.podsCallingOut), relabelled).
 		WithOptions(workers(r.Concurrency))
 	if r.Notices != nil {
@@ -105,7 +106,7 @@ func workers(configured int) controller.Options {
 
 // +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch
-// +kubebuilder:rbac:groups=replyqueue.dev,resources=requestchannels;replyhosts,verbs=get;list;watch
+// +kubebuilder:rbac:groups=replyqueue.dev,resources=requestchannels;replyhosts;queueproviders,verbs=get;list;watch
 // +kubebuilder:rbac:groups=replyqueue.dev,resources=replyqueues,verbs=get;list;watch;create;update;patch;delete
 // +kubebuilder:rbac:groups=replyqueue.dev,resources=replyqueues/status,verbs=get;update;patch
 
@@ -165,9 +166,11 @@ type podScope struct {
 	// lease says that the pod's heartbeat is a Lease.
 	lease bool
 
-	host    *v1alpha1.ReplyHost
-	record  *v1alpha1.ReplyQueue
-	told    addresses
+	host   *v1alpha1.ReplyHost
+	record *v1alpha1.ReplyQueue
+	told   addresses
+	// first is the place of the first thing that the pod names; nil before.
+	first   *place
 	waiting []string
 	// trouble says that a person may have to mend what the pod waits for.
 	trouble bool

@@ -226,6 +226,9 @@ func (s *podScope) newRecord(ctx context.Context, host *v1alpha1.ReplyHost) (rea
 		// Its own reconciler puts it there first, so that a deletion cannot overtake the record. Its update wakes us.
 		return false, nil
 	}
+	if fits, err := s.hostFits(ctx, host); err != nil || !fits {
+		return false, err
+	}
 	if host.Spec.MaxQueues != nil {
 		// Most that wait see by the cache that there is no place, and need not wait for each other too.
 		if full, err := s.fullBy(ctx, host, s.cachedRecords); err != nil || full {
@@ -405,7 +408,21 @@ func incarnationOf(name string) int {
 	return n
 }
 
-// tellHostProvider tells the pod where its reply queue is, for all its queues.
+// hostFits reports whether a reply queue of the ReplyHost would be where the pod's channels are, before one is made for
+// nothing. A provider that cannot be used is told by the record.
+func (s *podScope) hostFits(ctx context.Context, host *v1alpha1.ReplyHost) (bool, error) {
+	provider, err := s.Providers.Get(ctx, providerOf(host), host.Namespace)
+	if err != nil {
+		if _, ok := explainProvider(err); ok {
+			err = nil
+		}
+		return err == nil, err
+	}
+	return s.fits(placeOf("ReplyHost "+client.ObjectKeyFromObject(host).String(), provider, "")), nil
+}
+
+// tellHostProvider tells the pod where its reply queue is, for all its queues. One that is elsewhere than its channels is
+// told only to a pod that was told of a reply queue before.
 func (s *podScope) tellHostProvider(ctx context.Context) error {
 	provider, err := s.Providers.Get(ctx, s.record.Spec.ProviderRef.Name, s.pod.Namespace)
 	if err != nil {
@@ -414,6 +431,11 @@ func (s *podScope) tellHostProvider(ctx context.Context) error {
 			return nil
 		}
 		return err
+	}
+	of := fmt.Sprintf("ReplyHost %s/%s", s.pod.Namespace, s.record.Spec.HostRef.Name)
+	if !s.fits(placeOf(of, provider, s.told.replyQueueURL)) && s.pod.Annotations[v1alpha1.AnnotationReplyQueueURL] == "" {
+		s.told.replyQueueURL, s.told.identity = "", nil
+		return nil
 	}
 	s.told.region, s.told.endpoint = provider.Region, provider.Endpoint
 	return nil

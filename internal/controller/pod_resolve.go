@@ -47,7 +47,7 @@ func (s *podScope) resolveChannels(ctx context.Context, refs []reference) error 
 			continue
 		}
 		s.told.channels[ref.name] = describe(channel, ref.role)
-		if err := s.tellProvider(ctx, channel, ref.role); err != nil {
+		if err := s.tellProvider(ctx, channel, ref); err != nil {
 			return err
 		}
 	}
@@ -82,8 +82,9 @@ func describe(channel *v1alpha1.RequestChannel, role injected.Role) injected.Cha
 	return c
 }
 
-// tellProvider adds what the channel's provider says of region, endpoint and, for responders, return addresses.
-func (s *podScope) tellProvider(ctx context.Context, channel *v1alpha1.RequestChannel, role injected.Role) error {
+// tellProvider adds what the channel's provider says of region, endpoint and, for responders, return addresses. A channel
+// whose queue is elsewhere than those before it is not told.
+func (s *podScope) tellProvider(ctx context.Context, channel *v1alpha1.RequestChannel, ref reference) error {
 	name := v1alpha1.DefaultProviderName
 	if channel.Spec.ProviderRef != nil {
 		name = channel.Spec.ProviderRef.Name
@@ -96,15 +97,24 @@ func (s *podScope) tellProvider(ctx context.Context, channel *v1alpha1.RequestCh
 		}
 		return err
 	}
+	at := placeOf("RequestChannel "+ref.key.String(), provider, channel.Status.QueueURL)
+	if !s.fits(at) {
+		delete(s.told.channels, ref.name)
+		return nil
+	}
 	if s.told.region == "" {
 		s.told.region, s.told.endpoint = provider.Region, provider.Endpoint
 	}
-	if role.Serves() && s.told.returns == nil {
+	if ref.role.Serves() && s.told.returns == nil {
+		prefixes, err := s.replyPrefixes(ctx, provider, at)
+		if err != nil {
+			return err
+		}
 		s.told.returns = &injected.ReturnAddresses{
 			AccountID: channel.Status.AccountID,
 			Region:    provider.Region,
 			Endpoint:  provider.Endpoint,
-			Prefixes:  []string{provider.ReplyQueuePrefix()},
+			Prefixes:  prefixes,
 		}
 	}
 	return nil

@@ -119,6 +119,22 @@ var _ = Describe("The life of channels", Serial, func() {
 		Expect(admin.Patch(ctx, login, client.MergeFrom(before))).To(Succeed())
 		Eventually(ctx, waiting).Should(ContainSubstring("does not allow calls"), "consent withdrawn on the channel")
 
+		By("a responder, which may answer callers of a provider of its place that is written later")
+		responder := plainPod(ns)
+		responder.Labels = map[string]string{v1alpha1.LabelInject: "true"}
+		responder.Annotations = map[string]string{v1alpha1.AnnotationServes: "login"}
+		Expect(admin.Create(ctx, responder)).To(Succeed())
+		answers := func() string {
+			Expect(admin.Get(ctx, client.ObjectKeyFromObject(responder), responder)).To(Succeed())
+			return responder.Annotations[v1alpha1.AnnotationReturnAddresses]
+		}
+		Eventually(ctx, answers).Should(ContainSubstring("_r_"))
+		Expect(answers()).NotTo(ContainSubstring(`"later_`))
+		later := &v1alpha1.QueueProvider{ObjectMeta: metav1.ObjectMeta{Name: "later-" + ns}}
+		later.Spec.NamePrefix, later.Spec.Namespaces.From = "later", v1alpha1.NamespacesFromAll
+		Expect(admin.Create(ctx, later)).To(Succeed())
+		Eventually(ctx, answers).Should(ContainSubstring(`"later_`))
+
 		By("every condition is a metric, and each that came was counted")
 		series := gathered()
 		Expect(series).To(HaveKeyWithValue("replyqueue_objects kind=RequestChannel namespace="+ns, 2.0))
