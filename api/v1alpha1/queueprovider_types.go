@@ -55,7 +55,10 @@ type QueueProviderSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="namePrefix is immutable: create another QueueProvider"
 	NamePrefix string `json:"namePrefix,omitempty"`
 
-	// defaultTags are put on every queue made here, under the tags that a channel or host asks for.
+	// defaultTags are put on every queue made here, under the tags that a channel or host asks for: at most 40, with keys of 1
+	// to 128 and values of at most 256 characters, of letters and digits of any script, spaces and _ . : / = + - @. Keys are
+	// case-sensitive, and refused where they start, in whatever case, with aws:, replyqueue.dev/, kubernetes-, __AmazonSQS or
+	// __IdleQueue. AWS advises at most 50 on a queue, those of channels and hosts and the operator's own included. Unset: none.
 	// +optional
 	// +nullable
 	DefaultTags Tags `json:"defaultTags,omitempty"` //nolint:kubeapilinter // Server-side apply leaves null where an object is applied empty.

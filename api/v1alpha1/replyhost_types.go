@@ -89,7 +89,10 @@ type ReplyHostSpec struct {
 	// +optional
 	Encryption *Encryption `json:"encryption,omitempty"`
 
-	// tags are put on the reply queues beside the operator's own.
+	// tags are put on the reply queues beside the operator's own and over the provider's default tags: at most 40, with keys
+	// of 1 to 128 and values of at most 256 characters, of letters and digits of any script, spaces and _ . : / = + - @. Keys
+	// are case-sensitive, and refused where they start, in whatever case, with aws:, replyqueue.dev/, kubernetes-,
+	// __AmazonSQS or __IdleQueue. AWS advises at most 50 on a queue, the operator's own included. Unset: none.
 	// +optional
 	// +nullable
 	Tags Tags `json:"tags,omitempty"` //nolint:kubeapilinter // Server-side apply leaves null where an object is applied empty.

@@ -302,7 +302,10 @@ type RequestChannelSpec struct {
 	Policy string `json:"policy,omitempty"`
 
 	// tags are put on the queue, and on its dead-letter queue, beside the operator's own and over the provider's default
-	// tags. Keys are case-sensitive. Taking one out removes it; tags that others put there are left alone. Unset: none.
+	// tags: at most 40, with keys of 1 to 128 and values of at most 256 characters, of letters and digits of any script,
+	// spaces and _ . : / = + - @. Keys are case-sensitive, and refused where they start, in whatever case, with aws:,
+	// replyqueue.dev/, kubernetes-, __AmazonSQS or __IdleQueue. Taking one out removes it; tags that others put there are
+	// left alone. AWS advises at most 50 on a queue, of which up to five are the operator's own. Unset: none.
 	// +optional
 	// +nullable
 	Tags Tags `json:"tags,omitempty"` //nolint:kubeapilinter // Server-side apply leaves null where an object is applied empty.
