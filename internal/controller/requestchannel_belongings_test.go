@@ -93,6 +93,7 @@ var _ = ginkgo.Describe("A queue", func() {
 		c := channelNamed("login", using(p), deadTo("obs"))
 		w.apply(c)
 		w.reconciled(c)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonDeadLetterNotAllowed, "spec.deadLetter.channelRef"), "there is nothing to wait for")
 		q, _ := w.sqs.Queue(named("login"))
 		gomega.Expect(q.Attributes["RedrivePolicy"]).To(gomega.BeEmpty())
 	})

@@ -461,7 +461,10 @@ func (r *RequestChannelReconciler) untagLeft(ctx context.Context, s *scope, desi
 	if err != nil || !observed.Exists || queue.OwnerIn(observed.Tags) != left.Owner {
 		return err
 	}
-	gone = slices.DeleteFunc(gone, func(key string) bool { return observed.Tags[key] == "" })
+	gone = slices.DeleteFunc(gone, func(key string) bool {
+		_, there := observed.Tags[key]
+		return !there
+	})
 	if len(gone) == 0 {
 		return nil
 	}
