@@ -2,9 +2,11 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -131,23 +133,56 @@ func (s *scope) outlives(name string, observed queue.Observed) bool {
 	return true
 }
 
+// errTakenAway is why a queue that the channel had is not its own any more.
+var errTakenAway = errors.New("the queue is another's now")
+
+// lostDeadLetter is notOwned for a dead-letter queue that the channel had: it says which tags would make it the channel's again, and
+// whether somebody else has taken it. One whose tags are merely gone is not anybody else's.
+func lostDeadLetter(s *scope, desired queue.Desired, tags map[string]string) error {
+	var back []string
+	for _, key := range sortedKeys(desired.Owner.Tags()) {
+		back = append(back, key+"="+desired.Owner.Tags()[key])
+	}
+	p := &pause{stalled: true, reason: v1alpha1.ReasonNotOwned, after: slowRetry}
+	p.message = fmt.Sprintf("queue %s %s; it is left alone. If it is this channel's, give it back its tags: %s",
+		desired.Name, whoseQueue(s, tags), strings.Join(back, ", "))
+	if queue.OwnerIn(tags) != (queue.Owner{}) && !s.takenLately(desired) {
+		p.why = errTakenAway
+	}
+	return p
+}
+
 // notOwned says whose a queue is, and what can be done. left: its owner was an object of this cluster that exists no more.
 func notOwned(s *scope, name string, tags map[string]string, left bool) error {
-	owner := queue.OwnerIn(tags)
-	consent := fmt.Sprintf("tag it %s=%s/%s and set adoptionPolicy IfConsented", v1alpha1.TagAdoptableBy, s.provider.Cluster, s.channel.Namespace)
-	whose, remedy := "has no owner that its tags name", "Delete it, use another name, or let its owner "+consent
-	if owner != (queue.Owner{}) {
-		whose = fmt.Sprintf("belongs to %s %s/%s", kindOf(owner.Kind), owner.Namespace, owner.Name)
-		switch {
-		case left && owner.Cluster == s.provider.ClusterUID:
-			whose = fmt.Sprintf("was left behind by %s %s/%s, which exists no more", kindOf(owner.Kind), owner.Namespace, owner.Name)
-		case owner.Cluster == s.provider.ClusterUID:
-			remedy = "Use another name, or delete that one first"
-		default:
-			whose += " of cluster " + owner.Cluster
-		}
+	owner, whose := queue.OwnerIn(tags), whoseQueue(s, tags)
+	tag := fmt.Sprintf("%s=%s/%s", v1alpha1.TagAdoptableBy, s.provider.Cluster, s.channel.Namespace)
+	other := "" // A computed name follows from the channel's own.
+	if name == s.channel.Spec.QueueName {
+		other = ", or name another queue in a new RequestChannel, since spec.queueName is immutable"
+	}
+	remedy := fmt.Sprintf("Delete it, or let its owner tag it %s and set adoptionPolicy IfConsented", tag) + other
+	switch ours := owner.Cluster == s.provider.ClusterUID; {
+	case s.channel.Spec.ManagementPolicy == v1alpha1.ManagementPolicyObserve:
+		remedy = fmt.Sprintf("Its owner can let it be observed from this namespace: tag it %s", tag)
+	case left && ours:
+		whose = fmt.Sprintf("was left behind by %s %s/%s, which exists no more", kindOf(owner.Kind), owner.Namespace, owner.Name)
+	case ours:
+		remedy = "To have it, delete that one first" + other
 	}
 	return stalled(v1alpha1.ReasonNotOwned, "queue %s exists and %s; it is left alone. %s", name, whose, remedy)
+}
+
+// whoseQueue says in words what a queue's tags say of its owner.
+func whoseQueue(s *scope, tags map[string]string) string {
+	owner := queue.OwnerIn(tags)
+	if owner == (queue.Owner{}) {
+		return "has no owner that its tags name"
+	}
+	whose := fmt.Sprintf("belongs to %s %s/%s", kindOf(owner.Kind), owner.Namespace, owner.Name)
+	if owner.Cluster != s.provider.ClusterUID {
+		whose += " of cluster " + owner.Cluster
+	}
+	return whose
 }
 
 func kindOf(kind string) string {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -75,8 +76,8 @@ func (r *RequestChannelReconciler) converge(ctx context.Context, s *scope) error
 	s.part = v1alpha1.ConditionQueueReady
 	asIs := false
 	if inTheWay != nil {
-		// Whoever took their consent back gets no more of them; what is merely waited for, or cannot be told, stays as it is.
-		target, asIs = "", judge(s.channel, inTheWay).reason != v1alpha1.ReasonDeadLetterNotAllowed
+		// Whoever took their consent back, or the queue itself, gets no more of them; what is merely waited for, or cannot be told, stays as it is.
+		target, asIs = "", judge(s.channel, inTheWay).reason != v1alpha1.ReasonDeadLetterNotAllowed && !errors.Is(inTheWay, errTakenAway)
 	}
 	if err := r.bringToSpec(ctx, s, request, target, asIs); err != nil {
 		return err
@@ -288,6 +289,9 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 		plan = queue.MakePlan(desired, remembered, observed, terms)
 	}
 	if plan.Refused {
+		if had {
+			return "", lostDeadLetter(s, desired, observed.Tags)
+		}
 		return "", notOwned(s, desired.Name, observed.Tags, left)
 	}
 	if r.saidMissing(s, desired.Name) && s.outlives(desired.Name, observed) {

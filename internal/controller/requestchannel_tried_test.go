@@ -202,6 +202,68 @@ var _ = ginkgo.Describe("A channel leaves", func() {
 		})
 	}
 
+	ginkgo.It("a dead-letter queue that another cluster took, and has no more requests moved there, until it is its own again", func() {
+		c := channelNamed("login", withDeadLetter)
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+		d, _ := w.sqs.Queue(named("login_dlq"))
+		redrive := func() string {
+			q, _ := w.sqs.Queue(named("login"))
+			return q.Attributes["RedrivePolicy"]
+		}
+		own := map[string]string{}
+		for _, key := range []string{v1alpha1.TagCluster, v1alpha1.TagKind, v1alpha1.TagNamespace, v1alpha1.TagName} {
+			own[key] = d.Tags[key]
+		}
+		_, err := w.sqs.Client().UntagQueue(w.ctx, &sqs.UntagQueueInput{QueueUrl: &d.URL, TagKeys: []string{v1alpha1.TagCluster, v1alpha1.TagKind, v1alpha1.TagNamespace, v1alpha1.TagName}})
+		gomega.Expect(err).NotTo(gomega.HaveOccurred())
+		w.pass(2 * time.Hour)
+		w.reconciled(c)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonNotOwned, "give it back its tags", v1alpha1.TagName+"=login", v1alpha1.TagCluster+"="+clusterUID))
+		gomega.Expect(redrive()).To(gomega.ContainSubstring(d.ARN), "nobody else has it")
+
+		tag(named("login_dlq"), map[string]string{v1alpha1.TagCluster: "another", v1alpha1.TagKind: v1alpha1.TagKindRequest, v1alpha1.TagNamespace: "shop", v1alpha1.TagName: "vault"})
+		w.pass(2 * time.Hour)
+		w.reconciled(c)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonNotOwned, "shop/vault of cluster another", "give it back its tags"))
+		gomega.Expect(redrive()).To(gomega.BeEmpty())
+		gomega.Expect(c.Status.DeadLetterTargetARN).To(gomega.BeEmpty())
+
+		tag(named("login_dlq"), own)
+		w.pass(2 * time.Hour)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+		gomega.Expect(redrive()).To(gomega.ContainSubstring(d.ARN))
+	})
+
+	ginkgo.It("a queue to the channel that made it, and says to an observer how its owner can lend it", func() {
+		p := w.providerFor(allowing("orders"))
+		maker, observer, second := channelNamed("maker", using(p), called("orders")), channelNamed("observer", using(p), called("orders"), observing), channelNamed("second", using(p), called("orders"))
+		w.apply(maker)
+		w.reconciled(maker)
+		w.apply(observer, second)
+		w.reconciled(observer)
+		lend := map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace}
+		gomega.Expect(observer).To(beStalled(v1alpha1.ReasonNotOwned, w.namespace+"/maker", "tag it "+v1alpha1.TagAdoptableBy+"="+lend[v1alpha1.TagAdoptableBy]))
+		gomega.Expect(observer.Status.Conditions).NotTo(gomega.ContainElement(gomega.HaveField("Message", gomega.ContainSubstring("elete"))), "the queue with its messages, that is")
+		w.reconciled(second)
+		gomega.Expect(second).To(beStalled(v1alpha1.ReasonNotOwned, "delete that one first", "new RequestChannel, since spec.queueName is immutable"))
+		tag("orders", lend)
+		w.pass(10 * time.Minute)
+		w.reconciled(observer)
+		gomega.Expect(observer).To(haveCondition(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonObserved))
+	})
+
+	ginkgo.It("a queue that has the name that its own would have, and advises no other name", func() {
+		w.queueTagged(named("login"), nil)
+		c := channelNamed("login")
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonNotOwned, "Delete it, or let its owner tag it "+v1alpha1.TagAdoptableBy))
+		gomega.Expect(c.Status.Conditions).NotTo(gomega.ContainElement(gomega.HaveField("Message", gomega.ContainSubstring("queueName"))))
+	})
+
 	ginkgo.It("a queue that is gone to its original to make again, until it is known which of two clusters this is", func() {
 		c := channelNamed("login")
 		w.apply(c)
