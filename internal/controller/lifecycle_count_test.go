@@ -103,37 +103,30 @@ func TestWhatVoidsANote(t *testing.T) {
 		s.goBy(time.Minute) // a new leader does not know how its predecessor ended
 		return p
 	}
+	waits := func(s *stage) {
+		wants := caller()
+		wants[v1alpha1.AnnotationCalls] = "login,later"
+		p := s.pod("web-0", wants, ofSet)
+		s.settle()
+		s.vanish(p)
+	}
 	for name, c := range map[string]struct {
 		identity v1alpha1.Identity
 		happens  func(*stage, *corev1.Pod)
 		// kept is for how long the queue is certainly kept afterwards; the note says 30 minutes of 60.
 		kept time.Duration
 	}{
-		"nothing, silence":     {v1alpha1.IdentityPod, func(s *stage, _ *corev1.Pod) { s.restart() }, 0},
-		"nothing, absence":     {v1alpha1.IdentityStable, func(s *stage, _ *corev1.Pod) { s.restart() }, 0},
-		"a gap":                {v1alpha1.IdentityPod, func(s *stage, _ *corev1.Pod) { s.elapse(time.Hour); s.beacon() }, 0},
-		"a heartbeat":          {v1alpha1.IdentityPod, func(s *stage, p *corev1.Pod) { s.beat(p) }, time.Hour},
-		"a heartbeat, unseen":  {v1alpha1.IdentityPod, func(s *stage, p *corev1.Pod) { s.quietBeat(p); s.restart() }, time.Hour},
-		"another container":    {v1alpha1.IdentityPod, func(s *stage, p *corev1.Pod) { s.containerStarts(p) }, time.Hour},
-		"another one, unseen":  {v1alpha1.IdentityPod, func(s *stage, p *corev1.Pod) { s.containerStarts(p); s.restart() }, time.Hour},
-		"a successor reads":    {v1alpha1.IdentityStable, func(s *stage, _ *corev1.Pod) { p := successor(s); s.run(p); s.settle(); s.stop(p) }, time.Hour},
-		"it reads, and unseen": {v1alpha1.IdentityStable, func(s *stage, _ *corev1.Pod) { p := successor(s); s.run(p); s.settle(); s.stop(p); s.restart() }, time.Hour},
-		"a successor waits": {v1alpha1.IdentityStable, func(s *stage, _ *corev1.Pod) {
-			wants := caller()
-			wants[v1alpha1.AnnotationCalls] = "login,later"
-			p := s.pod("web-0", wants, ofSet)
-			s.settle()
-			s.vanish(p)
-			s.settle()
-		}, time.Hour},
-		"it waits, and its end is unseen": {v1alpha1.IdentityStable, func(s *stage, _ *corev1.Pod) {
-			wants := caller()
-			wants[v1alpha1.AnnotationCalls] = "login,later"
-			p := s.pod("web-0", wants, ofSet)
-			s.settle()
-			s.vanish(p)
-			s.restart()
-		}, time.Hour},
+		"nothing, silence":                {v1alpha1.IdentityPod, func(s *stage, _ *corev1.Pod) { s.restart() }, 0},
+		"nothing, absence":                {v1alpha1.IdentityStable, func(s *stage, _ *corev1.Pod) { s.restart() }, 0},
+		"a gap":                           {v1alpha1.IdentityPod, func(s *stage, _ *corev1.Pod) { s.elapse(time.Hour); s.beacon() }, 0},
+		"a heartbeat":                     {v1alpha1.IdentityPod, func(s *stage, p *corev1.Pod) { s.beat(p) }, time.Hour},
+		"a heartbeat, unseen":             {v1alpha1.IdentityPod, func(s *stage, p *corev1.Pod) { s.quietBeat(p); s.restart() }, time.Hour},
+		"another container":               {v1alpha1.IdentityPod, func(s *stage, p *corev1.Pod) { s.containerStarts(p) }, time.Hour},
+		"another one, unseen":             {v1alpha1.IdentityPod, func(s *stage, p *corev1.Pod) { s.containerStarts(p); s.restart() }, time.Hour},
+		"a successor reads":               {v1alpha1.IdentityStable, func(s *stage, _ *corev1.Pod) { p := successor(s); s.run(p); s.settle(); s.stop(p) }, time.Hour},
+		"it reads, and unseen":            {v1alpha1.IdentityStable, func(s *stage, _ *corev1.Pod) { p := successor(s); s.run(p); s.settle(); s.stop(p); s.restart() }, time.Hour},
+		"a successor waits":               {v1alpha1.IdentityStable, func(s *stage, _ *corev1.Pod) { waits(s); s.settle() }, time.Hour},
+		"it waits, and its end is unseen": {v1alpha1.IdentityStable, func(s *stage, _ *corev1.Pod) { waits(s); s.restart() }, time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
