@@ -29,8 +29,9 @@ type cluster struct {
 	// first is what it began with, before the log.
 	first map[kind]map[types.NamespacedName]client.Object
 	now   map[kind]map[types.NamespacedName]client.Object
-	// birth is the order in which objects came.
-	birth map[types.UID]int
+	// birth is the order in which objects came, and created are the UIDs of those that were created, in that order.
+	birth   map[types.UID]int
+	created []types.UID
 	// noticed is told of every change, with the call that made it; nil for what actors do.
 	noticed func(kind, change, *call)
 }
@@ -100,7 +101,11 @@ func (c *cluster) append(k kind, ch change, by *call) {
 }
 
 func (c *cluster) create(o client.Object, by *call) error {
-	return c.note(c.server.Create(context.Background(), o), o, by)
+	err := c.server.Create(context.Background(), o)
+	if err == nil {
+		c.created = append(c.created, o.GetUID())
+	}
+	return c.note(err, o, by)
 }
 
 func (c *cluster) update(o client.Object, by *call) error {

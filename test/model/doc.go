@@ -6,7 +6,7 @@
 // with watches that lag, lists that are old and backups that are restored; kubelets, applications, people. What is copied
 // from internal/operator is only how these are wired together: whom a notice of the listener wakes, and when the fence and
 // the sweeper, which take turns here, begin. TestScriptsOnAnAPIServer puts a sample of scripts to a real API server and
-// expects the same to be seen after every action.
+// expects the same calls to come of every action, and the same to be seen after it.
 //
 // Every reconcile, sweep, comparison of the fence and beacon is a coroutine that stops before each call to the API server
 // or to SQS. So the script decides what happens between any two calls: a heartbeat, the death of the operator, a second

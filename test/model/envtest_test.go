@@ -34,8 +34,7 @@ var unplayable = []string{"etcd is set back", "cluster is copied", "cluster is c
 func TestSamplesHoldEveryAction(t *testing.T) {
 	seen := map[string]bool{}
 	for n := range samples {
-		script, _ := record(n)
-		for _, m := range script {
+		for _, m := range record(n) {
 			if m.played {
 				seen[actions[m.action].name] = true
 			}
@@ -48,8 +47,9 @@ func TestSamplesHoldEveryAction(t *testing.T) {
 	}
 }
 
-// TestScriptsOnAnAPIServer plays a sample of scripts on the API server in memory and on a real one, and expects the same to
-// be seen after every action: pods and their gates, records and their states, Leases, queues.
+// TestScriptsOnAnAPIServer plays a sample of scripts on a real API server, and then on the one in memory with the same UIDs.
+// It expects the same calls and events to come of each action, and the same to be seen after it: pods and their gates, records
+// and their states, Leases, queues.
 func TestScriptsOnAnAPIServer(t *testing.T) {
 	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
 		t.Fatal("KUBEBUILDER_ASSETS is not set: run `make test`, or `make controlplane` and name its folder")
@@ -74,30 +74,15 @@ func TestScriptsOnAnAPIServer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for seed := range *played {
-		script, want := record(seed)
-		namespace := fmt.Sprintf("shop-%d", seed)
+	for n := range *played {
+		namespace := fmt.Sprintf("shop-%d", n)
 		if err := server.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}); err != nil {
 			t.Fatal(err)
 		}
-		w := newWorldOn(mutant{}, server, namespace)
-		w.alone = true
-		w.setUp(1)
-		compare(t, seed, "the start", w, want[0])
-		for i, m := range script {
-			done := actions[m.action].do(w, m.arg)
-			if done != m.played || !compare(t, seed, fmt.Sprintf("action %d, %s", i+1, actions[m.action].name), w, want[i+1]) {
-				if done != m.played {
-					t.Errorf("script %d: action %d, %s, is possible: %t on the API server, %t in memory", seed, i+1, actions[m.action].name, done, m.played)
-				}
-				break
-			}
-		}
-		if w.violation != nil {
-			t.Errorf("script %d: %v", seed, w.violation)
-		}
-		t.Logf("script %d: %d actions, %d steps", seed, len(script), w.step)
-		w.close()
+		script := record(n)
+		actual := newWorldOn(mutant{}, server, namespace)
+		want := actual.play(script)
+		compare(t, n, script, want, newWorldOfUIDs(mutant{}, namespace, actual.cluster.created).play(script))
 		if err := tidy(server, namespace); err != nil {
 			t.Fatal(err)
 		}
@@ -110,14 +95,13 @@ type tried struct {
 	played bool
 }
 
-// record makes a script on the API server in memory, and notes what is to be seen after each of its actions. Each script
-// is about some kinds of action, and ends when it has played them.
-func record(n int) (script []tried, seen []string) {
+// record makes a script on the API server in memory. Each script is about some kinds of action, and ends when it has played
+// them.
+func record(n int) (script []tried) {
 	w := newWorld(mutant{})
 	defer w.close()
 	w.alone = true
 	w.setUp(1)
-	seen = append(seen, w.summary())
 	random := rand.New(rand.NewPCG(uint64(n), 20))
 	author := newPlaywright(random)
 	author.wishes = nil
@@ -136,18 +120,80 @@ func record(n int) (script []tried, seen []string) {
 		if played {
 			delete(wanted, m.action)
 		}
-		script, seen = append(script, tried{m, played}), append(seen, w.summary())
+		script = append(script, tried{m, played})
 	}
-	return script, seen
+	return script
 }
 
-func compare(t *testing.T, seed int, when string, w *world, want string) bool {
-	t.Helper()
-	got := w.summary()
-	if got != want {
-		t.Errorf("script %d, after %s:\n--- on the API server\n%s--- in memory\n%s", seed, when, got, want)
+// scene is one action of a script as it was played: the calls and events that it came to, whether it came to what its name
+// says, what was to be seen after it, and the promise that was broken; nil: none.
+type scene struct {
+	lines   []string
+	played  bool
+	summary string
+	broken  *violation
+}
+
+// play plays a script to its end, or to the first promise that is broken, and ends the world. The first scene is what it
+// begins with.
+func (w *world) play(script []tried) (scenes []scene) {
+	defer w.close()
+	w.alone = true
+	var lines []string
+	w.say = func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	w.setUp(1)
+	scenes = append(scenes, scene{lines: lines, played: true, summary: w.summary()})
+	for _, m := range script {
+		lines = nil
+		played := actions[m.action].do(w, m.arg)
+		scenes = append(scenes, scene{lines: lines, played: played, summary: w.summary()})
+		if w.violation != nil {
+			scenes[len(scenes)-1].broken = w.violation
+			break
+		}
 	}
-	return got == want
+	return scenes
+}
+
+// compare expects a script to have come to the same on the two API servers, and says where it did not.
+func compare(t *testing.T, n int, script []tried, actual, memory []scene) {
+	t.Helper()
+	calls := 0
+	for i := range actual {
+		when := "the start"
+		if i > 0 {
+			when = fmt.Sprintf("action %d, %s", i, actions[script[i-1].action].name)
+		}
+		if i == len(memory) {
+			t.Errorf("script %d ends before %s in memory", n, when)
+			return
+		}
+		for j, line := range actual[i].lines {
+			if j < len(memory[i].lines) && line == memory[i].lines[j] {
+				continue
+			}
+			last := max(0, j-10)
+			t.Errorf("script %d, at %s:\n  %s\n--- on the API server\n  %s\n--- in memory\n  %s", n, when, strings.Join(actual[i].lines[last:j], "\n  "),
+				strings.Join(actual[i].lines[j:min(j+10, len(actual[i].lines))], "\n  "), strings.Join(memory[i].lines[min(j, len(memory[i].lines)):min(j+10, len(memory[i].lines))], "\n  "))
+			return
+		}
+		calls += len(actual[i].lines)
+		switch {
+		case len(memory[i].lines) != len(actual[i].lines):
+			t.Errorf("script %d, at %s: in memory goes on by:\n  %s", n, when, strings.Join(memory[i].lines[len(actual[i].lines):], "\n  "))
+			return
+		case actual[i].played != memory[i].played:
+			t.Errorf("script %d: %s, is possible: %t on the API server, %t in memory", n, when, actual[i].played, memory[i].played)
+			return
+		case actual[i].broken != nil || memory[i].broken != nil:
+			t.Errorf("script %d, at %s: on the API server %v, in memory %v", n, when, actual[i].broken, memory[i].broken)
+			return
+		case actual[i].summary != memory[i].summary:
+			t.Errorf("script %d, after %s:\n--- on the API server\n%s--- in memory\n%s", n, when, actual[i].summary, memory[i].summary)
+			return
+		}
+	}
+	t.Logf("script %d: %d actions, which came to %d events, calls and ticks", n, len(actual)-1, calls)
 }
 
 // summary is everything that can be seen from outside, with UIDs replaced by the order in which they came. By how many calls

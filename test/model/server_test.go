@@ -77,6 +77,8 @@ type memory struct {
 	now     func() metav1.Time
 	version int
 	uids    int
+	// given are the UIDs of the first objects, in the order in which they come; the others get some of its own.
+	given   []types.UID
 	objects map[kind]map[types.NamespacedName]client.Object
 }
 
@@ -148,7 +150,11 @@ func (m *memory) Create(_ context.Context, o client.Object, _ ...client.CreateOp
 		return apierrors.NewAlreadyExists(resourceOf(k), key.Name)
 	}
 	m.uids++
-	o.SetUID(types.UID(fmt.Sprintf("%08d-0000-4000-8000-000000000000", m.uids)))
+	if m.uids <= len(m.given) {
+		o.SetUID(m.given[m.uids-1])
+	} else {
+		o.SetUID(types.UID(fmt.Sprintf("%08d-0000-4000-8000-000000000000", m.uids)))
+	}
 	o.SetGeneration(1)
 	o.SetCreationTimestamp(m.now())
 	if hasStatus(k) {

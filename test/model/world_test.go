@@ -97,9 +97,15 @@ type world struct {
 	}
 }
 
-func newWorld(m mutant) *world {
-	w := emptyWorld(m, "shop")
-	w.cluster = newCluster(newMemory(func() metav1.Time { return metav1.NewTime(epoch.Add(w.now).Truncate(time.Second)) }))
+func newWorld(m mutant) *world { return newWorldOfUIDs(m, "shop", nil) }
+
+// newWorldOfUIDs is a world in memory whose first objects get the UIDs given, in the order in which they come. By them much
+// is ordered that has no other order, from a sweep's queues to a list of Leases.
+func newWorldOfUIDs(m mutant, namespace string, given []types.UID) *world {
+	w := emptyWorld(m, namespace)
+	server := newMemory(func() metav1.Time { return metav1.NewTime(epoch.Add(w.now).Truncate(time.Second)) })
+	server.given = given
+	w.cluster = newCluster(server)
 	w.populate()
 	return w
 }
