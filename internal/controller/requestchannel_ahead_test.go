@@ -20,7 +20,6 @@ import (
 var _ = ginkgo.Describe("A note that comes first", func() {
 	var w *world
 	ginkgo.BeforeEach(func(ctx context.Context) { w = newWorld(context.WithoutCancel(ctx)) })
-	named := func(name string) string { return "rq_" + clusterName + "_" + w.namespace + "_" + name }
 	// stopsAt reconciles in a process that is stopped before its status write at, if it comes to that, and starts another.
 	stopsAt := func(c *v1alpha1.RequestChannel, at int) (stopped bool) {
 		writes := 0
@@ -56,7 +55,7 @@ var _ = ginkgo.Describe("A note that comes first", func() {
 				change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Tags = nil })
 				w.settle(c)
 				gomega.Expect(c).To(beReady())
-				q, there := w.sqs.Queue(named(c.Name + "_dlq"))
+				q, there := w.sqs.Queue(w.named(c.Name + "_dlq"))
 				gomega.Expect(there).To(gomega.BeTrue())
 				gomega.Expect(q.Tags).NotTo(gomega.HaveKey("cost"), fmt.Sprintf("stopped before status write %d", at))
 				gomega.Expect(at).To(gomega.BeNumerically("<", 9))
@@ -72,7 +71,7 @@ var _ = ginkgo.Describe("A note that comes first", func() {
 			w.apply(c)
 			w.reconciled(c)
 			w.pass(time.Hour)
-			w.deleteQueue(named(which))
+			w.deleteQueue(w.named(which))
 			w.pass(2 * time.Minute)
 			w.heard()
 			w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.DropAfter, Action: "CreateQueue", Count: 1}}})
@@ -87,11 +86,11 @@ var _ = ginkgo.Describe("A note that comes first", func() {
 			w.pass(2 * time.Minute)
 			w.settle(c)
 			gomega.Expect(c).To(beReady())
-			q, _ := w.sqs.Queue(named("login"))
+			q, _ := w.sqs.Queue(w.named("login"))
 			gomega.Expect(q.Attributes).To(gomega.HaveKeyWithValue("DelaySeconds", "0"))
 			told := 0
 			for _, e := range w.heard() {
-				if e == "Warning "+controller.EventQueueRecreated+" Queue "+named(which)+" had been deleted by someone else, with its messages, and was created again" {
+				if e == "Warning "+controller.EventQueueRecreated+" Queue "+w.named(which)+" had been deleted by someone else, with its messages, and was created again" {
 					told++
 				}
 			}
@@ -104,7 +103,7 @@ var _ = ginkgo.Describe("A note that comes first", func() {
 		w.apply(c)
 		w.reconciled(c)
 		w.pass(time.Hour)
-		w.deleteQueue(named("login_dlq"))
+		w.deleteQueue(w.named("login_dlq"))
 		w.pass(2 * time.Minute)
 		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Action: "CreateQueue"}}})
 		change(w, c, func(c *v1alpha1.RequestChannel) {
@@ -122,7 +121,7 @@ var _ = ginkgo.Describe("A note that comes first", func() {
 		w.pass(w.result.RequeueAfter)
 		w.reconciled(c)
 		gomega.Expect(c).To(beReady())
-		gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.ContainSubstring(controller.EventQueueRecreated + " Queue " + named("login_dlq"))))
+		gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.ContainSubstring(controller.EventQueueRecreated + " Queue " + w.named("login_dlq"))))
 	})
 
 	ginkgo.It("of an adoption that failed is of nothing that its owner set", func() {

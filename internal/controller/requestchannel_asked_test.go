@@ -20,16 +20,6 @@ import (
 var _ = ginkgo.Describe("What is asked for", func() {
 	var w *world
 	ginkgo.BeforeEach(func(ctx context.Context) { w = newWorld(context.WithoutCancel(ctx)) })
-	named := func(name string) string { return "rq_" + clusterName + "_" + w.namespace + "_" + name }
-	look := func(c *v1alpha1.RequestChannel, at string) {
-		ginkgo.GinkgoHelper()
-		change(w, c, func(c *v1alpha1.RequestChannel) {
-			c.Annotations = map[string]string{v1alpha1.AnnotationReconcileAt: at}
-		})
-	}
-	consent := func() map[string]string {
-		return map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace}
-	}
 	const policy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"sqs:SendMessage","Resource":"*"}]}`
 
 	ginkgo.It("that was made by half, and then unset, is taken away: a policy", func() {
@@ -44,14 +34,14 @@ var _ = ginkgo.Describe("What is asked for", func() {
 		w.pass(2 * time.Minute)
 		w.reconciled(c)
 		gomega.Expect(c).To(beReady())
-		look(c, "1")
+		w.look(c, "1")
 		w.pass(time.Hour)
 		w.reconciled(c)
 		gomega.Expect(w.sqs.Queues()[0].Attributes["Policy"]).To(gomega.BeEmpty())
 	})
 
 	ginkgo.It("names no dead-letter queue of another account, though one here has its name and consents", func() {
-		w.queueTagged("dead", consent())
+		w.queueTagged("dead", w.consent())
 		c := channelNamed("login", func(spec *v1alpha1.RequestChannelSpec) {
 			spec.DeadLetter = &v1alpha1.DeadLetter{MaxReceiveCount: 1, ARN: "arn:aws:sqs:us-east-1:999999999999:dead"}
 		})
@@ -86,7 +76,7 @@ var _ = ginkgo.Describe("What is asked for", func() {
 		change(w, c, func(c *v1alpha1.RequestChannel) { withDeadLetter(&c.Spec) })
 		w.reconciled(c)
 		gomega.Expect(c).To(beReady())
-		q, _ := w.sqs.Queue(named("login_dlq"))
+		q, _ := w.sqs.Queue(w.named("login_dlq"))
 		gomega.Expect(q.Tags).NotTo(gomega.HaveKey("cost"))
 	})
 
@@ -100,7 +90,7 @@ var _ = ginkgo.Describe("What is asked for", func() {
 		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Tags = v1alpha1.Tags{"cost": "2"} })
 		w.reconciled(c)
 		w.pass(5 * time.Second)
-		look(c, "1")
+		w.look(c, "1")
 		w.reconciled(c)
 		e := w.heard()
 		gomega.Expect(e).NotTo(gomega.ContainElement(gomega.ContainSubstring(controller.EventDriftCorrected)))
@@ -108,14 +98,14 @@ var _ = ginkgo.Describe("What is asked for", func() {
 
 	ginkgo.It("of ownership is no drift while SQS does not show it yet", func() {
 		p := w.providerFor(allowing("orders"))
-		w.queueTagged("orders", consent())
+		w.queueTagged("orders", w.consent())
 		w.pass(time.Hour)
 		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.StaleReads, Duration: 30 * time.Second}}})
 		c := channelNamed("orders", using(p), called("orders"), adopting)
 		w.apply(c)
 		w.reconciled(c)
 		w.pass(5 * time.Second)
-		look(c, "1")
+		w.look(c, "1")
 		w.reconciled(c)
 		gomega.Expect(c).To(beReady())
 	})
@@ -141,7 +131,7 @@ var _ = ginkgo.Describe("What is asked for", func() {
 			c.Spec.Queue = &v1alpha1.QueueAttributes{VisibilityTimeoutSeconds: ptr.To[int32](99)}
 		})
 		w.reconciled(c)
-		q, _ := w.sqs.Queue(named("login"))
+		q, _ := w.sqs.Queue(w.named("login"))
 		gomega.Expect(q.Attributes["VisibilityTimeout"]).To(gomega.Equal("99"))
 	})
 
@@ -213,7 +203,7 @@ var _ = ginkgo.Describe("What is asked for", func() {
 		w.pass(time.Hour)
 		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "login-sqs"}}
 		change(w, secret, func(s *corev1.Secret) { s.Data["uri"] = []byte("x"); s.Immutable = ptr.To(true) })
-		look(c, "1")
+		w.look(c, "1")
 		w.reconciled(c)
 		gomega.Expect(c).To(beStalled(v1alpha1.ReasonSecretRefused, "spec.binding.secretName", "immutable"))
 	})

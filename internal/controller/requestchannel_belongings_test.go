@@ -20,30 +20,6 @@ import (
 var _ = ginkgo.Describe("A queue", func() {
 	var w *world
 	ginkgo.BeforeEach(func(ctx context.Context) { w = newWorld(context.WithoutCancel(ctx)) })
-	named := func(name string) string { return "rq_" + clusterName + "_" + w.namespace + "_" + name }
-	look := func(c *v1alpha1.RequestChannel, at string) {
-		ginkgo.GinkgoHelper()
-		change(w, c, func(c *v1alpha1.RequestChannel) {
-			c.Annotations = map[string]string{v1alpha1.AnnotationReconcileAt: at}
-		})
-	}
-	tag := func(name string, tags map[string]string) {
-		ginkgo.GinkgoHelper()
-		q, there := w.sqs.Queue(name)
-		gomega.Expect(there).To(gomega.BeTrue())
-		_, err := w.sqs.Client().TagQueue(w.ctx, &sqs.TagQueueInput{QueueUrl: &q.URL, Tags: tags})
-		gomega.Expect(err).NotTo(gomega.HaveOccurred())
-	}
-	untag := func(name string, keys ...string) {
-		ginkgo.GinkgoHelper()
-		q, there := w.sqs.Queue(name)
-		gomega.Expect(there).To(gomega.BeTrue())
-		_, err := w.sqs.Client().UntagQueue(w.ctx, &sqs.UntagQueueInput{QueueUrl: &q.URL, TagKeys: keys})
-		gomega.Expect(err).NotTo(gomega.HaveOccurred())
-	}
-	consent := func() map[string]string {
-		return map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace}
-	}
 	const policy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"sqs:SendMessage","Resource":"*"}]}`
 
 	ginkgo.It("is deleted by force when it is empty, rather than left behind", func() {
@@ -74,19 +50,19 @@ var _ = ginkgo.Describe("A queue", func() {
 		w.heard()
 		w.reconciled(c)
 		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
-		_, there := w.sqs.Queue(named("login_dlq"))
+		_, there := w.sqs.Queue(w.named("login_dlq"))
 		gomega.Expect(there).To(gomega.BeFalse(), "the dead-letter queue could have been deleted")
 	})
 
 	ginkgo.It("that was lent and is claimed back is not handed on for dead letters", func() {
 		p := w.providerFor(allowing("vault"))
-		w.queueTagged("vault", consent())
+		w.queueTagged("vault", w.consent())
 		o := channelNamed("obs", using(p), called("vault"), func(spec *v1alpha1.RequestChannelSpec) {
 			spec.ManagementPolicy = v1alpha1.ManagementPolicyObserve
 		})
 		w.apply(o)
 		w.reconciled(o)
-		untag("vault", v1alpha1.TagAdoptableBy)
+		w.untag("vault", v1alpha1.TagAdoptableBy)
 		w.pass(2 * time.Hour)
 		w.reconciled(o)
 		gomega.Expect(o).To(beStalled(v1alpha1.ReasonNotOwned))
@@ -94,7 +70,7 @@ var _ = ginkgo.Describe("A queue", func() {
 		w.apply(c)
 		w.reconciled(c)
 		gomega.Expect(c).To(beStalled(v1alpha1.ReasonDeadLetterNotAllowed, "spec.deadLetter.channelRef"), "there is nothing to wait for")
-		q, _ := w.sqs.Queue(named("login"))
+		q, _ := w.sqs.Queue(w.named("login"))
 		gomega.Expect(q.Attributes["RedrivePolicy"]).To(gomega.BeEmpty())
 	})
 
@@ -102,7 +78,7 @@ var _ = ginkgo.Describe("A queue", func() {
 		c := channelNamed("login")
 		w.apply(c)
 		w.reconciled(c)
-		w.sendTo(named("login"))
+		w.sendTo(w.named("login"))
 		w.pass(2 * time.Hour)
 		w.heard()
 		w.restart()
@@ -111,7 +87,7 @@ var _ = ginkgo.Describe("A queue", func() {
 			a, _, e, err := old(ctx, "eu-west-1", endpoint, role)
 			return a, "eu-west-1", e, err
 		}
-		look(c, "1")
+		w.look(c, "1")
 		w.reconciled(c)
 		gomega.Expect(c).To(beStalled(v1alpha1.ReasonQueueElsewhere, "us-east-1", "eu-west-1"))
 		gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(1))
@@ -162,11 +138,11 @@ var _ = ginkgo.Describe("A queue", func() {
 		w.reconciled(c)
 		w.pass(time.Hour)
 		w.heard()
-		tag(named("login"), consent())
-		look(c, "1")
+		w.tag(w.named("login"), w.consent())
+		w.look(c, "1")
 		w.reconciled(c)
-		untag(named("login"), v1alpha1.TagAdoptableBy)
-		look(c, "2")
+		w.untag(w.named("login"), v1alpha1.TagAdoptableBy)
+		w.look(c, "2")
 		w.pass(time.Hour)
 		w.reconciled(c)
 		e := w.heard()
@@ -213,7 +189,7 @@ var _ = ginkgo.Describe("A queue", func() {
 
 	ginkgo.It("that was observed and is gone is no longer handed out", func() {
 		p := w.providerFor(allowing("vault"))
-		w.queueTagged("vault", consent())
+		w.queueTagged("vault", w.consent())
 		o := channelNamed("obs", using(p), called("vault"), func(spec *v1alpha1.RequestChannelSpec) {
 			spec.ManagementPolicy = v1alpha1.ManagementPolicyObserve
 		})
@@ -232,8 +208,8 @@ var _ = ginkgo.Describe("A queue", func() {
 		w.remove(c)
 		w.reconciled(c)
 		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
-		tag(named("login"), consent())
-		again := channelNamed("signin", using(p), called(named("login")), adopting)
+		w.tag(w.named("login"), w.consent())
+		again := channelNamed("signin", using(p), called(w.named("login")), adopting)
 		w.apply(again)
 		w.reconciled(again)
 		gomega.Expect(again).To(beReady())
@@ -244,10 +220,10 @@ var _ = ginkgo.Describe("A queue", func() {
 		w.apply(c)
 		w.reconciled(c)
 		w.pass(2 * time.Hour)
-		w.deleteQueue(named("login"))
+		w.deleteQueue(w.named("login"))
 		w.pass(2 * time.Minute)
-		w.queueTagged(named("login"), map[string]string{"team": "theirs"})
-		look(c, "1")
+		w.queueTagged(w.named("login"), map[string]string{"team": "theirs"})
+		w.look(c, "1")
 		w.reconciled(c)
 		gomega.Expect(c).To(beStalled(v1alpha1.ReasonNotOwned))
 		gomega.Expect(c.Status.QueueURL).To(gomega.BeEmpty())
@@ -269,11 +245,11 @@ var _ = ginkgo.Describe("A queue", func() {
 
 	ginkgo.It("is adopted with its foreign tags, also those that the spec once asked for", func() {
 		c := channelNamed("login", func(spec *v1alpha1.RequestChannelSpec) { spec.Tags = v1alpha1.Tags{"team": "mine"} })
-		w.queueTagged(named("login"), map[string]string{"team": "bank"})
+		w.queueTagged(w.named("login"), map[string]string{"team": "bank"})
 		w.apply(c)
 		w.reconciled(c)
 		gomega.Expect(c).To(beStalled(v1alpha1.ReasonNotOwned))
-		tag(named("login"), consent())
+		w.tag(w.named("login"), w.consent())
 		change(w, c, func(c *v1alpha1.RequestChannel) {
 			c.Spec.Tags = nil
 			c.Spec.AdoptionPolicy = v1alpha1.AdoptionPolicyIfConsented
@@ -285,7 +261,7 @@ var _ = ginkgo.Describe("A queue", func() {
 
 	ginkgo.It("that is being adopted in a crash keeps what its owner set", func() {
 		p := w.providerFor(allowing("orders"))
-		w.queueTagged("orders", consent())
+		w.queueTagged("orders", w.consent())
 		q, _ := w.sqs.Queue("orders")
 		_, err := w.sqs.Client().SetQueueAttributes(w.ctx, &sqs.SetQueueAttributesInput{QueueUrl: &q.URL, Attributes: map[string]string{"DelaySeconds": "7"}})
 		gomega.Expect(err).NotTo(gomega.HaveOccurred())
@@ -295,7 +271,7 @@ var _ = ginkgo.Describe("A queue", func() {
 		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.DropAfter, Action: "TagQueue", Count: 1}}})
 		w.failed(c)
 		w.sqs.SetFaults(sqstest.Plan{})
-		untag("orders", v1alpha1.TagAdoptableBy)
+		w.untag("orders", v1alpha1.TagAdoptableBy)
 		// the status is lost too
 		change(w, c, func(c *v1alpha1.RequestChannel) { c.Finalizers = nil })
 		w.remove(c)

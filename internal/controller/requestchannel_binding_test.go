@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/onsi/ginkgo/v2"
 	"github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
@@ -159,14 +158,6 @@ var _ = ginkgo.Describe("A channel's binding", func() {
 		gomega.Expect(gone("login-queue")).To(gomega.BeTrue())
 	})
 })
-
-// queueTagged creates a queue as its owner in AWS does, and returns its URL.
-func (w *world) queueTagged(name string, tags map[string]string) string {
-	ginkgo.GinkgoHelper()
-	out, err := w.sqs.Client().CreateQueue(w.ctx, &sqs.CreateQueueInput{QueueName: &name, Tags: tags})
-	gomega.Expect(err).NotTo(gomega.HaveOccurred())
-	return *out.QueueUrl
-}
 
 func controlledBy(channel string, uid types.UID) []metav1.OwnerReference {
 	yes := true

@@ -20,7 +20,6 @@ import (
 var _ = ginkgo.Describe("A claim to a queue", func() {
 	var w *world
 	ginkgo.BeforeEach(func(ctx context.Context) { w = newWorld(context.WithoutCancel(ctx)) })
-	named := func(name string) string { return "rq_" + clusterName + "_" + w.namespace + "_" + name }
 	// elsewhere is another namespace.
 	elsewhere := func(name string) string {
 		ginkgo.GinkgoHelper()
@@ -91,7 +90,7 @@ var _ = ginkgo.Describe("A claim to a queue", func() {
 		w.reconciled(c)
 		gomega.Expect(c).To(beStalled(v1alpha1.ReasonDeadLetterNotAllowed, bank+suffix))
 		gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(1))
-		_, err := w.sqs.Client().TagQueue(w.ctx, &sqs.TagQueueInput{QueueUrl: &victim.Status.QueueURL, Tags: map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace}})
+		_, err := w.sqs.Client().TagQueue(w.ctx, &sqs.TagQueueInput{QueueUrl: &victim.Status.QueueURL, Tags: w.consent()})
 		gomega.Expect(err).NotTo(gomega.HaveOccurred())
 		w.reconciled(c)
 		gomega.Expect(c).To(beReady())
@@ -156,8 +155,8 @@ var _ = ginkgo.Describe("A claim to a queue", func() {
 		w.reconciled(c)
 		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
 		gomega.Expect(w.heard()).To(gomega.ContainElements(
-			gomega.And(gomega.HavePrefix("Normal "+controller.EventQueueLeft), gomega.ContainSubstring("queue "+named("login")+" is left")),
-			gomega.And(gomega.HavePrefix("Normal "+controller.EventQueueLeft), gomega.ContainSubstring("queue "+named("login_dlq")+" is left"))))
+			gomega.And(gomega.HavePrefix("Normal "+controller.EventQueueLeft), gomega.ContainSubstring("queue "+w.named("login")+" is left")),
+			gomega.And(gomega.HavePrefix("Normal "+controller.EventQueueLeft), gomega.ContainSubstring("queue "+w.named("login_dlq")+" is left"))))
 	})
 
 	ginkgo.It("that lies beside a deletion is told of once", func() {
@@ -166,7 +165,7 @@ var _ = ginkgo.Describe("A claim to a queue", func() {
 		w.reconciled(c)
 		_, err := w.sqs.Client().UntagQueue(w.ctx, &sqs.UntagQueueInput{QueueUrl: &c.Status.DeadLetterQueueURL, TagKeys: []string{v1alpha1.TagName}})
 		gomega.Expect(err).NotTo(gomega.HaveOccurred())
-		w.sendTo(named("login"))
+		w.sendTo(w.named("login"))
 		w.remove(c)
 		w.heard()
 		for range 4 {
@@ -210,29 +209,29 @@ var _ = ginkgo.Describe("A claim to a queue", func() {
 		c := channelNamed("login", withDeadLetter, func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
 		w.apply(c)
 		w.reconciled(c)
-		w.sendTo(named("login_dlq"))
+		w.sendTo(w.named("login_dlq"))
 		w.remove(c)
 		w.reconciled(c)
 		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
 		consented := func(name string) {
 			ginkgo.GinkgoHelper()
 			q, _ := w.sqs.Queue(name)
-			_, err := w.sqs.Client().TagQueue(w.ctx, &sqs.TagQueueInput{QueueUrl: &q.URL, Tags: map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace}})
+			_, err := w.sqs.Client().TagQueue(w.ctx, &sqs.TagQueueInput{QueueUrl: &q.URL, Tags: w.consent()})
 			gomega.Expect(err).NotTo(gomega.HaveOccurred())
 		}
-		consented(named("login"))
+		consented(w.named("login"))
 		again := channelNamed("login", withDeadLetter, adopting)
 		w.apply(again)
 		w.reconciled(again)
 		gomega.Expect(again).To(beStalled(v1alpha1.ReasonNotOwned, "_dlq"))
-		consented(named("login_dlq"))
+		consented(w.named("login_dlq"))
 		w.reconciled(again)
 		gomega.Expect(again).To(beReady())
 		w.remove(again)
 		w.pass(2 * time.Minute)
 		w.reconciled(again)
 		gomega.Expect(w.exists(again)).To(gomega.BeFalse())
-		q, _ := w.sqs.Queue(named("login_dlq"))
+		q, _ := w.sqs.Queue(w.named("login_dlq"))
 		gomega.Expect(q.Visible).To(gomega.Equal(1), "what was adopted is not deleted")
 	})
 
@@ -282,8 +281,8 @@ var _ = ginkgo.Describe("A claim to a queue", func() {
 
 	ginkgo.It("to a computed name that was adopted ends with the queue: it is not made again, and nobody is sent there", func() {
 		p := w.providerFor(allowing("*"))
-		left := "rq_" + clusterName + "_" + w.namespace + "_old"
-		consent := map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace}
+		left := w.named("old")
+		consent := w.consent()
 		w.queueTagged(left, consent)
 		c := channelNamed("login", using(p), called(left), adopting)
 		w.apply(c)

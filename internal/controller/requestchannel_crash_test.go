@@ -109,7 +109,7 @@ func life(ctx context.Context, points *crashPoints) (l lived) {
 		spec.Binding = &v1alpha1.Binding{SecretName: "login"}
 	})
 	step := w.steps(c, points, &l)
-	request, dead := "rq_"+clusterName+"_"+w.namespace+"_login", "rq_"+clusterName+"_"+w.namespace+"_login_dlq"
+	request, dead := w.named("login"), w.named("login_dlq")
 	w.apply(c)
 	step()
 	// A queue that is deleted and created again in between would lose these.
@@ -264,30 +264,8 @@ func (w *world) survives(c *v1alpha1.RequestChannel) (alive bool, err error) {
 // tamper changes a queue as somebody else might.
 func (w *world) tamper(name string) {
 	ginkgo.GinkgoHelper()
-	q, there := w.sqs.Queue(name)
-	gomega.Expect(there).To(gomega.BeTrue())
-	_, err := w.sqs.Client().SetQueueAttributes(w.ctx, &sqs.SetQueueAttributesInput{QueueUrl: &q.URL, Attributes: map[string]string{
+	w.set(name, map[string]string{
 		"VisibilityTimeout": "77", "MessageRetentionPeriod": "777", "RedriveAllowPolicy": `{"redrivePermission":"allowAll"}`, "RedrivePolicy": "",
-	}})
-	gomega.Expect(err).NotTo(gomega.HaveOccurred())
-	_, err = w.sqs.Client().TagQueue(w.ctx, &sqs.TagQueueInput{QueueUrl: &q.URL, Tags: map[string]string{"team": "theirs", "foreign": "stays"}})
-	gomega.Expect(err).NotTo(gomega.HaveOccurred())
-}
-
-// deleteQueue deletes a queue as somebody else might, and forgets that request: the operator made none.
-func (w *world) deleteQueue(name string) {
-	ginkgo.GinkgoHelper()
-	q, there := w.sqs.Queue(name)
-	gomega.Expect(there).To(gomega.BeTrue())
-	_, err := w.sqs.Client().DeleteQueue(w.ctx, &sqs.DeleteQueueInput{QueueUrl: &q.URL})
-	gomega.Expect(err).NotTo(gomega.HaveOccurred())
-	w.sqs.ResetRequests()
-}
-
-func (w *world) sendTo(name string) {
-	ginkgo.GinkgoHelper()
-	q, there := w.sqs.Queue(name)
-	gomega.Expect(there).To(gomega.BeTrue())
-	_, err := w.sqs.Client().SendMessage(w.ctx, &sqs.SendMessageInput{QueueUrl: &q.URL, MessageBody: ptr.To("x")})
-	gomega.Expect(err).NotTo(gomega.HaveOccurred())
+	})
+	w.tag(name, map[string]string{"team": "theirs", "foreign": "stays"})
 }

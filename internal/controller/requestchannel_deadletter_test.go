@@ -28,14 +28,8 @@ func deadTo(name string) func(*v1alpha1.RequestChannelSpec) {
 var _ = ginkgo.Describe("A dead-letter queue", func() {
 	var w *world
 	ginkgo.BeforeEach(func(ctx context.Context) { w = newWorld(context.WithoutCancel(ctx)) })
-	queueName := func(name string) string { return "rq_" + clusterName + "_" + w.namespace + "_" + name }
-	look := func(c *v1alpha1.RequestChannel, at string) {
-		change(w, c, func(c *v1alpha1.RequestChannel) {
-			c.Annotations = map[string]string{v1alpha1.AnnotationReconcileAt: at}
-		})
-	}
 	redrive := func(name string) string {
-		q, _ := w.sqs.Queue(queueName(name))
+		q, _ := w.sqs.Queue(w.named(name))
 		return q.Attributes["RedrivePolicy"]
 	}
 
@@ -59,7 +53,7 @@ var _ = ginkgo.Describe("A dead-letter queue", func() {
 
 		ginkgo.It("that drifted is corrected and told as the request queue is, and both at once are both told", func() {
 			set(map[string]string{"MessageRetentionPeriod": "60"})
-			look(c, "1")
+			w.look(c, "1")
 			w.reconciled(c)
 			gomega.Expect(w.heard()).To(gomega.ConsistOf(gomega.And(gomega.HavePrefix("Warning "+controller.EventDriftCorrected), gomega.ContainSubstring("_login_dlq was changed"))))
 			gomega.Expect(testutil.GatherAndCount(registry, "replyqueue_drift_total")).To(gomega.Equal(1))
@@ -71,24 +65,24 @@ var _ = ginkgo.Describe("A dead-letter queue", func() {
 			set(map[string]string{"MessageRetentionPeriod": "60"})
 			_, err := w.sqs.Client().SetQueueAttributes(w.ctx, &sqs.SetQueueAttributesInput{QueueUrl: &c.Status.QueueURL, Attributes: map[string]string{"RedrivePolicy": ""}})
 			gomega.Expect(err).NotTo(gomega.HaveOccurred())
-			look(c, "2")
+			w.look(c, "2")
 			requests, _ := w.costing(func() { w.reconciled(c) })
 			gomega.Expect(requests).To(gomega.HaveKeyWithValue("SetQueueAttributes", 2))
 			gomega.Expect(w.heard()).To(gomega.ConsistOf(gomega.ContainSubstring("_login_dlq was changed"), gomega.ContainSubstring("_login was changed")))
 		})
 
 		ginkgo.It("that could not be corrected does not have the request queue's drift put right without a word", func() {
-			w.tamper(queueName("login"))
-			w.tamper(queueName("login_dlq"))
+			w.tamper(w.named("login"))
+			w.tamper(w.named("login_dlq"))
 			w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.ServerError, Action: "SetQueueAttributes", Queue: "*_dlq"}}})
-			look(c, "1")
+			w.look(c, "1")
 			w.failed(c)
 			gomega.Expect(w.heard()).NotTo(gomega.ContainElement(gomega.ContainSubstring(controller.EventDriftCorrected)))
 			w.sqs.SetFaults(sqstest.Plan{})
 			w.reconciled(c)
 			gomega.Expect(c).To(beReady())
 			corrected := func(name string) gomega.OmegaMatcher {
-				return gomega.And(gomega.HavePrefix("Warning "+controller.EventDriftCorrected), gomega.ContainSubstring("Queue "+queueName(name)+" was changed"))
+				return gomega.And(gomega.HavePrefix("Warning "+controller.EventDriftCorrected), gomega.ContainSubstring("Queue "+w.named(name)+" was changed"))
 			}
 			gomega.Expect(w.heard()).To(gomega.ContainElements(corrected("login"), corrected("login_dlq")))
 			drifts, err := testutil.GatherAndCount(registry, "replyqueue_drift_total")
@@ -98,7 +92,7 @@ var _ = ginkgo.Describe("A dead-letter queue", func() {
 
 		ginkgo.It("keeps what somebody else set that the spec does not name, as the request queue does, and that is no drift", func() {
 			set(map[string]string{"VisibilityTimeout": "900", "DelaySeconds": "9", "Policy": `{"Version":"2012-10-17","Statement":[]}`})
-			look(c, "1")
+			w.look(c, "1")
 			requests, _ := w.costing(func() { w.reconciled(c) })
 			gomega.Expect(requests).NotTo(gomega.HaveKey("SetQueueAttributes"))
 			gomega.Expect(w.heard()).To(gomega.BeEmpty())
@@ -106,9 +100,9 @@ var _ = ginkgo.Describe("A dead-letter queue", func() {
 		})
 
 		ginkgo.It("that someone deleted is created again, and that is told", func() {
-			w.deleteQueue(queueName("login_dlq"))
+			w.deleteQueue(w.named("login_dlq"))
 			w.pass(2 * time.Minute)
-			look(c, "1")
+			w.look(c, "1")
 			w.reconciled(c)
 			gomega.Expect(w.heard()).To(gomega.ConsistOf(gomega.And(gomega.HavePrefix("Warning "+controller.EventQueueRecreated), gomega.ContainSubstring("_login_dlq "))))
 			gomega.Expect(c).To(beReady())
@@ -121,7 +115,7 @@ var _ = ginkgo.Describe("A dead-letter queue", func() {
 			})
 			w.reconciled(c)
 			set(map[string]string{"MessageRetentionPeriod": "1209600"}) // What a lagging read would show.
-			look(c, "1")
+			w.look(c, "1")
 			requests, _ := w.costing(func() { w.reconciled(c) })
 			gomega.Expect(requests).NotTo(gomega.HaveKey("SetQueueAttributes"))
 			gomega.Expect(w.heard()).To(gomega.BeEmpty())
@@ -133,8 +127,8 @@ var _ = ginkgo.Describe("A dead-letter queue", func() {
 			w.apply(d)
 			w.reconciled(d)
 			w.heard()
-			w.deleteQueue(queueName("new_dlq")) // What a lagging read would show.
-			look(d, "1")
+			w.deleteQueue(w.named("new_dlq")) // What a lagging read would show.
+			w.look(d, "1")
 			requests, _ := w.costing(func() { w.reconciled(d) })
 			gomega.Expect(requests).NotTo(gomega.HaveKey("CreateQueue"))
 			gomega.Expect(d).NotTo(haveCondition(v1alpha1.ConditionDrifted, metav1.ConditionTrue, v1alpha1.ReasonDeletedOutOfBand))
@@ -154,7 +148,7 @@ var _ = ginkgo.Describe("A dead-letter queue", func() {
 		})
 
 		ginkgo.It("whose name another's queue has is refused and left alone", func() {
-			name := queueName("taken_dlq")
+			name := w.named("taken_dlq")
 			_, err := w.sqs.Client().CreateQueue(w.ctx, &sqs.CreateQueueInput{QueueName: &name, Tags: map[string]string{"team": "bank"}})
 			gomega.Expect(err).NotTo(gomega.HaveOccurred())
 			before, _ := w.sqs.Queue(name)

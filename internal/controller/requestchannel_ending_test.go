@@ -37,17 +37,6 @@ func (s secretive) GetQueueAttributes(ctx context.Context, in *sqs.GetQueueAttri
 var _ = ginkgo.Describe("The end of a channel", func() {
 	var w *world
 	ginkgo.BeforeEach(func(ctx context.Context) { w = newWorld(context.WithoutCancel(ctx)) })
-	named := func(name string) string { return "rq_" + clusterName + "_" + w.namespace + "_" + name }
-	consent := func() map[string]string {
-		return map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace}
-	}
-	untag := func(name string, keys ...string) {
-		ginkgo.GinkgoHelper()
-		q, there := w.sqs.Queue(name)
-		gomega.Expect(there).To(gomega.BeTrue())
-		_, err := w.sqs.Client().UntagQueue(w.ctx, &sqs.UntagQueueInput{QueueUrl: &q.URL, TagKeys: keys})
-		gomega.Expect(err).NotTo(gomega.HaveOccurred())
-	}
 	there := func(name string) bool {
 		_, there := w.sqs.Queue(name)
 		return there
@@ -81,11 +70,11 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 
 	ginkgo.It("leaves an adopted queue with its messages, though a restore lost the status and the consent was taken back", func() {
 		p := w.providerFor(allowing("orders"))
-		w.queueTagged("orders", consent())
+		w.queueTagged("orders", w.consent())
 		c := channelNamed("orders", using(p), called("orders"), adopting)
 		w.apply(c)
 		w.reconciled(c)
-		untag("orders", v1alpha1.TagAdoptableBy)
+		w.untag("orders", v1alpha1.TagAdoptableBy)
 		w.sendTo("orders")
 		for _, seen := range []bool{true, false} {
 			c = restored(c)
@@ -110,7 +99,7 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 	for what, lost := range map[string]bool{"": false, ", though a restore lost the status": true} {
 		ginkgo.It("leaves with an adopted queue the dead-letter queue that was made beside it"+what, func() {
 			p := w.providerFor(allowing("orders"))
-			w.queueTagged("orders", consent())
+			w.queueTagged("orders", w.consent())
 			c := channelNamed("orders", using(p), called("orders"), adopting, withDeadLetter)
 			w.apply(c)
 			w.reconciled(c)
@@ -128,7 +117,7 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 				w.sqs.SetFaults(sqstest.Plan{})
 			}
 			ends(c, 2*time.Minute)
-			for _, name := range []string{"orders", named("orders_dlq")} {
+			for _, name := range []string{"orders", w.named("orders_dlq")} {
 				q, there := w.sqs.Queue(name)
 				gomega.Expect(there).To(gomega.BeTrue(), name)
 				for key := range q.Tags {
@@ -143,7 +132,7 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 			c := channelNamed("login", withDeadLetter, func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyDeleteIfEmpty })
 			w.apply(c)
 			w.reconciled(c)
-			w.sendTo(named(full))
+			w.sendTo(w.named(full))
 			w.pass(time.Hour)
 			w.remove(c)
 			force := func() {
@@ -159,7 +148,7 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 			force()
 			w.reconciled(c)
 			gomega.Expect(w.exists(c)).To(gomega.BeFalse())
-			gomega.Expect(w.sqs.Queues()).To(gomega.ConsistOf(gomega.HaveField("Name", named(full))))
+			gomega.Expect(w.sqs.Queues()).To(gomega.ConsistOf(gomega.HaveField("Name", w.named(full))))
 		})
 	}
 
@@ -167,7 +156,7 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 		c := channelNamed("login", withDeadLetter, func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyDeleteIfEmpty })
 		w.apply(c)
 		w.reconciled(c)
-		w.sendTo(named("login"))
+		w.sendTo(w.named("login"))
 		w.pass(time.Hour)
 		change(w, c, func(c *v1alpha1.RequestChannel) {
 			metav1.SetMetaDataAnnotation(&c.ObjectMeta, v1alpha1.AnnotationForceDelete, "true")
@@ -185,7 +174,7 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 		gomega.Expect(direct.Delete(w.ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}})).To(gomega.Succeed())
 		w.remove(c)
 		w.pass(6 * 24 * time.Hour)
-		w.sendTo(named("login"))
+		w.sendTo(w.named("login"))
 		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Action: "UntagQueue"}}})
 		w.heard()
 		for range 3 {
@@ -201,7 +190,7 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 
 	ginkgo.It("deletes what was created in the place of an adopted queue", func() {
 		p := w.providerFor(allowing("orders"))
-		w.queueTagged("orders", consent())
+		w.queueTagged("orders", w.consent())
 		c := channelNamed("orders", using(p), called("orders"), adopting)
 		w.apply(c)
 		w.reconciled(c)
@@ -231,7 +220,7 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 		ends(c, 2*time.Minute)
 		w.sqs.SetFaults(sqstest.Plan{})
 		if policy == v1alpha1.DeletionPolicyRetain {
-			q, _ := w.sqs.Queue(named("login"))
+			q, _ := w.sqs.Queue(w.named("login"))
 			gomega.Expect(q.Tags).To(gomega.BeEmpty())
 			return
 		}
@@ -261,7 +250,7 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 			w.reconciled(c)
 			w.pass(time.Hour)
 			w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.StaleReads, Duration: 50 * time.Second}}})
-			w.sendTo(named("login"))
+			w.sendTo(w.named("login"))
 			w.remove(c)
 			for range 20 {
 				w.reconciled(c)
@@ -286,10 +275,10 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 				}
 			}
 			almost()
-			w.sendTo(named("login"))
+			w.sendTo(w.named("login"))
 			w.reconciled(c)
 			gomega.Expect(c).To(beReconciling(v1alpha1.ReasonQueueNotEmpty))
-			q, _ := w.sqs.Queue(named("login"))
+			q, _ := w.sqs.Queue(w.named("login"))
 			_, err := w.sqs.Client().PurgeQueue(w.ctx, &sqs.PurgeQueueInput{QueueUrl: &q.URL})
 			gomega.Expect(err).NotTo(gomega.HaveOccurred())
 			w.pass(time.Minute)
@@ -328,7 +317,7 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 				c := channelNamed("login", func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyDeleteIfEmpty })
 				w.apply(c)
 				w.reconciled(c)
-				w.sendTo("rq_" + clusterName + "_" + w.namespace + "_login")
+				w.sendTo(w.named("login"))
 				w.wrap = func(api queue.API) queue.API { return secretive{api, hide} }
 				w.restart()
 				w.remove(c)
@@ -353,7 +342,7 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 			})
 			w.apply(c)
 			w.reconciled(c)
-			w.sendTo(named("login"))
+			w.sendTo(w.named("login"))
 			got, err := w.sqs.Client().ReceiveMessage(w.ctx, &sqs.ReceiveMessageInput{QueueUrl: &c.Status.QueueURL})
 			gomega.Expect(err).NotTo(gomega.HaveOccurred())
 			gomega.Expect(got.Messages).To(gomega.HaveLen(1))
@@ -377,7 +366,7 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 			w.heard()
 			start := w.clock.Now()
 			for {
-				w.sendTo(named("login"))
+				w.sendTo(w.named("login"))
 				w.reconciled(c)
 				if !w.exists(c) {
 					break
@@ -389,7 +378,7 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 			gomega.Expect(w.clock.Since(start)).To(gomega.BeNumerically(">=", 3*time.Hour), "what was there when the deletion began may be served until it expires")
 			gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.And(gomega.HavePrefix("Warning "+controller.EventQueueAbandoned), gomega.ContainSubstring("messages"))))
 			for _, name := range []string{"login", "login_dlq"} {
-				q, there := w.sqs.Queue(named(name))
+				q, there := w.sqs.Queue(w.named(name))
 				gomega.Expect(there).To(gomega.BeTrue(), "no message is lost")
 				gomega.Expect(q.Tags).To(gomega.BeEmpty(), "it can be adopted")
 			}
@@ -403,9 +392,9 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 			w.heard()
 			for i := range 40 {
 				if i%2 == 0 {
-					w.sendTo(named("login"))
+					w.sendTo(w.named("login"))
 				} else {
-					q, _ := w.sqs.Queue(named("login"))
+					q, _ := w.sqs.Queue(w.named("login"))
 					_, err := w.sqs.Client().PurgeQueue(w.ctx, &sqs.PurgeQueueInput{QueueUrl: &q.URL})
 					gomega.Expect(err).NotTo(gomega.HaveOccurred())
 				}
@@ -425,7 +414,7 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 			w.heard()
 			warned := 0
 			for range 3 * 24 {
-				w.sendTo(named("login"))
+				w.sendTo(w.named("login"))
 				w.reconciled(c)
 				w.pass(time.Hour)
 				for _, e := range w.heard() {
@@ -460,7 +449,7 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 			c := channelNamed("login", withDeadLetter)
 			w.apply(c)
 			w.before = func(write string) error {
-				if write == "patch status RequestChannel" && there(named("login_dlq")) {
+				if write == "patch status RequestChannel" && there(w.named("login_dlq")) {
 					return errStopped
 				}
 				return nil
@@ -480,7 +469,7 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 			w.apply(c)
 			w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Action: "ListQueueTags", Queue: "*_dlq"}}})
 			w.reconciled(c)
-			gomega.Expect(there(named("login_dlq"))).To(gomega.BeTrue())
+			gomega.Expect(there(w.named("login_dlq"))).To(gomega.BeTrue())
 			w.sqs.SetFaults(sqstest.Plan{})
 			change(w, c, dropped)
 			w.reconciled(c)
@@ -493,11 +482,11 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 			c := channelNamed("login")
 			w.apply(c)
 			w.reconciled(c)
-			w.queueTagged(named("login_dlq"), map[string]string{"team": "theirs"})
+			w.queueTagged(w.named("login_dlq"), map[string]string{"team": "theirs"})
 			w.remove(c)
 			w.heard()
 			ends(c, 2*time.Minute)
-			gomega.Expect(there(named("login_dlq"))).To(gomega.BeTrue())
+			gomega.Expect(there(w.named("login_dlq"))).To(gomega.BeTrue())
 			gomega.Expect(w.heard()).NotTo(gomega.ContainElement(gomega.ContainSubstring(controller.EventQueueLeft)))
 		})
 	})

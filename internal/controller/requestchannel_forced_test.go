@@ -97,7 +97,7 @@ var _ = ginkgo.Describe("A deletion that is forced, with the fence", func() {
 		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
 		gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.HavePrefix("Warning " + controller.EventQueueAbandoned)))
 		w.sqs.SetFaults(sqstest.Plan{})
-		_, left := w.sqs.Queue("rq_" + clusterName + "_" + w.namespace + "_login")
+		_, left := w.sqs.Queue(w.named("login"))
 		gomega.Expect(left).To(gomega.BeTrue())
 	},
 		ginkgo.Entry("since the credentials are gone", sqstest.Rule{Fault: sqstest.AccessDenied}),
@@ -120,7 +120,7 @@ var _ = ginkgo.Describe("A deletion that is forced, with the fence", func() {
 		gomega.Expect(c).To(beReconciling(v1alpha1.ReasonIdentityUnproven, "waited for first"))
 		waits(5 * time.Minute)
 		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
-		_, left := w.sqs.Queue("rq_" + clusterName + "_" + w.namespace + "_login")
+		_, left := w.sqs.Queue(w.named("login"))
 		gomega.Expect(left).To(gomega.BeFalse())
 	},
 		ginkgo.Entry("by a process that has just begun", nil),

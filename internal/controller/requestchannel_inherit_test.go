@@ -26,7 +26,7 @@ var _ = ginkgo.Describe("Queues of a cluster that a human gave to this one", fun
 			}})
 			gomega.Expect(err).NotTo(gomega.HaveOccurred())
 		}
-		name := "rq_" + clusterName + "_" + w.namespace + "_login"
+		name := w.named("login")
 		owned(name, v1alpha1.TagKindRequest, "login", "former")
 		owned(name+"_dlq", v1alpha1.TagKindDeadLetter, "login", "former")
 		clusterOf := func(name string) string {
@@ -55,7 +55,7 @@ var _ = ginkgo.Describe("Queues of a cluster that a human gave to this one", fun
 		gomega.Expect(c).To(beReady())
 
 		ginkgo.By("another object's queue is not inherited")
-		other := "rq_" + clusterName + "_" + w.namespace + "_other"
+		other := w.named("other")
 		owned(other, v1alpha1.TagKindRequest, "else", "former")
 		fence.from = "former"
 		o := channelNamed("other")

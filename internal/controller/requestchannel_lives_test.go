@@ -81,7 +81,7 @@ func adopted(ctx context.Context, points *crashPoints) (l lived) {
 	step()
 	w.remove(c)
 	step()
-	w.ended(c, "orders", "rq_"+clusterName+"_"+w.namespace+"_orders_dlq")
+	w.ended(c, "orders", w.named("orders_dlq"))
 	return l
 }
 
@@ -96,7 +96,7 @@ func retained(ctx context.Context, points *crashPoints) (l lived) {
 	step := w.steps(c, points, &l)
 	w.apply(c)
 	step()
-	request := "rq_" + clusterName + "_" + w.namespace + "_login"
+	request := w.named("login")
 	w.sendTo(request)
 	w.remove(c)
 	step()
@@ -127,7 +127,7 @@ func emptied(ctx context.Context, points *crashPoints) (l lived) {
 	step := w.steps(c, points, &l)
 	w.apply(c)
 	step()
-	request := "rq_" + clusterName + "_" + w.namespace + "_login"
+	request := w.named("login")
 	w.sendTo(request)
 	w.remove(c)
 	for range 6 {
@@ -222,7 +222,7 @@ func hasty(ctx context.Context, points *crashPoints) (l lived) {
 	w.steps(c, points, &l)()
 	w.remove(c)
 	w.steps(c, points, &l)()
-	request := "rq_" + clusterName + "_" + w.namespace + "_login"
+	request := w.named("login")
 	w.ended(c, request, request+"_dlq")
 	return l
 }

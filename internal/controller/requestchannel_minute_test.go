@@ -19,7 +19,6 @@ var _ = ginkgo.Describe("Ownership that SQS does not show yet", func() {
 	const other = "example.com/other"
 	var w *world
 	ginkgo.BeforeEach(func(ctx context.Context) { w = newWorld(context.WithoutCancel(ctx)) })
-	named := func(name string) string { return "rq_" + clusterName + "_" + w.namespace + "_" + name }
 	late := func() {
 		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.StaleReads, Duration: 30 * time.Second}}})
 	}
@@ -33,14 +32,11 @@ var _ = ginkgo.Describe("Ownership that SQS does not show yet", func() {
 		}
 		ginkgo.Fail("the channel does not go")
 	}
-	consent := func() map[string]string {
-		return map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace}
-	}
 
 	for _, process := range []string{"the same", "another"} {
 		ginkgo.It("is waited for by "+process+" process, so that a queue taken over a moment ago is given up", func() {
 			p := w.providerFor(allowing("orders"))
-			w.queueTagged("orders", consent())
+			w.queueTagged("orders", w.consent())
 			w.pass(time.Hour)
 			late()
 			c := channelNamed("orders", using(p), called("orders"), adopting)
@@ -55,7 +51,7 @@ var _ = ginkgo.Describe("Ownership that SQS does not show yet", func() {
 			ends(c)
 			w.pass(time.Hour)
 			q, _ := w.sqs.Queue("orders")
-			gomega.Expect(q.Tags).To(gomega.Equal(consent()))
+			gomega.Expect(q.Tags).To(gomega.Equal(w.consent()))
 		})
 	}
 
@@ -113,7 +109,7 @@ var _ = ginkgo.Describe("Ownership that SQS does not show yet", func() {
 
 	ginkgo.It("is told once when AWS denies to write it", func() {
 		p := w.providerFor(allowing("orders"))
-		w.queueTagged("orders", consent())
+		w.queueTagged("orders", w.consent())
 		c := channelNamed("orders", using(p), called("orders"), adopting, func(spec *v1alpha1.RequestChannelSpec) {
 			spec.Tags = v1alpha1.Tags{"team": "identity"}
 			spec.Queue = &v1alpha1.QueueAttributes{DelaySeconds: ptr.To[int32](5)}
@@ -139,7 +135,7 @@ var _ = ginkgo.Describe("Ownership that SQS does not show yet", func() {
 		c.Status.LastWriteTime = ptr.To(metav1.NewTime(w.clock.Now().Add(3 * time.Hour)))
 		gomega.Expect(direct.Status().Patch(w.ctx, c, mergeFrom(before))).To(gomega.Succeed())
 		w.restart()
-		w.deleteQueue(named("login"))
+		w.deleteQueue(w.named("login"))
 		w.pass(2 * time.Minute)
 		change(w, c, func(c *v1alpha1.RequestChannel) {
 			c.Annotations = map[string]string{v1alpha1.AnnotationReconcileAt: "1"}

@@ -40,30 +40,6 @@ func (d denying) GetQueueAttributes(ctx context.Context, in *sqs.GetQueueAttribu
 var _ = ginkgo.Describe("What is mistaken for something else", func() {
 	var w *world
 	ginkgo.BeforeEach(func(ctx context.Context) { w = newWorld(context.WithoutCancel(ctx)) })
-	named := func(name string) string { return "rq_" + clusterName + "_" + w.namespace + "_" + name }
-	look := func(c *v1alpha1.RequestChannel, at string) {
-		ginkgo.GinkgoHelper()
-		change(w, c, func(c *v1alpha1.RequestChannel) {
-			c.Annotations = map[string]string{v1alpha1.AnnotationReconcileAt: at}
-		})
-	}
-	set := func(name string, attributes map[string]string) {
-		ginkgo.GinkgoHelper()
-		q, there := w.sqs.Queue(name)
-		gomega.Expect(there).To(gomega.BeTrue())
-		_, err := w.sqs.Client().SetQueueAttributes(w.ctx, &sqs.SetQueueAttributesInput{QueueUrl: &q.URL, Attributes: attributes})
-		gomega.Expect(err).NotTo(gomega.HaveOccurred())
-	}
-	consent := func() map[string]string {
-		return map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace}
-	}
-	consents := func(name string) {
-		ginkgo.GinkgoHelper()
-		q, there := w.sqs.Queue(name)
-		gomega.Expect(there).To(gomega.BeTrue())
-		_, err := w.sqs.Client().TagQueue(w.ctx, &sqs.TagQueueInput{QueueUrl: &q.URL, Tags: consent()})
-		gomega.Expect(err).NotTo(gomega.HaveOccurred())
-	}
 	const policy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"sqs:SendMessage","Resource":"*"}]}`
 
 	ginkgo.DescribeTable("by one wrong answer is not told to have been deleted, and nothing of it is forgotten", func(suffix string, crashes bool) {
@@ -78,11 +54,11 @@ var _ = ginkgo.Describe("What is mistaken for something else", func() {
 		w.apply(c)
 		w.reconciled(c)
 		gomega.Expect(c).To(beReady())
-		w.sendTo(named("login"))
+		w.sendTo(w.named("login"))
 		w.pass(2 * time.Hour)
 		w.heard()
 		times = 1
-		look(c, "1")
+		w.look(c, "1")
 		if crashes {
 			n := 0
 			w.before = func(write string) error {
@@ -105,7 +81,7 @@ var _ = ginkgo.Describe("What is mistaken for something else", func() {
 		gomega.Expect(times).To(gomega.BeZero())
 		gomega.Expect(w.heard()).NotTo(gomega.ContainElement(gomega.ContainSubstring("had been deleted")))
 		gomega.Expect(meta.FindStatusCondition(c.Status.Conditions, v1alpha1.ConditionDrifted)).To(gomega.BeNil())
-		q, _ := w.sqs.Queue(named("login"))
+		q, _ := w.sqs.Queue(w.named("login"))
 		gomega.Expect(q.Visible).To(gomega.Equal(1))
 		if crashes {
 			gomega.Expect(q.Attributes["Policy"]).To(gomega.BeEmpty())
@@ -194,7 +170,7 @@ var _ = ginkgo.Describe("What is mistaken for something else", func() {
 		w.apply(old)
 		w.reconciled(old)
 		w.pass(time.Hour)
-		consents("orders")
+		w.tag("orders", w.consent())
 		c := channelNamed("orders", using(p), called("orders"), adopting)
 		w.apply(c)
 		w.reconciled(c)
@@ -222,20 +198,20 @@ var _ = ginkgo.Describe("What is mistaken for something else", func() {
 
 	ginkgo.It("an owner that is gone, of dead letters: the same", func() {
 		c := channelNamed("login", withDeadLetter, adopting)
-		w.queueTagged(named("login_dlq"), map[string]string{
+		w.queueTagged(w.named("login_dlq"), map[string]string{
 			v1alpha1.TagCluster: clusterUID, v1alpha1.TagKind: v1alpha1.TagKindDeadLetter, v1alpha1.TagNamespace: w.namespace, v1alpha1.TagName: "gone",
 		})
 		w.apply(c)
 		w.reconciled(c)
 		gomega.Expect(c).To(beStalled(v1alpha1.ReasonNotOwned, "was left behind by the dead letters of RequestChannel "+w.namespace+"/gone"))
-		consents(named("login_dlq"))
+		w.tag(w.named("login_dlq"), w.consent())
 		w.reconciled(c)
 		gomega.Expect(c).To(beReady())
 	})
 
 	ginkgo.It("an older claim for one that could be served: who may not take a queue over does not keep it from who may", func() {
 		p := w.providerFor(allowing("orders"))
-		w.queueTagged("orders", consent())
+		w.queueTagged("orders", w.consent())
 		older, younger := channelNamed("a", using(p), called("orders")), channelNamed("b", using(p), called("orders"), adopting)
 		w.apply(older, younger)
 		w.reconciled(older)
@@ -255,7 +231,7 @@ var _ = ginkgo.Describe("What is mistaken for something else", func() {
 
 	ginkgo.It("an older claim for none: who may take a queue over comes before who is younger", func() {
 		p := w.providerFor(allowing("orders"))
-		w.queueTagged("orders", consent())
+		w.queueTagged("orders", w.consent())
 		older, younger := channelNamed("a", using(p), called("orders"), adopting), channelNamed("b", using(p), called("orders"), adopting)
 		w.apply(older, younger)
 		w.reconciled(younger)
@@ -269,17 +245,17 @@ var _ = ginkgo.Describe("What is mistaken for something else", func() {
 	})
 
 	ginkgo.It("a take-over for a creation: that of a dead-letter queue is told, with what it was", func() {
-		w.queueTagged(named("login_dlq"), consent())
-		set(named("login_dlq"), map[string]string{"MessageRetentionPeriod": "777"})
+		w.queueTagged(w.named("login_dlq"), w.consent())
+		w.set(w.named("login_dlq"), map[string]string{"MessageRetentionPeriod": "777"})
 		c := channelNamed("login", withDeadLetter, adopting)
 		w.apply(c)
 		w.reconciled(c)
 		gomega.Expect(c).To(beReady())
 		gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.And(
-			gomega.HavePrefix("Normal "+controller.EventQueueAdopted), gomega.ContainSubstring("Queue "+named("login_dlq")+" existed"),
+			gomega.HavePrefix("Normal "+controller.EventQueueAdopted), gomega.ContainSubstring("Queue "+w.named("login_dlq")+" existed"),
 			gomega.ContainSubstring(`MessageRetentionPeriod was "777" and is "1209600" now`), gomega.ContainSubstring("RedriveAllowPolicy was"),
 		)))
-		look(c, "1")
+		w.look(c, "1")
 		w.reconciled(c)
 		gomega.Expect(w.heard()).NotTo(gomega.ContainElement(gomega.ContainSubstring(controller.EventQueueAdopted)), "once")
 	})

@@ -19,7 +19,6 @@ import (
 var _ = ginkgo.Describe("A channel", func() {
 	var w *world
 	ginkgo.BeforeEach(func(ctx context.Context) { w = newWorld(context.WithoutCancel(ctx)) })
-	named := func(name string) string { return "rq_" + clusterName + "_" + w.namespace + "_" + name }
 
 	ginkgo.It("says at once, and asks nothing to know it, that the operator's region is another", func() {
 		c := channelNamed("login")
@@ -41,7 +40,7 @@ var _ = ginkgo.Describe("A channel", func() {
 		w.reconciled(c)
 		gomega.Expect(c.Status.LastWriteTime).NotTo(gomega.BeNil())
 		w.pass(2 * time.Hour)
-		w.deleteQueue(named("login"))
+		w.deleteQueue(w.named("login"))
 		w.pass(2 * time.Minute)
 		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Action: "CreateQueue"}}})
 		change(w, c, func(c *v1alpha1.RequestChannel) {
@@ -64,7 +63,7 @@ var _ = ginkgo.Describe("A channel", func() {
 		w.reconciled(c)
 		gomega.Expect(c.Status.OriginalAttributes).To(gomega.HaveLen(1))
 		w.pass(2 * time.Hour)
-		w.deleteQueue(named("login"))
+		w.deleteQueue(w.named("login"))
 		w.pass(2 * time.Hour)
 		w.reconciled(c)
 		gomega.Expect(c).To(beReady())
@@ -85,7 +84,7 @@ var _ = ginkgo.Describe("A channel", func() {
 		change(w, p, func(p *v1alpha1.QueueProvider) { p.Spec.DefaultTags = v1alpha1.Tags{"team": "b"} })
 		w.heard()
 		w.reconciled(c)
-		q, _ := w.sqs.Queue(named("login"))
+		q, _ := w.sqs.Queue(w.named("login"))
 		gomega.Expect(q.Tags).To(gomega.HaveKeyWithValue("team", "b"))
 		w.pass(2 * time.Hour)
 		w.reconciled(c)

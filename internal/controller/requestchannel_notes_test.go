@@ -20,13 +20,6 @@ import (
 var _ = ginkgo.Describe("What is written down", func() {
 	var w *world
 	ginkgo.BeforeEach(func(ctx context.Context) { w = newWorld(context.WithoutCancel(ctx)) })
-	named := func(name string) string { return "rq_" + clusterName + "_" + w.namespace + "_" + name }
-	look := func(c *v1alpha1.RequestChannel, at string) {
-		ginkgo.GinkgoHelper()
-		change(w, c, func(c *v1alpha1.RequestChannel) {
-			c.Annotations = map[string]string{v1alpha1.AnnotationReconcileAt: at}
-		})
-	}
 
 	ginkgo.DescribeTable("of a drift survives the loss of what is written after its correction", func(harm func(*v1alpha1.RequestChannel), writes int) {
 		c := channelNamed("login", withDeadLetter, func(spec *v1alpha1.RequestChannelSpec) {
@@ -37,7 +30,7 @@ var _ = ginkgo.Describe("What is written down", func() {
 		w.pass(20 * time.Minute)
 		harm(c)
 		w.pass(2 * time.Minute)
-		look(c, "1")
+		w.look(c, "1")
 		n := 0
 		w.before = func(write string) error {
 			if write == "patch status RequestChannel" {
@@ -58,9 +51,9 @@ var _ = ginkgo.Describe("What is written down", func() {
 			gomega.Expect(q.Attributes["VisibilityTimeout"]).NotTo(gomega.Equal("77"))
 		}
 	},
-		ginkgo.Entry("of the request queue", func(*v1alpha1.RequestChannel) { w.tamper(named("login")) }, 1),
-		ginkgo.Entry("of a queue that was deleted", func(*v1alpha1.RequestChannel) { w.deleteQueue(named("login")) }, 1),
-		ginkgo.Entry("of a dead-letter queue that was deleted", func(*v1alpha1.RequestChannel) { w.deleteQueue(named("login_dlq")) }, 1),
+		ginkgo.Entry("of the request queue", func(*v1alpha1.RequestChannel) { w.tamper(w.named("login")) }, 1),
+		ginkgo.Entry("of a queue that was deleted", func(*v1alpha1.RequestChannel) { w.deleteQueue(w.named("login")) }, 1),
+		ginkgo.Entry("of a dead-letter queue that was deleted", func(*v1alpha1.RequestChannel) { w.deleteQueue(w.named("login_dlq")) }, 1),
 	)
 
 	ginkgo.DescribeTable("lets a channel go at once in a new process, though SQS shows no queue", func(edits ...func(*v1alpha1.RequestChannelSpec)) {
@@ -150,7 +143,7 @@ var _ = ginkgo.Describe("What is written down", func() {
 		w.remove(c) // as the namespace controller does
 		began := w.clock.Now()
 		for range 5 * 24 {
-			w.sendTo(named("login"))
+			w.sendTo(w.named("login"))
 			w.reconciled(c)
 			if !w.exists(c) {
 				break
@@ -159,7 +152,7 @@ var _ = ginkgo.Describe("What is written down", func() {
 		}
 		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
 		gomega.Expect(w.clock.Since(began)).To(gomega.BeNumerically("~", 4*24*time.Hour, 2*time.Hour), "AWS's default retention")
-		q, there := w.sqs.Queue(named("login"))
+		q, there := w.sqs.Queue(w.named("login"))
 		gomega.Expect(there).To(gomega.BeTrue())
 		gomega.Expect(q.Visible).To(gomega.BeNumerically(">", 0), "what was sent since is not thrown away")
 		gomega.Expect(q.Tags).To(gomega.BeEmpty())

@@ -46,7 +46,7 @@ var _ = ginkgo.Describe("A channel that only observes from now on", func() {
 		target := c.Status.DeadLetterTargetARN
 		observes(c)
 		gomega.Expect(c.Status.DeadLetterTargetARN).To(gomega.Equal(target), "the queue has its redrive policy still")
-		w.deleteQueue("rq_" + clusterName + "_" + w.namespace + "_login")
+		w.deleteQueue(w.named("login"))
 		w.pass(2 * time.Hour)
 		w.reconciled(c)
 		gomega.Expect(c).To(beStalled(v1alpha1.ReasonObservedQueueMissing))

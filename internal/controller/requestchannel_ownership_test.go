@@ -30,15 +30,6 @@ func adopting(spec *v1alpha1.RequestChannelSpec) {
 var _ = ginkgo.Describe("Ownership", func() {
 	var w *world
 	ginkgo.BeforeEach(func(ctx context.Context) { w = newWorld(context.WithoutCancel(ctx)) })
-	consent := func() map[string]string {
-		return map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace}
-	}
-	reconcileAt := func(c *v1alpha1.RequestChannel, at string) {
-		ginkgo.GinkgoHelper()
-		change(w, c, func(c *v1alpha1.RequestChannel) {
-			c.Annotations = map[string]string{v1alpha1.AnnotationReconcileAt: at}
-		})
-	}
 	// onlyRead: of all that the operator asked of SQS since the last reset, nothing writes.
 	onlyRead := func() {
 		ginkgo.GinkgoHelper()
@@ -67,7 +58,7 @@ var _ = ginkgo.Describe("Ownership", func() {
 	ginkgo.Describe("in Observe", func() {
 		ginkgo.It("never writes: not when the queue drifts, when asked to look, when suspended, nor when deleted", func() {
 			p := w.providerFor(allowing("orders"))
-			w.queueTagged("orders", consent())
+			w.queueTagged("orders", w.consent())
 			before, _ := w.sqs.Queue("orders")
 			w.sqs.ResetRequests()
 			c := channelNamed("orders", using(p), called("orders"), func(spec *v1alpha1.RequestChannelSpec) {
@@ -80,7 +71,7 @@ var _ = ginkgo.Describe("Ownership", func() {
 			gomega.Expect(c).To(haveCondition(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonObserved))
 			w.pass(2 * time.Hour)
 			w.reconciled(c)
-			reconcileAt(c, "1")
+			w.look(c, "1")
 			w.reconciled(c)
 			change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Suspend = ptr.To(true) })
 			w.reconciled(c)
@@ -102,7 +93,7 @@ var _ = ginkgo.Describe("Ownership", func() {
 		w.apply(c)
 		w.reconciled(c)
 		url := c.Status.QueueURL
-		w.sendTo("rq_" + clusterName + "_" + w.namespace + "_login")
+		w.sendTo(w.named("login"))
 		// The backup was taken before the delay was set.
 		again := restored(c, func(spec *v1alpha1.RequestChannelSpec) { spec.Queue.DelaySeconds = nil })
 		w.sqs.ResetRequests()
@@ -110,7 +101,7 @@ var _ = ginkgo.Describe("Ownership", func() {
 		gomega.Expect(again).To(beReady())
 		gomega.Expect(again.Status.QueueURL).To(gomega.Equal(url))
 		gomega.Expect(again.Status.Adopted).To(gomega.BeNil(), "it is its own")
-		q, _ := w.sqs.Queue("rq_" + clusterName + "_" + w.namespace + "_login")
+		q, _ := w.sqs.Queue(w.named("login"))
 		gomega.Expect(q.Delayed+q.Visible).To(gomega.Equal(1), "its messages are there")
 		gomega.Expect(q.Attributes).To(gomega.HaveKeyWithValue("DelaySeconds", "0"), "and what the restored spec does not say is AWS's default")
 		gomega.Expect(w.sqs.Requests(sqstest.Action("DeleteQueue"))).To(gomega.BeZero())
@@ -121,7 +112,7 @@ var _ = ginkgo.Describe("Ownership", func() {
 
 	ginkgo.It("of a queue that was adopted survives a restore too: it is not deleted in the end", func() {
 		p := w.providerFor(allowing("orders"))
-		w.queueTagged("orders", consent())
+		w.queueTagged("orders", w.consent())
 		c := channelNamed("orders", using(p), called("orders"), adopting)
 		w.apply(c)
 		w.reconciled(c)
@@ -136,7 +127,7 @@ var _ = ginkgo.Describe("Ownership", func() {
 	})
 
 	ginkgo.It("is given up by Retain, and the queue can be adopted with its messages", func() {
-		name := "rq_" + clusterName + "_" + w.namespace + "_login"
+		name := w.named("login")
 		c := channelNamed("login", withDeadLetter, func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
 		w.apply(c)
 		w.reconciled(c)
@@ -150,7 +141,7 @@ var _ = ginkgo.Describe("Ownership", func() {
 		w.reconciled(again)
 		gomega.Expect(again).To(beStalled(v1alpha1.ReasonNotOwned), "not even its former owner has it without consent")
 		q, _ := w.sqs.Queue(name)
-		_, err := w.sqs.Client().TagQueue(w.ctx, &sqs.TagQueueInput{QueueUrl: &q.URL, Tags: consent()})
+		_, err := w.sqs.Client().TagQueue(w.ctx, &sqs.TagQueueInput{QueueUrl: &q.URL, Tags: w.consent()})
 		gomega.Expect(err).NotTo(gomega.HaveOccurred())
 		w.reconciled(again)
 		gomega.Expect(again).To(beReady())
@@ -164,7 +155,7 @@ var _ = ginkgo.Describe("Ownership", func() {
 			spec.DeletionPolicy = v1alpha1.DeletionPolicyDeleteIfEmpty
 		}
 		ginkgo.It("counts down, and holds a namespace no longer than messages are kept", func() {
-			name := "rq_" + clusterName + "_" + w.namespace + "_login"
+			name := w.named("login")
 			c := channelNamed("login", emptied, withDeadLetter)
 			w.apply(c)
 			w.reconciled(c)
@@ -194,7 +185,7 @@ var _ = ginkgo.Describe("Ownership", func() {
 			for _, o := range []*v1alpha1.RequestChannel{c, forced} {
 				w.apply(o)
 				w.reconciled(o)
-				w.sendTo("rq_" + clusterName + "_" + w.namespace + "_" + o.Name)
+				w.sendTo(w.named(o.Name))
 				w.remove(o)
 				w.reconciled(o)
 				gomega.Expect(o).To(beReconciling(v1alpha1.ReasonQueueNotEmpty))
@@ -231,7 +222,7 @@ var _ = ginkgo.Describe("Ownership", func() {
 			c := channelNamed("login", func(spec *v1alpha1.RequestChannelSpec) { spec.Suspend = ptr.To(true) })
 			w.apply(c)
 			w.reconciled(c)
-			reconcileAt(c, "now")
+			w.look(c, "now")
 			w.reconciled(c)
 			gomega.Expect(c).To(beStalled(v1alpha1.ReasonSuspended, "spec.suspend"))
 			gomega.Expect(w.sqs.Requests()).To(gomega.BeZero())
@@ -286,9 +277,9 @@ var _ = ginkgo.Describe("Ownership", func() {
 		w.reconciled(all)
 		gomega.Expect(all.ResourceVersion).To(gomega.Equal(version))
 
-		reconcileAt(all, "0")
+		w.look(all, "0")
 		w.reconciled(all) // and the new process learns the account's URL
-		reconcileAt(all, "1")
+		w.look(all, "1")
 		requests, writes := w.costing(func() { w.reconciled(all) })
 		gomega.Expect(requests).To(gomega.Equal(map[string]int{"GetQueueAttributes": 2, "ListQueueTags": 2}))
 		gomega.Expect(writes).To(gomega.ContainElement("patch status RequestChannel"), "it says that it was handled")
@@ -308,7 +299,7 @@ var _ = ginkgo.Describe("Ownership", func() {
 		gomega.Expect(err).NotTo(gomega.HaveOccurred())
 		for i := range 14 {
 			w.pass(time.Minute)
-			reconcileAt(c, fmt.Sprint(i))
+			w.look(c, fmt.Sprint(i))
 			requests, _ := w.costing(func() { w.reconciled(c) })
 			gomega.Expect(requests).NotTo(gomega.HaveKey("SetQueueAttributes"))
 			gomega.Expect(c).To(beReady())

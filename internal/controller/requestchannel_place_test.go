@@ -134,7 +134,7 @@ var _ = ginkgo.Describe("A channel while the operator's credentials are another 
 		c := channelNamed("login")
 		w.apply(c)
 		w.reconciled(c)
-		w.sendTo("rq_" + clusterName + "_" + w.namespace + "_login")
+		w.sendTo(w.named("login"))
 		w.compared(f, 2)
 		w.pass(2 * time.Hour)
 		w.compared(f, 1)

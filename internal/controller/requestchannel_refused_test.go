@@ -128,7 +128,7 @@ var _ = ginkgo.Describe("A note of what SQS refuses", func() {
 		w.reconciled(c)
 		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Tags = nil })
 		healed(c)
-		q, _ := w.sqs.Queue("rq_" + clusterName + "_" + w.namespace + "_login")
+		q, _ := w.sqs.Queue(w.named("login"))
 		gomega.Expect(q.Tags).NotTo(gomega.HaveKey("lost"))
 	})
 })

@@ -22,7 +22,6 @@ var _ = ginkgo.Describe("A restart of the operator, with a channel that is not R
 	var w *world
 	var c *v1alpha1.RequestChannel
 	ginkgo.BeforeEach(func(ctx context.Context) { w = newWorld(context.WithoutCancel(ctx)) })
-	named := func(name string) string { return "rq_" + clusterName + "_" + w.namespace + "_" + name }
 	full := func(spec *v1alpha1.RequestChannelSpec) {
 		spec.Queue = &v1alpha1.QueueAttributes{DelaySeconds: ptr.To[int32](3), MessageRetentionSeconds: ptr.To[int32](600)}
 		spec.Tags = v1alpha1.Tags{"cost": "1"}
@@ -102,7 +101,7 @@ var _ = ginkgo.Describe("A restart of the operator, with a channel that is not R
 					for _, write := range writes {
 						gomega.Expect(write).To(gomega.Equal("patch Secret"), "the look at the Secret changes nothing")
 					}
-					q, _ := w.sqs.Queue(named("login"))
+					q, _ := w.sqs.Queue(w.named("login"))
 					gomega.Expect(q.Attributes).To(gomega.HaveKeyWithValue("MessageRetentionPeriod", "600"))
 				})
 			})
@@ -126,7 +125,7 @@ var _ = ginkgo.Describe("A restart of the operator, with a channel that is not R
 		w.restart()
 		change(w, c, func(c *v1alpha1.RequestChannel) { full(&c.Spec) })
 		w.reconciled(c)
-		q, _ := w.sqs.Queue(named("login"))
+		q, _ := w.sqs.Queue(w.named("login"))
 		gomega.Expect(q.Attributes).To(gomega.HaveKeyWithValue("DelaySeconds", "3"))
 		gomega.Expect(q.Tags).To(gomega.HaveKeyWithValue("cost", "1"))
 	})
@@ -135,11 +134,11 @@ var _ = ginkgo.Describe("A restart of the operator, with a channel that is not R
 		waits(full, bindingTo("taken"))
 		w.pass(time.Hour)
 		w.restart()
-		q, _ := w.sqs.Queue(named("login"))
+		q, _ := w.sqs.Queue(w.named("login"))
 		_, err := w.sqs.Client().SetQueueAttributes(w.ctx, &sqs.SetQueueAttributesInput{QueueUrl: &q.URL, Attributes: map[string]string{"DelaySeconds": "7", "MessageRetentionPeriod": "60"}})
 		gomega.Expect(err).NotTo(gomega.HaveOccurred())
 		w.reconciled(c)
-		q, _ = w.sqs.Queue(named("login"))
+		q, _ = w.sqs.Queue(w.named("login"))
 		gomega.Expect(q.Attributes).To(gomega.And(gomega.HaveKeyWithValue("DelaySeconds", "3"), gomega.HaveKeyWithValue("MessageRetentionPeriod", "600")))
 	})
 
@@ -150,7 +149,7 @@ var _ = ginkgo.Describe("A restart of the operator, with a channel that is not R
 		w.restart()
 		change(w, p, func(p *v1alpha1.QueueProvider) { p.Spec.DefaultTags = v1alpha1.Tags{"team": "bank"} })
 		w.reconciled(c)
-		q, _ := w.sqs.Queue(named("login"))
+		q, _ := w.sqs.Queue(w.named("login"))
 		gomega.Expect(q.Tags).To(gomega.HaveKeyWithValue("team", "bank"))
 	})
 
@@ -173,12 +172,12 @@ var _ = ginkgo.Describe("A restart of the operator, with a channel that is not R
 		}
 		w.stopped(c)
 		w.before = nil
-		q, _ := w.sqs.Queue(named("login"))
+		q, _ := w.sqs.Queue(w.named("login"))
 		gomega.Expect(q.Tags).To(gomega.HaveKey("team"), "it was set, and SQS does not show it")
 		w.restart()
 		change(w, p, func(p *v1alpha1.QueueProvider) { p.Spec.DefaultTags = nil })
 		w.reconciled(c)
-		q, _ = w.sqs.Queue(named("login"))
+		q, _ = w.sqs.Queue(w.named("login"))
 		gomega.Expect(q.Tags).NotTo(gomega.HaveKey("team"))
 	})
 
@@ -210,7 +209,7 @@ var _ = ginkgo.Describe("A restart of the operator, with a channel that is not R
 				}
 				w.stopped(c)
 				w.before = nil
-				q, _ := w.sqs.Queue(named("login"))
+				q, _ := w.sqs.Queue(w.named("login"))
 				gomega.Expect(q.Attributes).To(gomega.HaveKeyWithValue("MessageRetentionPeriod", "60"), "it was set, and nothing says so")
 				w.restart()
 				if edit == "edited to and fro" {
@@ -219,7 +218,7 @@ var _ = ginkgo.Describe("A restart of the operator, with a channel that is not R
 					change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Queue, c.Spec.Tags = nil, v1alpha1.Tags{"cost": "2"} })
 				}
 				w.reconciled(c)
-				q, _ = w.sqs.Queue(named("login"))
+				q, _ = w.sqs.Queue(w.named("login"))
 				if edit == "edited to and fro" {
 					gomega.Expect(q.Attributes).To(gomega.And(gomega.HaveKeyWithValue("DelaySeconds", "3"), gomega.HaveKeyWithValue("MessageRetentionPeriod", "600")))
 					gomega.Expect(q.Tags).To(gomega.HaveKeyWithValue("cost", "1"))

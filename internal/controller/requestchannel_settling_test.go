@@ -22,7 +22,6 @@ var _ = ginkgo.Describe("A channel whose queue SQS shows late", func() {
 	var w *world
 	var c *v1alpha1.RequestChannel
 	var registry *prometheus.Registry
-	named := func(name string) string { return "rq_" + clusterName + "_" + w.namespace + "_" + name }
 	begin := func(edits ...func(*v1alpha1.RequestChannelSpec)) {
 		ginkgo.GinkgoHelper()
 		registry = prometheus.NewRegistry()
@@ -51,7 +50,7 @@ var _ = ginkgo.Describe("A channel whose queue SQS shows late", func() {
 		gomega.Expect(c).To(beReady())
 		gomega.Expect(testutil.GatherAndCount(registry, "replyqueue_drift_total")).To(gomega.BeZero(), "nobody else changed anything")
 		gomega.Expect(w.heard()).NotTo(gomega.ContainElement(gomega.ContainSubstring(controller.EventDriftCorrected)))
-		q, there := w.sqs.Queue(named("login"))
+		q, there := w.sqs.Queue(w.named("login"))
 		gomega.Expect(there).To(gomega.BeTrue())
 		return q
 	}
@@ -131,7 +130,7 @@ var _ = ginkgo.Describe("A channel whose queue SQS shows late", func() {
 			happens()
 			edited(func(spec *v1alpha1.RequestChannelSpec) { spec.Encryption = nil })
 			w.pass(2 * time.Minute)
-			for _, name := range []string{named("login"), named("login_dlq")} {
+			for _, name := range []string{w.named("login"), w.named("login_dlq")} {
 				q, _ := w.sqs.Queue(name)
 				gomega.Expect(q.Attributes).To(gomega.HaveKeyWithValue("SqsManagedSseEnabled", "true"), name)
 				gomega.Expect(q.Attributes["KmsMasterKeyId"]).To(gomega.BeEmpty(), name)

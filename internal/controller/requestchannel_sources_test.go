@@ -32,7 +32,6 @@ func permitting(permission v1alpha1.DeadLetterPermission) func(*v1alpha1.Request
 var _ = ginkgo.Describe("The sources of dead letters", func() {
 	var w *world
 	ginkgo.BeforeEach(func(ctx context.Context) { w = newWorld(context.WithoutCancel(ctx)) })
-	queueName := func(name string) string { return "rq_" + clusterName + "_" + w.namespace + "_" + name }
 	allow := func(name string) string {
 		q, _ := w.sqs.Queue(name)
 		return q.Attributes["RedriveAllowPolicy"]
@@ -54,12 +53,12 @@ var _ = ginkgo.Describe("The sources of dead letters", func() {
 		w.apply(dead)
 		w.reconciled(dead)
 		gomega.Expect(dead).To(beReady())
-		gomega.Expect(allow(queueName("dead"))).To(byQueue(queueName("login"), queueName("orders")))
+		gomega.Expect(allow(w.named("dead"))).To(byQueue(w.named("login"), w.named("orders")))
 
 		login, orders := channelNamed("login", using(p), deadTo("dead")), channelNamed("orders", using(p), called("orders"), deadTo("dead"))
 		w.apply(login, orders)
 		w.reconciled(dead)
-		gomega.Expect(allow(queueName("dead"))).To(byQueue("orders", queueName("login")))
+		gomega.Expect(allow(w.named("dead"))).To(byQueue("orders", w.named("login")))
 		for _, c := range []*v1alpha1.RequestChannel{login, orders} {
 			w.reconciled(c)
 			gomega.Expect(c).To(beReady())
@@ -72,7 +71,7 @@ var _ = ginkgo.Describe("The sources of dead letters", func() {
 		w.restart()
 		w.reconciled(dead)
 		gomega.Expect(dead).To(beReady())
-		gomega.Expect(allow(queueName("dead"))).To(gomega.BeEmpty())
+		gomega.Expect(allow(w.named("dead"))).To(gomega.BeEmpty())
 	})
 
 	ginkgo.It("are held to the spec, whoever it lets in", func() {
@@ -80,18 +79,18 @@ var _ = ginkgo.Describe("The sources of dead letters", func() {
 		w.apply(c)
 		requests, _ := w.costing(func() { w.reconciled(c) })
 		gomega.Expect(requests).NotTo(gomega.HaveKey("SetQueueAttributes"))
-		gomega.Expect(allow(queueName("dead"))).To(gomega.MatchJSON(`{"redrivePermission":"denyAll"}`))
+		gomega.Expect(allow(w.named("dead"))).To(gomega.MatchJSON(`{"redrivePermission":"denyAll"}`))
 		w.pass(2 * time.Hour)
 		_, err := w.sqs.Client().SetQueueAttributes(w.ctx, &sqs.SetQueueAttributesInput{QueueUrl: &c.Status.QueueURL, Attributes: map[string]string{"RedriveAllowPolicy": ""}})
 		gomega.Expect(err).NotTo(gomega.HaveOccurred())
 		w.pass(2 * time.Hour)
 		w.heard()
 		w.reconciled(c)
-		gomega.Expect(allow(queueName("dead"))).To(gomega.MatchJSON(`{"redrivePermission":"denyAll"}`))
+		gomega.Expect(allow(w.named("dead"))).To(gomega.MatchJSON(`{"redrivePermission":"denyAll"}`))
 		gomega.Expect(w.heard()).To(gomega.ConsistOf(gomega.And(gomega.HavePrefix("Warning "+controller.EventDriftCorrected), gomega.ContainSubstring("spec.deadLettersFrom"))))
 		change(w, c, func(c *v1alpha1.RequestChannel) { permitting(v1alpha1.DeadLetterPermissionAll)(&c.Spec) })
 		w.reconciled(c)
-		gomega.Expect(allow(queueName("dead"))).To(gomega.MatchJSON(`{"redrivePermission":"allowAll"}`))
+		gomega.Expect(allow(w.named("dead"))).To(gomega.MatchJSON(`{"redrivePermission":"allowAll"}`))
 	})
 
 	ginkgo.It("are brought to the spec on a queue that is adopted, and left to whoever set them where it says nothing", func() {
@@ -116,7 +115,7 @@ var _ = ginkgo.Describe("The sources of dead letters", func() {
 		w.apply(dead)
 		set := false
 		w.before = func(write string) error {
-			if q, there := w.sqs.Queue(queueName("dead")); there && q.Attributes["RedriveAllowPolicy"] != "" {
+			if q, there := w.sqs.Queue(w.named("dead")); there && q.Attributes["RedriveAllowPolicy"] != "" {
 				set = true
 				return errStopped
 			}
@@ -130,7 +129,7 @@ var _ = ginkgo.Describe("The sources of dead letters", func() {
 		change(w, dead, func(c *v1alpha1.RequestChannel) { c.Spec.DeadLettersFrom = nil })
 		w.reconciled(dead)
 		gomega.Expect(dead).To(beReady())
-		gomega.Expect(allow(queueName("dead"))).To(gomega.BeEmpty())
+		gomega.Expect(allow(w.named("dead"))).To(gomega.BeEmpty())
 	})
 
 	ginkgo.It("leave out a channel that is not let in, which is told so and asks SQS for nothing", func() {
@@ -139,7 +138,7 @@ var _ = ginkgo.Describe("The sources of dead letters", func() {
 		w.reconciled(dead)
 		w.reconciled(login)
 		gomega.Expect(login).To(beStalled(v1alpha1.ReasonDeadLetterNotAllowed, "spec.deadLettersFrom"))
-		_, there := w.sqs.Queue(queueName("login"))
+		_, there := w.sqs.Queue(w.named("login"))
 		gomega.Expect(there).To(gomega.BeFalse())
 		change(w, dead, func(c *v1alpha1.RequestChannel) { takingFrom("other", "login")(&c.Spec) })
 		w.reconciled(dead)
@@ -154,7 +153,7 @@ var _ = ginkgo.Describe("The sources of dead letters", func() {
 		w.apply(vault, dead)
 		w.reconciled(vault)
 		w.reconciled(dead)
-		gomega.Expect(allow(queueName("dead"))).To(gomega.MatchJSON(`{"redrivePermission":"denyAll"}`))
+		gomega.Expect(allow(w.named("dead"))).To(gomega.MatchJSON(`{"redrivePermission":"denyAll"}`))
 
 		elsewhere := channelNamed("elsewhere")
 		fifo := channelNamed("fifo", using(p), func(s *v1alpha1.RequestChannelSpec) { s.FIFO = &v1alpha1.FIFO{} })

@@ -120,7 +120,7 @@ var _ = ginkgo.Describe("Time", func() {
 		w.apply(c)
 		w.reconciled(c)
 		gomega.Expect(w.result.RequeueAfter).To(gomega.BeNumerically("~", 10*time.Minute, time.Minute))
-		w.deleteQueue("rq_" + clusterName + "_" + w.namespace + "_login")
+		w.deleteQueue(w.named("login"))
 		w.pass(w.result.RequeueAfter)
 		w.reconciled(c)
 		gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.HavePrefix("Warning " + controller.EventQueueRecreated)))

@@ -52,9 +52,6 @@ var _ = ginkgo.Describe("What a namespace may ask for", func() {
 		_, err := w.sqs.Client().CreateQueue(w.ctx, &sqs.CreateQueueInput{QueueName: &name, Tags: tags})
 		gomega.Expect(err).NotTo(gomega.HaveOccurred())
 	}
-	consent := func() map[string]string {
-		return map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace}
-	}
 
 	ginkgo.Describe("names", func() {
 		ginkgo.It("allows none without a QueueProvider, and says what to do", func() {
@@ -171,7 +168,7 @@ var _ = ginkgo.Describe("What a namespace may ask for", func() {
 			requests, _ := w.costing(func() { w.reconciled(asked) })
 			gomega.Expect(asked).To(beStalled(v1alpha1.ReasonNotOwned, v1alpha1.TagAdoptableBy+"="+clusterName+"/"+w.namespace))
 			gomega.Expect(requests).NotTo(gomega.HaveKey("CreateQueue"))
-			_, err := w.sqs.Client().TagQueue(w.ctx, &sqs.TagQueueInput{QueueUrl: ptr.To(w.sqs.Queues()[0].URL), Tags: consent()})
+			_, err := w.sqs.Client().TagQueue(w.ctx, &sqs.TagQueueInput{QueueUrl: ptr.To(w.sqs.Queues()[0].URL), Tags: w.consent()})
 			gomega.Expect(err).NotTo(gomega.HaveOccurred())
 			change(w, asked, func(c *v1alpha1.RequestChannel) { c.Spec.AdoptionPolicy = "" })
 			w.reconciled(asked)
@@ -180,7 +177,7 @@ var _ = ginkgo.Describe("What a namespace may ask for", func() {
 
 		ginkgo.It("are adopted with both, changed only where asked, and retained in the end", func() {
 			p := w.providerFor(allowing("orders"))
-			create("orders", consent())
+			create("orders", w.consent())
 			url := w.sqs.Queues()[0].URL
 			_, err := w.sqs.Client().SetQueueAttributes(w.ctx, &sqs.SetQueueAttributesInput{QueueUrl: &url, Attributes: map[string]string{"DelaySeconds": "3"}})
 			gomega.Expect(err).NotTo(gomega.HaveOccurred())
@@ -200,12 +197,12 @@ var _ = ginkgo.Describe("What a namespace may ask for", func() {
 			w.remove(c)
 			w.reconciled(c)
 			gomega.Expect(w.exists(c)).To(gomega.BeFalse())
-			gomega.Expect(w.sqs.Queues()[0].Tags).To(gomega.Equal(consent()), "free to be adopted again")
+			gomega.Expect(w.sqs.Queues()[0].Tags).To(gomega.Equal(w.consent()), "free to be adopted again")
 		})
 
 		ginkgo.It("are not taken by one channel from another, consent or not", func() {
 			p := w.providerFor(allowing("orders"))
-			create("orders", consent())
+			create("orders", w.consent())
 			a, b := channelNamed("a", using(p), called("orders"), adopting), channelNamed("b", using(p), called("orders"), adopting)
 			w.apply(a, b)
 			w.reconciled(b)
@@ -220,7 +217,7 @@ var _ = ginkgo.Describe("What a namespace may ask for", func() {
 
 		ginkgo.It("are taken over from a cluster that is given up, where its owner consents", func() {
 			p := w.providerFor(allowing("orders"))
-			tags := consent()
+			tags := w.consent()
 			tags[v1alpha1.TagCluster], tags[v1alpha1.TagKind], tags[v1alpha1.TagNamespace], tags[v1alpha1.TagName] = "old-cluster", v1alpha1.TagKindRequest, "shop", "orders"
 			create("orders", tags)
 			c := channelNamed("orders", using(p), called("orders"), func(spec *v1alpha1.RequestChannelSpec) { spec.AdoptionPolicy = v1alpha1.AdoptionPolicyIfConsented })
@@ -242,7 +239,7 @@ var _ = ginkgo.Describe("What a namespace may ask for", func() {
 			create("orders", nil)
 			w.reconciled(c)
 			gomega.Expect(c).To(beStalled(v1alpha1.ReasonNotOwned))
-			_, err := w.sqs.Client().TagQueue(w.ctx, &sqs.TagQueueInput{QueueUrl: ptr.To(w.sqs.Queues()[0].URL), Tags: consent()})
+			_, err := w.sqs.Client().TagQueue(w.ctx, &sqs.TagQueueInput{QueueUrl: ptr.To(w.sqs.Queues()[0].URL), Tags: w.consent()})
 			gomega.Expect(err).NotTo(gomega.HaveOccurred())
 			before := w.sqs.Queues()[0]
 			w.reconciled(c)
@@ -278,7 +275,7 @@ var _ = ginkgo.Describe("What a namespace may ask for", func() {
 			gomega.Expect(total).To(gomega.Equal(6), "%v", requests)
 			gomega.Expect(c).To(gomega.And(beReady(), haveCondition(v1alpha1.ConditionDeadLetterReady, metav1.ConditionTrue, v1alpha1.ReasonAvailable)))
 			gomega.Expect(redrive(c)).To(gomega.MatchJSON(`{"deadLetterTargetArn":"` + c.Status.DeadLetterQueueARN + `","maxReceiveCount":5}`))
-			dlq, there := w.sqs.Queue("rq_" + clusterName + "_" + w.namespace + "_login_dlq")
+			dlq, there := w.sqs.Queue(w.named("login_dlq"))
 			gomega.Expect(there).To(gomega.BeTrue())
 			gomega.Expect(dlq.URL).To(gomega.Equal(c.Status.DeadLetterQueueURL))
 			gomega.Expect(dlq.Attributes["RedriveAllowPolicy"]).To(gomega.ContainSubstring(c.Status.QueueARN))
@@ -355,7 +352,7 @@ var _ = ginkgo.Describe("What a namespace may ask for", func() {
 			w.apply(c)
 			w.reconciled(c)
 			gomega.Expect(c).To(beStalled(v1alpha1.ReasonDeadLetterNotAllowed, "graveyard", v1alpha1.TagAdoptableBy))
-			_, err := w.sqs.Client().TagQueue(w.ctx, &sqs.TagQueueInput{QueueUrl: ptr.To(w.sqs.Queues()[0].URL), Tags: consent()})
+			_, err := w.sqs.Client().TagQueue(w.ctx, &sqs.TagQueueInput{QueueUrl: ptr.To(w.sqs.Queues()[0].URL), Tags: w.consent()})
 			gomega.Expect(err).NotTo(gomega.HaveOccurred())
 			before, _ := w.sqs.Queue("graveyard")
 			w.reconciled(c)

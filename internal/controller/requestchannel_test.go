@@ -36,7 +36,7 @@ var _ = ginkgo.Describe("RequestChannel", func() {
 		// The context of a BeforeEach ends with it; the world's lasts for the spec.
 		w = newWorld(context.WithoutCancel(ctx))
 		login = channelNamed("login")
-		name = "rq_" + clusterName + "_" + w.namespace + "_login"
+		name = w.named("login")
 	})
 	sqsQueue := func(name string) sqstest.QueueInfo {
 		ginkgo.GinkgoHelper()

@@ -38,9 +38,6 @@ var _ = ginkgo.Describe("Another namespace's queue", func() {
 		gomega.Expect(c.Status.QueueURL).To(gomega.BeEmpty())
 		return c, requests
 	}
-	consent := func() map[string]string {
-		return map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace}
-	}
 
 	ginkgo.It("is not made for whoever names it first", func() {
 		c, requests := create(name)
@@ -98,7 +95,7 @@ var _ = ginkgo.Describe("Another namespace's queue", func() {
 
 	ginkgo.It("is nobody's to have by consent where it is a reply queue or the cluster's marker", func() {
 		for _, tried := range []string{"rq_" + clusterName + "_r_4a7f0c0e-8d5b-4a58-9c57-0d5b0c3f7a11", "rq_" + clusterName + "_identity"} {
-			w.queueTagged(tried, consent())
+			w.queueTagged(tried, w.consent())
 			for _, edit := range []func(*v1alpha1.RequestChannelSpec){adopting, observing} {
 				c, requests := create(tried, edit)
 				gomega.Expect(c).To(beStalled(v1alpha1.ReasonQueueNameNotAllowed, tried))
@@ -131,20 +128,6 @@ var _ = ginkgo.Describe("Another namespace's queue", func() {
 var _ = ginkgo.Describe("A channel leaves", func() {
 	var w *world
 	ginkgo.BeforeEach(func(ctx context.Context) { w = newWorld(context.WithoutCancel(ctx)) })
-	named := func(name string) string { return "rq_" + clusterName + "_" + w.namespace + "_" + name }
-	tag := func(name string, tags map[string]string) {
-		ginkgo.GinkgoHelper()
-		q, there := w.sqs.Queue(name)
-		gomega.Expect(there).To(gomega.BeTrue())
-		_, err := w.sqs.Client().TagQueue(w.ctx, &sqs.TagQueueInput{QueueUrl: &q.URL, Tags: tags})
-		gomega.Expect(err).NotTo(gomega.HaveOccurred())
-	}
-	look := func(c *v1alpha1.RequestChannel, at string) {
-		ginkgo.GinkgoHelper()
-		change(w, c, func(c *v1alpha1.RequestChannel) {
-			c.Annotations = map[string]string{v1alpha1.AnnotationReconcileAt: at}
-		})
-	}
 
 	ginkgo.It("a dead-letter queue to the channel that took it over since, though its owner's consent stands", func() {
 		p := w.providerFor(allowing("*"))
@@ -154,21 +137,21 @@ var _ = ginkgo.Describe("A channel leaves", func() {
 		w.remove(c)
 		w.reconciled(c)
 		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
-		consent := map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace}
-		tag(named("login"), consent)
-		tag(named("login_dlq"), consent)
+		consent := w.consent()
+		w.tag(w.named("login"), consent)
+		w.tag(w.named("login_dlq"), consent)
 		w.pass(2 * time.Minute)
-		taker := channelNamed("morgue", using(p), called(named("login_dlq")), adopting)
+		taker := channelNamed("morgue", using(p), called(w.named("login_dlq")), adopting)
 		w.apply(taker)
 		w.reconciled(taker)
 		gomega.Expect(taker).To(beReady())
-		before, _ := w.sqs.Queue(named("login_dlq"))
+		before, _ := w.sqs.Queue(w.named("login_dlq"))
 		w.pass(2 * time.Minute)
 		again := channelNamed("login", using(p), withDeadLetter, adopting)
 		w.apply(again)
 		w.reconciled(again)
 		gomega.Expect(again).To(beStalled(v1alpha1.ReasonNotOwned, w.namespace+"/morgue"))
-		after, _ := w.sqs.Queue(named("login_dlq"))
+		after, _ := w.sqs.Queue(w.named("login_dlq"))
 		gomega.Expect(after).To(gomega.Equal(before))
 		gomega.Expect(again.Status.DeadLetterQueueURL).To(gomega.BeEmpty())
 	})
@@ -186,12 +169,12 @@ var _ = ginkgo.Describe("A channel leaves", func() {
 			gomega.Expect(c).To(beReady())
 			w.pass(2 * time.Minute)
 			if owner != nil {
-				tag(named("login_dlq"), owner)
+				w.tag(w.named("login_dlq"), owner)
 			}
 			w.pass(2 * time.Minute)
 			change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Tags = nil })
 			w.reconciled(c)
-			q, _ := w.sqs.Queue(named("login_dlq"))
+			q, _ := w.sqs.Queue(w.named("login_dlq"))
 			has := gomega.Or(gomega.HaveKey("cost"), gomega.HaveKey("urgent"))
 			if owner != nil {
 				has = gomega.And(gomega.HaveKeyWithValue("cost", "1"), gomega.HaveKeyWithValue("urgent", ""))
@@ -207,9 +190,9 @@ var _ = ginkgo.Describe("A channel leaves", func() {
 		w.apply(c)
 		w.reconciled(c)
 		gomega.Expect(c).To(beReady())
-		d, _ := w.sqs.Queue(named("login_dlq"))
+		d, _ := w.sqs.Queue(w.named("login_dlq"))
 		redrive := func() string {
-			q, _ := w.sqs.Queue(named("login"))
+			q, _ := w.sqs.Queue(w.named("login"))
 			return q.Attributes["RedrivePolicy"]
 		}
 		own := map[string]string{}
@@ -223,14 +206,14 @@ var _ = ginkgo.Describe("A channel leaves", func() {
 		gomega.Expect(c).To(beStalled(v1alpha1.ReasonNotOwned, "give it back its tags", v1alpha1.TagName+"=login", v1alpha1.TagCluster+"="+clusterUID))
 		gomega.Expect(redrive()).To(gomega.ContainSubstring(d.ARN), "nobody else has it")
 
-		tag(named("login_dlq"), map[string]string{v1alpha1.TagCluster: "another", v1alpha1.TagKind: v1alpha1.TagKindRequest, v1alpha1.TagNamespace: "shop", v1alpha1.TagName: "vault"})
+		w.tag(w.named("login_dlq"), map[string]string{v1alpha1.TagCluster: "another", v1alpha1.TagKind: v1alpha1.TagKindRequest, v1alpha1.TagNamespace: "shop", v1alpha1.TagName: "vault"})
 		w.pass(2 * time.Hour)
 		w.reconciled(c)
 		gomega.Expect(c).To(beStalled(v1alpha1.ReasonNotOwned, "shop/vault of cluster another", "give it back its tags"))
 		gomega.Expect(redrive()).To(gomega.BeEmpty())
 		gomega.Expect(c.Status.DeadLetterTargetARN).To(gomega.BeEmpty())
 
-		tag(named("login_dlq"), own)
+		w.tag(w.named("login_dlq"), own)
 		w.pass(2 * time.Hour)
 		w.reconciled(c)
 		gomega.Expect(c).To(beReady())
@@ -244,19 +227,19 @@ var _ = ginkgo.Describe("A channel leaves", func() {
 		w.reconciled(maker)
 		w.apply(observer, second)
 		w.reconciled(observer)
-		lend := map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace}
+		lend := w.consent()
 		gomega.Expect(observer).To(beStalled(v1alpha1.ReasonNotOwned, w.namespace+"/maker", "tag it "+v1alpha1.TagAdoptableBy+"="+lend[v1alpha1.TagAdoptableBy]))
 		gomega.Expect(observer.Status.Conditions).NotTo(gomega.ContainElement(gomega.HaveField("Message", gomega.ContainSubstring("elete"))), "the queue with its messages, that is")
 		w.reconciled(second)
 		gomega.Expect(second).To(beStalled(v1alpha1.ReasonNotOwned, "delete that one first", "new RequestChannel, since spec.queueName is immutable"))
-		tag("orders", lend)
+		w.tag("orders", lend)
 		w.pass(10 * time.Minute)
 		w.reconciled(observer)
 		gomega.Expect(observer).To(haveCondition(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonObserved))
 	})
 
 	ginkgo.It("a queue that has the name that its own would have, and advises no other name", func() {
-		w.queueTagged(named("login"), nil)
+		w.queueTagged(w.named("login"), nil)
 		c := channelNamed("login")
 		w.apply(c)
 		w.reconciled(c)
@@ -270,11 +253,11 @@ var _ = ginkgo.Describe("A channel leaves", func() {
 		w.reconciled(c)
 		w.queueTagged("rq_"+clusterName+"_identity", nil) // by which the account is known to be the same
 		w.pass(2 * time.Hour)
-		w.deleteQueue(named("login"))
+		w.deleteQueue(w.named("login"))
 		w.pass(2 * time.Minute)
 		w.restart()
 		w.registry.Fence = answering{&queue.Held{Provider: "default", Message: "being found out", RetryAfter: time.Second}}
-		look(c, "1")
+		w.look(c, "1")
 		w.heard()
 		requests, _ := w.costing(func() { w.reconciled(c) })
 		gomega.Expect(requests).To(gomega.And(gomega.Not(gomega.BeEmpty()), gomega.Not(gomega.HaveKey("CreateQueue"))))
@@ -301,12 +284,12 @@ var _ = ginkgo.Describe("A channel leaves", func() {
 		})
 		w.reconciled(c)
 		gomega.Expect(c).To(haveCondition(v1alpha1.ConditionDeadLetterReady, metav1.ConditionFalse, v1alpha1.ReasonWaitingForDeadLetter))
-		q, _ := w.sqs.Queue(named("login"))
+		q, _ := w.sqs.Queue(w.named("login"))
 		gomega.Expect(q.Attributes).To(gomega.And(gomega.HaveKeyWithValue("DelaySeconds", "5"), gomega.HaveKey("RedrivePolicy")))
 
 		w.pass(10 * time.Second) // SQS may still show what was before.
 		w.restart()
-		look(c, "1")
+		w.look(c, "1")
 		w.reconciled(c)
 		gomega.Expect(w.result.RequeueAfter).To(gomega.And(gomega.BeNumerically(">", 0), gomega.BeNumerically("<=", 50*time.Second)),
 			"what SQS does not show yet is looked at when it surely does, and not when the other channel may be there")
@@ -315,7 +298,7 @@ var _ = ginkgo.Describe("A channel leaves", func() {
 		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.DeadLetter = nil })
 		w.reconciled(c)
 		gomega.Expect(c).To(beReady())
-		q, _ = w.sqs.Queue(named("login"))
+		q, _ = w.sqs.Queue(w.named("login"))
 		gomega.Expect(q.Attributes["RedrivePolicy"]).To(gomega.BeEmpty())
 	})
 })

@@ -24,31 +24,22 @@ func observing(spec *v1alpha1.RequestChannelSpec) {
 var _ = ginkgo.Describe("What was given and is taken back", func() {
 	var w *world
 	ginkgo.BeforeEach(func(ctx context.Context) { w = newWorld(context.WithoutCancel(ctx)) })
-	consent := func() map[string]string {
-		return map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace}
-	}
-	takeBack := func(name string) {
-		ginkgo.GinkgoHelper()
-		q, _ := w.sqs.Queue(name)
-		_, err := w.sqs.Client().UntagQueue(w.ctx, &sqs.UntagQueueInput{QueueUrl: &q.URL, TagKeys: []string{v1alpha1.TagAdoptableBy}})
-		gomega.Expect(err).NotTo(gomega.HaveOccurred())
-	}
 	secret := func(name string) bool {
 		return w.exists(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name}})
 	}
 	redrive := func(name string) string {
-		q, _ := w.sqs.Queue("rq_" + clusterName + "_" + w.namespace + "_" + name)
+		q, _ := w.sqs.Queue(w.named(name))
 		return q.Attributes["RedrivePolicy"]
 	}
 
 	ginkgo.It("leaves the binding's Secret at once, and comes back to it with the consent", func() {
 		p := w.providerFor(allowing("vault"))
-		w.queueTagged("vault", consent())
+		w.queueTagged("vault", w.consent())
 		c := channelNamed("vault", using(p), called("vault"), observing, bindingTo("vault"))
 		w.apply(c)
 		w.reconciled(c)
 		gomega.Expect(secret("vault")).To(gomega.BeTrue())
-		takeBack("vault")
+		w.untag("vault", v1alpha1.TagAdoptableBy)
 		w.pass(2 * time.Hour)
 		w.reconciled(c)
 		gomega.Expect(c).To(beStalled(v1alpha1.ReasonNotOwned))
@@ -56,7 +47,7 @@ var _ = ginkgo.Describe("What was given and is taken back", func() {
 		gomega.Expect(c.Status.Binding).To(gomega.BeNil())
 		gomega.Expect(c).To(haveCondition(v1alpha1.ConditionBindingReady, metav1.ConditionFalse, v1alpha1.ReasonProgressing))
 		q, _ := w.sqs.Queue("vault")
-		_, err := w.sqs.Client().TagQueue(w.ctx, &sqs.TagQueueInput{QueueUrl: &q.URL, Tags: consent()})
+		_, err := w.sqs.Client().TagQueue(w.ctx, &sqs.TagQueueInput{QueueUrl: &q.URL, Tags: w.consent()})
 		gomega.Expect(err).NotTo(gomega.HaveOccurred())
 		w.pass(10 * time.Minute)
 		w.reconciled(c)
@@ -104,7 +95,7 @@ var _ = ginkgo.Describe("What was given and is taken back", func() {
 	})
 
 	ginkgo.It("gets no dead letters any more", func() {
-		w.queueTagged("vault", consent())
+		w.queueTagged("vault", w.consent())
 		q, _ := w.sqs.Queue("vault")
 		c := channelNamed("login", func(spec *v1alpha1.RequestChannelSpec) {
 			spec.DeadLetter = &v1alpha1.DeadLetter{MaxReceiveCount: 3, ARN: q.ARN}
@@ -112,7 +103,7 @@ var _ = ginkgo.Describe("What was given and is taken back", func() {
 		w.apply(c)
 		w.reconciled(c)
 		gomega.Expect(redrive("login")).NotTo(gomega.BeEmpty())
-		takeBack("vault")
+		w.untag("vault", v1alpha1.TagAdoptableBy)
 		w.pass(2 * time.Hour)
 		w.reconciled(c)
 		gomega.Expect(c).To(beStalled(v1alpha1.ReasonDeadLetterNotAllowed))
@@ -135,7 +126,7 @@ var _ = ginkgo.Describe("What was given and is taken back", func() {
 		w.reconciled(c)
 		gomega.Expect(c).To(beStalled(v1alpha1.ReasonAccessDenied))
 		gomega.Expect(redrive("login")).To(gomega.BeEmpty())
-		is, _ := w.sqs.Queue("rq_" + clusterName + "_" + w.namespace + "_login")
+		is, _ := w.sqs.Queue(w.named("login"))
 		gomega.Expect(is.Tags).To(gomega.HaveKeyWithValue("cost", "1"), "the rest of its spec is applied")
 	})
 
@@ -154,7 +145,7 @@ var _ = ginkgo.Describe("What was given and is taken back", func() {
 	} {
 		ginkgo.It("is not kept by a channel that "+name, func() {
 			p := w.providerFor(allowing("vault"))
-			w.queueTagged("vault", consent())
+			w.queueTagged("vault", w.consent())
 			c := channelNamed("vault", using(p), called("vault"), observing, bindingTo("vault"))
 			w.apply(c)
 			w.reconciled(c)
@@ -171,7 +162,7 @@ var _ = ginkgo.Describe("What was given and is taken back", func() {
 			gomega.Expect(requests).To(gomega.BeEmpty(), "it was asked a moment ago")
 			gomega.Expect(writes).NotTo(gomega.ContainElement(gomega.HavePrefix("patch status")))
 
-			takeBack("vault")
+			w.untag("vault", v1alpha1.TagAdoptableBy)
 			late := channelNamed("late", using(p), deadTo("vault"))
 			w.apply(late)
 			w.reconciled(late)
@@ -199,7 +190,7 @@ var _ = ginkgo.Describe("What was given and is taken back", func() {
 
 	ginkgo.It("is asked for before dead letters go there, also of a channel whose queue was taken from it unseen", func() {
 		p := w.providerFor(allowing("vault"))
-		w.queueTagged("vault", consent())
+		w.queueTagged("vault", w.consent())
 		c := channelNamed("vault", using(p), called("vault"), adopting)
 		w.apply(c)
 		w.reconciled(c)
@@ -210,7 +201,7 @@ var _ = ginkgo.Describe("What was given and is taken back", func() {
 		w.apply(user)
 		w.reconciled(user)
 		gomega.Expect(user).To(beReady())
-		takeBack("vault")
+		w.untag("vault", v1alpha1.TagAdoptableBy)
 		q, _ := w.sqs.Queue("vault")
 		_, err := w.sqs.Client().UntagQueue(w.ctx, &sqs.UntagQueueInput{QueueUrl: &q.URL, TagKeys: queue.OwnTags()})
 		gomega.Expect(err).NotTo(gomega.HaveOccurred())
@@ -235,7 +226,7 @@ var _ = ginkgo.Describe("What was given and is taken back", func() {
 		q := channelNamed("dead", using(p))
 		w.apply(q)
 		w.reconciled(q)
-		w.queueTagged("vault", consent())
+		w.queueTagged("vault", w.consent())
 		c := channelNamed("vault", using(p), called("vault"), observing, deadTo("dead"))
 		w.apply(c)
 		w.reconciled(c)
@@ -253,8 +244,8 @@ var _ = ginkgo.Describe("What was given and is taken back", func() {
 		ginkgo.It("is a provider: one that goes is not given to a channel that "+name+" a queue, and one that stays is held", func() {
 			p := w.providerFor(allowing("orders", "others"))
 			first := channelNamed("first", using(p), called("orders"), how)
-			w.queueTagged("orders", consent())
-			w.queueTagged("others", consent())
+			w.queueTagged("orders", w.consent())
+			w.queueTagged("others", w.consent())
 			w.apply(first)
 			w.reconciled(first)
 			gomega.Expect(first.Status.QueueURL).NotTo(gomega.BeEmpty())
@@ -266,7 +257,7 @@ var _ = ginkgo.Describe("What was given and is taken back", func() {
 			w.reconciled(second)
 			gomega.Expect(second).To(beReconciling(v1alpha1.ReasonWaitingForProvider, "takes no new users"))
 			q, _ := w.sqs.Queue("others")
-			gomega.Expect(q.Tags).To(gomega.Equal(consent()))
+			gomega.Expect(q.Tags).To(gomega.Equal(w.consent()))
 		})
 	}
 
