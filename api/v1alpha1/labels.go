@@ -128,6 +128,9 @@ const (
 	// TagAdopted, written by the operator with the ownership tags, says that the queue was taken over rather than created:
 	// it is not deleted with its RequestChannel, whatever becomes of the status and of the consent.
 	TagAdopted = "replyqueue.dev/adopted"
+	// TagCreation, given with the creation of a request queue, is a text made up for that one request: a queue that bears it was made
+	// by it, and is new. Nothing reads it later.
+	TagCreation = "replyqueue.dev/creation"
 
 	// TagNoncePrefix precedes a provider's name in the tag of the marker queue that holds its nonce (internal/fence).
 	TagNoncePrefix = "nonce.replyqueue.dev/"

@@ -305,7 +305,7 @@ type RequestChannelSpec struct {
 	// tags: at most 40, with keys of 1 to 128 and values of at most 256 characters, of letters and digits of any script,
 	// spaces and _ . : / = + - @. Keys are case-sensitive, and refused where they start, in whatever case, with aws:,
 	// replyqueue.dev/, kubernetes-, __AmazonSQS or __IdleQueue. Taking one out removes it; tags that others put there are
-	// left alone. AWS advises at most 50 on a queue, of which up to five are the operator's own. Unset: none.
+	// left alone. AWS advises at most 50 on a queue, of which up to six are the operator's own. Unset: none.
 	// +optional
 	// +nullable
 	Tags Tags `json:"tags,omitempty"` //nolint:kubeapilinter // Server-side apply leaves null where an object is applied empty.

@@ -77,6 +77,8 @@ type visit struct {
 	consented time.Time
 	// refused is what the status notes because it was about to be set, and what SQS refused to set.
 	refused notes
+	// refusedDefaults are the attributes that SQS refused AWS's default for.
+	refusedDefaults []string
 	// created is when this process last asked for each queue's creation, found when it first met a queue that is the channel's
 	// and that the status did not know, and taken when it last wrote its ownership on each queue that was another's.
 	created, found, taken map[string]time.Time

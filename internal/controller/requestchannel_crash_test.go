@@ -195,6 +195,9 @@ func (w *world) state(c *v1alpha1.RequestChannel) (lines []string) {
 			}
 		}
 		for key, value := range q.Tags {
+			if key == v1alpha1.TagCreation {
+				value = "made up"
+			}
 			add("queue", q.Name, "tag", key, value)
 		}
 	}

@@ -27,8 +27,12 @@ func (r *RequestChannelReconciler) noteCreation(ctx context.Context, s *scope, d
 	status, written := &s.channel.Status, &s.written.Status
 	status.AppliedTags = union(status.AppliedTags, sortedKeys(desired.Tags))
 	status.AppliedAttributes = union(status.AppliedAttributes, sortedKeys(desired.Attributes))
+	// These are set once the queue is there.
 	if s.takesFromChannels() {
-		status.AppliedAttributes = union(status.AppliedAttributes, []string{queue.RedriveAllowPolicy}) // set once the queue is there
+		status.AppliedAttributes = union(status.AppliedAttributes, []string{queue.RedriveAllowPolicy})
+	}
+	if s.channel.Spec.DeadLetter != nil {
+		status.AppliedAttributes = union(status.AppliedAttributes, []string{queue.RedrivePolicy})
 	}
 	if slices.Equal(status.AppliedTags, union(written.AppliedTags, nil)) && slices.Equal(status.AppliedAttributes, union(written.AppliedAttributes, nil)) {
 		return nil

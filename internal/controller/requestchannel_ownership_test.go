@@ -136,6 +136,7 @@ var _ = ginkgo.Describe("Ownership", func() {
 		w.reconciled(c)
 		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
 		gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.HavePrefix("Normal " + controller.EventQueueRetained)))
+		gomega.Expect(w.there(name).Tags).To(gomega.BeEmpty())
 		again := channelNamed("login", adopting)
 		w.apply(again)
 		w.reconciled(again)

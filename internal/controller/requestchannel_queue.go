@@ -28,7 +28,7 @@ const (
 	EventQueueRecreated = "QueueRecreated"
 	// EventDriftCorrected surfaces when what someone else changed on a queue was put right.
 	EventDriftCorrected = "DriftCorrected"
-	// EventAttributeLeft surfaces when an extra attribute was unset and there is nothing to restore.
+	// EventAttributeLeft surfaces when an attribute that is unset stays as it is, since what it should be is not known, or SQS refuses it.
 	EventAttributeLeft = "AttributeLeft"
 	// EventQueueAdopted surfaces when a queue that existed was taken over.
 	EventQueueAdopted = "QueueAdopted"
@@ -163,6 +163,7 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 		return queue.Observed{}, err
 	}
 	plan := queue.MakePlan(desired, queue.Remembered{}, queue.Observed{}, queue.Terms{})
+	madeHere := plan.MarkCreation()
 	s.creates(desired.Name)
 	observed, err := s.provider.CreateAndObserve(ctx, desired.Name, plan)
 	if s.asked(noted, plan, observed.URL != "", err); err != nil {
@@ -180,7 +181,9 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 	if had {
 		channel.Status.OriginalAttributes = nil // They were another queue's.
 	}
-	r.assumeOurs(s, desired, observed)
+	if !madeHere(observed.Tags) {
+		r.assumeOurs(s, desired, observed)
+	} // What is new has what was asked for, which is noted, and for the rest what the place gives to every queue.
 	s.madeSo(desired, observed)
 	channel.Status.LastWriteTime = ptr.To(metav1.NewTime(r.now()))
 	return observed, nil
@@ -389,6 +392,9 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 	done, lost, err := s.provider.Apply(ctx, observed.URL, plan)
 	s.sent(desired.Name, observed, done, lost)
 	s.answered(noted, plan, done, lost)
+	if r.leaveDefault(s, desired, plan, err) {
+		return waiting(visibleRetry, v1alpha1.ReasonProgressing, "An attribute that is unset stays as it is, since SQS refuses its default")
+	}
 	if err != nil {
 		return err
 	}

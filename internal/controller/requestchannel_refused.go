@@ -3,6 +3,8 @@ package controller
 import (
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/queue"
 )
@@ -68,6 +70,27 @@ func (s *scope) dropRefused() {
 	status.OriginalAttributes = slices.DeleteFunc(status.OriginalAttributes, func(o v1alpha1.OriginalAttribute) bool {
 		return slices.Contains(gone.attributes, o.Name)
 	})
+}
+
+// leaveDefault gives up an attribute that the spec does not set where SQS refuses AWS's default for it: the place has another. It reports
+// whether that is why a plan was refused. Attributes that SQS couples are not given up, since another may be to blame.
+func (r *RequestChannelReconciler) leaveDefault(s *scope, desired queue.Desired, plan queue.Plan, refusal error) bool {
+	if refusal == nil || queue.Classify(refusal) != queue.Invalid {
+		return false
+	}
+	words := queue.Explain(refusal)
+	name := queue.AttributeIn(words, s.channel.Spec.ExtraAttributes)
+	_, wanted := desired.Attributes[name]
+	value, sent := plan.Attributes[name]
+	if wanted || !sent || !queue.HasDefault(name) || queue.IsCoupled(name) {
+		return false
+	}
+	status := &s.channel.Status
+	_, status.AppliedAttributes = split(status.AppliedAttributes, []string{name})
+	s.memory(func(v *visit) { v.refusedDefaults = union(v.refusedDefaults, []string{name}) })
+	r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, EventAttributeLeft, "SetQueueAttributes",
+		"%s is unset and stays as it is: SQS refuses %s, which is AWS's default (%s). Set what it should be", queue.FieldOf(name), value, words)
+	return true
 }
 
 // bears takes in what is on the dead-letter queue beside where SQS refused to make or to change it, unless SQS may show what was.

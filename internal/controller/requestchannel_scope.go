@@ -80,12 +80,14 @@ func (s *scope) wrote() {
 	s.memory(func(v *visit) { v.version, v.wrote = s.written.ResourceVersion, s.reconciler.now() })
 }
 
-// assumeOurs notes of a queue that is ours, and of which nothing is remembered, that all of it was: either it is new, and
-// has AWS's defaults, or a note of it was lost in a crash or a restore, and what is not a default was ours.
+// assumeOurs notes of a queue that is ours, that is not known to be new, and of which nothing is remembered, that all of it was: a note
+// of it was lost in a crash or a restore, and what is not AWS's default was ours.
 func (r *RequestChannelReconciler) assumeOurs(s *scope, desired queue.Desired, observed queue.Observed) {
 	r.tellPolicyLeft(s, desired, observed)
 	if !isTrue(s.channel.Status.Adopted) {
-		s.channel.Status.AppliedAttributes = union(s.channel.Status.AppliedAttributes, queue.Restorable())
+		var ours []string
+		s.memory(func(v *visit) { _, ours = split(queue.Restorable(), v.refusedDefaults) })
+		s.channel.Status.AppliedAttributes = union(s.channel.Status.AppliedAttributes, ours)
 	}
 }
 

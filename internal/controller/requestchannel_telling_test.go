@@ -53,7 +53,7 @@ var _ = ginkgo.Describe("The status", func() {
 		gomega.Expect(c).To(beReady())
 		gomega.Expect(c.Status.AppliedTags).To(gomega.HaveLen(80))
 		tags := w.sqs.Queues()[0].Tags
-		gomega.Expect(tags).To(gomega.HaveLen(84))
+		gomega.Expect(tags).To(gomega.HaveLen(85))
 		gomega.Expect(tags).To(gomega.And(gomega.HaveKey("new-39"), gomega.HaveKey("new-default-39"), gomega.Not(gomega.HaveKey("old-0"))))
 	})
 

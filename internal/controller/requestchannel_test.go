@@ -65,6 +65,8 @@ var _ = ginkgo.Describe("RequestChannel", func() {
 
 			q := sqsQueue(name)
 			gomega.Expect(q.Attributes).To(gomega.HaveKeyWithValue("VisibilityTimeout", "45"))
+			gomega.Expect(q.Tags).To(gomega.HaveKey(v1alpha1.TagCreation))
+			delete(q.Tags, v1alpha1.TagCreation) // It is made up.
 			gomega.Expect(q.Tags).To(gomega.Equal(map[string]string{
 				"team": "identity", v1alpha1.TagCluster: clusterUID, v1alpha1.TagKind: v1alpha1.TagKindRequest,
 				v1alpha1.TagNamespace: w.namespace, v1alpha1.TagName: "login",

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"crypto/rand"
 	"maps"
 	"slices"
 	"time"
@@ -30,9 +31,9 @@ func OwnerIn(tags map[string]string) Owner {
 // IsAdopted reports whether a queue's tags say that it was taken over rather than created.
 func IsAdopted(tags map[string]string) bool { return tags[v1alpha1.TagAdopted] != "" }
 
-// OwnTags are the keys of the tags by which the operator owns a queue, in order.
+// OwnTags are the keys of the tags that the operator gives to a queue of its own.
 func OwnTags() []string {
-	return append(slices.Sorted(maps.Keys(Owner{}.Tags())), v1alpha1.TagAdopted)
+	return append(slices.Sorted(maps.Keys(Owner{}.Tags())), v1alpha1.TagAdopted, v1alpha1.TagCreation)
 }
 
 // Tags are the ownership tags.
@@ -102,6 +103,14 @@ type Plan struct {
 // Empty reports whether there is nothing to do.
 func (p Plan) Empty() bool {
 	return !p.Refused && !p.Create && len(p.Attributes) == 0 && len(p.Tags) == 0 && len(p.Untag) == 0
+}
+
+// MarkCreation has a plan that creates a queue give it a tag that no other creation does, and returns how to tell from the queue's tags
+// that this one made it: SQS answers the creation of a queue that is there already alike. The request can be sent again.
+func (p Plan) MarkCreation() (made func(tags map[string]string) bool) {
+	mark := rand.Text()
+	p.Tags[v1alpha1.TagCreation] = mark
+	return func(tags map[string]string) bool { return tags[v1alpha1.TagCreation] == mark }
 }
 
 // TakesOver reports whether the plan writes any of the tags that say whose the queue is.
@@ -183,6 +192,9 @@ var encryption = map[string]bool{KMSMasterKeyID: true, KMSDataKeyReusePeriod: tr
 
 // fifoOnly names the attributes that SQS refuses for standard queues.
 var fifoOnly = map[string]bool{ContentBasedDeduplication: true, DeduplicationScope: true, FIFOThroughputLimit: true}
+
+// IsCoupled reports whether SQS takes an attribute only together with others.
+func IsCoupled(name string) bool { return encryption[name] || fifoOnly[name] }
 
 // encryptionTarget is target for the coupled attributes. It is empty when the spec says nothing of encryption and
 // never did.
