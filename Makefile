@@ -163,7 +163,7 @@ soak: ## Run pkg/rpcclient through faults and kills for DURATION=60s with SEED=,
 	$(GO) run ./test/soak -duration $(DURATION) -seed $(SEED)
 
 .PHONY: bench-rpc
-bench-rpc: ## Measure pkg/rpcclient beside a hand-written pipeline and a naive loop (BENCH=-quick: minutes; all: an hour and more).
+bench-rpc: ## Measure pkg/rpcclient beside a hand-written pipeline and a naive loop (BENCH=-quick: two minutes; all: half an hour; BENCH=-resume: go on with that).
 	$(GO) run ./hack/benchrpc $(BENCH)
 
 N ?= 2000

@@ -2,10 +2,18 @@
 //
 //	go run ./hack/benchrpc [-quick] [-concurrency 1,256] [-topologies 1x1] [-handlers 0s] [-servers plain] [-rows ours,raw]
 //
-// Every run has processes of its own: the SQS server (cmd/sqstest, on loopback), one with all requesters and
-// one with all responders. A cell is one server, topology, handler and concurrency; its rows take turns for
+// Every row has processes of its own: its SQS server (pkg/sqstest, on loopback), one with all requesters and
+// one with all responders. A cell is one server, topology, handler and concurrency. Its rows take turns for
 // -rounds rounds, and what is shown is the median, with the least and the most in brackets. Ratios are the
 // medians of the ratios within a round, so that a machine which is busy for a while counts for both.
+//
+// A turn is the first call after a second of idleness or more, and then calls for 2 s (-duration) in the two
+// cells that the last line tells of: plain, 1x1, a handler that takes no time, 1 and 256 calls at once. In
+// all others, which are only printed, for 1.5 s (-brief). All 48 cells take about half an hour.
+//
+// A cell is printed as soon as it is measured, and kept in -results. With -resume, cells that are there
+// already, measured by the same program in the same way, are not measured again. A cell that fails is
+// reported and the next one begun; the last line is printed whatever happens, of what there is by then.
 //
 // The rows:
 //
@@ -18,7 +26,7 @@
 // The columns: calls per second; p50 and p99 of a call; SQS requests per call and billed units of 64 KB per
 // call, from the first call until every message is deleted and including the polls that are still open
 // then; CPU time and allocations per call of requesters and responders together (the server's apart); the
-// first call after a second of idleness.
+// first call after idleness.
 package main
 
 import (
@@ -28,7 +36,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -41,9 +48,12 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	var err error
-	if len(os.Args) == 3 && os.Args[1] == "side" {
+	switch {
+	case len(os.Args) == 3 && os.Args[1] == "side":
 		err = side(ctx, os.Args[2], os.Stdin, os.Stdout)
-	} else {
+	case len(os.Args) == 3 && os.Args[1] == "server":
+		err = serverSide(ctx, os.Args[2], os.Stdin, os.Stdout)
+	default:
 		err = run(ctx, os.Args[1:], os.Stdout)
 	}
 	stop()
@@ -58,9 +68,11 @@ type settings struct {
 	cells    []cell
 	rows     []string
 	rounds   int
-	duration time.Duration
+	duration time.Duration // of a run in the cells that the last line tells of
+	brief    time.Duration // of a run in the others
 	warmUp   time.Duration
-	bin      string // folder of the server's program
+	results  string // file
+	resume   bool
 	profile  string
 }
 
@@ -79,27 +91,46 @@ func (c cell) String() string {
 
 var allRows = []string{"ours", "packed", "raw", "naive"}
 
+// decisive reports whether the last line tells of the cell.
+func (c cell) decisive() bool {
+	return c.server == "plain" && c.requesters == 1 && c.responders == 1 && c.handler == 0 && (c.concurrency == 1 || c.concurrency == 256)
+}
+
+// length is that of one run.
+func (s *settings) length(c cell) time.Duration {
+	if c.decisive() {
+		return s.duration
+	}
+	return s.brief
+}
+
 func run(ctx context.Context, args []string, out io.Writer) error {
 	s, err := parse(args)
 	if err != nil {
 		return err
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(s.bin, "sqstest"), "./cmd/sqstest")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		return fmt.Errorf("build the server: %w", err)
+	kept, err := openResults(&s)
+	if err != nil {
+		return err
 	}
+	defer kept.close()
 	var results []result
+	var failures []error
+	defer func() { fmt.Fprintln(out, summary(results)) }()
 	for _, c := range s.cells {
-		r, err := s.measure(ctx, c)
-		if err != nil {
-			return fmt.Errorf("%s: %w", c, err)
+		r, err := kept.orMeasure(ctx, &s, c)
+		switch {
+		case err == nil:
+			r.print(out)
+			results = append(results, r)
+		case ctx.Err() != nil:
+			return errors.Join(append(failures, context.Cause(ctx))...)
+		default:
+			failures = append(failures, fmt.Errorf("%s: %w", c, err))
+			fmt.Fprintf(out, "\n%s\n  not measured: %v\n", c, err)
 		}
-		r.print(out)
-		results = append(results, r)
 	}
-	fmt.Fprintln(out, summary(results))
-	return nil
+	return errors.Join(failures...)
 }
 
 func parse(args []string) (settings, error) {
@@ -111,10 +142,12 @@ func parse(args []string) (settings, error) {
 	rows := f.String("rows", strings.Join(allRows, ","), "what to measure")
 	s := settings{}
 	f.IntVar(&s.rounds, "rounds", 5, "runs of each row, which take turns")
-	f.DurationVar(&s.duration, "duration", 2*time.Second, "time of one run")
-	f.DurationVar(&s.warmUp, "warmup", 500*time.Millisecond, "time of calls before a run, not counted")
-	f.StringVar(&s.bin, "bin", filepath.Join("bin", "benchrpc"), "`folder` for the server's program")
-	f.StringVar(&s.profile, "profile", "", "`folder` for profiles of CPU and allocations of both sides, two files for each run")
+	f.DurationVar(&s.duration, "duration", 2*time.Second, "time of one run in the cells that the last line tells of")
+	f.DurationVar(&s.brief, "brief", 1500*time.Millisecond, "time of one run in the other cells")
+	f.DurationVar(&s.warmUp, "warmup", 500*time.Millisecond, "time of calls before the first run, not counted")
+	f.StringVar(&s.results, "results", filepath.Join("bin", "benchrpc.jsonl"), "`file` for what was measured, a line for each cell")
+	f.BoolVar(&s.resume, "resume", false, "do not measure anew what is in -results, if it was measured by this program in this way")
+	f.StringVar(&s.profile, "profile", "", "`folder` for profiles of CPU and allocations of both sides, two files for each row of a cell")
 	quick := f.Bool("quick", false, "only 1x1, plain, handler 0, at 1 and 256: what the last line tells")
 	if err := f.Parse(args); err != nil {
 		return s, err
@@ -151,8 +184,8 @@ func parse(args []string) (settings, error) {
 			}
 		}
 	}
-	if s.rounds < 1 || s.duration <= 0 {
-		return s, errors.New("rounds and duration must be positive")
+	if s.rounds < 1 || s.duration <= 0 || s.brief <= 0 {
+		return s, errors.New("rounds, duration and brief must be positive")
 	}
 	return s, nil
 }

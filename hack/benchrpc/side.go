@@ -12,7 +12,6 @@ import (
 	"runtime/pprof"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -130,10 +129,7 @@ func do(ctx context.Context, cmd command, c caller, m *meter) answer {
 			a.P50, a.P99, a.Max = took[len(took)/2], took[len(took)*99/100], took[len(took)-1]
 		}
 	}
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err == nil {
-		a.CPU = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-	}
+	a.CPU = cpuTime()
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
 	a.Mallocs = mem.Mallocs
