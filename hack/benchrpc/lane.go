@@ -36,7 +36,11 @@ func openLane(ctx context.Context, s *settings, c cell, row string) (l *lane, er
 		queues = max(queues, c.concurrency)
 	}
 	var at cost
-	if l.server, err = start(ctx, "server", serverSpec{Kind: c.server, Queues: queues}, &at); err != nil {
+	server := serverSpec{Kind: c.server, Queues: queues}
+	if s.profile != "" {
+		server.Profile = profileName(s.profile, row, "server", c.concurrency)
+	}
+	if l.server, err = start(ctx, "server", server, &at); err != nil {
 		return l, err
 	}
 	of := spec{

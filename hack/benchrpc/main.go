@@ -147,7 +147,7 @@ func parse(args []string) (settings, error) {
 	f.DurationVar(&s.warmUp, "warmup", 500*time.Millisecond, "time of calls before the first run, not counted")
 	f.StringVar(&s.results, "results", filepath.Join("bin", "benchrpc.jsonl"), "`file` for what was measured, a line for each cell")
 	f.BoolVar(&s.resume, "resume", false, "do not measure anew what is in -results, if it was measured by this program in this way")
-	f.StringVar(&s.profile, "profile", "", "`folder` for profiles of CPU and allocations of both sides, two files for each row of a cell")
+	f.StringVar(&s.profile, "profile", "", "`folder` for profiles of CPU and allocations, two files for each process")
 	quick := f.Bool("quick", false, "only 1x1, plain, handler 0, at 1 and 256: what the last line tells")
 	if err := f.Parse(args); err != nil {
 		return s, err

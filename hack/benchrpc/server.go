@@ -19,6 +19,8 @@ import (
 type serverSpec struct {
 	Kind   string // "plain" or "aws"
 	Queues int    // of replies
+	// Profile is what the names of the profiles' files begin with; empty: none are written.
+	Profile string
 }
 
 // cost is what a server has been asked for. It answers with one whenever it is asked.
@@ -37,6 +39,13 @@ func serverSide(ctx context.Context, text string, in io.Reader, out io.Writer) e
 	var s serverSpec
 	if err := json.Unmarshal([]byte(text), &s); err != nil {
 		return err
+	}
+	if s.Profile != "" {
+		stop, err := profile(s.Profile)
+		if err != nil {
+			return err
+		}
+		defer stop()
 	}
 	var opts []sqstest.Option
 	if s.Kind == "aws" {

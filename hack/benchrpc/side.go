@@ -75,7 +75,7 @@ func side(ctx context.Context, text string, in io.Reader, out io.Writer) error {
 		return err
 	}
 	if s.Profile != "" {
-		stop, err := profile(filepath.Join(s.Profile, fmt.Sprintf("%s-%s-%d-%d", s.Row, s.Role, s.Concurrency, os.Getpid())))
+		stop, err := profile(profileName(s.Profile, s.Row, s.Role, s.Concurrency))
 		if err != nil {
 			return err
 		}
@@ -178,6 +178,10 @@ func loops(d time.Duration, share []int, f func(who, n int) error) (took []time.
 	}
 	wg.Wait()
 	return took, failed
+}
+
+func profileName(folder, row, role string, concurrency int) string {
+	return filepath.Join(folder, fmt.Sprintf("%s-%s-%d-%d", row, role, concurrency, time.Now().UnixNano()))
 }
 
 // profile begins profiles of CPU and allocations, which stop writes to files whose names begin with name.
