@@ -1,0 +1,173 @@
+package rpcclient
+
+import "time"
+
+// conclude settles a request by the table.
+func (s *channelServer) conclude(q *request, situation Situation, payload []byte, err error, took time.Duration) {
+	r := s.r
+	var reply replyContent
+	if situation == Succeeded {
+		reply = answerContent(q, payload)
+		if reply.bytes()+r.cfg.reserve > maxSQSBytes {
+			situation, err = ReplyTooLarge, &Error{Code: ResourceExhausted, Message: "the reply is over the limit of a message", cause: ErrPayloadTooLarge}
+		}
+	}
+	st := settle(situation, q.peer, s.channel.DeadLetter, r.cfg.errorReplies)
+	switch situation {
+	case BadAddress, Shed, UnknownMethod, Undecodable:
+		r.cfg.stats.refused.Add(1)
+	case Expired:
+		r.cfg.stats.expired.Add(1)
+	}
+	if st.reply && st.rejected {
+		s.refuse(q, situation, err, took)
+		return
+	}
+	if !st.reply {
+		if q.late {
+			s.remember(q, true, replyContent{}, Expired)
+		} else {
+			s.remember(q, situation == Succeeded, reply, situation)
+		}
+		copies := r.cache.settleWithoutReply(q.entry, q.copy, situation)
+		s.settle(q, copies, st.delete)
+		s.served(q, situation, err, took)
+		return
+	}
+	if situation == Succeeded {
+		r.cache.finish(q.entry, reply, situation)
+	} else {
+		reply = r.cache.finishError(q.entry, func(attempt int) replyContent {
+			q.answers = attempt
+			return errorContent(q, err, false)
+		}, situation)
+	}
+	s.remember(q, true, reply, situation)
+	s.send(q, reply, situation, err, took)
+}
+
+// send sends a reply and settles its request when SQS has answered.
+func (s *channelServer) send(q *request, reply replyContent, situation Situation, err error, took time.Duration) {
+	r := s.r
+	r.unsettled.Add(1)
+	r.slots.replying(1)
+	s.hold(q)
+	m := &replyMessage{to: q.to, content: reply, reserve: r.cfg.reserve, pack: q.packs, last: q.deleted}
+	if q.peer == PeerNative {
+		m.deadline = q.deadline
+	} else {
+		s.extender.prolong(q.held, time.Now().Add(DefaultTimeout)) // which has no deadline that its reply must meet
+	}
+	m.done = func(sendErr error) {
+		defer r.unsettled.Done()
+		defer r.slots.replying(-1)
+		if sendErr != nil && isMissingQueue(sendErr) && q.peer != PeerNative && !m.failedOver {
+			// The Java client keeps a second queue under this name for when the first is lost.
+			m.failedOver = true
+			m.to.queueURL += failoverSuffix
+			s.sendAgain(m)
+			return
+		}
+		if q.deleted && sendErr != nil && !isPermanent(sendErr) && r.work.Err() == nil && time.Now().Before(m.deadline) {
+			s.sendAgain(m) // nobody else can say it any more
+			return
+		}
+		if s.notFoundYet(q, m, sendErr, func() { s.sendAgain(m) }) {
+			return
+		}
+		switch {
+		case sendErr == nil:
+			r.gone.answered(q.to.queueURL)
+			if m.replaced {
+				r.cache.replace(q.entry, m.content, situation)
+			}
+		case isMissingQueue(sendErr):
+			situation, err = RequesterGone, sendErr
+		case !m.deadline.IsZero() && time.Now().After(m.deadline):
+			situation, err = Expired, sendErr
+			r.cfg.stats.expired.Add(1)
+		case isUnacceptable(sendErr) && !m.replaced && !q.deleted:
+			m.replaced = true
+			situation, err = ReplyTooLarge, errorOfUnacceptable(sendErr)
+			if settle(situation, q.peer, s.channel.DeadLetter, r.cfg.errorReplies).reply {
+				q.answers = r.cache.attempt(q.entry)
+				m.content, m.packed = errorContent(q, err, false), ""
+				s.sendAgain(m)
+				return
+			}
+		default:
+			situation, err = ReplyNotSent, sendErr
+		}
+		st := settle(situation, q.peer, s.channel.DeadLetter, r.cfg.errorReplies)
+		s.settle(q, r.cache.takeCopies(q.entry, q.copy), st.delete)
+		s.served(q, situation, err, took)
+	}
+	m.out.message = m
+	if to := r.replies.to(m.to.queueURL); q.deleted || !to.jammed() {
+		to.add(&m.out)
+	} else {
+		m.done(errJammed)
+	}
+}
+
+// notFoundYet has a native requester's reply, or frame, sent again in a while whose queue was not found, and reports
+// that it does: SQS may not know a new queue at first. It does not when SQS has said so for long enough, or when the
+// reply's time is over.
+func (s *channelServer) notFoundYet(q *request, m *replyMessage, err error, again func()) bool {
+	r := s.r
+	if !isMissingQueue(err) || q.peer != PeerNative || r.gone.missing(q.to.queueURL, time.Now()) || !time.Now().Before(m.deadline) {
+		return false
+	}
+	r.unsettled.Add(1)
+	go func() { // ends when the responder is cut off, at the latest
+		defer r.unsettled.Done()
+		sleep(r.work, missingRetry)
+		again()
+	}()
+	return true
+}
+
+// sendAgain sends a reply anew, from its end.
+func (s *channelServer) sendAgain(m *replyMessage) {
+	r := s.r
+	m.out = outgoing{message: m}
+	r.unsettled.Add(1)
+	r.slots.replying(1)
+	r.replies.to(m.to.queueURL).add(&m.out)
+}
+
+// settle deletes a request's copies or leaves them in the queue, and lets go of them.
+func (s *channelServer) settle(q *request, copies []messageCopy, remove bool) {
+	defer s.extender.release(q.held)
+	if q.deleted {
+		return
+	}
+	if !remove {
+		s.r.cfg.stats.left.Add(int64(len(copies)))
+		if q.from != nil {
+			q.from.left.Store(true)
+		}
+		return
+	}
+	for _, c := range copies {
+		s.settler.delete(c.handle)
+	}
+}
+
+func (s *channelServer) served(q *request, situation Situation, err error, took time.Duration) {
+	if len(s.r.hooks.served) == 0 {
+		return
+	}
+	e := Served{
+		Channel: s.channel.Name, QueueURL: s.channel.URL, Method: q.method, Registered: q.info.Registered, Peer: q.peer,
+		Attempt: q.info.Attempt, ReceiveCount: q.info.ReceiveCount, Age: q.info.Age,
+		Replies: q.sent, Situation: situation, Took: took, Err: err,
+	}
+	if q.run == "" && situation == Succeeded && q.peer != PeerOneWay {
+		e.Replies = 1
+	}
+	if q.info.id != "" {
+		e.CallID = hashCallID(q.info.id)
+	}
+	s.r.hooks.onServed(e)
+}

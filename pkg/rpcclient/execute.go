@@ -1,0 +1,137 @@
+package rpcclient
+
+import (
+	"context"
+	"errors"
+	"runtime/debug"
+	"time"
+)
+
+// execution is one run of a request's handler, as far as it got.
+type execution struct {
+	stream  *frameSender // of a streaming handler
+	payload []byte
+	err     error
+	panic   any // what the handler, its codec or its error's methods panicked with; nil: nothing
+	stack   []byte
+	whole   bool // the handler returned, or panicked; otherwise it ended its goroutine
+	took    time.Duration
+}
+
+// run calls the handler and settles.
+func (s *channelServer) run(q *request) {
+	r := s.r
+	ctx, cancel := context.WithDeadlineCause(r.work, q.deadline, errDeadline)
+	defer cancel()
+	ctx = context.WithValue(ctx, servingKey{}, &q.serving)
+	if l := q.handler.limit; l != nil {
+		entered, retryAfter := l.enter(ctx)
+		if !entered {
+			s.turnedAway(q, retryAfter)
+			return
+		}
+	}
+	x := &execution{}
+	started := time.Now()
+	// Deferred, since a handler that calls runtime.Goexit returns to nobody.
+	defer func() {
+		x.took = time.Since(started)
+		if q.handler.limit != nil {
+			q.handler.limit.leave(x.took)
+		}
+		s.ended(q, x)
+	}()
+	if q.handler.stream {
+		x.stream = newFrameSender(s, q)
+	}
+	s.roused(q.from)
+	x.run(ctx, q)
+}
+
+// run calls the handler. Whatever is the application's is called here, where panics are contained: the
+// methods of an error too.
+func (x *execution) run(ctx context.Context, q *request) {
+	defer func() {
+		if p := recover(); p != nil {
+			x.whole, x.panic, x.stack = true, p, debug.Stack()
+		}
+	}()
+	if x.stream != nil {
+		x.err = x.stream.run(ctx)
+	} else {
+		x.payload, x.err = q.handler.answer(ctx, &q.info, q.payload)
+	}
+	if isNil(x.err) {
+		x.err = nil
+	}
+	if x.err != nil {
+		_ = asError(x.err)
+	}
+	x.whole = true
+}
+
+var errExited = errors.New("the handler ended its goroutine")
+
+// ended settles what was run.
+func (s *channelServer) ended(q *request, x *execution) {
+	r := s.r
+	situation, err := Succeeded, x.err
+	switch {
+	case x.panic != nil:
+		situation, err = Panicked, Errorf(Internal, "the handler panicked")
+		r.cfg.log.Error("handler panicked", "channel", s.channel.Name, "method", q.method, "callID", hashCallID(q.info.id),
+			"panic", x.panic, "stack", string(x.stack))
+	case !x.whole:
+		situation, err = Panicked, Errorf(Internal, "%w", errExited)
+		r.cfg.log.Error("handler ended its goroutine", "channel", s.channel.Name, "method", q.method, "callID", hashCallID(q.info.id))
+	case err != nil && r.work.Err() != nil: // it was cut off, and says so in its own words
+		situation = ReplyNotSent
+	case err != nil:
+		situation = HandlerFailed
+		if errors.As(err, new(*undecodable)) {
+			situation = Undecodable
+			err = Errorf(InvalidArgument, "%w", err)
+		}
+	}
+	if situation != Undecodable {
+		r.cfg.stats.served.Add(1)
+	}
+	if q.native && time.Now().After(q.deadline) && (q.peer == PeerNative || situation != Succeeded) {
+		// What is left of a deadline is estimated too long rather than too short: nobody waits any more, or wants it done.
+		// But it was run: a copy of which more seems to be left must not be.
+		q.late = true
+		r.cache.finish(q.entry, replyContent{}, Expired)
+		if q.peer == PeerNative {
+			s.conclude(q, Expired, nil, errDeadline, x.took)
+			return
+		}
+	}
+	if x.stream != nil && situation != Undecodable {
+		if broken := x.stream.failure(); broken != nil {
+			// Without every frame its end must not be sent: a redelivery is another run.
+			situation, err = ReplyNotSent, broken
+			switch {
+			case isMissingQueue(broken):
+				situation = RequesterGone
+			case isUnacceptable(broken): // nor would SQS take it of another run
+				situation, err = ReplyTooLarge, errorOfUnacceptable(broken)
+				x.stream.endAtRefused()
+			}
+		}
+	}
+	s.conclude(q, situation, x.payload, err, x.took)
+}
+
+// turnedAway settles a request whose method had no place for it: shed, or out of time.
+func (s *channelServer) turnedAway(q *request, retryAfter time.Duration) {
+	switch {
+	case retryAfter > 0:
+		s.conclude(q, Shed, nil, &Error{Code: Unavailable, Message: errMethodBusy.Error(), RetryAfter: retryAfter, cause: errMethodBusy}, 0)
+	case time.Now().Before(q.deadline): // cut off
+		s.conclude(q, ReplyNotSent, nil, ErrClosed, 0)
+	default:
+		s.conclude(q, Expired, nil, errDeadline, 0)
+	}
+}
+
+var errMethodBusy = errors.New("the method has as many requests running and waiting as it may")
