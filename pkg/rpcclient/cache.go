@@ -1,6 +1,7 @@
 package rpcclient
 
 import (
+	"crypto/sha256"
 	"slices"
 	"sync"
 	"time"
@@ -23,66 +24,24 @@ type replyCache struct {
 	early                func(left time.Duration) // called without the lock
 
 	mu       sync.Mutex
-	entries  map[string]*cacheEntry
+	entries  map[cacheKey]*cacheEntry // of requests that are being dealt with
+	settled  map[cacheKey]settledEntry
 	base     time.Time  // what expiries are counted from, by the monotonic clock
 	finished expiryHeap // those of entries whose handler does not run; the others are not evicted
 	bytes    int
 }
 
-// expiryHeap has what expires next at its head. It looks at no entry to keep its order: there are many, all over
-// memory.
-type expiryHeap []expiry
+// cacheKey is a digest of what identifies a call, which is long, and of which there are many.
+type cacheKey [16]byte
 
-// expiry is when the time of a key's entry is over, from the cache's base. That of an entry which was removed
-// before stays until it comes to the head.
-type expiry struct {
-	at  time.Duration
-	key string
-}
-
-func (h *expiryHeap) push(x expiry) {
-	all := append(*h, x)
-	*h = all
-	for i := len(all) - 1; i > 0; {
-		parent := (i - 1) / 2
-		if all[parent].at <= x.at {
-			break
-		}
-		all[i], all[parent] = all[parent], x
-		i = parent
-	}
-}
-
-// pop removes the head.
-func (h *expiryHeap) pop() {
-	all := *h
-	last := len(all) - 1
-	x := all[last]
-	all[last] = expiry{}
-	all = all[:last]
-	*h = all
-	if last == 0 {
-		return
-	}
-	all[0] = x
-	for i := 0; ; {
-		child := 2*i + 1
-		if child >= last {
-			return
-		}
-		if right := child + 1; right < last && all[right].at < all[child].at {
-			child = right
-		}
-		if x.at <= all[child].at {
-			return
-		}
-		all[i], all[child] = all[child], x
-		i = child
-	}
+func newCacheKey(text string) cacheKey {
+	var room [512]byte // for most: no allocation
+	sum := sha256.Sum256(append(room[:0], text...))
+	return cacheKey(sum[:16])
 }
 
 type cacheEntry struct {
-	key     string
+	key     cacheKey
 	hash    uint64
 	attempt int
 	kept    retention
@@ -115,7 +74,8 @@ func (r retention) end(now time.Time) time.Time {
 const entryOverhead = 512
 
 func newReplyCache(entries, bytes int, early func(left time.Duration)) *replyCache {
-	return &replyCache{maxEntries: max(1, entries), maxBytes: bytes, early: early, base: time.Now(), entries: map[string]*cacheEntry{}}
+	return &replyCache{maxEntries: max(1, entries), maxBytes: bytes, early: early, base: time.Now(),
+		entries: map[cacheKey]*cacheEntry{}, settled: map[cacheKey]settledEntry{}}
 }
 
 type verdict uint8
@@ -134,7 +94,7 @@ const (
 func (c *replyCache) begin(key string, hash uint64, attempt int, copied messageCopy, now time.Time, kept retention) (*cacheEntry, verdict) {
 	c.mu.Lock()
 	early := c.evict(now)
-	e, found := c.enter(key, hash, attempt, copied, now, kept)
+	e, found := c.enter(newCacheKey(key), hash, attempt, copied, now, kept)
 	c.mu.Unlock()
 	for _, left := range early {
 		c.early(left)
@@ -143,10 +103,10 @@ func (c *replyCache) begin(key string, hash uint64, attempt int, copied messageC
 }
 
 // enter is begin's decision. It is called with the lock held.
-func (c *replyCache) enter(key string, hash uint64, attempt int, copied messageCopy, now time.Time, kept retention) (*cacheEntry, verdict) {
-	e, ok := c.entries[key]
+func (c *replyCache) enter(key cacheKey, hash uint64, attempt int, copied messageCopy, now time.Time, kept retention) (*cacheEntry, verdict) {
+	e, ok := c.find(key)
 	if ok && e.hash == hash && e.finished && e.situation != Succeeded && attempt > e.attempt {
-		c.remove(e)
+		c.remove(key)
 		ok = false
 	}
 	switch {
@@ -167,12 +127,28 @@ func (c *replyCache) enter(key string, hash uint64, attempt int, copied messageC
 	}
 }
 
+// find returns what is known of a call. Of one that is settled it is a copy. It is called with the lock held.
+func (c *replyCache) find(key cacheKey) (*cacheEntry, bool) {
+	if e, ok := c.entries[key]; ok {
+		return e, true
+	}
+	if s, ok := c.settled[key]; ok {
+		return s.entry(key, c.base), true
+	}
+	return nil, false
+}
+
 // prolong keeps an answer of which a copy came at now for as long as one of what was handled just now: what has no
 // deadline comes again until SQS has deleted it. It is called with the lock held.
 func (c *replyCache) prolong(e *cacheEntry, now time.Time) {
 	if until := now.Add(e.kept.after); until.After(e.expires) {
 		e.expires = until
-		c.finished.push(expiry{until.Sub(c.base), e.key})
+		at := until.Sub(c.base)
+		if s, ok := c.settled[e.key]; ok {
+			s.expires = at
+			c.settled[e.key] = s
+		}
+		c.finished.push(expiry{at, e.key})
 	}
 }
 
@@ -200,7 +176,7 @@ func (c *replyCache) finishLocked(e *cacheEntry, reply replyContent, situation S
 	}
 	e.reply, e.situation, e.finished = reply, situation, true
 	e.expires = e.kept.end(time.Now())
-	if c.entries[e.key] == e {
+	if c.has(e) {
 		c.finished.push(expiry{e.expires.Sub(c.base), e.key})
 		c.bytes += reply.bytes()
 		e.bytes += reply.bytes()
@@ -228,7 +204,7 @@ func (c *replyCache) refuse(e *cacheEntry, one messageCopy) (attempt int, copies
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.remove(e)
+	c.forget(e)
 	return e.attempt, slices.Clone(e.copies)
 }
 
@@ -249,7 +225,7 @@ func (c *replyCache) replace(e *cacheEntry, reply replyContent, situation Situat
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.entries[e.key] != e {
+	if !c.has(e) {
 		return
 	}
 	n := &cacheEntry{ // others may be reading the old one
@@ -274,11 +250,9 @@ func (c *replyCache) settleWithoutReply(e *cacheEntry, one messageCopy, s Situat
 		c.finishLocked(e, replyContent{}, s)
 	case e.finished: // too late
 	default:
-		c.remove(e)
+		c.forget(e)
 	}
-	copies := e.copies
-	e.copies = nil
-	return copies
+	return c.take(e)
 }
 
 // takeCopies returns the copies to settle after the reply, and keeps the entry.
@@ -288,6 +262,15 @@ func (c *replyCache) takeCopies(e *cacheEntry, one messageCopy) []messageCopy {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.take(e)
+}
+
+// take takes an entry's copies, which are being settled, and keeps what later ones get. It is called with the lock held.
+func (c *replyCache) take(e *cacheEntry) []messageCopy {
+	if now := c.entries[e.key]; now != nil && now.finished && (now == e || len(now.copies) == 0) {
+		delete(c.entries, e.key)
+		c.settled[e.key] = newSettledEntry(now, c.base)
+	}
 	copies := e.copies
 	e.copies = nil
 	return copies
@@ -308,25 +291,49 @@ func (c *replyCache) unsettled(e *cacheEntry, one messageCopy) []messageCopy {
 func (c *replyCache) evict(now time.Time) (early []time.Duration) {
 	for len(c.finished) > 0 {
 		first := c.finished[0]
-		if e := c.entries[first.key]; e != nil && e.finished && e.expires.Sub(c.base) == first.at {
-			if now.Before(e.expires) {
-				if len(c.entries) < c.maxEntries && c.bytes <= c.maxBytes {
+		if at, ok := c.expiryOf(first.key); ok && at == first.at {
+			if left := first.at - now.Sub(c.base); left > 0 {
+				if len(c.entries)+len(c.settled) < c.maxEntries && c.bytes <= c.maxBytes {
 					return early
 				}
-				early = append(early, e.expires.Sub(now))
+				early = append(early, left)
 			}
-			c.remove(e)
+			c.remove(first.key)
 		}
 		c.finished.pop()
 	}
 	return early
 }
 
-// remove forgets an entry. What the heap has of it is small until its time comes.
-func (c *replyCache) remove(e *cacheEntry) {
-	if c.entries[e.key] != e {
-		return
+// expiryOf is when what is known of a call that was handled is forgotten. It is called with the lock held.
+func (c *replyCache) expiryOf(key cacheKey) (at time.Duration, ok bool) {
+	if s, ok := c.settled[key]; ok {
+		return s.expires, true
 	}
-	delete(c.entries, e.key)
-	c.bytes -= e.bytes
+	if e := c.entries[key]; e != nil && e.finished {
+		return e.expires.Sub(c.base), true
+	}
+	return 0, false
+}
+
+// has reports whether an entry is the one of its call, and not settled. It is called with the lock held.
+func (c *replyCache) has(e *cacheEntry) bool { return c.entries[e.key] == e }
+
+// forget removes an entry, unless another took its place. It is called with the lock held.
+func (c *replyCache) forget(e *cacheEntry) {
+	if c.has(e) {
+		c.remove(e.key)
+	}
+}
+
+// remove forgets a call. What the heap has of it is small until its time comes. It is called with the lock held.
+func (c *replyCache) remove(key cacheKey) {
+	if e, ok := c.entries[key]; ok {
+		c.bytes -= e.bytes
+		delete(c.entries, key)
+	}
+	if s, ok := c.settled[key]; ok {
+		c.bytes -= s.bytes
+		delete(c.settled, key)
+	}
 }

@@ -3,13 +3,20 @@ package rpcclient
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
 func TestReplyCacheForgetsWhatExpiresFirst(t *testing.T) {
+	t.Run("replies under way", func(t *testing.T) { testForgetting(t, false) })
+	t.Run("settled", func(t *testing.T) { testForgetting(t, true) })
+}
+
+func testForgetting(t *testing.T, settled bool) {
 	synctest.Test(t, func(t *testing.T) {
 		early := 0
 		var left time.Duration
@@ -34,12 +41,15 @@ func TestReplyCacheForgetsWhatExpiresFirst(t *testing.T) {
 				t.Fatalf("%s: verdict %d", key, v)
 			}
 			c.finish(e, replyContent{body: "1"}, Succeeded)
+			if settled {
+				c.takeCopies(e, messageCopy{})
+			}
 		}
 		known := func(want string) {
 			t.Helper()
 			got := ""
 			for i := range 10 {
-				if _, ok := c.entries[fmt.Sprint(i)]; ok {
+				if _, ok := c.find(newCacheKey(fmt.Sprint(i))); ok {
 					got += fmt.Sprint(i)
 				}
 			}
@@ -73,8 +83,11 @@ func TestReplyCacheForgetsWhatExpiresFirst(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		run("4", until(0))
-		for e := range c.entries {
-			c.remove(c.entries[e])
+		for key := range c.entries {
+			c.remove(key)
+		}
+		for key := range c.settled {
+			c.remove(key)
 		}
 		c.evict(time.Now()) // an expiry of what was removed means nothing
 		if c.bytes != 0 || len(c.finished) != 0 {
@@ -112,3 +125,92 @@ func TestExpiryHeap(t *testing.T) {
 		check()
 	}
 }
+
+// What is settled is known as before: the same reply, hash, attempt and expiry, and it is in one piece of memory.
+func TestSettledEntries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newReplyCache(10, 1<<20, func(time.Duration) {})
+		kept := retention{until: time.Now().Add(time.Minute), after: 30 * time.Second}
+		one := messageCopy{id: "m", handle: "h"}
+		run := func(key string, attempt int, reply replyContent, s Situation) {
+			t.Helper()
+			e, v := c.begin(key, 7, attempt, one, time.Now(), kept)
+			if v != runIt {
+				t.Fatalf("%s: verdict %d", key, v)
+			}
+			c.finish(e, reply, s)
+			if got := c.takeCopies(e, messageCopy{}); len(got) != 1 || got[0] != one {
+				t.Errorf("copies %v", got)
+			}
+			if got := c.takeCopies(e, messageCopy{}); len(got) != 0 {
+				t.Errorf("copies are settled twice: %v", got)
+			}
+		}
+		all := replyContent{body: "the body\x00", envelope: "{}", virtual: "id", trace: "00-1"}
+		replies := map[string]replyContent{"all": all, "empty": {}, "body": {body: strings.Repeat("x", 1000)}}
+		for key, reply := range replies {
+			run(key, 3, reply, HandlerFailed)
+		}
+		if len(c.entries) != 0 || len(c.settled) != len(replies) {
+			t.Errorf("%d entries, %d settled", len(c.entries), len(c.settled))
+		}
+		bytes := c.bytes
+		for key, reply := range replies {
+			e, v := c.begin(key, 7, 3, one, time.Now(), kept)
+			if v != replayed || e.reply != reply || e.situation != HandlerFailed || e.attempt != 3 {
+				t.Errorf("%s: verdict %d, %+v", key, v, e)
+			}
+			if _, v := c.begin(key, 8, 3, one, time.Now(), kept); v != conflicting {
+				t.Errorf("%s with other content: verdict %d", key, v)
+			}
+		}
+		if c.bytes != bytes {
+			t.Errorf("%d bytes, before a look %d", c.bytes, bytes)
+		}
+		run("all", 4, all, Succeeded) // a later attempt of what failed runs
+		if _, v := c.begin("all", 7, 5, one, time.Now(), kept); v != replayed {
+			t.Errorf("a later attempt of what succeeded: verdict %d", v)
+		}
+		time.Sleep(50 * time.Second)
+		if _, v := c.begin("body", 7, 3, one, time.Now(), kept); v != replayed { // now kept for 30 s more
+			t.Errorf("verdict %d", v)
+		}
+		time.Sleep(20 * time.Second)
+		if _, v := c.begin("body", 7, 3, one, time.Now(), kept); v != replayed {
+			t.Errorf("a copy came, and its answer is forgotten before its time: verdict %d", v)
+		}
+		if len(c.settled) != 1 {
+			t.Errorf("%d settled entries are left", len(c.settled))
+		}
+	})
+}
+
+// An answer that was replaced is the one that is kept.
+func TestReplacedAnswerIsSettled(t *testing.T) {
+	c := newReplyCache(10, 1<<20, func(time.Duration) {})
+	kept := retention{after: time.Minute}
+	e, _ := c.begin("k", 7, 1, messageCopy{id: "m"}, time.Now(), kept)
+	c.finish(e, replyContent{body: "too large"}, Succeeded)
+	c.replace(e, replyContent{body: "-"}, ReplyTooLarge)
+	if got := c.takeCopies(e, messageCopy{}); len(got) != 1 {
+		t.Errorf("copies %v", got)
+	}
+	again, v := c.begin("k", 7, 1, messageCopy{id: "m"}, time.Now(), kept)
+	if v != replayed || again.reply.body != "-" || len(c.entries) != 0 || c.bytes != entryOverhead+1 {
+		t.Errorf("verdict %d, %+v, %d entries, %d bytes", v, again, len(c.entries), c.bytes)
+	}
+}
+
+// The garbage collector has one object of each settled entry to look at, and nothing in it.
+func TestSettledEntriesHaveNoPointers(t *testing.T) {
+	if n := testing.AllocsPerRun(100, func() {
+		settledSink = newSettledEntry(&cacheEntry{reply: replyContent{body: "b", virtual: "v"}}, time.Time{})
+	}); n != 1 {
+		t.Errorf("%v objects", n)
+	}
+	if k := reflect.TypeFor[expiry](); k.Field(1).Type.Kind() != reflect.Array {
+		t.Errorf("expiries have a %s", k.Field(1).Type)
+	}
+}
+
+var settledSink settledEntry
