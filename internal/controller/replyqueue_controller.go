@@ -253,12 +253,9 @@ func (s *recordScope) observe(pod *corev1.Pod) lifecycle.Observation {
 	terms := s.Signals.terms(s.record, s.host, s.now)
 	view := s.Signals.view(s.now)
 	seen := s.Signals.Pods.See(reader, lifecycle.StateOf(pod), lifecycle.CallerOf(pod), view, s.now)
-	if s.successor {
-		s.Signals.Pods.SeeSuccessor(reader, s.now)
-	}
 	o := lifecycle.Observation{
 		Terms: terms, Closing: !open(s.record), Pod: seen.State, PodSince: seen.Since, Continuous: view.Continuous,
-		Successor: s.successor, NameSince: seen.NameSince,
+		Successor: s.successor, NameSince: s.Signals.Pods.SeeSuccessor(reader, s.successor, s.now),
 		Deleted: s.record.DeletionTimestamp != nil || s.host != nil && s.host.DeletionTimestamp != nil,
 	}
 	if terms.Mode == v1alpha1.HeartbeatLease && seen.State == lifecycle.PodGone && pod != nil {

@@ -120,7 +120,7 @@ type Observation struct {
 	// Deleted says that the record, or its ReplyHost, is being deleted: by people, or with the namespace. No pod of that name
 	// is to come for whom a Stable queue would be kept.
 	Deleted bool
-	// NameSince is, with identity Stable, when the operator last saw a successor that is gone now; zero: never.
+	// NameSince is, with identity Stable, when the operator first found a successor gone that had been there; zero: never.
 	NameSince time.Time
 	// Audible says, of a pod that is PodGone, that its object is there all the same, in a terminal phase, and its Lease too:
 	// a process that lives can still heartbeat.

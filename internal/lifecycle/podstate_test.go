@@ -186,11 +186,29 @@ func TestSightings(t *testing.T) {
 	expect(s.See(uid, PodPresent, Caller{Runs: true, ID: "x"}, whole, at(7)), PodPresent, 7)
 	expect(s.See(uid, PodStopped, Caller{}, whole, at(8)), PodStopped, 8)
 	expect(s.See(uid, PodGone, Caller{}, whole, at(9)), PodStopped, 8)
-	s.SeeSuccessor(uid, at(10))
-	if got := s.See(uid, PodGone, Caller{}, whole, at(11)); !got.NameSince.Equal(at(10)) || !got.Since.Equal(at(8)) {
-		t.Errorf("a successor was seen at %s, and the pod stopped at %s", got.NameSince.Sub(now), got.Since.Sub(now))
+	for _, look := range []struct {
+		there bool
+		at    time.Duration
+		want  time.Time
+	}{
+		{there: false, at: 10, want: time.Time{}},
+		{there: true, at: 11, want: time.Time{}},
+		{there: true, at: 12, want: time.Time{}},
+		{there: false, at: 15, want: at(15)}, // It may have gone only just now.
+		{there: false, at: 16, want: at(15)},
+		{there: true, at: 17, want: at(15)},
+		{there: false, at: 18, want: at(18)},
+	} {
+		if got := s.SeeSuccessor(uid, look.there, at(look.at)); !got.Equal(look.want) {
+			t.Errorf("at %d, a successor there: %t: first missed at %s, want %s", look.at, look.there, got, look.want)
+		}
 	}
-	s.SeeSuccessor("nobody", at(11))
+	if got := s.See(uid, PodGone, Caller{}, whole, at(19)); !got.Since.Equal(at(8)) {
+		t.Errorf("the pod stopped at %s, want 8ns", got.Since.Sub(now))
+	}
+	if got := s.SeeSuccessor("nobody", true, at(11)); !got.IsZero() {
+		t.Errorf("nobody's successor was missed at %s", got)
+	}
 	s.Forget(uid)
 	if s.Len() != 0 {
 		t.Error("not forgotten")
@@ -216,7 +234,7 @@ func TestAGapForgets(t *testing.T) {
 		"stopped, a gap":         {func(s *Sightings) { s.See("u", PodStopped, Caller{}, whole, at(0)) }, later, Sighting{State: PodGone, Since: at(9)}},
 		"reported, a gap":        {func(s *Sightings) { s.SeeLast("u", PodStopped, whole) }, later, Sighting{State: PodGone, Since: at(9)}},
 		"reported after the gap": {func(s *Sightings) { s.See("u", PodPresent, Caller{}, whole, at(0)); s.SeeLast("u", PodStopped, later) }, later, Sighting{State: PodStopped, Since: at(9)}},
-		"a successor before":     {func(s *Sightings) { s.See("u", PodGone, Caller{}, whole, at(0)); s.SeeSuccessor("u", at(1)) }, later, Sighting{State: PodGone, Since: at(9)}},
+		"a successor before":     {func(s *Sightings) { s.See("u", PodGone, Caller{}, whole, at(0)); s.SeeSuccessor("u", true, at(1)) }, later, Sighting{State: PodGone, Since: at(9)}},
 		"seen again since": {func(s *Sightings) {
 			s.See("u", PodGone, Caller{}, whole, at(0))
 			s.See("u", PodGone, Caller{}, later, at(6))
@@ -231,6 +249,13 @@ func TestAGapForgets(t *testing.T) {
 		})
 	}
 	var s Sightings
+	s.See("u", PodGone, Caller{}, whole, at(0))
+	s.SeeSuccessor("u", true, at(1))
+	s.See("u", PodGone, Caller{}, later, at(8))
+	if got := s.SeeSuccessor("u", false, at(9)); !got.IsZero() {
+		t.Errorf("a successor of before the gap is missed since %s", got.Sub(now))
+	}
+	s = Sightings{}
 	s.See("u", PodPresent, Caller{Runs: true, ID: "x"}, whole, at(0))
 	if got := s.See("u", PodPresent, Caller{Runs: true, ID: "x"}, later, at(9)); !got.Started.Equal(at(0)) {
 		t.Errorf("the container runs since %s, want 0s: heartbeats know of the gap themselves", got.Started.Sub(now))

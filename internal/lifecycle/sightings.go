@@ -30,7 +30,9 @@ type sighting struct {
 	since   time.Time
 	caller  Caller
 	started time.Time
-	named   time.Time
+	// succeeded says that a successor was there when it was last looked for, and named when one was first missed.
+	succeeded bool
+	named     time.Time
 	// ending says that the last thing reported of the pod was the end of its containers.
 	ending bool
 	// count is what is counted now.
@@ -53,8 +55,6 @@ type Sighting struct {
 	// Running says that the calling container runs, and Started since when the operator has seen it so.
 	Running bool
 	Started time.Time
-	// NameSince is when a successor of the same name was last seen; zero: never.
-	NameSince time.Time
 }
 
 // See notes one reading of a pod's state and of its calling container, and returns what is now known.
@@ -76,7 +76,7 @@ func (s *Sightings) See(uid types.UID, state Pod, caller Caller, view View, now 
 		p.started = now
 	}
 	p.caller = caller
-	return Sighting{State: p.state, Since: p.since, Running: caller.Runs, Started: p.started, NameSince: p.named}
+	return Sighting{State: p.state, Since: p.since, Running: caller.Runs, Started: p.started}
 }
 
 // SeeLast notes what a pod's containers came to, as its last state in a watch shows it (LastStateOf). That the pod is
@@ -105,13 +105,20 @@ func (s *Sightings) of(uid types.UID, view View) *sighting {
 	return p
 }
 
-// SeeSuccessor notes that another pod has the name of a pod that was seen before.
-func (s *Sightings) SeeSuccessor(uid types.UID, now time.Time) {
+// SeeSuccessor notes whether another pod has the name of a pod that was seen before, and returns when the last such pod was
+// first found gone; zero: there was none. When it was last there is not asked: nobody looks all the time.
+func (s *Sightings) SeeSuccessor(uid types.UID, there bool, now time.Time) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p := s.pods[uid]; p != nil {
+	p := s.pods[uid]
+	if p == nil {
+		return time.Time{}
+	}
+	if p.succeeded && !there {
 		p.named = now
 	}
+	p.succeeded = there
+	return p.named
 }
 
 // Carry says what earlier counts of the same came to when the present one began: what was noted then, which the caller

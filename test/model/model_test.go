@@ -451,6 +451,22 @@ func TestWhatBrokeOnce(t *testing.T) {
 			{"heartbeats are lost", 6334654412663116354}, {"a crash is the last that a lost node reports", 1320135778903134827},
 			{"Stable pod is replaced, unseen by the next leader", 1214764896593505206}, {"Lease is deleted", 2321756758372626500},
 		}},
+		// A queue was made for a pod that was gone, and kept for another of its name; when that one went too, its absence was
+		// counted from when it had last been looked for.
+		{"a name is kept from when its last pod is missed", 1048890, []line{
+			{"sweep is allowed", 2367161072783788031}, {"cluster is copied while the nonce stands still", 8434019975947069950},
+			{"Stable pod comes while its queue is about to be closed", 4523699105163683139}, {"record is removed by force", 8565689257750619718},
+			{"ReplyHost is removed by force", 14904197909769252315}, {"pod is deleted", 11835643210257671075},
+			{"pod comes while a sweep lists", 4849146805679449673}, {"time passes, with work", 14783141000836895747},
+			{"Stable pod is replaced, unseen by the next leader", 1333566695548586722}, {"record is removed by force", 13274741785963429763},
+			{"informer delivers", 1062542492663609755}, {"leader is deposed", 574040351052228334},
+			{"operator works", 2891845272233234594}, {"ReplyHost is deleted", 6268344842815619249},
+			{"time passes", 9337435051982349614}, {"operator leads", 4865184965721002851},
+			{"operator works", 15184553523903045174}, {"watch of Leases breaks", 2263375929717040461},
+			{"time passes", 17356923358286054446}, {"pod is created", 18109320251611771209},
+			{"operator works", 8501832931538360699}, {"operator works", 1088663987799563910},
+			{"time passes, with work", 3772380912877768753}, {"Stable pod is replaced", 460401411409104204},
+		}},
 		// Etcd was set back to before a closing, and the watch of records, which hung, still showed it.
 		{"a closing that was undone with etcd is not finished", 1049005, []line{
 			{"pod is created", 3131731408397834677}, {"time passes, with work", 10013793374606100927},
