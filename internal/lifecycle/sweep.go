@@ -34,8 +34,11 @@ type Orphan struct {
 	// been listed, or in the reading right before the deletion.
 	Recorded bool
 	// PodLives says that the API server knows the pod that the queue was made for, or another that was told of it, or, of a
-	// queue with identity Stable, any pod of that name.
+	// queue with identity Stable, any pod of that name that is not known to read another; and that this pod has not ended.
 	PodLives bool
+	// Unread is the time, by the operator's own clock, since a sweep last found such a pod; since the first sweep that found
+	// the queue without a record, where none was found.
+	Unread time.Duration
 	// Passes is how many sweeps in a row have found it without a record, and Unrecorded the time from the first of them
 	// to the last, by the operator's own clock. A restart begins anew.
 	Passes     int
@@ -47,7 +50,8 @@ type SweepTerms struct {
 	// Cluster is the UID of the kube-system namespace. Former is that of a cluster which is gone for good and whose
 	// queues a human has left to this one; empty: none.
 	Cluster, Former string
-	// Grace is for how long a queue is found without a record before it is deleted.
+	// Grace is for how long a queue is found without a record, and without a pod that may read it, before it is deleted: a
+	// process may live on when its pod is gone.
 	Grace time.Duration
 }
 
@@ -74,8 +78,9 @@ const (
 //
 //	name or tags not of a reply queue of this cluster   never touched
 //	a record stands for it                              the record decides
-//	its pod exists                                      kept until the pod is gone
+//	its pod exists, and has not ended                   kept until the pod is gone
 //	found so for less than the grace, or only once      kept
+//	its pod was there less than the grace ago           kept: its process may live
 //	otherwise                                           deleted
 //
 // That no record stands for it proves that none ever will: a record is written before its queue is created, its UID is
@@ -90,7 +95,7 @@ func Sweep(o Orphan, t SweepTerms) SweepVerdict {
 		return SweepRecorded
 	case o.PodLives:
 		return SweepPodLives
-	case o.Passes < sweepPasses, o.Unrecorded < t.Grace:
+	case o.Passes < sweepPasses, o.Unrecorded < t.Grace, o.Unread < t.Grace:
 		return SweepYoung
 	default:
 		return SweepDelete

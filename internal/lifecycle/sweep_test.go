@@ -11,7 +11,7 @@ import (
 
 func TestSweep(t *testing.T) {
 	terms := SweepTerms{Cluster: "ours", Grace: 15 * time.Minute}
-	ripe := Orphan{NameComputed: true, Kind: v1alpha1.TagKindReply, Cluster: "ours", Passes: 4, Unrecorded: 15 * time.Minute}
+	ripe := Orphan{NameComputed: true, Kind: v1alpha1.TagKindReply, Cluster: "ours", Passes: 4, Unrecorded: 15 * time.Minute, Unread: 15 * time.Minute}
 	for _, c := range []struct {
 		name   string
 		change func(*Orphan, *SweepTerms)
@@ -30,6 +30,7 @@ func TestSweep(t *testing.T) {
 		{"a living pod", func(o *Orphan, _ *SweepTerms) { o.PodLives = true }, SweepPodLives},
 		{"found once", func(o *Orphan, _ *SweepTerms) { o.Passes = 1 }, SweepYoung},
 		{"a moment too young", func(o *Orphan, _ *SweepTerms) { o.Unrecorded -= time.Nanosecond }, SweepYoung},
+		{"a pod a moment too long", func(o *Orphan, _ *SweepTerms) { o.Unread -= time.Nanosecond }, SweepYoung},
 	} {
 		o, s := ripe, terms
 		c.change(&o, &s)
@@ -50,10 +51,11 @@ func TestSweepDeletesOnlyWhatEverythingSpeaksFor(t *testing.T) {
 			PodLives:     rapid.Bool().Draw(t, "pod"),
 			Passes:       rapid.IntRange(0, 3).Draw(t, "passes"),
 			Unrecorded:   time.Duration(rapid.IntRange(0, 20).Draw(t, "minutes")) * time.Minute,
+			Unread:       time.Duration(rapid.IntRange(0, 20).Draw(t, "minutes unread")) * time.Minute,
 		}
 		s := SweepTerms{Cluster: "ours", Former: rapid.SampledFrom([]string{"", "former"}).Draw(t, "former"), Grace: 15 * time.Minute}
 		speaks := o.NameComputed && o.Kind == v1alpha1.TagKindReply && !o.Recorded && !o.PodLives && o.Passes >= 2 &&
-			o.Unrecorded >= s.Grace && (o.Cluster == "ours" || o.Cluster == "former" && s.Former == "former")
+			o.Unrecorded >= s.Grace && o.Unread >= s.Grace && (o.Cluster == "ours" || o.Cluster == "former" && s.Former == "former")
 		if got := Sweep(o, s) == SweepDelete; got != speaks {
 			t.Fatalf("deletes: %v, want %v", got, speaks)
 		}

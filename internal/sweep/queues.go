@@ -76,15 +76,19 @@ func concernsAll(ctx context.Context, err error) bool {
 // deletion, and until then whatever they say keeps the queue. One that cannot be looked at is kept, and the error says so:
 // anybody may have made it, and it must not keep the others.
 func (s *Sweeper) doomed(ctx context.Context, p *place, findings []lifecycle.Finding) ([]lifecycle.Finding, error) {
-	before := p.tags
-	p.tags = make(map[string]map[string]string, len(findings))
+	before, readers := p.tags, p.readers
+	p.tags, p.readers = make(map[string]map[string]string, len(findings)), make(map[string]*reading, len(findings))
 	var doomed []lifecycle.Finding
 	var problems []error
 	for _, f := range findings {
 		if tags, known := before[f.Key]; known {
 			p.tags[f.Key] = tags
 		}
-		if !s.ripe(f) {
+		if p.readers[f.Key] = readers[f.Key]; p.readers[f.Key] == nil {
+			p.readers[f.Key] = &reading{}
+		}
+		// One sweep alone says nothing: SQS lists what was just deleted.
+		if f.Passes < 2 {
 			continue
 		}
 		if p.tags[f.Key] == nil {
@@ -159,18 +163,25 @@ func (s *Sweeper) readTags(ctx context.Context, p *place, name string) error {
 // look asks the API server about a finding whose tags are known.
 func (s *Sweeper) look(ctx context.Context, p *place, f lifecycle.Finding) (lifecycle.Orphan, error) {
 	tags := p.tags[f.Key]
+	since := s.Clock.Since(f.Since)
 	o := lifecycle.Orphan{
 		NameComputed: p.IsReplyQueueName(f.Key), Kind: tags[v1alpha1.TagKind], Cluster: tags[v1alpha1.TagCluster],
-		Passes: f.Passes, Unrecorded: s.Clock.Since(f.Since),
+		Passes: f.Passes, Unrecorded: since, Unread: since,
 	}
-	if lifecycle.Sweep(o, s.terms(p)) != lifecycle.SweepDelete {
+	if lifecycle.Sweep(o, s.terms(p)) == lifecycle.SweepNotOurs {
 		return o, nil
 	}
 	var err error
 	if o.Recorded, err = s.recorded(ctx, p, f.Key, tags); err != nil {
 		return o, err
 	}
-	o.PodLives, err = s.podLives(ctx, f.Key, tags)
+	by, unsure, err := s.read(ctx, p, f.Key, tags)
+	if o.PodLives = by != nil; unsure && s.ripe(f) {
+		_ = p.obstacles.meet(f.Key, keptFor(by)) // No error: it may be as it should be.
+	}
+	if last := p.readers[f.Key].last; !last.IsZero() {
+		o.Unread = s.Clock.Since(last)
+	}
 	return o, err
 }
 

@@ -1,6 +1,7 @@
 package sweep
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,10 @@ const objectsAtOnce = 500
 type records struct {
 	// uids are those of records, and readers those of the pods that read their queues.
 	uids, readers map[types.UID]bool
+	// reads are the names of the queues that pods read, by the open records, and leases those with which they heartbeat; both by
+	// the pods' UIDs.
+	reads  map[types.UID]string
+	leases map[types.UID]*coordinationv1.Lease
 	// open are the records whose queue was created and is not closed, by provider. One that is to be deleted is open as long
 	// as its pod needs it.
 	open map[string][]openRecord
@@ -36,8 +41,14 @@ type openRecord struct {
 
 // listRecords reads every record from the API server: a cache may not show yet what was written before its queue was
 // listed.
-func (s *Sweeper) listRecords(ctx context.Context) (*records, error) {
-	all := &records{uids: map[types.UID]bool{}, readers: map[types.UID]bool{}, open: map[string][]openRecord{}}
+func (s *Sweeper) listRecords(ctx context.Context, leases []coordinationv1.Lease) (*records, error) {
+	all := &records{
+		uids: map[types.UID]bool{}, readers: map[types.UID]bool{}, reads: map[types.UID]string{}, open: map[string][]openRecord{},
+		leases: make(map[types.UID]*coordinationv1.Lease, len(leases)),
+	}
+	for i := range leases {
+		all.leases[types.UID(leases[i].Name)] = &leases[i]
+	}
 	for token := ""; ; {
 		var page v1alpha1.ReplyQueueList
 		if err := s.Reader.List(ctx, &page, client.Limit(objectsAtOnce), client.Continue(token)); err != nil {
@@ -51,6 +62,7 @@ func (s *Sweeper) listRecords(ctx context.Context) (*records, error) {
 			if r.Status.Closing == nil && r.Status.QueueURL != "" {
 				provider := r.Spec.ProviderRef.Name
 				all.open[provider] = append(all.open[provider], openRecord{client.ObjectKeyFromObject(r), r.UID, r.Status.QueueURL})
+				all.reads[types.UID(cmp.Or(r.Status.PodUID, r.Spec.PodRef.UID))] = lastSegment(r.Status.QueueURL)
 			}
 		}
 		if token = page.Continue; token == "" {
@@ -72,32 +84,21 @@ func (s *Sweeper) recorded(ctx context.Context, p *place, name string, tags map[
 	return p.ReplyQueueName(record.UID) == name, nil
 }
 
-// podLives asks for the pod that a queue was made for, first in the cache. One of the same name counts too when it was
-// told of the queue, or when the queue belongs to that name: a process may read it that was told of another since, and has
-// not heard of that yet.
-func (s *Sweeper) podLives(ctx context.Context, name string, tags map[string]string) (bool, error) {
-	key := types.NamespacedName{Namespace: tags[v1alpha1.TagPodNamespace], Name: tags[v1alpha1.TagPodName]}
-	return s.inCluster(ctx, key, func(pod *corev1.Pod) bool {
-		url := pod.Annotations[v1alpha1.AnnotationReplyQueueURL]
-		return string(pod.UID) == tags[v1alpha1.TagPodUID] || (url != "" && lastSegment(url) == name) ||
-			tags[v1alpha1.TagIdentity] == string(v1alpha1.IdentityStable)
-	})
-}
-
-func (s *Sweeper) inCluster(ctx context.Context, key types.NamespacedName, is func(*corev1.Pod) bool) (bool, error) {
+// inCluster is the pod of that name, if it is the one that is meant, first asked for in the cache; nil: there is none.
+func (s *Sweeper) inCluster(ctx context.Context, key types.NamespacedName, is func(*corev1.Pod) bool) (*corev1.Pod, error) {
 	if key.Namespace == "" || key.Name == "" {
-		return false, nil
+		return nil, nil
 	}
 	for _, from := range []client.Reader{s.Client, s.Reader} {
 		pod := &corev1.Pod{}
 		switch err := from.Get(ctx, key, pod); {
 		case err == nil && is(pod):
-			return true, nil
+			return pod, nil
 		case client.IgnoreNotFound(err) != nil:
-			return false, err
+			return nil, err
 		}
 	}
-	return false, nil
+	return nil, nil
 }
 
 // listLeases lists the heartbeat Leases that the operator wrote.
@@ -142,7 +143,7 @@ func (s *Sweeper) sweepLeases(ctx context.Context, leases []coordinationv1.Lease
 		if err != nil {
 			return errors.Join(append(problems, fmt.Errorf("get pod %s: %w", pod, err))...)
 		}
-		if !lives {
+		if lives == nil {
 			found[lease.Name], keys = lease, append(keys, lease.Name)
 		}
 	}

@@ -77,6 +77,8 @@ type memory struct {
 	orphans, missing, foreign lifecycle.Findings
 	// tags are those of reply queues without a record, as last read.
 	tags map[string]map[string]string
+	// readers are who may read those queues.
+	readers map[string]*reading
 	// owners are those of queues that no RequestChannel has.
 	owners map[string]queue.Owner
 	// said are the unclaimed request queues that were logged.
@@ -138,8 +140,9 @@ func (s *Sweeper) sleep(ctx context.Context, d time.Duration) bool {
 type place struct {
 	*queue.Provider
 	*memory
-	// listed are the names of its queues that begin as ours do.
-	listed []string
+	// listed are the names of its queues that begin as ours do, and covered what was listed of records after them.
+	listed  []string
+	covered *records
 }
 
 // Pass sweeps once. It returns what kept a part of it from being done; the other parts are done all the same.
@@ -185,11 +188,12 @@ func (s *Sweeper) Pass(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(append(problems, err)...)
 	}
-	covered, err := s.listRecords(ctx)
+	covered, err := s.listRecords(ctx, leases)
 	if err != nil {
 		return errors.Join(append(problems, err)...)
 	}
 	for _, p := range places {
+		p.covered = covered
 		err := errors.Join(s.sweepQueues(ctx, p, covered), s.findMissing(ctx, p, covered), s.reportUnclaimed(ctx, p), s.sweepForeign(ctx, p))
 		if ctx.Err() == nil {
 			err = errors.Join(err, s.tell(ctx, p.Name))

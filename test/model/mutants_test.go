@@ -140,6 +140,7 @@ var mutants = []mutant{
 	{name: "sweep: pods are not looked for", sweeps: sweepMistakes{podless: true}},
 	{name: "sweep: successors are not looked for", sweeps: sweepMistakes{heirless: true}},
 	{name: "sweep: any pod of the name keeps a queue", sweeps: sweepMistakes{namesakes: true}},
+	{name: "sweep: a pod reads what its Lease names, heard or not", sweeps: sweepMistakes{hasty: true}},
 	{name: "sweep: of any kind and any cluster", sweeps: sweepMistakes{anyKind: true}},
 	{name: "sweep: brake removed", sweeps: sweepMistakes{unbraked: true}},
 	{name: "sweep: another account's lists are believed", noFence: true, sweeps: sweepMistakes{accountless: true}},

@@ -421,7 +421,7 @@ func (w *world) uselessness(q *reply) string {
 		return "" // The operator cannot see it.
 	case q.copied:
 		return "" // The copy has a record for it, and a human to decide which of the two clusters goes.
-	case !w.recorded(q) && w.podKnown(q):
+	case !w.recorded(q) && w.podKnown(q) && !w.forsaken(q):
 		return "" // Its pod is the sweeper's reason to wait.
 	case q.closed >= 0:
 		return "it was closed"
@@ -448,10 +448,22 @@ func (w *world) uselessness(q *reply) string {
 }
 
 // podKnown says that the API server knows the pod that a queue was made for, or one of that name that was told of it, or may
-// have been.
+// have been, and that it has not ended.
 func (w *world) podKnown(q *reply) bool {
-	o := w.cluster.now[pods][types.NamespacedName{Namespace: w.namespace, Name: q.podName}]
-	return o != nil && (q.stable || string(o.GetUID()) == q.pod || o.GetAnnotations()[v1alpha1.AnnotationReplyQueueURL] == q.url)
+	o, ok := w.cluster.now[pods][types.NamespacedName{Namespace: w.namespace, Name: q.podName}].(*corev1.Pod)
+	return ok && !terminal(o) && (q.stable || string(o.GetUID()) == q.pod || o.GetAnnotations()[v1alpha1.AnnotationReplyQueueURL] == q.url)
+}
+
+// forsaken says that the pod of a Stable queue's name heartbeats, and reads another, by that one's record.
+func (w *world) forsaken(q *reply) bool {
+	for _, p := range w.pods {
+		if q.stable && p.name == q.podName && p.gone < 0 {
+			other := w.queues[nameOf(p.told)]
+			return p.mode == v1alpha1.HeartbeatLease && living(p) && !p.nodeLost && !p.unlabelled && !p.terminating && p.process.using == p.told &&
+				other != nil && other != q && w.recorded(other)
+		}
+	}
+	return false
 }
 
 // outageOfHeartbeats says that the operator rightly holds the queues of silent pods, and says so.

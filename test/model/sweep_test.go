@@ -10,9 +10,12 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/prometheus/client_golang/prometheus"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -36,6 +39,8 @@ type sweepMistakes struct {
 	// blind does not find the record that a queue's tags name, and podless not the pod. heirless finds that pod alone, and
 	// namesakes takes any pod of its name for it.
 	blind, podless, heirless, namesakes bool
+	// hasty takes every application for one that has heartbeated since the last sweep.
+	hasty bool
 	// anyKind, unbraked and accountless (the account of what is missing is not compared) are what they say.
 	anyKind, unbraked, accountless bool
 }
@@ -150,7 +155,13 @@ func (r sweepersReader) List(ctx context.Context, into client.ObjectList, option
 			return err
 		}
 	}
-	return r.reader.List(ctx, into, options...)
+	err := r.reader.List(ctx, into, options...)
+	if all, ok := into.(*coordinationv1.LeaseList); ok && r.op.mutant.sweeps.hasty {
+		for i := range all.Items {
+			all.Items[i].Spec.RenewTime = ptr.To(metav1.NewMicroTime(epoch.Add(r.op.world.now)))
+		}
+	}
+	return err
 }
 
 func (r sweepersReader) Get(ctx context.Context, key client.ObjectKey, into client.Object, options ...client.GetOption) error {
