@@ -47,6 +47,16 @@ var _ = Describe("Admission", func() {
 			HaveField("MountPath", injected.ProjectedServiceAccountDir), HaveField("ReadOnly", true))))
 	})
 
+	It("gives a pod that serves a file with what it may answer now", func(ctx SpecContext) {
+		pod := opted(ctx, "true")
+		pod.Annotations[v1alpha1.AnnotationServes] = "audit"
+		Expect(admin.Create(ctx, pod)).To(Succeed())
+		Expect(pod.Spec.Containers[0].Env).To(ContainElement(HaveField("Name", injected.EnvReturnAddressesFile)))
+		Expect(pod.Spec.Containers[0].VolumeMounts).To(ContainElement(HaveField("MountPath", injected.ReturnAddressesDir)))
+		Expect(pod.Spec.Volumes).To(ContainElement(HaveField("DownwardAPI.Items", ConsistOf(
+			HaveField("FieldRef.FieldPath", "metadata.annotations['"+v1alpha1.AnnotationReturnAddresses+"']")))))
+	})
+
 	It("starts a best-effort pod at once", func(ctx SpecContext) {
 		pod := opted(ctx, "best-effort")
 		Expect(admin.Create(ctx, pod)).To(Succeed())

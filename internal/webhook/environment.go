@@ -37,11 +37,12 @@ func addEnvironment(pod *corev1.Pod, ask *request, heartbeat string) {
 			fromAnnotation(injected.EnvIdentity, v1alpha1.AnnotationIdentity))
 	}
 	for container := range lifecycle.LongRunning(&pod.Spec) {
+		file := mountAddresses(pod, container, ask)
 		if container.Name != ask.caller {
-			container.Env = append(missing(container, shared), container.Env...)
+			container.Env = slices.Concat(missing(container, shared), file, container.Env)
 			continue
 		}
-		container.Env = append(missing(container, own), container.Env...)
+		container.Env = slices.Concat(missing(container, own), file, container.Env)
 		if heartbeat == v1alpha1.HeartbeatAnnotationLease {
 			// Last, since it refers to the pod's UID, which may be the user's own variable.
 			container.Env = append(container.Env, missing(container, []corev1.EnvVar{heartbeatVariable()})...)

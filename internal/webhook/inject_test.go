@@ -77,8 +77,9 @@ func TestRequester(t *testing.T) {
 	inject(t, withToken(p, "app"))
 
 	channels := []string{"REPLYQUEUE_CHANNEL_LOGIN_URL", "REPLYQUEUE_CHANNEL_PRICING_SHOP_URL", "REPLYQUEUE_CHANNEL_AUDIT_URL"}
-	everyone := slices.Concat(shared, channels)
-	caller := slices.Concat(everyone, []string{injected.EnvReplyQueueURL, injected.EnvIdentity, injected.EnvHeartbeat})
+	file := []string{injected.EnvReturnAddressesFile}
+	everyone := slices.Concat(shared, channels, file)
+	caller := slices.Concat(shared, channels, []string{injected.EnvReplyQueueURL, injected.EnvIdentity}, file, []string{injected.EnvHeartbeat})
 	for _, c := range []struct {
 		got  corev1.Container
 		want []string
@@ -117,6 +118,60 @@ func TestRequester(t *testing.T) {
 	}
 	if diff := cmp.Diff([]corev1.PodSchedulingGate{{Name: v1alpha1.SchedulingGate}}, p.Spec.SchedulingGates); diff != "" {
 		t.Errorf("gates (-want +got):\n%s", diff)
+	}
+}
+
+// Who serves finds what it may answer now in a file, unless it says by itself what it may answer, or where the file is.
+func TestReturnAddressesFile(t *testing.T) {
+	const serves = v1alpha1.AnnotationServes
+	own := corev1.EnvVar{Name: injected.EnvReturnAddresses, Value: "{}"}
+	elsewhere := corev1.EnvVar{Name: injected.EnvReturnAddressesFile, Value: "/etc/mine"}
+	mount := corev1.VolumeMount{Name: "data", MountPath: injected.ReturnAddressesDir}
+	for _, tc := range []struct {
+		name  string
+		pod   *corev1.Pod
+		edit  func(*corev1.Container)
+		wants bool
+	}{
+		{"serves", pod("true", serves, "audit"), func(*corev1.Container) {}, true},
+		{"best effort", pod("best-effort", serves, "audit"), func(*corev1.Container) {}, true},
+		{"only calls", pod("true", v1alpha1.AnnotationCalls, "login"), func(*corev1.Container) {}, false},
+		{"own addresses", pod("true", serves, "audit"), func(c *corev1.Container) { c.Env = append(c.Env, own) }, false},
+		{"own file", pod("true", serves, "audit"), func(c *corev1.Container) { c.Env = append(c.Env, elsewhere) }, false},
+		{"own mount", pod("true", serves, "audit"), func(c *corev1.Container) { c.VolumeMounts = append(c.VolumeMounts, mount) }, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := tc.pod
+			p.Spec.Volumes = []corev1.Volume{{Name: "replyqueue-addresses"}, {Name: "data"}} // a name that is taken
+			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "second"})
+			tc.edit(&p.Spec.Containers[0])
+			tc.edit(&p.Spec.Containers[1])
+			inject(t, p)
+			for _, c := range p.Spec.Containers {
+				has := slices.ContainsFunc(c.Env, func(v corev1.EnvVar) bool {
+					return v.Name == injected.EnvReturnAddressesFile && v.Value == "/var/run/replyqueue.dev/return-addresses"
+				})
+				mounted := slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool {
+					return m.Name == "replyqueue-addresses-2" && m.MountPath == "/var/run/replyqueue.dev" && m.ReadOnly
+				})
+				if has != tc.wants || mounted != tc.wants {
+					t.Errorf("%s: variable %t, mount %t; want both %t", c.Name, has, mounted, tc.wants)
+				}
+			}
+			if !tc.wants {
+				if len(p.Spec.Volumes) != 2 {
+					t.Errorf("volumes %v", p.Spec.Volumes)
+				}
+				return
+			}
+			if len(p.Spec.Volumes) != 3 {
+				t.Fatalf("%d volumes, want one for both containers besides the pod's two", len(p.Spec.Volumes))
+			}
+			item := p.Spec.Volumes[2].DownwardAPI.Items[0]
+			if item.Path != "return-addresses" || item.FieldRef.FieldPath != "metadata.annotations['replyqueue.dev/return-addresses']" {
+				t.Errorf("the file %v", item)
+			}
+		})
 	}
 }
 

@@ -194,7 +194,7 @@ func anyPod() *rapid.Generator[*corev1.Pod] {
 			p.Spec.NodeName = "node"
 		}
 		p.Spec.SchedulingGates = rapid.SampledFrom([][]corev1.PodSchedulingGate{nil, {{Name: "other"}}, {{Name: v1alpha1.SchedulingGate}}}).Draw(t, "gates")
-		p.Spec.Volumes = slices.Clone(rapid.SampledFrom([][]corev1.Volume{nil, {{Name: "replyqueue-token"}}, {{Name: "data"}, tokenVolume("own"), tokenVolume("replyqueue-token-2")}}).Draw(t, "volumes"))
+		p.Spec.Volumes = slices.Clone(rapid.SampledFrom([][]corev1.Volume{nil, {{Name: "replyqueue-token"}, {Name: "replyqueue-addresses"}}, {{Name: "data"}, tokenVolume("own"), tokenVolume("replyqueue-token-2")}}).Draw(t, "volumes"))
 		for _, name := range []string{"app", "b"}[:rapid.IntRange(1, 2).Draw(t, "containers")] {
 			p.Spec.Containers = append(p.Spec.Containers, anyContainer(name, p.Spec.Volumes).Draw(t, name))
 		}
@@ -212,7 +212,7 @@ func anyPod() *rapid.Generator[*corev1.Pod] {
 func anyContainer(name string, volumes []corev1.Volume) *rapid.Generator[corev1.Container] {
 	variable := rapid.Custom(func(t *rapid.T) corev1.EnvVar {
 		return corev1.EnvVar{
-			Name:  rapid.SampledFrom([]string{"HOME", injected.EnvPodUID, injected.EnvReplyQueueURL, injected.EnvHeartbeat, injected.EnvChannels, "REPLYQUEUE_CHANNEL_A_URL"}).Draw(t, "name"),
+			Name:  rapid.SampledFrom([]string{"HOME", injected.EnvPodUID, injected.EnvReplyQueueURL, injected.EnvHeartbeat, injected.EnvChannels, injected.EnvReturnAddresses, injected.EnvReturnAddressesFile, "REPLYQUEUE_CHANNEL_A_URL"}).Draw(t, "name"),
 			Value: rapid.SampledFrom([]string{"", "mine", "$(REPLYQUEUE_POD_UID)"}).Draw(t, "value"),
 		}
 	})
@@ -220,7 +220,7 @@ func anyContainer(name string, volumes []corev1.Volume) *rapid.Generator[corev1.
 		c := corev1.Container{Name: name, Image: "i"}
 		c.Env = rapid.SliceOfN(variable, 0, 3).Draw(t, "env")
 		for _, v := range volumes {
-			path := rapid.SampledFrom([]string{"", "/data", injected.DefaultServiceAccountDir, injected.ProjectedServiceAccountDir}).Draw(t, "mount")
+			path := rapid.SampledFrom([]string{"", "/data", injected.DefaultServiceAccountDir, injected.ProjectedServiceAccountDir, injected.ReturnAddressesDir}).Draw(t, "mount")
 			if path != "" {
 				c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: v.Name, MountPath: path})
 			}

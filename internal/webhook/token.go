@@ -53,7 +53,7 @@ func mountToken(pod *corev1.Pod, container string) {
 		}) {
 			continue
 		}
-		volume := unusedVolumeName(pod)
+		volume := unusedVolumeName(pod, tokenVolume)
 		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{
 			Name: volume,
 			VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
@@ -76,10 +76,10 @@ func mountToken(pod *corev1.Pod, container string) {
 	}
 }
 
-func unusedVolumeName(pod *corev1.Pod) string {
-	name := tokenVolume
+func unusedVolumeName(pod *corev1.Pod, base string) string {
+	name := base
 	for n := 2; slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == name }); n++ {
-		name = fmt.Sprintf("%s-%d", tokenVolume, n)
+		name = fmt.Sprintf("%s-%d", base, n)
 	}
 	return name
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // ReturnAddressPolicy says which reply queues a responder may answer. A return address comes from
@@ -167,88 +168,132 @@ func checkReturnAddress(policy ReturnAddressPolicy, requestQueue, received strin
 	if err != nil {
 		return returnAddress{}, fmt.Errorf("request queue URL: %w", err)
 	}
-	return newAddressChecker(policy, own).check(received)
+	return newAddressChecker(policy, nil, own).check(received)
 }
 
 // addressChecker is checkReturnAddress for one request queue. It remembers the reply queues it has
 // accepted, since requesters call again.
 type addressChecker struct {
-	policy   ReturnAddressPolicy
-	own      queueAddress
-	base     *url.URL // where replies go
-	policyOK error
+	own    queueAddress
+	source func() ReturnAddressPolicy // nil: the policy does not change
 
 	mu       sync.Mutex
-	accepted map[string]string // received queue URL → rebuilt URL
+	rules    addressRules
+	asked    time.Time         // when the source was
+	accepted map[string]string // by these rules: received queue URL → rebuilt URL
 }
 
-// maxAcceptedAddresses bounds what an addressChecker remembers.
-const maxAcceptedAddresses = 4096
+const (
+	// maxAcceptedAddresses bounds what an addressChecker remembers.
+	maxAcceptedAddresses = 4096
+	// sourceEvery is how old a source's answer may be, and sourceAgain when an address would be refused by it.
+	sourceEvery = 10 * time.Second
+	sourceAgain = time.Second
+)
 
-func newAddressChecker(policy ReturnAddressPolicy, own queueAddress) *addressChecker {
-	c := &addressChecker{policy: policy, own: own, base: own.base, accepted: map[string]string{}}
-	if policy.Endpoint != "" {
-		base, err := url.Parse(policy.Endpoint)
-		if err != nil || base.Host == "" {
-			c.policyOK = errors.New("own endpoint is not a URL")
-		}
-		c.base = base
-	}
-	if c.policy.Region == "" {
-		c.policy.Region = own.region
-	}
-	if c.policy.AccountID == "" {
-		c.policy.AccountID = own.account
-	}
-	return c
+// newAddressChecker checks by policy, until the source, which may be nil, says another.
+func newAddressChecker(policy ReturnAddressPolicy, source func() ReturnAddressPolicy, own queueAddress) *addressChecker {
+	return &addressChecker{own: own, source: source, rules: newAddressRules(policy, own), asked: time.Now(), accepted: map[string]string{}}
 }
 
 func (c *addressChecker) check(received string) (returnAddress, error) {
-	if c.policyOK != nil {
-		return returnAddress{}, c.policyOK
-	}
 	queue, virtual, hasVirtual := strings.Cut(received, "#")
 	if hasVirtual && (virtual == "" || len(virtual) > maxVirtualNameBytes ||
 		strings.Contains(virtual, "#") || !isPrintableASCII(virtual)) {
 		return returnAddress{}, errors.New("no usable name after the #")
 	}
 	c.mu.Lock()
-	rebuilt, ok := c.accepted[queue]
-	c.mu.Unlock()
-	if ok {
-		return returnAddress{queueURL: rebuilt, virtual: virtual}, nil
-	}
-	rebuilt, err := c.checkQueue(queue)
-	if err != nil {
-		return returnAddress{}, err
-	}
-	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.accepted) >= maxAcceptedAddresses {
-		clear(c.accepted)
+	c.ask(sourceEvery)
+	rebuilt, ok := c.accepted[queue]
+	if !ok {
+		var err error
+		if rebuilt, err = c.rules.check(queue); err != nil && c.ask(sourceAgain) {
+			rebuilt, err = c.rules.check(queue)
+		}
+		if err != nil {
+			return returnAddress{}, err
+		}
+		if len(c.accepted) >= maxAcceptedAddresses {
+			clear(c.accepted)
+		}
+		c.accepted[queue] = rebuilt
 	}
-	c.accepted[queue] = rebuilt
 	return returnAddress{queueURL: rebuilt, virtual: virtual}, nil
 }
 
-// checkQueue checks a queue's URL and rebuilds it on our own base.
-func (c *addressChecker) checkQueue(received string) (string, error) {
+// ask asks the source unless its answer is younger than that, and reports whether the rules are new. It is called with
+// the lock held.
+func (c *addressChecker) ask(age time.Duration) (changed bool) {
+	now := time.Now()
+	if c.source == nil || now.Sub(c.asked) < age {
+		return false
+	}
+	c.asked = now
+	policy := c.source()
+	policy.more = c.rules.given.more
+	if policy.equal(c.rules.given) {
+		return false
+	}
+	c.rules = newAddressRules(policy, c.own)
+	clear(c.accepted)
+	return true
+}
+
+func (p ReturnAddressPolicy) equal(o ReturnAddressPolicy) bool {
+	return p.AccountID == o.AccountID && p.Region == o.Region && p.Endpoint == o.Endpoint &&
+		slices.Equal(p.Prefixes, o.Prefixes) && slices.Equal(p.Accounts, o.Accounts) && slices.Equal(p.more, o.more)
+}
+
+// addressRules are a policy for one request queue.
+type addressRules struct {
+	given  ReturnAddressPolicy
+	policy ReturnAddressPolicy // with what the request queue says
+	own    queueAddress
+	base   *url.URL // where replies go
+	err    error    // the policy cannot be followed
+}
+
+func newAddressRules(policy ReturnAddressPolicy, own queueAddress) addressRules {
+	policy.Prefixes, policy.Accounts = slices.Clone(policy.Prefixes), slices.Clone(policy.Accounts) // the source may write to them
+	r := addressRules{given: policy, policy: policy, own: own, base: own.base}
+	if policy.Endpoint != "" {
+		base, err := url.Parse(policy.Endpoint)
+		if err != nil || base.Host == "" {
+			r.err = errors.New("own endpoint is not a URL")
+		}
+		r.base = base
+	}
+	if policy.Region == "" {
+		r.policy.Region = own.region
+	}
+	if policy.AccountID == "" {
+		r.policy.AccountID = own.account
+	}
+	return r
+}
+
+// check checks a queue's URL and rebuilds it on our own base.
+func (r *addressRules) check(received string) (string, error) {
+	if r.err != nil {
+		return "", r.err
+	}
 	q, err := parseQueueURL(received)
 	if err != nil {
 		return "", err
 	}
-	onOwnHost := strings.EqualFold(q.base.Host, c.base.Host) || strings.EqualFold(q.base.Host, c.own.base.Host)
+	onOwnHost := strings.EqualFold(q.base.Host, r.base.Host) || strings.EqualFold(q.base.Host, r.own.base.Host)
 	switch {
-	case !onOwnHost && (c.policy.Region == "" || q.region != c.policy.Region):
+	case !onOwnHost && (r.policy.Region == "" || q.region != r.policy.Region):
 		return "", errors.New("another region or an unknown host")
-	case q.account != c.policy.AccountID && !slices.Contains(c.policy.Accounts, q.account):
+	case q.account != r.policy.AccountID && !slices.Contains(r.policy.Accounts, q.account):
 		return "", errors.New("another account")
 	case strings.HasSuffix(q.name, ".fifo"):
 		return "", errors.New("reply queues are standard queues")
-	case !c.policy.allowsName(q.name):
+	case !r.policy.allowsName(q.name):
 		return "", errors.New("queue name has none of the allowed prefixes")
 	}
-	return q.on(c.base), nil
+	return q.on(r.base), nil
 }
 
 func (p ReturnAddressPolicy) allowsName(name string) bool {

@@ -3,6 +3,8 @@ package rpcclient
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 const ownQueue = "https://sqs.eu-west-1.amazonaws.com/111122223333/rq_c_ns_login"
@@ -137,5 +139,64 @@ func TestRegionOfHost(t *testing.T) {
 		if got := regionOfHost(host); got != want {
 			t.Errorf("regionOfHost(%q) = %q, want %q", host, got, want)
 		}
+	}
+}
+
+// What may be answered is what the source says now: an address is refused by an answer of the last second at most, and
+// accepted by one of the last ten.
+func TestReturnAddressSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		own, err := parseQueueURL("https://sqs.eu-west-1.amazonaws.com/111122223333/rq_c_ns_login")
+		if err != nil {
+			t.Fatal(err)
+		}
+		now, asked := ReturnAddressPolicy{Prefixes: []string{"rq_c_r_"}}, 0
+		c, err := newConfig([]Option{WithReturnPrefixes("java_"), WithReturnAddressSource(func() ReturnAddressPolicy { asked++; return now })})
+		if err != nil {
+			t.Fatal(err)
+		}
+		checker := newAddressChecker(c.addresses, c.addressSource, own)
+		check := func(name string, want bool) {
+			t.Helper()
+			got, err := checker.check("https://sqs.eu-west-1.amazonaws.com/111122223333/" + name + "1#id")
+			if (err == nil) != want || want && got.queueURL != "https://sqs.eu-west-1.amazonaws.com/111122223333/"+name+"1" {
+				t.Errorf("%s at %d: %v, %v", name, asked, got, err)
+			}
+		}
+		check("rq_c_r_", true)
+		check("rq_d_r_", false)
+		check("java_", true)
+		now.Prefixes[0] = "rq_d_r_" // the very slice that it returned
+		check("rq_c_r_", true)
+		check("rq_d_r_", false)
+		time.Sleep(sourceAgain)
+		check("rq_d_r_", true)
+		check("rq_c_r_", false) // what was accepted by the rules of before is forgotten
+		check("java_", true)
+		if asked != 2 {
+			t.Errorf("the source was asked %d times, want twice", asked)
+		}
+		now = ReturnAddressPolicy{Prefixes: []string{"rq_e_r_"}, Accounts: []string{"444455556666"}}
+		time.Sleep(sourceEvery - time.Nanosecond)
+		check("rq_d_r_", true)
+		time.Sleep(time.Nanosecond)
+		check("rq_d_r_", false)
+		check("rq_e_r_", true)
+		if _, err := checker.check("https://sqs.eu-west-1.amazonaws.com/444455556666/rq_e_r_1#id"); err != nil {
+			t.Error(err)
+		}
+		for range 100 {
+			check("rq_x_r_", false)
+		}
+		if asked != 3 {
+			t.Errorf("the source was asked %d times, want 3", asked)
+		}
+	})
+	if _, err := newConfig([]Option{WithReturnAddressSource(nil)}); err == nil {
+		t.Error("no source is taken for one")
+	}
+	c, err := newConfig([]Option{WithReturnAddressSource(nil), WithReturnAddresses(ReturnAddressPolicy{Prefixes: []string{"p_"}})})
+	if err != nil || c.addressSource != nil || !c.addresses.allowsName("p_1") {
+		t.Errorf("the later option does not count: %+v, %v", c.addresses, err)
 	}
 }

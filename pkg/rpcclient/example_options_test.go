@@ -63,6 +63,24 @@ func ExampleNewResponder() {
 	// Output: <nil>
 }
 
+func ExampleWithReturnAddressSource() {
+	client := sqstest.New().Client()
+	var prefixes atomic.Pointer[[]string] // what a configuration says that is read again and again
+	prefixes.Store(&[]string{"rq_c_r_"})
+	responder, err := rpcclient.NewResponder(client,
+		rpcclient.WithChannels(rpcclient.ChannelConfig{Name: "login", URL: createQueue(client, "rq_c_ns_login")}),
+		rpcclient.WithReturnAddressSource(func() rpcclient.ReturnAddressPolicy {
+			return rpcclient.ReturnAddressPolicy{Prefixes: *prefixes.Load()}
+		}),
+	)
+	if err != nil {
+		panic(err)
+	}
+	prefixes.Store(&[]string{"rq_c_r_", "other_c_r_"}) // counts for the responder within seconds
+	fmt.Println(responder.Shutdown(context.Background()))
+	// Output: <nil>
+}
+
 func ExampleMethod_Handle() {
 	channels, end := newWorld(func(r *rpcclient.Responder) {
 		greet.Handle(r, func(ctx context.Context, g greeting) (string, error) {

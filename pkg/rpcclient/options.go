@@ -25,6 +25,8 @@ type config struct {
 	concurrency   int
 	addresses     ReturnAddressPolicy
 
+	addressSource  func() ReturnAddressPolicy // nil: addresses do not change
+	nilSource      bool
 	returnPrefixes []string
 	defaultMethod  string
 	defaultBudget  time.Duration
@@ -92,6 +94,12 @@ func newConfig(opts []Option) (config, error) {
 	}
 	if slices.Contains(c.returnPrefixes, "") {
 		return c, errors.New("a prefix of reply queues' names is empty: it would allow every queue")
+	}
+	if c.nilSource {
+		return c, errors.New("the source of return addresses given is nil")
+	}
+	if c.addressSource != nil {
+		c.addresses = c.addressSource()
 	}
 	c.addresses.more = c.returnPrefixes
 	seen := map[string]bool{}
@@ -175,7 +183,16 @@ func WithConcurrency(n int) Option { return func(c *config) { c.concurrency = n 
 
 // WithReturnAddresses sets which reply queues may be answered, for responders. It takes the place of what was set
 // before, by rpcenv from what the operator has injected for instance; WithReturnPrefixes adds to that.
-func WithReturnAddresses(p ReturnAddressPolicy) Option { return func(c *config) { c.addresses = p } }
+func WithReturnAddresses(p ReturnAddressPolicy) Option {
+	return func(c *config) { c.addresses, c.addressSource, c.nilSource = p, nil, false }
+}
+
+// WithReturnAddressSource is WithReturnAddresses for a policy that changes while the responder runs: current is asked at
+// the start, and then when a request comes: once in 10 s at most, or in a second where its return address would be
+// refused. It is called with a lock held: it must return soon, and not use the responder.
+func WithReturnAddressSource(current func() ReturnAddressPolicy) Option {
+	return func(c *config) { c.addressSource, c.nilSource = current, current == nil }
+}
 
 // WithReturnPrefixes allows reply queues to be answered whose names start with one of prefixes, besides those that
 // the ReturnAddressPolicy allows, for responders: "__RequesterClientQueues__" are those of Java requesters that name no

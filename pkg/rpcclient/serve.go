@@ -53,7 +53,7 @@ func newChannelServer(r *Responder, channel ChannelConfig) (*channelServer, erro
 		linger = fifoDeleteLinger
 	}
 	s.settler = newSettler(r.work, r.api, channel.URL, linger)
-	s.addresses = newAddressChecker(r.cfg.addresses, own)
+	s.addresses = newAddressChecker(r.cfg.addresses, r.cfg.addressSource, own)
 	s.extender = newExtender(s.settler, visibility)
 	s.pollers = &pollers{
 		wanted:    func() bool { return !r.isStopping() },

@@ -34,6 +34,10 @@ const (
 	EnvEndpoint = "REPLYQUEUE_ENDPOINT"
 	// EnvReturnAddresses holds the JSON form of ReturnAddresses: which reply queues a responder may answer.
 	EnvReturnAddresses = "REPLYQUEUE_RETURN_ADDRESSES"
+	// EnvReturnAddressesFile names a file that has what EnvReturnAddresses should hold now: variables stay as they were
+	// when the container started, and what a responder may answer changes with every QueueProvider. Absent, or while the
+	// file is empty or not there, EnvReturnAddresses stands.
+	EnvReturnAddressesFile = "REPLYQUEUE_RETURN_ADDRESSES_FILE"
 	// EnvServiceAccountDir overrides the folder that holds the token and ca.crt for heartbeats. It is
 	// never injected: it is for programs that run outside a pod.
 	EnvServiceAccountDir = "REPLYQUEUE_SERVICE_ACCOUNT_DIR"
@@ -45,6 +49,13 @@ const (
 	ProjectedServiceAccountDir = "/var/run/secrets/replyqueue.dev"
 	// DefaultServiceAccountDir is where Kubernetes mounts a pod's service account.
 	DefaultServiceAccountDir = "/var/run/secrets/kubernetes.io/serviceaccount"
+)
+
+// The file that EnvReturnAddressesFile names where the webhook has mounted it: the kubelet brings it up to date within
+// a minute or two of each change of the pod's annotation.
+const (
+	ReturnAddressesDir  = "/var/run/replyqueue.dev"
+	ReturnAddressesFile = "return-addresses"
 )
 
 // Annotations on a heartbeat Lease. The operator writes them, and every heartbeat's answer carries them.

@@ -22,6 +22,7 @@ type environment struct {
 	replyQueueURL string
 	channels      injected.Channels // nil: not told
 	addresses     *injected.ReturnAddresses
+	addressesFile string              // has the addresses of now; empty: they do not change
 	identity      *injected.Identity  // nil: the pod's alone
 	heartbeat     *injected.Heartbeat // nil: the pod itself is the signal
 	region        string
@@ -38,6 +39,7 @@ func readEnvironment(getenv func(string) string, exists func(string) bool) (envi
 		region:        getenv(injected.EnvRegion),
 		endpoint:      getenv(injected.EnvEndpoint),
 		podName:       getenv(injected.EnvPodName),
+		addressesFile: getenv(injected.EnvReturnAddressesFile),
 		account:       serviceAccount(getenv(injected.EnvServiceAccountDir)),
 	}
 	if e.podName == "" {

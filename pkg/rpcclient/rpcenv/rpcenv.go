@@ -115,10 +115,12 @@ func (e environment) responder(ctx context.Context, opts []rpcclient.Option) (*r
 		return nil, err
 	}
 	own := []rpcclient.Option{rpcclient.WithChannels(serves...), rpcclient.WithLogger(slog.Default())}
-	if a := e.addresses; a != nil {
-		own = append(own, rpcclient.WithReturnAddresses(rpcclient.ReturnAddressPolicy{
-			AccountID: a.AccountID, Region: a.Region, Endpoint: a.Endpoint, Prefixes: a.Prefixes,
-		}))
+	switch {
+	case e.addressesFile != "":
+		f := &addressesFile{name: e.addressesFile, policy: policyOf(e.addresses), log: slog.Default()}
+		own = append(own, rpcclient.WithReturnAddressSource(f.current))
+	case e.addresses != nil:
+		own = append(own, rpcclient.WithReturnAddresses(policyOf(e.addresses)))
 	}
 	return rpcclient.NewResponder(client, append(own, opts...)...)
 }
