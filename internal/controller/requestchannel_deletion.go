@@ -193,7 +193,7 @@ func (r *RequestChannelReconciler) release(ctx context.Context, s *scope) error 
 // endings are the channel's queues that exist and are ours. The dead-letter queue is looked for whatever spec and status
 // say: it may have been made before spec.deadLetter was taken out and the status lost. It counts as adopted if the request queue was,
 // which names it and is left; while that cannot be told, it is not ended. unseen is the wait for a queue that
-// may have been created and is not shown.
+// may have been created and is not shown, or of which it is not certain that it is the channel's still.
 func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) (all []ending, unseen, err error) {
 	spec, status := &s.channel.Spec, &s.channel.Status
 	request, deadLetter := s.provider.RequestQueue(s.channel, ""), s.provider.DeadLetterQueue(s.channel, "")
@@ -222,6 +222,15 @@ func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) (all [
 		case queue.OwnerIn(tags) == desired.Owner:
 			if desired.Name == request.Name && queue.IsAdopted(tags) {
 				adopted = true
+			}
+			doubt, failed := r.doubted(ctx, s, desired.Name, url, tags)
+			if failed != nil {
+				err = failed
+				continue
+			}
+			if doubt != nil {
+				unseen = doubt
+				continue
 			}
 			all = append(all, ending{name: desired.Name, url: url, tags: tags, adopted: adopted || queue.IsAdopted(tags)})
 		case s.takenLately(desired):

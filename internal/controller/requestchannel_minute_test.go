@@ -107,6 +107,59 @@ var _ = ginkgo.Describe("Ownership that SQS does not show yet", func() {
 		gomega.Expect(again).To(beStalled(v1alpha1.ReasonNotOwned))
 	})
 
+	for what, reconciled := range map[string]bool{"that was reconciled": true, "that never was": false} {
+		ginkgo.It("keeps a queue that was given up from being deleted by a channel of the same name "+what, func() {
+			again := givenUp(func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyDelete })
+			if reconciled {
+				w.reconciled(again)
+			} else {
+				change(w, again, func(c *v1alpha1.RequestChannel) { c.Finalizers = []string{v1alpha1.FinalizerRequestChannel} })
+			}
+			w.pass(time.Second)
+			w.remove(again)
+			w.reconciled(again)
+			gomega.Expect(again).To(beReconciling(v1alpha1.ReasonProgressing, "existed before this channel"))
+			w.pass(w.result.RequeueAfter)
+			ends(again)
+			gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(2))
+		})
+	}
+
+	ginkgo.It("does not hold the deletion of a channel that has just made its queue", func() {
+		w.pass(time.Since(w.clock.Now()))
+		c := channelNamed("login", withDeadLetter)
+		w.apply(c)
+		w.reconciled(c)
+		w.remove(c)
+		w.reconciled(c)
+		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+		gomega.Expect(w.sqs.Queues()).To(gomega.BeEmpty())
+	})
+
+	for what, took := range map[string]bool{"took it over a moment ago": true, "did not": false} {
+		ginkgo.It("is looked at twice where its owner let another cluster have it, which "+what, func() {
+			c := channelNamed("login")
+			w.apply(c)
+			w.reconciled(c)
+			w.tag(w.named("login"), map[string]string{v1alpha1.TagAdoptableBy: "c2/shop"})
+			w.pass(2 * time.Hour)
+			w.reconciled(c)
+			late()
+			if took {
+				w.tag(w.named("login"), map[string]string{v1alpha1.TagCluster: "c2's", v1alpha1.TagNamespace: "shop", v1alpha1.TagAdopted: "true"})
+			}
+			w.pass(5 * time.Second)
+			w.remove(c)
+			w.reconciled(c)
+			gomega.Expect(c).To(beReconciling(v1alpha1.ReasonProgressing, "may be taken over by c2/shop"))
+			w.pass(w.result.RequeueAfter)
+			w.reconciled(c)
+			gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+			_, there := w.sqs.Queue(w.named("login"))
+			gomega.Expect(there).To(gomega.Equal(took))
+		})
+	}
+
 	ginkgo.It("is told once when AWS denies to write it", func() {
 		p := w.providerFor(allowing("orders"))
 		w.queueTagged("orders", w.consent())

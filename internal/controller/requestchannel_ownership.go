@@ -28,19 +28,62 @@ func (r *RequestChannelReconciler) believed(s *scope, desired queue.Desired, obs
 	if queue.OwnerIn(observed.Tags) != desired.Owner || left <= 0 || left > propagation+clocksDiffer {
 		return nil
 	}
-	created, err := strconv.ParseInt(observed.Attributes[queue.CreatedTimestamp], 10, 64)
-	known := err == nil
-	if known && !time.Unix(created, 0).Add(clocksDiffer).Before(made) {
+	if createdSince(observed.Attributes, made) {
 		return nil
 	}
 	if plan.Empty() {
-		if known { // Else it was created with these tags just now, and nothing more is known of it.
+		if observed.Attributes[queue.CreatedTimestamp] != "" { // Else it was created with these tags just now, and nothing more is known of it.
 			s.lookIn(left)
 		}
 		return nil
 	}
 	return waiting(left, v1alpha1.ReasonProgressing,
 		"queue %s existed before this channel, with its ownership tags; it is written to once SQS surely shows that they are still there", desired.Name)
+}
+
+// doubted is why a queue that shows the ownership tags of a channel that is deleted is not deleted, nor given up, yet; nil: it is the
+// channel's. Tags may be those of a minute ago: an earlier channel of this name may have given the queue up since, where this channel is
+// younger than that, or another may have taken it over, where its owner consented to that.
+func (r *RequestChannelReconciler) doubted(ctx context.Context, s *scope, name, url string, tags map[string]string) (doubt, failed error) {
+	now, made := r.now(), s.channel.CreationTimestamp.Time
+	if left := propagation - now.Sub(made); left > 0 && left <= propagation+clocksDiffer {
+		attributes, err := s.provider.Attributes(ctx, url)
+		if err != nil {
+			if queue.Classify(err) == queue.NotFound {
+				err = nil
+			}
+			return nil, err
+		}
+		if !createdSince(attributes, made) {
+			return waiting(left, v1alpha1.ReasonProgressing,
+				"queue %s existed before this channel, with its ownership tags; it is deleted once SQS surely shows that they are still there", name), nil
+		}
+	}
+	if tags[v1alpha1.TagAdoptableBy] == "" || s.provider.Consents(tags, s.channel.Namespace) {
+		return nil, nil
+	}
+	var since time.Time
+	s.memory(func(v *visit) {
+		all := maps.Clone(v.leaving.doubted)
+		if all == nil {
+			all = map[string]time.Time{}
+		}
+		if all[name].IsZero() {
+			all[name] = now
+		}
+		since, v.leaving.doubted = all[name], all
+	})
+	if left := propagation - now.Sub(since); left > 0 {
+		return waiting(left, v1alpha1.ReasonProgressing,
+			"queue %s may be taken over by %s (its tag %s); it is deleted once SQS surely shows that it was not", name, tags[v1alpha1.TagAdoptableBy], v1alpha1.TagAdoptableBy), nil
+	}
+	return nil, nil
+}
+
+// createdSince reports whether a queue is known to have been created after that.
+func createdSince(attributes map[string]string, at time.Time) bool {
+	created, err := strconv.ParseInt(attributes[queue.CreatedTimestamp], 10, 64)
+	return err == nil && !time.Unix(created, 0).Add(clocksDiffer).Before(at)
 }
 
 // takesOver notes that a queue is about to get the channel's ownership tags.
