@@ -402,6 +402,27 @@ type OriginalAttribute struct {
 	Value string `json:"value,omitempty"`
 }
 
+// ShownAttribute is an attribute that SQS shows otherwise than it was set.
+type ShownAttribute struct {
+	// name of the attribute, as SQS calls it.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=100
+	Name string `json:"name,omitempty"`
+
+	// value that it was set to.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Value string `json:"value,omitempty"`
+
+	// shown is how SQS shows it. Unset: not at all.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=8192
+	Shown string `json:"shown,omitempty"`
+}
+
 // RequestChannelStatus says what the request queue is.
 // +kubebuilder:validation:MinProperties=1
 type RequestChannelStatus struct {
@@ -483,6 +504,14 @@ type RequestChannelStatus struct {
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=20
 	OriginalAttributes []OriginalAttribute `json:"originalAttributes,omitempty"`
+
+	// shownAttributes are those of spec.extraAttributes that SQS shows in another form than the one they were set in. Shown so, they
+	// are as asked for.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=20
+	ShownAttributes []ShownAttribute `json:"shownAttributes,omitempty"`
 
 	// appliedTags are the keys of the tags that were last set, so that removing one from the spec removes it
 	// from the queue while foreign tags stay. While a change of the spec or of the provider's default tags is carried

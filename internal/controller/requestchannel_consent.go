@@ -94,6 +94,20 @@ func (r *RequestChannelReconciler) takenBack(ctx context.Context, s *scope) (aga
 	return 0, gone
 }
 
+// takenBackWithout is takenBack where the channel may not use its provider, whose queue it has nevertheless. Where nothing can be asked with
+// it, nothing is known.
+func (r *RequestChannelReconciler) takenBackWithout(ctx context.Context, s *scope) (again time.Duration, gone error) {
+	if s.channel.Status.QueueURL == "" {
+		return 0, nil
+	}
+	provider, err := r.Providers.ForDeletion(ctx, providerName(s.channel))
+	if err != nil {
+		return slowRetry, nil //nolint:nilerr // It is told by who needs the provider.
+	}
+	s.provider = provider
+	return r.takenBack(ctx, s)
+}
+
 // unlessTakenBack is why nothing can be done with the channel's queue: what is in the way of its spec, unless the queue may not be used at
 // all. Who may not have its name is not told whose it is.
 func (r *RequestChannelReconciler) unlessTakenBack(ctx context.Context, s *scope, inTheWay error) error {
@@ -109,8 +123,15 @@ func (r *RequestChannelReconciler) unlessTakenBack(ctx context.Context, s *scope
 
 // lookSuspended looks whether the queue of a suspended channel may still be handed out, and returns when to look again; 0: not at all.
 func (r *RequestChannelReconciler) lookSuspended(ctx context.Context, s *scope) time.Duration {
-	if s.channel.Status.QueueURL == "" || r.useProvider(ctx, s) != nil {
-		return 0 // What is wrong with the provider, suspend tells.
+	if s.channel.Status.QueueURL == "" {
+		return 0
+	}
+	if r.useProvider(ctx, s) != nil { // What is wrong with the provider, suspend tells.
+		again, gone := r.takenBackWithout(ctx, s)
+		if p := judge(s.channel, gone); p != nil {
+			conditions.Set(s.channel, v1alpha1.ConditionQueueReady, metav1.ConditionFalse, p.reason, "The queue is not this channel's to use any more")
+		}
+		return again
 	}
 	again, gone := r.takenBack(ctx, s)
 	if p := judge(s.channel, gone); p != nil {

@@ -79,6 +79,10 @@ type visit struct {
 	refused notes
 	// refusedDefaults are the attributes that SQS refused AWS's default for.
 	refusedDefaults []string
+	// shown is what SQS showed of each attribute without a known default before it was last set.
+	shown map[string]sight
+	// noTarget is the dead-letter queue that SQS does not know.
+	noTarget missedTarget
 	// created is when this process last asked for each queue's creation, found when it first met a queue that is the channel's
 	// and that the status did not know, and taken when it last wrote its ownership on each queue that was another's.
 	created, found, taken map[string]time.Time
@@ -139,6 +143,8 @@ func (r *RequestChannelReconciler) reconcilePresent(ctx context.Context, s *scop
 		if err = r.converge(ctx, s); err == nil {
 			err = r.bind(ctx, s)
 		}
+	} else {
+		_, _ = r.takenBackWithout(ctx, s) // Whose the queue is, is not told where its place may not be used.
 	}
 	p := judge(s.channel, err)
 	var unbound error

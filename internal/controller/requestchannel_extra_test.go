@@ -3,6 +3,7 @@ package controller_test
 import (
 	"context"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -21,6 +22,9 @@ import (
 type nextYear struct {
 	queue.API
 	value *string
+	// shows, if set, is what it makes of a value, and sets how often one was set.
+	shows func(value string) string
+	sets  *int
 }
 
 const newAttribute = "AttributeOfNextYear"
@@ -28,6 +32,9 @@ const newAttribute = "AttributeOfNextYear"
 func (n nextYear) take(attributes map[string]string) map[string]string {
 	kept := maps.Clone(attributes)
 	if value, set := kept[newAttribute]; set {
+		if n.sets != nil {
+			*n.sets++
+		}
 		*n.value = value
 		delete(kept, newAttribute)
 	}
@@ -51,7 +58,13 @@ func (n nextYear) SetQueueAttributes(ctx context.Context, in *sqs.SetQueueAttrib
 func (n nextYear) GetQueueAttributes(ctx context.Context, in *sqs.GetQueueAttributesInput, o ...func(*sqs.Options)) (*sqs.GetQueueAttributesOutput, error) {
 	out, err := n.API.GetQueueAttributes(ctx, in, o...)
 	if err == nil {
-		out.Attributes[newAttribute] = *n.value
+		shown := *n.value
+		if n.shows != nil {
+			shown = n.shows(shown)
+		}
+		if out.Attributes[newAttribute] = shown; shown == "" {
+			delete(out.Attributes, newAttribute)
+		}
 	}
 	return out, err
 }
@@ -61,7 +74,7 @@ var _ = ginkgo.Describe("Attributes that no field knows yet", func() {
 	var value string
 	ginkgo.BeforeEach(func(ctx context.Context) {
 		w, value = newWorld(context.WithoutCancel(ctx)), "7"
-		w.wrap = func(api queue.API) queue.API { return nextYear{api, &value} }
+		w.wrap = func(api queue.API) queue.API { return nextYear{API: api, value: &value} }
 	})
 	extra := func(c *v1alpha1.RequestChannel) { c.Spec.ExtraAttributes = map[string]string{newAttribute: "42"} }
 	unset := func(c *v1alpha1.RequestChannel) { c.Spec.ExtraAttributes = nil }
@@ -105,6 +118,81 @@ var _ = ginkgo.Describe("Attributes that no field knows yet", func() {
 		gomega.Expect(w.heard()).To(gomega.BeEmpty(), "it is told once")
 	})
 
+	for form, shows := range map[string]func(string) string{
+		"in another form": strings.ToUpper, "not at all": func(string) string { return "" },
+	} {
+		ginkgo.Describe("and that SQS shows "+form, func() {
+			var c *v1alpha1.RequestChannel
+			var set int
+			told := gomega.ContainElement(gomega.HavePrefix("Normal " + controller.EventShownOtherwise))
+			drift := gomega.ContainElement(gomega.HavePrefix("Warning " + controller.EventDriftCorrected))
+			// hours are what goes on for some: how often attributes are set, and the events.
+			hours := func() (sets int, events []string) {
+				ginkgo.GinkgoHelper()
+				w.heard()
+				before := set
+				for range 12 {
+					w.pass(w.result.RequeueAfter)
+					w.reconciled(c)
+					gomega.Expect(c).To(beReady())
+				}
+				return set - before, w.heard()
+			}
+			ginkgo.BeforeEach(func() {
+				w.wrap = func(api queue.API) queue.API { return nextYear{api, &value, shows, &set} }
+				w.restart()
+				c = channelNamed("login")
+				w.apply(c)
+				w.reconciled(c)
+				w.pass(2 * time.Minute)
+				change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.ExtraAttributes = map[string]string{newAttribute: "slow"} })
+				w.reconciled(c)
+			})
+
+			ginkgo.It("are set twice, told once, and left alone, also by another process", func() {
+				sets, events := hours()
+				gomega.Expect(sets).To(gomega.Equal(1))
+				gomega.Expect(events).To(gomega.And(told, gomega.HaveLen(1)))
+				w.restart()
+				sets, events = hours()
+				gomega.Expect(sets).To(gomega.BeZero())
+				gomega.Expect(events).To(gomega.BeEmpty())
+				step(c, unset)
+				gomega.Expect(c.Status.ShownAttributes).To(gomega.BeEmpty())
+			})
+
+			ginkgo.It("are told to have drifted once where it is not known who set them, and settle", func() {
+				w.restart()
+				sets, events := hours()
+				gomega.Expect(sets).To(gomega.Equal(1))
+				gomega.Expect(events).To(gomega.And(told, drift, gomega.HaveLen(2)))
+			})
+
+			if form == "not at all" {
+				return // What somebody else sets is not shown either.
+			}
+			ginkgo.It("are kept against drift", func() {
+				hours()
+				value = "theirs"
+				sets, events := hours()
+				gomega.Expect(value).To(gomega.Equal("slow"))
+				gomega.Expect(sets).To(gomega.Equal(1))
+				gomega.Expect(events).To(gomega.And(drift, gomega.HaveLen(1)))
+				change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.ExtraAttributes[newAttribute] = "slower" })
+				w.reconciled(c)
+				gomega.Expect(value).To(gomega.Equal("slower"))
+			})
+
+			ginkgo.It("are kept against what is changed in the minute after", func() {
+				w.pass(30 * time.Second)
+				value = "theirs"
+				hours()
+				gomega.Expect(value).To(gomega.Equal("slow"))
+				gomega.Expect(c.Status.ShownAttributes).To(gomega.ConsistOf(v1alpha1.ShownAttribute{Name: newAttribute, Value: "slow", Shown: "SLOW"}))
+			})
+		})
+	}
+
 	for name, fault := range map[string]sqstest.Fault{"denied": sqstest.AccessDenied, "lost on the way": sqstest.DropBefore} {
 		ginkgo.It("are set after a restore, though that was "+name+" at first, and restored to what they were", func() {
 			p := w.providerFor(allowing("orders"))
@@ -119,7 +207,7 @@ var _ = ginkgo.Describe("Attributes that no field knows yet", func() {
 			extra(c)
 			c.Spec.Queue = &v1alpha1.QueueAttributes{DelaySeconds: ptr.To[int32](1)}
 			w.apply(c)
-			w.wrap = func(api queue.API) queue.API { return takesBoth{nextYear{api, &value}} }
+			w.wrap = func(api queue.API) queue.API { return takesBoth{nextYear{API: api, value: &value}} }
 			w.restart()
 			w.pass(2 * time.Minute)
 			w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: fault, Action: "SetQueueAttributes"}}})

@@ -53,7 +53,7 @@ var _ = ginkgo.Describe("A channel", func() {
 
 	ginkgo.It("restores nothing that another queue of its name was", func() {
 		value := "7"
-		w.wrap = func(api queue.API) queue.API { return nextYear{api, &value} }
+		w.wrap = func(api queue.API) queue.API { return nextYear{API: api, value: &value} }
 		w.restart()
 		c := channelNamed("login")
 		w.apply(c)

@@ -30,6 +30,8 @@ const (
 	EventDriftCorrected = "DriftCorrected"
 	// EventAttributeLeft surfaces when an attribute that is unset stays as it is, since what it should be is not known, or SQS refuses it.
 	EventAttributeLeft = "AttributeLeft"
+	// EventShownOtherwise surfaces when SQS turned out to show an extra attribute in another form than it was set in.
+	EventShownOtherwise = "ShownOtherwise"
 	// EventQueueAdopted surfaces when a queue that existed was taken over.
 	EventQueueAdopted = "QueueAdopted"
 )
@@ -109,6 +111,10 @@ func (r *RequestChannelReconciler) observeOnly(ctx context.Context, s *scope) er
 	if queue.OwnerIn(observed.Tags) != owner && !s.provider.Consents(observed.Tags, s.channel.Namespace) {
 		s.channel.Status.QueueURL, s.channel.Status.QueueARN = "", "" // What is sent there would go to somebody else.
 		return notOwned(s, name, observed.Tags, false)
+	}
+	if s.channel.Status.QueueURL == "" && queue.OwnerIn(observed.Tags) == owner && !queue.IsAdopted(observed.Tags) {
+		// It was managed once, and what was set on it is forgotten. Should it be managed again, that counts as set by us (assumeOurs).
+		s.channel.Status.AppliedAttributes = union(s.channel.Status.AppliedAttributes, queue.Restorable())
 	}
 	s.found(observed)
 	s.channel.Status.DeadLetterTargetARN = queue.DeadLetterTarget(observed.Attributes)
@@ -202,8 +208,11 @@ func (r *RequestChannelReconciler) meets(ctx context.Context, s *scope, desired 
 	if again {
 		s.channel.Status.OriginalAttributes = nil // They were another queue's.
 	}
-	if !had || again {
+	switch {
+	case !had || again:
 		r.assumeOurs(s, desired, observed)
+	case conditions.Reason(s.original, v1alpha1.ConditionQueueReady) == v1alpha1.ReasonObserved:
+		r.tellPolicyLeft(s, desired, observed)
 	}
 	if !had && queue.OwnerIn(observed.Tags) == desired.Owner {
 		// SQS may still show the queue of a channel of this name that was deleted a moment ago.
@@ -377,7 +386,8 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 		return err
 	}
 	adopting := queue.OwnerIn(observed.Tags) != desired.Owner && plan.TakesOver()
-	drifted, err := r.noteDrift(ctx, s, desired.Name, plan)
+	plan, drift, sights := r.takeForms(s, desired, observed, plan)
+	drifted, err := r.noteDrift(ctx, s, desired.Name, drift)
 	if err != nil {
 		return err
 	}
@@ -392,8 +402,12 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 	done, lost, err := s.provider.Apply(ctx, observed.URL, plan)
 	s.sent(desired.Name, observed, done, lost)
 	s.answered(noted, plan, done, lost)
+	s.saw(sights, done, lost)
 	if r.leaveDefault(s, desired, plan, err) {
 		return waiting(visibleRetry, v1alpha1.ReasonProgressing, "An attribute that is unset stays as it is, since SQS refuses its default")
+	}
+	if s.unknownTarget(plan, err) {
+		return waiting(visibleRetry, v1alpha1.ReasonProgressing, "SQS does not know the dead-letter queue yet")
 	}
 	if err != nil {
 		return err
@@ -405,7 +419,7 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 		return err
 	}
 	if drifted {
-		r.tellCorrected(s, desired.Name, plan)
+		r.tellCorrected(s, desired.Name, drift)
 	}
 	if adopting {
 		r.tellTaken(s, desired, observed, plan)

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -91,6 +92,31 @@ func (r *RequestChannelReconciler) leaveDefault(s *scope, desired queue.Desired,
 	r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, EventAttributeLeft, "SetQueueAttributes",
 		"%s is unset and stays as it is: SQS refuses %s, which is AWS's default (%s). Set what it should be", queue.FieldOf(name), value, words)
 	return true
+}
+
+// unknownTarget reports whether a plan was refused since SQS does not know the dead-letter queue, which it may learn: a queue can be used a
+// while after it was created, whoever created it. That is waited for from the first such answer on.
+func (s *scope) unknownTarget(plan queue.Plan, refusal error) (mayAppear bool) {
+	target := queue.DeadLetterTarget(plan.Attributes)
+	unknown := target != "" && queue.Classify(refusal) == queue.Invalid && queue.SaysNoTarget(refusal)
+	now := s.reconciler.now()
+	s.memory(func(v *visit) {
+		if !unknown {
+			v.noTarget = missedTarget{}
+			return
+		}
+		if v.noTarget.arn != target {
+			v.noTarget = missedTarget{target, now}
+		}
+		mayAppear = now.Sub(v.noTarget.since) < propagation
+	})
+	return mayAppear
+}
+
+// missedTarget is a dead-letter queue that SQS does not know, and since when it says so.
+type missedTarget struct {
+	arn   string
+	since time.Time
 }
 
 // bears takes in what is on the dead-letter queue beside where SQS refused to make or to change it, unless SQS may show what was.

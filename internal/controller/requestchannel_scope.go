@@ -106,7 +106,11 @@ func (s *scope) remembered() queue.Remembered {
 	for _, original := range status.OriginalAttributes {
 		originals[original.Name] = original.Value
 	}
-	return queue.Remembered{Attributes: status.AppliedAttributes, Tags: status.AppliedTags, Originals: originals}
+	shown := make(map[string]queue.Shown, len(status.ShownAttributes))
+	for _, form := range status.ShownAttributes {
+		shown[form.Name] = queue.Shown{Value: form.Value, As: form.Shown}
+	}
+	return queue.Remembered{Attributes: status.AppliedAttributes, Tags: status.AppliedTags, Originals: originals, Shown: shown}
 }
 
 // noteOriginals notes what attributes without a known default are, before they are set for the first time. What is noted stays: it was

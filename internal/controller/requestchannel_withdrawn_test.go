@@ -55,6 +55,45 @@ var _ = ginkgo.Describe("What was given and is taken back", func() {
 		gomega.Expect(secret("vault")).To(gomega.BeTrue())
 	})
 
+	for _, suspended := range []bool{false, true} {
+		ginkgo.It("leaves the status and the Secret though the provider was taken from the namespace too"+map[bool]string{true: ", of a suspended channel"}[suspended], func() {
+			p := w.providerFor(allowing("vault"))
+			w.queueTagged("vault", w.consent())
+			c := channelNamed("vault", using(p), called("vault"), observing, bindingTo("vault"))
+			own := channelNamed("login", using(p), bindingTo("login"))
+			w.apply(c, own)
+			w.reconciled(c)
+			w.reconciled(own)
+			for _, each := range []*v1alpha1.RequestChannel{c, own} {
+				change(w, each, func(each *v1alpha1.RequestChannel) { each.Spec.Suspend = ptr.To(suspended) })
+				w.reconciled(each)
+			}
+			change(w, p, func(p *v1alpha1.QueueProvider) {
+				p.Spec.Namespaces.Selector.MatchLabels = map[string]string{"nobody": "x"}
+			})
+			w.pass(2 * time.Hour)
+			for _, each := range []*v1alpha1.RequestChannel{c, own} {
+				w.reconciled(each)
+				gomega.Expect(each).To(beStalled(v1alpha1.ReasonProviderNotAllowed))
+				gomega.Expect(each.Status.QueueURL).NotTo(gomega.BeEmpty(), "the consent stands")
+			}
+			w.untag("vault", v1alpha1.TagAdoptableBy)
+			w.pass(2 * time.Hour)
+			w.reconciled(c)
+			gomega.Expect(c.Status.QueueURL + c.Status.QueueARN).To(gomega.BeEmpty())
+			gomega.Expect(secret("vault")).To(gomega.BeFalse())
+			w.reconciled(own)
+			gomega.Expect(own.Status.QueueURL).NotTo(gomega.BeEmpty())
+			gomega.Expect(secret("login")).To(gomega.BeTrue())
+			requests, writes := w.costing(func() {
+				w.reconciled(c)
+				w.reconciled(own)
+			})
+			gomega.Expect(requests).To(gomega.BeEmpty())
+			gomega.Expect(writes).NotTo(gomega.ContainElement("patch status RequestChannel"))
+		})
+	}
+
 	ginkgo.It("is taken out of the spec, also of a channel that is stalled or suspended", func() {
 		for name, edit := range map[string]func(*v1alpha1.RequestChannelSpec){
 			"stalled":   func(*v1alpha1.RequestChannelSpec) {},

@@ -197,6 +197,11 @@ func classifyCode(code string) Class {
 	return None
 }
 
+// SaysNoTarget reports whether an error says that the queue that a redrive policy names does not exist.
+func SaysNoTarget(err error) bool {
+	return strings.Contains(strings.ToLower(Explain(err)), "target does not exist")
+}
+
 // Explain returns AWS's own words for err, without the request ID and the SDK's wrapping, which would make each
 // occurrence a different text. For an error that is not AWS's it is the error's text.
 func Explain(err error) string {

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"crypto/rand"
 	"maps"
 	"slices"
@@ -67,6 +68,17 @@ type Remembered struct {
 	Attributes, Tags []string
 	// Originals are what attributes without a known default were before they were set.
 	Originals map[string]string
+	// Shown are the forms in which SQS shows what attributes without a known default were set to, where that is another.
+	Shown map[string]Shown
+}
+
+// Shown is a value that an attribute was set to, and the form in which SQS shows it; empty: not at all.
+type Shown struct{ Value, As string }
+
+// shows reports whether what SQS shows is what it makes of a value that an attribute was set to.
+func (r Remembered) shows(name, value, shown string) bool {
+	form, known := r.Shown[name]
+	return known && form == Shown{value, shown}
 }
 
 // Observed is what one queue is.
@@ -141,9 +153,13 @@ func MakePlan(desired Desired, remembered Remembered, observed Observed, terms T
 	plan := Plan{Attributes: map[string]string{}, Tags: map[string]string{}}
 	for name, want := range target(desired.Attributes, remembered, observed) {
 		forSure := observed.unsureOf(name) == 0 || (fifoOnly[name] && desired.Fixed[FIFOQueue] == "")
-		if !forSure || !equal(name, want, observed.Attributes[name]) {
+		if is := observed.Attributes[name]; !forSure || (!equal(name, want, is) && !remembered.shows(name, want, is)) {
 			plan.Attributes[name] = want
 		}
+	}
+	if is := observed.Attributes[KMSMasterKeyID]; plan.Attributes[KMSMasterKeyID] != "" && (is == "" || observed.unsureOf(KMSMasterKeyID) > 0) {
+		// Without a key SQS shows no reuse of data keys, and may remember one.
+		plan.Attributes[KMSDataKeyReusePeriod] = cmp.Or(desired.Attributes[KMSDataKeyReusePeriod], defaults[KMSDataKeyReusePeriod])
 	}
 	for key, want := range tags {
 		if is, there := observed.Tags[key]; !there || is != want || observed.unsureOfTag(key) > 0 {
@@ -179,6 +195,9 @@ func target(wanted map[string]string, remembered Remembered, observed Observed) 
 			all[name] = original
 		}
 	}
+	if limit := observed.Attributes[FIFOThroughputLimit]; all[DeduplicationScope] == "queue" && all[FIFOThroughputLimit] == "" && limit == "perMessageGroupId" {
+		all[FIFOThroughputLimit] = defaults[FIFOThroughputLimit] // SQS takes that limit with the other scope alone.
+	}
 	for name := range encryption {
 		delete(all, name)
 	}
@@ -187,7 +206,7 @@ func target(wanted map[string]string, remembered Remembered, observed Observed) 
 }
 
 // encryption names the attributes that SQS couples: a KMS key turns SQS's own keys off, the two cannot be given
-// together, and the data key's reuse is not kept without a KMS key.
+// together, and the data key's reuse is not shown without a KMS key.
 var encryption = map[string]bool{KMSMasterKeyID: true, KMSDataKeyReusePeriod: true, SQSManagedSSE: true}
 
 // fifoOnly names the attributes that SQS refuses for standard queues.

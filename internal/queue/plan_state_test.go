@@ -40,8 +40,8 @@ func (q *modelQueue) apply(t *rapid.T, plan Plan) {
 			t.Fatalf("SQS refuses its own keys for a queue that has a KMS key: %v", plan.Attributes)
 		}
 	}
-	if q.attributes[KMSMasterKeyID] == "" {
-		delete(q.attributes, KMSDataKeyReusePeriod)
+	if q.attributes[DeduplicationScope] != "messageGroup" && q.attributes[FIFOThroughputLimit] == "perMessageGroupId" {
+		t.Fatalf("SQS refuses that limit but for the scope messageGroup: %v", plan.Attributes)
 	}
 	maps.Copy(q.tags, plan.Tags)
 	for _, tag := range plan.Untag {
@@ -52,6 +52,9 @@ func (q *modelQueue) apply(t *rapid.T, plan Plan) {
 func (q *modelQueue) observe(t *rapid.T, label string) Observed {
 	shown := map[string]string{QueueARN: "arn:aws:sqs:us-east-1:123456789012:q"}
 	for name, value := range q.attributes {
+		if name == KMSDataKeyReusePeriod && q.attributes[KMSMasterKeyID] == "" {
+			continue // It is kept, and shown with a key only.
+		}
 		shown[name] = reword(t, label+"."+name, name, value)
 		if standard, known := defaults[name]; known && value == standard && rapid.Bool().Draw(t, label+"."+name+".left out") {
 			delete(shown, name)
@@ -144,10 +147,10 @@ func checkOurs(t *rapid.T, plan Plan, desired Desired, remembered Remembered, be
 	}
 	for name, value := range plan.Attributes {
 		_, wanted := desired.Attributes[name]
-		if !wanted && !slices.Contains(remembered.Attributes, name) && !encryption[name] {
+		if !wanted && !slices.Contains(remembered.Attributes, name) && !IsCoupled(name) {
 			t.Fatalf("%s was never ours to set", name)
 		}
-		if equal(name, value, before.Attributes[name]) {
+		if equal(name, value, before.Attributes[name]) && (name != KMSDataKeyReusePeriod || before.Attributes[KMSMasterKeyID] != "") {
 			t.Fatalf("%s is sent as %q and is %q already", name, value, before.Attributes[name])
 		}
 	}
@@ -194,8 +197,9 @@ func drawState(t *rapid.T, desired Desired) *modelQueue {
 	}
 	if q.attributes[KMSMasterKeyID] != "" {
 		q.attributes[SQSManagedSSE] = "false"
-	} else {
-		delete(q.attributes, KMSDataKeyReusePeriod)
+	}
+	if q.attributes[DeduplicationScope] != "messageGroup" && q.attributes[FIFOThroughputLimit] == "perMessageGroupId" {
+		q.attributes[DeduplicationScope] = "messageGroup"
 	}
 	owner := desired.Owner
 	switch rapid.SampledFrom([]string{"ours", "ours", "ours", "another's", "another cluster's", "nobody's", "the reply queue's", "half"}).Draw(t, "owner") {

@@ -295,8 +295,9 @@ func TestPlanIsTheLeastThatDoes(t *testing.T) {
 			is:   map[string]string{RedrivePolicy: `{"maxReceiveCount":"3","deadLetterTargetArn":"arn:aws:sqs:r:1:d"}`},
 		},
 		{
-			name: "KMS instead of SQS's keys: the key alone, SQS turns the other off", want: map[string]string{KMSMasterKeyID: "alias/a"},
-			is: map[string]string{SQSManagedSSE: "true"}, expect: map[string]string{KMSMasterKeyID: "alias/a"}, remembered: []string{SQSManagedSSE},
+			name: "KMS instead of SQS's keys: SQS turns the other off, and may remember a reuse", want: map[string]string{KMSMasterKeyID: "alias/a"},
+			is: map[string]string{SQSManagedSSE: "true"}, remembered: []string{SQSManagedSSE},
+			expect: map[string]string{KMSMasterKeyID: "alias/a", KMSDataKeyReusePeriod: "300"},
 		},
 		{
 			name: "SQS's keys instead of KMS: both in one request", want: map[string]string{SQSManagedSSE: "true"},
