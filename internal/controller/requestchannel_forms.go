@@ -67,8 +67,8 @@ func (r *RequestChannelReconciler) takeForms(s *scope, desired queue.Desired, ob
 // noteForm notes in the status how SQS shows an attribute.
 func (s *scope) noteForm(form v1alpha1.ShownAttribute) {
 	status := &s.channel.Status
-	others := slices.DeleteFunc(slices.Clone(status.ShownAttributes), func(f v1alpha1.ShownAttribute) bool { return f.Name == form.Name })
-	status.ShownAttributes = append(others, form)
+	status.ShownAttributes = slices.DeleteFunc(slices.Clone(status.ShownAttributes), func(f v1alpha1.ShownAttribute) bool { return f.Name == form.Name })
+	status.ShownAttributes = append(status.ShownAttributes, form)
 }
 
 // saw remembers what SQS showed of the attributes that were set, and has them looked at once it surely shows what it makes of that.
