@@ -135,6 +135,7 @@ func newManager(cfg Config) (ctrl.Manager, *certificate, error) {
 		Scheme:                  Scheme(),
 		Logger:                  cfg.Log,
 		Cache:                   caching,
+		NewCache:                newCache,
 		Client:                  client.Options{Cache: &client.CacheOptions{DisableFor: uncached()}},
 		Metrics:                 metrics,
 		HealthProbeBindAddress:  cfg.HealthProbeBindAddress,

@@ -283,7 +283,8 @@ func (op *operator) see(k kind, o client.Object, gone, missed bool) {
 	}
 }
 
-// relist is a watch that broke and was replaced by a list: what happened between is never seen.
+// relist is a watch that broke and was replaced by a list: what happened between is never seen. An object that another replaced
+// is told as gone, as the operator's cache tells it.
 func (op *operator) relist(k kind) {
 	v := op.views[k]
 	for _, key := range op.cluster.keysOf(v.objects) {
