@@ -147,7 +147,7 @@ var _ = Describe("A replica that does not lead", Serial, func() {
 	}, SpecTimeout(time.Minute))
 })
 
-// leading lets an operator lead for the rest of the spec, with an SQS server of its own.
+// leading lets an operator lead for the rest of the spec, with an SQS server of its own, and what is shipped for IAM.
 func leading(ctx context.Context) (*sqstest.Server, *denials) {
 	GinkgoHelper()
 	sqs, log := sqstest.New(), &denials{}
@@ -155,8 +155,11 @@ func leading(ctx context.Context) (*sqstest.Server, *denials) {
 	cfg.Log = funcr.New(log.line, funcr.Options{})
 	cfg.FenceInterval = time.Second
 	cfg.Connect = func(context.Context, string, string, string) (queue.API, string, string, error) {
-		return sqs.Client(), "us-east-1", "", nil
+		return sqs.Client(asOperator), "us-east-1", "", nil
 	}
+	access, err := operatorsAccess()
+	Expect(err).NotTo(HaveOccurred())
+	sqs.SetAccess(access...)
 	Expect(running.stop()).To(Succeed())
 	// What was claimed at the last server is none of this one's: its marker would be missed.
 	identity := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: operator.DefaultNamespace, Name: operator.IdentityConfigMapName}}
@@ -180,7 +183,7 @@ type denials struct {
 }
 
 func (d *denials) line(prefix, args string) {
-	if strings.Contains(args, "forbidden") || strings.Contains(args, "Forbidden") {
+	if strings.Contains(args, "forbidden") || strings.Contains(args, "Forbidden") || strings.Contains(args, "not authorized") {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.lines = append(d.lines, prefix+args)
