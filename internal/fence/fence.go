@@ -111,6 +111,8 @@ type state struct {
 	foreign   string
 	steady    int
 	elsewhere string
+	// silent is when SQS was last asked in vain for an answer; zero: it gave one, if only a refusal.
+	silent time.Time
 	// failed is why the last comparison could not be made.
 	failed error
 	reach  reach
@@ -200,7 +202,7 @@ func (f *Fence) Round(ctx context.Context) {
 	for name := range known.entries {
 		all[name] = true
 	}
-	for _, name := range slices.Sorted(maps.Keys(all)) {
+	for _, name := range inTurn(f, all) {
 		provider, err := f.Providers.ForDeletion(ctx, name)
 		if err == nil {
 			err = f.Check(ctx, provider)
@@ -272,7 +274,7 @@ func (f *Fence) check(ctx context.Context, provider *queue.Provider) error {
 		marker.Account, err = f.accountSeen(ctx, provider)
 	}
 	if err != nil {
-		f.unanswered(provider.Name)
+		f.unseen(provider.Name, asked, err)
 		return err
 	}
 	other := f.beside(provider, known, marker, tags)

@@ -3,7 +3,6 @@ package fence
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -59,7 +58,7 @@ func (f *Fence) Look(ctx context.Context) {
 		return // The leader says so.
 	}
 	f.begin(known)
-	for _, name := range slices.Sorted(maps.Keys(known.entries)) {
+	for _, name := range inTurn(f, known.entries) {
 		if f.heldHere(name) {
 			continue
 		}
@@ -76,7 +75,7 @@ func (f *Fence) look(ctx context.Context, provider *queue.Provider) {
 	asked := f.Clock.Now()
 	marker, tags, err := readMarker(ctx, provider)
 	if err != nil {
-		f.unanswered(provider.Name)
+		f.unseen(provider.Name, asked, err)
 		return
 	}
 	known, err := f.store.read(ctx)
@@ -109,7 +108,7 @@ func (f *Fence) watched(provider string, verdict Verdict, m Marker, asked time.T
 	if s.watching.IsZero() || s.place != (place{m.Exists, m.Account}) || asked.Sub(s.looked) > provenFor*f.Interval {
 		s.watching, s.place = asked, place{m.Exists, m.Account}
 	}
-	s.looked = asked
+	s.looked, s.silent = asked, time.Time{}
 	watched := asked.Sub(s.watching) >= f.Watch
 	if verdict.MayDelete() && (watched || !slices.Contains(f.first[provider], m.Nonce)) {
 		s.held = true
@@ -123,11 +122,15 @@ type place struct {
 	account string
 }
 
-// unanswered begins the watch anew: while SQS answers this process badly, it may keep the original from changing the nonce.
-func (f *Fence) unanswered(provider string) {
+// unseen begins the watch anew: while SQS answers this process badly, it may keep the original from changing the nonce.
+func (f *Fence) unseen(provider string, asked time.Time, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.state(provider).watching = time.Time{}
+	s := f.state(provider)
+	s.watching, s.silent = time.Time{}, time.Time{}
+	if queue.Unanswered(err) {
+		s.silent = asked
+	}
 }
 
 // waitFor is for a claim on a marker that another provider has claimed: it waits until this process has found out whose that is.

@@ -27,7 +27,7 @@ type guard struct {
 
 // Guard returns an API that sends to api at most what limits allow, each request with a time limit, and counts
 // every request in metrics. provider is the metrics' label. A request whose turn is too far off fails with
-// *SlowDown and is not sent.
+// *SlowDown and is not sent. Where nothing answers, requests fail at once as the last one did, but for one at a time.
 func Guard(api API, provider string, limits Limits, metrics *Metrics, clk clock.Clock) API {
 	turns := &atomic.Pointer[limiter]{}
 	turns.Store(newLimiter(limits, clk))
@@ -44,6 +44,11 @@ func guarded[I, O any](ctx context.Context, g *guard, op operation, action strin
 	send func(context.Context, *I, ...func(*sqs.Options)) (*O, error), in *I, options []func(*sqs.Options),
 ) (*O, error) {
 	limiter := g.turns.Load() // One for all of it: a turn is known to the one that gave it.
+	tries, err := limiter.silence.ask(g.clock.Now())
+	if err != nil {
+		g.metrics.limited.WithLabelValues(g.provider, action).Inc()
+		return nil, err
+	}
 	turn, err := limiter.wait(ctx, op, action, action+" "+aws.ToString(about))
 	if err != nil {
 		if ours := (*SlowDown)(nil); errors.As(err, &ours) {
@@ -52,10 +57,16 @@ func guarded[I, O any](ctx context.Context, g *guard, op operation, action strin
 		g.metrics.limited.WithLabelValues(g.provider, action).Inc()
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
+	limited, cancel := context.WithTimeout(ctx, RequestTimeout)
 	defer cancel()
 	start := g.clock.Now()
-	out, err := send(ctx, in, options...)
+	out, err := send(limited, in, options...)
+	switch {
+	case err == nil || limited.Err() == nil:
+		limiter.silence.heard(nil, tries, g.clock.Now())
+	case ctx.Err() == nil: // Not the caller ended it, but the time limit.
+		limiter.silence.heard(err, tries, g.clock.Now())
+	}
 	class := Classify(err)
 	limiter.answered(op, class)
 	outcome := string(class)

@@ -49,8 +49,9 @@ const (
 
 // limiter gives out turns for one place: an account and region, whichever providers lead there.
 type limiter struct {
-	clock clock.Clock
-	lanes [operations]lane
+	clock   clock.Clock
+	lanes   [operations]lane
+	silence silence
 }
 
 // lane holds one class's turns. Requests that cannot be sent yet stand in a line, so that who comes first is served

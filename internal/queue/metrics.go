@@ -21,7 +21,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		}, []string{"provider", "action", "outcome"}),
 		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "replyqueue_sqs_requests_postponed_total",
-			Help: "SQS requests not sent because the operator's own limiter postponed them, by provider and action.",
+			Help: "SQS requests not sent because the operator's own limiter postponed them, or since nothing answers there, by provider and action.",
 		}, []string{"provider", "action"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "replyqueue_sqs_request_duration_seconds",

@@ -1,0 +1,93 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/smithy-go"
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/utils/clock"
+)
+
+// A place that answers nothing holds a worker for one request at a time, less and less often, and is asked by all again as
+// soon as one is answered.
+func TestOneAtATimeWhereNothingAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		away, sent, waited := true, 0, time.Duration(0)
+		refusal := error(nil)
+		api := &scripted{create: func(ctx context.Context) error {
+			mu.Lock()
+			sent++
+			now := away
+			mu.Unlock()
+			if now {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return refusal
+		}}
+		guarded := Guard(api, "p", DefaultLimits, NewMetrics(prometheus.NewRegistry()), clock.RealClock{})
+		try := func(ctx context.Context) error {
+			start := time.Now()
+			_, err := guarded.CreateQueue(ctx, &sqs.CreateQueueInput{})
+			mu.Lock()
+			waited += time.Since(start)
+			mu.Unlock()
+			return err
+		}
+		stop, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var workers sync.WaitGroup
+		for range 8 {
+			workers.Go(func() {
+				for stop.Err() == nil {
+					if err := try(t.Context()); err != nil && (Classify(err) != Transient || Explain(err) != "no answer in time") {
+						t.Errorf("%v is %s, and told as %q", err, Classify(err), Explain(err))
+					}
+					time.Sleep(100 * time.Millisecond)
+				}
+			})
+		}
+		time.Sleep(10 * time.Minute)
+		mu.Lock()
+		// Eight that began at once, and then one in every 4+1, 4+2, … and at last 4+16 seconds.
+		if sent < 8+30 || sent > 8+36 {
+			t.Errorf("%d requests were sent in ten minutes", sent)
+		}
+		if share := waited.Seconds() / (8 * 600); share > 0.05 {
+			t.Errorf("workers spent %.0f %% of their time waiting", 100*share)
+		}
+		away = false
+		before := sent
+		mu.Unlock()
+		time.Sleep(longestSilence + RequestTimeout + time.Second)
+		mu.Lock()
+		if sent < before+8*5 {
+			t.Errorf("%d requests in the moment after the place was back", sent-before)
+		}
+		mu.Unlock()
+		cancel()
+		workers.Wait()
+
+		// What is refused is answered. Two without an answer are none too many, and neither are those that their callers gave up.
+		refusal = &smithy.GenericAPIError{Code: "AccessDenied"}
+		for i := range 20 {
+			away = i%4 != 0
+			ctx, end := t.Context(), context.CancelFunc(func() {})
+			if i%4 == 3 {
+				ctx, end = context.WithTimeout(ctx, time.Second)
+			}
+			err := try(ctx)
+			end()
+			if not := (*notSent)(nil); errors.As(err, &not) {
+				t.Fatalf("request %d: %v", i, err)
+			}
+		}
+	})
+}
