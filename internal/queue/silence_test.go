@@ -50,11 +50,11 @@ func TestOneAtATimeWhereNothingAnswers(t *testing.T) {
 					if err := try(t.Context()); err != nil && (Classify(err) != Transient || Explain(err) != "no answer in time") {
 						t.Errorf("%v is %s, and told as %q", err, Classify(err), Explain(err))
 					}
-					time.Sleep(100 * time.Millisecond)
+					time.Sleep(100 * time.Millisecond) //nolint:forbidigo // the bubble's time
 				}
 			})
 		}
-		time.Sleep(10 * time.Minute)
+		time.Sleep(10 * time.Minute) //nolint:forbidigo // the bubble's time
 		mu.Lock()
 		// Eight that began at once, and then one in every 4+1, 4+2, … and at last 4+16 seconds.
 		if sent < 8+30 || sent > 8+36 {
@@ -66,7 +66,7 @@ func TestOneAtATimeWhereNothingAnswers(t *testing.T) {
 		away = false
 		before := sent
 		mu.Unlock()
-		time.Sleep(longestSilence + RequestTimeout + time.Second)
+		time.Sleep(longestSilence + RequestTimeout + time.Second) //nolint:forbidigo // the bubble's time
 		mu.Lock()
 		if sent < before+8*5 {
 			t.Errorf("%d requests in the moment after the place was back", sent-before)
