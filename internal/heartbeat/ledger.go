@@ -496,18 +496,21 @@ func secondsOf(lease *coordinationv1.Lease, annotation string) time.Duration {
 	return time.Duration(min(seconds, int(slowest/time.Second))) * time.Second
 }
 
+// vanish takes in that a Lease is gone. Its pod has to be told where that was somebody's mistake: the application can neither
+// heartbeat nor wake without one. That is so of pods of which nothing is expected, too: idle ones, and those whose queue is their
+// name's.
 func (l *Ledger) vanish(uid types.UID, e *entry, now time.Time) []Notice {
+	var notices []Notice
+	if e.lease && e.pod.Name != "" {
+		notices = []Notice{{UID: uid, Pod: e.pod}}
+	}
 	if e.expected == nil && !e.spoken {
 		delete(l.entries, uid)
-		return nil
+		return notices
 	}
-	was := e.lease
 	e.lease, e.renewal, e.closing, e.woke, e.heard, e.announced = false, "", false, false, now, false
 	e.version, e.said, e.paceKnown, e.follows = "", nil, false, 0
-	if !was || e.expected == nil {
-		return nil
-	}
-	return []Notice{{UID: uid, Pod: e.pod}}
+	return notices
 }
 
 func (l *Ledger) entry(uid types.UID) *entry {

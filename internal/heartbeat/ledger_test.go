@@ -590,9 +590,15 @@ func TestForgetting(t *testing.T) {
 	if got := w.Known(types.NamespacedName{Namespace: "ns", Name: "pod-b"}); len(got) != 1 || got[0] != "b" {
 		t.Errorf("known of pod-b: %v", got)
 	}
-	w.Remove("b", w.now)
+	// An idle pod's, say: nothing is expected of it, and without a Lease it could never wake.
+	if n := w.Remove("b", w.now); len(n) != 1 || n[0].Pod.Name != "pod-b" {
+		t.Errorf("notices %v of a Lease that is gone, want one for its pod", n)
+	}
 	if len(w.entries) != 0 {
 		t.Error("a Lease that is gone is still there")
+	}
+	if n := w.Remove("b", w.now); len(n) != 0 {
+		t.Errorf("notices %v of a Lease that nobody knew", n)
 	}
 }
 

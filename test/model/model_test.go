@@ -373,6 +373,13 @@ func TestWhatBrokeOnce(t *testing.T) {
 		seed  uint64
 		lines []line
 	}{
+		// The Lease of an idle pod, of which nothing is expected, was deleted, and nobody wrote another: it could not wake.
+		{"an idle pod's Lease is missed", 1049234, []line{
+			{"heartbeats are lost", 18003221960938522193},
+			{"Stable pod is replaced, unseen by the next leader", 3869938816599820438},
+			{"lists of records are old for long", 510554412421632718},
+			{"Lease is deleted", 2150446027991432557},
+		}},
 		// The API server's word that a pod is gone was long in coming, and the time that the queue drains for was counted from
 		// when it had been asked for.
 		{"a late answer is no old one", 1048691, []line{
