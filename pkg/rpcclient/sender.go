@@ -148,7 +148,13 @@ func (s *sender) schedule() {
 	for s.inFlight == 0 && len(s.queue) > 0 || s.full() && s.inFlight < sendConcurrency {
 		s.launch()
 	}
-	if len(s.queue) > 0 && s.timer == nil {
+	s.arm()
+}
+
+// arm sets the timer where something is queued that no flight is about to take. A timer for every message would wake a
+// thread of an idle process for nothing while its answer is on the way. It is called with the lock held.
+func (s *sender) arm() {
+	if s.timer == nil && len(s.queue) > s.taking*maxBatch {
 		s.timer = time.AfterFunc(s.linger(), s.lingered)
 	}
 }
@@ -200,6 +206,7 @@ func (s *sender) fly() {
 		s.mu.Lock()
 		s.taking--
 		batch := s.take()
+		s.arm()
 		s.mu.Unlock()
 		if len(batch) > 0 {
 			s.deliver(batch)

@@ -314,6 +314,53 @@ func TestSlowBatchHoldsNobody(t *testing.T) {
 }
 
 // A message that was abandoned while it waited is never sent, packed or not.
+// A message that a flight is about to take needs no timer, and what no flight takes has one.
+func TestTimerOnlyForWhatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := (&scripted{answer: slowFirst(accept)}).sender(t)
+		armed := func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.timer != nil
+		}
+		first := newNote("first", false)
+		s.add(&first.out)
+		if armed() {
+			t.Error("a message that is alone has a timer")
+		}
+		synctest.Wait() // it is under way
+		second := newNote("second", false)
+		s.add(&second.out)
+		if !armed() {
+			t.Error("what waits behind a batch under way has no timer")
+		}
+		s.wait()
+	})
+	// A flight leaves what does not fit in its batch.
+	synctest.Test(t, func(t *testing.T) {
+		slow := func(bodies []string) ([]string, int, string) {
+			time.Sleep(time.Second)
+			return accept(bodies)
+		}
+		s := (&scripted{answer: slow}).sender(t)
+		var notes []*note
+		s.mu.Lock() // so that the flight finds all of them
+		for range 3 {
+			n := newNote(strings.Repeat("x", maxSQSBytes/2), false)
+			n.out.queuedAt = time.Now()
+			notes, s.queue = append(notes, n), append(s.queue, &n.out)
+		}
+		s.schedule()
+		s.mu.Unlock()
+		s.wait()
+		for i, n := range notes {
+			if want := time.Second + maxLinger; n.ends != 1 || n.err != nil || n.after > want {
+				t.Errorf("message %d: %d ends, %v, after %s, want %s at most", i, n.ends, n.err, n.after, want)
+			}
+		}
+	})
+}
+
 func TestAbandonedIsNotSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{answer: slowFirst(accept)}
