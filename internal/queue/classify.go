@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -202,7 +203,11 @@ func SaysNoTarget(err error) bool {
 	return strings.Contains(strings.ToLower(Explain(err)), "target does not exist")
 }
 
-// Explain returns AWS's own words for err, without the request ID and the SDK's wrapping, which would make each
+// requestIDs are those that SQS's words have where it passes on what another service answered, such as KMS: "(Service: AWSKMS; Status
+// Code: 400; Error Code: AccessDeniedException; Request ID: …; Proxy: null)".
+var requestIDs = regexp.MustCompile(`(; )?\bRequest ID: [0-9A-Za-z-]+`)
+
+// Explain returns AWS's own words for err, without request IDs and the SDK's wrapping, which would make each
 // occurrence a different text. For an error that is not AWS's it is the error's text.
 func Explain(err error) string {
 	var credentials *noCredentials
@@ -213,7 +218,7 @@ func Explain(err error) string {
 	if errors.As(err, &api) {
 		code := api.ErrorCode()
 		if message := api.ErrorMessage(); message != "" {
-			return code + ": " + message
+			return code + ": " + requestIDs.ReplaceAllString(message, "")
 		}
 		return code
 	}

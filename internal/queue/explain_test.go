@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/smithy-go"
 )
 
 // asked is what a real client of the SDK fails with when it asks an endpoint.
@@ -89,5 +90,20 @@ func TestExplainThatThereAreNoCredentials(t *testing.T) {
 	err := asked(t.Context(), t, endpoint)
 	if got := Explain(err); Classify(err) != Transient || !strings.Contains(got, "gets no AWS credentials: ") {
 		t.Errorf("%s: %q (%v): their server may come back", Classify(err), got, err)
+	}
+}
+
+func TestExplainWhatAnotherServiceSaidToSQS(t *testing.T) {
+	t.Parallel()
+	said := func(id string) string {
+		return Explain(&smithy.GenericAPIError{Code: "KMS.AccessDeniedException", Message: "User: x is not authorized to perform: kms:GenerateDataKey (Service: AWSKMS; " +
+			"Status Code: 400; Error Code: AccessDeniedException; Request ID: " + id + "; Proxy: null)"})
+	}
+	const want = "KMS.AccessDeniedException: User: x is not authorized to perform: kms:GenerateDataKey (Service: AWSKMS; " +
+		"Status Code: 400; Error Code: AccessDeniedException; Proxy: null)"
+	for _, id := range []string{"b284a4f4-e245-4843-96dc-0123456789ab", "00000000-e245-4843-96dc-0123456789ab"} {
+		if got := said(id); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
