@@ -111,6 +111,7 @@ func (r *RequestChannelReconciler) Reconcile(ctx context.Context, request ctrl.R
 	if err := r.Client.Get(ctx, request.NamespacedName, channel); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.forget(request.NamespacedName, "")
+			err = r.forgetNamespace(ctx, request.Namespace)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
@@ -375,6 +376,18 @@ func (r *RequestChannelReconciler) forget(name types.NamespacedName, uid types.U
 		delete(r.visited, known)
 		delete(r.named, name)
 	}
+}
+
+// forgetNamespace drops what is measured of a namespace when its last channel is gone: namespaces come and go.
+func (r *RequestChannelReconciler) forgetNamespace(ctx context.Context, namespace string) error {
+	var left v1alpha1.RequestChannelList
+	if err := r.Client.List(ctx, &left, client.InNamespace(namespace), client.Limit(1), client.UnsafeDisableDeepCopy); err != nil {
+		return fmt.Errorf("list RequestChannels: %w", err)
+	}
+	if len(left.Items) == 0 {
+		r.Metrics.forget(namespace)
+	}
+	return nil
 }
 
 func (r *RequestChannelReconciler) reader() client.Reader {

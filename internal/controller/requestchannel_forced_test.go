@@ -6,6 +6,8 @@ import (
 
 	"github.com/onsi/ginkgo/v2"
 	"github.com/onsi/gomega"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
@@ -126,4 +128,27 @@ var _ = ginkgo.Describe("A deletion that is forced, with the fence", func() {
 		ginkgo.Entry("by a process that has just begun", nil),
 		ginkgo.Entry("since SQS failed a moment ago", &sqstest.Rule{Fault: sqstest.ServerError}),
 	)
+})
+
+var _ = ginkgo.Describe("What is measured of a QueueProvider's identity", func() {
+	ginkgo.It("goes with the QueueProvider", func(ctx context.Context) {
+		w := newWorld(context.WithoutCancel(ctx))
+		p := w.providerFor()
+		inUse := []string{p.Name}
+		f := w.fenced("identity")
+		metrics := prometheus.NewRegistry()
+		f.Metrics = fence.NewMetrics(metrics)
+		f.InUse = func(context.Context) ([]string, error) { return inUse, nil }
+		w.queueTagged("rq_"+clusterName+"_identity", map[string]string{v1alpha1.TagCluster: "another"})
+		w.compared(f, 3)
+		gomega.Expect(testutil.GatherAndCount(metrics)).To(gomega.Equal(2), "the conflict, and comparisons with one outcome")
+		inUse = nil
+		w.compared(f, 1)
+		gomega.Expect(testutil.GatherAndCount(metrics)).To(gomega.Equal(2), "its marker is kept, for as long as the QueueProvider is there")
+		w.remove(p)
+		w.reconciled(p)
+		gomega.Expect(w.exists(p)).To(gomega.BeFalse())
+		w.compared(f, 1)
+		gomega.Expect(testutil.GatherAndCount(metrics)).To(gomega.BeZero())
+	})
 })

@@ -53,6 +53,13 @@ func (m *ChannelMetrics) drifted(namespace, reason string) {
 	}
 }
 
+// forget drops what was counted of a namespace that has no RequestChannel any more.
+func (m *ChannelMetrics) forget(namespace string) {
+	if m != nil {
+		m.drift.DeletePartialMatch(prometheus.Labels{"namespace": namespace})
+	}
+}
+
 // LeastMessageCountsInterval is the shortest time between two counts of a queue's messages: SQS's counts settle within
 // about a minute (GetQueueAttributes, API reference), so asking more often buys nothing.
 const LeastMessageCountsInterval = time.Minute

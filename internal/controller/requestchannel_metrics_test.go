@@ -184,5 +184,18 @@ var _ = ginkgo.Describe("Drift", func() {
 		}
 		gomega.Expect(c).To(beReady())
 		gomega.Expect(found()).To(gomega.Equal(map[string]float64{v1alpha1.ReasonAttributesDiffer: 1, v1alpha1.ReasonDeletedOutOfBand: 1}))
+
+		another := channelNamed("another")
+		w.apply(another)
+		w.pass(time.Hour)
+		for _, last := range []*v1alpha1.RequestChannel{c, another} {
+			gomega.Expect(found()).To(gomega.HaveLen(2), "while a channel of the namespace is there")
+			w.remove(last)
+			w.reconciled(last)
+			gomega.Expect(w.exists(last)).To(gomega.BeFalse())
+			_, err = w.channels.Reconcile(w.ctx, requestFor(last)) // as the end of the object brings it about
+			gomega.Expect(err).NotTo(gomega.HaveOccurred())
+		}
+		gomega.Expect(found()).To(gomega.BeEmpty(), "namespaces come and go")
 	})
 })

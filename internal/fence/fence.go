@@ -202,6 +202,7 @@ func (f *Fence) Round(ctx context.Context) {
 	for name := range known.entries {
 		all[name] = true
 	}
+	there := maps.Clone(all)
 	for _, name := range inTurn(f, all) {
 		provider, err := f.Providers.ForDeletion(ctx, name)
 		if err == nil {
@@ -210,11 +211,13 @@ func (f *Fence) Round(ctx context.Context) {
 		// A provider that there is not, or that cannot be reached, says so on the objects that name it.
 		if errors.Is(err, queue.ErrProviderNotFound) || errors.Is(err, queue.ErrProviderInvalid) {
 			delete(all, name)
+			there[name] = !errors.Is(err, queue.ErrProviderNotFound)
 		} else if err != nil && ctx.Err() == nil && queue.Classify(err) == queue.Transient {
 			log.Info("Could not compare the nonce of a marker", "provider", name, "why", err.Error())
 		}
 	}
 	f.unasked(ctx, all)
+	f.Metrics.keep(there)
 }
 
 // inUse are the providers that objects name, and those where a deletion waits.

@@ -153,7 +153,17 @@ var _ = Describe("The life of channels", Serial, func() {
 				return client.IgnoreNotFound(admin.Get(ctx, client.ObjectKeyFromObject(object), object))
 			}).Should(Succeed())
 		}
+		of := func() (series []string) {
+			for name := range gathered() {
+				if strings.Contains(name, "="+provider.Name) {
+					series = append(series, name)
+				}
+			}
+			return series
+		}
+		Expect(of()).NotTo(BeEmpty())
 		Expect(admin.Delete(ctx, provider)).To(Succeed())
+		Eventually(ctx, of).Should(BeEmpty(), "what is measured of a provider goes with it")
 		Expect(log.seen()).To(BeEmpty())
 	}, SpecTimeout(2*time.Minute))
 })

@@ -1,6 +1,10 @@
 package sweep
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // What is deleted, as metrics name it.
 const (
@@ -14,6 +18,10 @@ type Metrics struct {
 	passes, deletions                                   *prometheus.CounterVec
 	orphaned, brake, missingQueues, unclaimedByChannels *prometheus.GaugeVec
 	obstructed                                          *prometheus.GaugeVec
+
+	mu sync.Mutex
+	// seen are the providers of which something is shown.
+	seen map[string]bool
 }
 
 // NewMetrics makes the metrics and registers them with registry. It panics when they are registered there already.
@@ -25,6 +33,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, append([]string{"provider"}, labels...))
 	}
 	m := &Metrics{
+		seen:                map[string]bool{},
 		passes:              counter("replyqueue_sweep_passes_total", "Sweeps of a provider, by outcome (OK or the class of the error).", "outcome"),
 		deletions:           counter("replyqueue_sweep_deleted_total", "What sweeps deleted: reply queues without a record, Leases without pod and record, foreign queues.", "kind"),
 		orphaned:            gauge("replyqueue_sweep_orphans", "Reply queues that the last sweep found without a record."),
@@ -39,19 +48,19 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 
 func (m *Metrics) pass(provider, outcome string) {
 	if m != nil {
-		m.passes.WithLabelValues(provider, outcome).Inc()
+		m.passes.WithLabelValues(m.of(provider), outcome).Inc()
 	}
 }
 
 func (m *Metrics) deleted(provider, kind string) {
 	if m != nil {
-		m.deletions.WithLabelValues(provider, kind).Inc()
+		m.deletions.WithLabelValues(m.of(provider), kind).Inc()
 	}
 }
 
 func (m *Metrics) orphans(provider string, n int) {
 	if m != nil {
-		m.orphaned.WithLabelValues(provider).Set(float64(n))
+		m.orphaned.WithLabelValues(m.of(provider)).Set(float64(n))
 	}
 }
 
@@ -61,24 +70,55 @@ func (m *Metrics) held(provider string, held bool) {
 		if held {
 			n = 1
 		}
-		m.brake.WithLabelValues(provider).Set(n)
+		m.brake.WithLabelValues(m.of(provider)).Set(n)
 	}
 }
 
 func (m *Metrics) unjudged(provider string, n int) {
 	if m != nil {
-		m.obstructed.WithLabelValues(provider).Set(float64(n))
+		m.obstructed.WithLabelValues(m.of(provider)).Set(float64(n))
 	}
 }
 
 func (m *Metrics) missing(provider string, n int) {
 	if m != nil {
-		m.missingQueues.WithLabelValues(provider).Set(float64(n))
+		m.missingQueues.WithLabelValues(m.of(provider)).Set(float64(n))
 	}
 }
 
 func (m *Metrics) unclaimed(provider, kind string, n int) {
 	if m != nil {
-		m.unclaimedByChannels.WithLabelValues(provider, kind).Set(float64(n))
+		m.unclaimedByChannels.WithLabelValues(m.of(provider), kind).Set(float64(n))
+	}
+}
+
+// of is the provider's name, which is noted as one of which something is shown; empty: what is counted is of none.
+func (m *Metrics) of(provider string) string {
+	if provider != "" {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.seen[provider] = true
+	}
+	return provider
+}
+
+// keep drops what is shown of providers that are none of those.
+func (m *Metrics) keep(providers map[string]bool) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name := range m.seen {
+		if providers[name] {
+			continue
+		}
+		for _, of := range []*prometheus.MetricVec{
+			m.passes.MetricVec, m.deletions.MetricVec, m.orphaned.MetricVec, m.brake.MetricVec, m.missingQueues.MetricVec,
+			m.unclaimedByChannels.MetricVec, m.obstructed.MetricVec,
+		} {
+			of.DeletePartialMatch(prometheus.Labels{"provider": name})
+		}
+		delete(m.seen, name)
 	}
 }

@@ -3,6 +3,7 @@ package sweep_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"sync"
@@ -90,6 +91,8 @@ type stage struct {
 	sweeper     *sweep.Sweeper
 	missing     []types.NamespacedName
 	dryRun      bool
+	// gone says that the QueueProvider is.
+	gone bool
 	// after is called when a call of the operator, to the API server or to SQS, has had its effect.
 	after func(call string)
 }
@@ -146,7 +149,10 @@ func (s *stage) Get(context.Context, string, string) (*queue.Provider, error) {
 	return s.provider, nil
 }
 
-func (s *stage) ForDeletion(context.Context, string) (*queue.Provider, error) {
+func (s *stage) ForDeletion(_ context.Context, name string) (*queue.Provider, error) {
+	if s.gone {
+		return nil, fmt.Errorf("%w: %s", queue.ErrProviderNotFound, name)
+	}
 	return s.provider, nil
 }
 

@@ -163,9 +163,12 @@ func (s *Sweeper) Pass(ctx context.Context) error {
 	}
 	var problems []error
 	var places []*place
+	there := map[string]bool{}
+	defer func() { s.Metrics.keep(there) }()
 	fenced := false
 	for _, name := range names {
 		p, err := s.listQueues(ctx, name)
+		there[name] = !errors.Is(err, queue.ErrProviderNotFound)
 		if err != nil {
 			problems = append(problems, err)
 			s.Metrics.pass(name, string(queue.Classify(err)))

@@ -3,17 +3,21 @@ package sweep_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/queue"
+	"github.com/replyqueue/replyqueue/internal/sweep"
 	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
 
@@ -80,6 +84,44 @@ func TestDryRunDeletesNothing(t *testing.T) {
 	s.expect(orphan, true, "dry run")
 	if !s.exists(lease) {
 		t.Error("a Lease was deleted")
+	}
+}
+
+func TestWhatIsMeasuredOfAProviderGoesWithIt(t *testing.T) {
+	s := newStage(t, sqstest.NewServer(t))
+	metrics := prometheus.NewRegistry()
+	s.sweeper.Metrics = sweep.NewMetrics(metrics)
+	s.orphan()
+	s.queue("rq_c_shop_login", map[string]string{v1alpha1.TagCluster: clusterUID, v1alpha1.TagKind: v1alpha1.TagKindRequest})
+	lease := s.lease(newUID(), "gone")
+	of := func() (series []string) {
+		families, err := metrics.Gather()
+		s.must(err)
+		for _, family := range families {
+			for _, m := range family.Metric {
+				for _, l := range m.Label {
+					if l.GetName() == "provider" && l.GetValue() != "" {
+						series = append(series, family.GetName())
+					}
+				}
+			}
+		}
+		return series
+	}
+	s.passes(3)
+	if n := len(slices.Compact(of())); n < 7 || s.exists(lease) {
+		t.Fatalf("%d metrics tell of the provider: %v", n, of())
+	}
+	s.gone = true
+	s.clock.Step(time.Minute)
+	if err := s.sweeper.Pass(s.ctx); !errors.Is(err, queue.ErrProviderNotFound) {
+		t.Errorf("%v", err)
+	}
+	if series := of(); len(series) > 0 {
+		t.Errorf("of a provider that is gone there are still %v", series)
+	}
+	if n, err := testutil.GatherAndCount(metrics, "replyqueue_sweep_deleted_total"); n != 1 || err != nil {
+		t.Errorf("%d counts of what is no provider's, %v; want that of Leases", n, err)
 	}
 }
 
