@@ -140,6 +140,21 @@ var _ = ginkgo.Describe("A channel's binding", func() {
 		gomega.Expect(metav1.IsControlledBy(secret("login-queue"), c)).To(gomega.BeTrue())
 	})
 
+	ginkgo.It("is removed when the channel's queue is, whoever else holds the channel", func() {
+		c := channelNamed("login", bindingTo("login-queue"))
+		c.Finalizers = []string{"example.com/held"}
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(gone("login-queue")).To(gomega.BeFalse())
+		w.pass(time.Hour)
+		w.remove(c)
+		w.reconciled(c)
+		gomega.Expect(c.Finalizers).To(gomega.ConsistOf("example.com/held"))
+		gomega.Expect(w.sqs.Queues()).To(gomega.BeEmpty())
+		gomega.Expect(gone("login-queue")).To(gomega.BeTrue())
+		gomega.Expect(c.Status.Binding).To(gomega.BeNil())
+	})
+
 	ginkgo.It("is removed although the process stopped between writing it and noting so", func() {
 		c := channelNamed("login", bindingTo("login-queue"))
 		w.apply(c)

@@ -117,7 +117,15 @@ func (p *pause) inTheWay() bool {
 	return true
 }
 
+// letGo takes the channel's finalizer off: the operator is done with it. The Secret goes before, since the channel may be held by
+// others for long, or may leave to Kubernetes' garbage collector what it was told to orphan.
 func (r *RequestChannelReconciler) letGo(ctx context.Context, s *scope) error {
+	if binding := s.channel.Status.Binding; binding != nil {
+		if err := r.removeSecret(ctx, s.channel, binding.Name); err != nil {
+			return err
+		}
+		s.channel.Status.Binding = nil
+	}
 	if err := r.tellGone(ctx, s); err != nil {
 		return client.IgnoreNotFound(err)
 	}
