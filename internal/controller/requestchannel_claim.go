@@ -10,7 +10,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -54,7 +53,8 @@ func (s *scope) adopts(tags map[string]string) bool {
 }
 
 // owns reports whether a queue's owner is an object of this cluster that there is. One that is gone left its queue behind by force,
-// and is asked for in the API server: a cache may not show it yet.
+// and is asked for in the API server: a cache may not show it yet. So did one that the operator has let go, which the finalizers of
+// others alone hold: it never has a queue again.
 func (r *RequestChannelReconciler) owns(ctx context.Context, s *scope, owner queue.Owner) (bool, error) {
 	if owner.Cluster != s.provider.ClusterUID {
 		return false, nil
@@ -63,11 +63,12 @@ func (r *RequestChannelReconciler) owns(ctx context.Context, s *scope, owner que
 	if !channels || owner.Namespace == "" || owner.Name == "" {
 		return true, nil // Who it is, is not known.
 	}
-	err := r.reader().Get(ctx, client.ObjectKey{Namespace: owner.Namespace, Name: owner.Name}, &v1alpha1.RequestChannel{})
+	var channel v1alpha1.RequestChannel
+	err := r.reader().Get(ctx, client.ObjectKey{Namespace: owner.Namespace, Name: owner.Name}, &channel)
 	if client.IgnoreNotFound(err) != nil {
 		return false, ofCluster(fmt.Errorf("get RequestChannel %s/%s: %w", owner.Namespace, owner.Name, err))
 	}
-	return !apierrors.IsNotFound(err), nil
+	return err == nil && !isLetGo(&channel), nil
 }
 
 // deadLetterTerms says whether a dead-letter queue that is there may be taken over, by the rules of the request queue. left is
@@ -152,7 +153,8 @@ func lostDeadLetter(s *scope, desired queue.Desired, tags map[string]string) err
 	return p
 }
 
-// notOwned says whose a queue is, and what can be done. left: its owner was an object of this cluster that exists no more.
+// notOwned says whose a queue is, and what can be done. left: its owner was an object of this cluster that exists no more, or that the
+// operator has let go.
 func notOwned(s *scope, name string, tags map[string]string, left bool) error {
 	owner, whose := queue.OwnerIn(tags), whoseQueue(s, tags)
 	tag := fmt.Sprintf("%s=%s/%s", v1alpha1.TagAdoptableBy, s.provider.Cluster, s.channel.Namespace)

@@ -196,6 +196,34 @@ var _ = ginkgo.Describe("What is mistaken for something else", func() {
 		gomega.Expect(q.Tags).To(gomega.HaveKeyWithValue(v1alpha1.TagName, "orders"))
 	})
 
+	ginkgo.It("an owner that is gone, of which the finalizers of others hold what is left: the same", func() {
+		p := w.providerFor(allowing("orders"))
+		old := channelNamed("old", using(p), called("orders"))
+		old.Finalizers = []string{"example.com/held"}
+		w.apply(old)
+		w.reconciled(old)
+		w.pass(time.Hour)
+		w.tag("orders", w.consent())
+		c := channelNamed("orders", using(p), called("orders"), adopting)
+		w.apply(c)
+		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Action: "DeleteQueue"}}})
+		w.remove(old)
+		w.pass(2 * time.Minute)
+		w.reconciled(old)
+		w.reconciled(c)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonNotOwned, "belongs to RequestChannel "+w.namespace+"/old"), "as long as it may be deleted yet")
+
+		change(w, old, func(c *v1alpha1.RequestChannel) {
+			c.Annotations = map[string]string{v1alpha1.AnnotationForceDelete: "true"}
+		})
+		w.reconciled(old)
+		gomega.Expect(old.Finalizers).To(gomega.ConsistOf("example.com/held"))
+		w.pass(5 * time.Minute)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+		gomega.Expect(w.there("orders").Tags).To(gomega.HaveKeyWithValue(v1alpha1.TagName, "orders"))
+	})
+
 	ginkgo.It("an owner that is gone, of dead letters: the same", func() {
 		c := channelNamed("login", withDeadLetter, adopting)
 		w.queueTagged(w.named("login_dlq"), map[string]string{
