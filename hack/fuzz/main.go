@@ -2,8 +2,8 @@
 //
 //	go run ./hack/fuzz -each 20s [-total 3m] [package folder]...
 //
-// -total bounds the sum of the fuzzing times (compiling not counted) by shortening each run. It stops
-// at the first failure, after printing it whole; the Go tool then leaves the failing input in
+// As many run side by side as there are processors, each on one. -total bounds the sum of the fuzzing times (compiling
+// not counted) by shortening each run. It stops at the first failure, after printing it whole; the Go tool then leaves the failing input in
 // testdata/fuzz, to be committed with the fix.
 package main
 
@@ -20,9 +20,12 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 func main() {
@@ -52,16 +55,30 @@ func run(ctx context.Context, roots []string, each, total time.Duration) error {
 	}
 	limit := share(each, total, len(targets))
 	fmt.Printf("%d fuzz functions, %s each\n", len(targets), limit)
+	group, running := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
 	for _, t := range targets {
-		start := time.Now()
-		last, err := t.run(ctx, limit)
-		if err != nil {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
+		group.Go(func() error {
+			if running.Err() != nil {
+				return nil // Another failed.
 			}
-			return fmt.Errorf("%s in %s: %w", t.name, t.dir, err)
-		}
-		fmt.Printf("ok    %-40s %-40s %s  %s\n", t.name, t.dir, time.Since(start).Round(time.Second), last)
+			start := time.Now()
+			last, err := t.run(running, limit)
+			if err != nil {
+				if running.Err() != nil {
+					return context.Cause(running)
+				}
+				return fmt.Errorf("%s in %s: %w", t.name, t.dir, err)
+			}
+			fmt.Printf("ok    %-40s %-40s %s  %s\n", t.name, t.dir, time.Since(start).Round(time.Second), last)
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	fmt.Printf("FUZZ OK functions=%d\n", len(targets))
 	return nil
@@ -115,7 +132,7 @@ func share(each, total time.Duration, n int) time.Duration {
 
 // run fuzzes one function for limit and returns the last progress the Go tool told.
 func (t target) run(ctx context.Context, limit time.Duration) (last string, err error) {
-	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", limit.String(), ".")
+	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", limit.String(), "-parallel", "1", ".")
 	cmd.Dir = t.dir
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
@@ -127,7 +144,7 @@ func (t target) run(ctx context.Context, limit time.Duration) (last string, err 
 	if err := cmd.Start(); err != nil {
 		return "", err
 	}
-	var all strings.Builder
+	var all strings.Builder // Printed whole: others print meanwhile.
 	lines := bufio.NewScanner(io.TeeReader(out, &all))
 	for lines.Scan() {
 		if rest, ok := strings.CutPrefix(lines.Text(), "fuzz: elapsed: "); ok {
@@ -135,7 +152,9 @@ func (t target) run(ctx context.Context, limit time.Duration) (last string, err 
 		}
 	}
 	if err := errors.Join(lines.Err(), cmd.Wait()); err != nil {
-		fmt.Print(all.String())
+		if ctx.Err() == nil {
+			fmt.Print(all.String())
+		}
 		return "", err
 	}
 	return last, nil
