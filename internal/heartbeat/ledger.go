@@ -151,7 +151,7 @@ func (l *Ledger) Replace(leases []*coordinationv1.Lease, now time.Time) []Notice
 		// A renewal between the last event and this list cannot be placed before or after a closing, or a change of
 		// the interval: it wakes nothing and tells nothing; the next one does.
 		before := *l.entry(types.UID(lease.Name))
-		notices = append(notices, l.apply(lease, now)...)
+		told := l.apply(lease, now)
 		e := l.entries[types.UID(lease.Name)]
 		e.mark, e.woke = true, before.woke && e.closing
 		e.pace, e.paceKnown = max(before.pace, paceOf(lease)), before.paceKnown
@@ -159,10 +159,11 @@ func (l *Ledger) Replace(leases []*coordinationv1.Lease, now time.Time) []Notice
 		if e.renewal != before.renewal {
 			e.follows = 0
 		}
-		if e.expected == nil && e.pod.Name != "" {
+		if len(told) == 0 && e.expected == nil && e.pod.Name != "" {
 			// Its pod may have gone while nobody listened.
-			notices = append(notices, Notice{UID: types.UID(lease.Name), Pod: e.pod})
+			told = []Notice{{UID: types.UID(lease.Name), Pod: e.pod}}
 		}
+		notices = append(notices, told...)
 	}
 	for uid, e := range l.entries {
 		if !e.mark {
@@ -466,8 +467,9 @@ func (l *Ledger) apply(lease *coordinationv1.Lease, now time.Time) []Notice {
 	switch {
 	case !closing:
 		e.woke = false
-	case !wasClosing && !isNew:
-		// Where nobody guards Leases, the mark may be anybody's: then it has to be taken back. Silence is not counted under it.
+	case !wasClosing:
+		// Where nobody guards Leases, the mark may be anybody's: then it has to be taken back. Silence is not counted under it. One
+		// that was there before this process heard of the Lease may be of a closing that nobody has finished.
 		notable = true
 	case wasClosing && renewed && !isNew && !e.woke:
 		e.woke, notable = true, true

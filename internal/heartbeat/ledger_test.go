@@ -577,6 +577,24 @@ func TestHeartbeatsCallForNothing(t *testing.T) {
 	}
 }
 
+// A leader may die when it has marked a Lease, and before it marks the record. The next may look at the record before it has its
+// list of Leases, and is told by that.
+func TestAClosingThatWasBegunIsNoticed(t *testing.T) {
+	closing := map[string]string{injected.LeaseState: injected.LeaseStateClosing}
+	for name, hear := range map[string]func(*world) []Notice{
+		"in the list":  func(w *world) []Notice { return w.Replace([]*coordinationv1.Lease{w.lease("a", closing)}, w.now) },
+		"by the watch": func(w *world) []Notice { return w.Apply(w.lease("a", closing), w.now) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.expectPod("a", 10*time.Second, time.Minute)
+			if n := hear(w); len(n) != 1 || n[0].UID != "a" {
+				t.Errorf("notices %v, want one for a", n)
+			}
+		})
+	}
+}
+
 func TestForgetting(t *testing.T) {
 	w := newWorld(t)
 	w.expectPod("a", 10*time.Second, time.Minute)
