@@ -304,6 +304,10 @@ func (f *Fence) check(ctx context.Context, provider *queue.Provider) error {
 	case Conflict, Rival, Abandoned, Elsewhere:
 		return f.conflict(ctx, provider, known, verdict, marker, tags)
 	case Beside:
+		if _, err := f.Providers.ForDeletion(ctx, other); errors.Is(err, queue.ErrProviderNotFound) {
+			// Nobody can find out about that one any more, so a human has to say whose the queues are.
+			return f.conflict(ctx, provider, known, Abandoned, marker, tags)
+		}
 		return f.waitFor(ctx, provider.Name, other, known, asked)
 	}
 	if f.store.trouble(provider.Name, TroubleConflict, "") {

@@ -88,15 +88,25 @@ func (i *identity) claims(tag string) bool {
 
 // beside names a provider that has claimed the very marker of the given one, which bears no nonce of it now, and of which this
 // process has not found out that it is the cluster's: it would be Abandoned, and so nothing is claimed there for another; empty: none.
+// Whose the queues are is one answer for all: where the marker bears a nonce of this cluster for a provider of which this process
+// has found out, it is found out for each, also for one that there is no more and that nobody could find out about.
 func (f *Fence) beside(provider *queue.Provider, known *identity, m Marker, tags map[string]string) string {
+	besides := ""
 	for _, name := range slices.Sorted(maps.Keys(known.entries)) {
 		e := known.entries[name]
 		there := (e.Seen || e.Contested) && e.Place == placeOf(provider) && (e.Account == "" || m.Account == "" || e.Account == m.Account)
-		if there && name != provider.Name && tags[nonceTag(name)] == "" && !f.heldHere(name) {
-			return name
+		if !there || name == provider.Name {
+			continue
+		}
+		nonce, held := tags[nonceTag(name)], f.heldHere(name)
+		if held && !e.Contested && nonce != "" && slices.Contains(e.Nonces, nonce) {
+			return ""
+		}
+		if besides == "" && nonce == "" && !held {
+			besides = name
 		}
 	}
-	return ""
+	return besides
 }
 
 // placeOf is where a provider's marker is, but for the account.

@@ -1,6 +1,7 @@
 package fence_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 
@@ -8,6 +9,7 @@ import (
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/fence"
+	"github.com/replyqueue/replyqueue/internal/queue"
 	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
 
@@ -197,4 +199,76 @@ func TestAMarkerIsGivenWithAllThatItBears(t *testing.T) {
 	c.round()
 	c.round()
 	c.expectAll(true, "whom it was given to")
+}
+
+// lacking is a cluster in which some QueueProviders are no more.
+type lacking struct {
+	*cluster
+	gone map[string]bool
+}
+
+func (l lacking) ForDeletion(ctx context.Context, name string) (*queue.Provider, error) {
+	if l.gone[name] {
+		return nil, queue.ErrProviderNotFound
+	}
+	return l.cluster.ForDeletion(ctx, name)
+}
+
+// A provider that is gone for good leaves what it claimed. When its tag is lost with the marker, nobody writes it again; but
+// whose the queues are is known by another provider, and so to one that comes later.
+func TestAProviderThatIsGoneIsInNobodysWay(t *testing.T) {
+	c := newCluster(t, sqstest.NewServer(t), uid, nil)
+	c.Round(c.ctx)
+	c.watch()
+	c.shares(another)
+	c.watch()
+	c.round()
+	c.expectAll(true, "with a second provider")
+	c.inUse = []string{"default"}
+	gone := lacking{c, map[string]bool{another: true}}
+	c.Fence.Providers = gone
+	q, _ := c.sqs.Queue("rq_c_identity")
+	if _, err := c.sqs.Client().UntagQueue(c.ctx, &sqs.UntagQueueInput{QueueUrl: &q.URL, TagKeys: []string{
+		v1alpha1.TagNoncePrefix + "default", v1alpha1.TagNoncePrefix + another,
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		c.round()
+	}
+	c.lead(uid)
+	c.Fence.Providers = gone
+	c.shares("third")
+	c.Round(c.ctx)
+	c.watch()
+	c.watch()
+	c.round()
+	c.expectAll(true, "with a third provider, and another leader")
+}
+
+// Where no other provider tells whose the queues are either, a human is asked.
+func TestAfterTheOnlyProviderIsGoneAHumanIsAsked(t *testing.T) {
+	c := newCluster(t, sqstest.NewServer(t), uid, nil)
+	c.Round(c.ctx)
+	c.watch()
+	q, _ := c.sqs.Queue("rq_c_identity")
+	if _, err := c.sqs.Client().UntagQueue(c.ctx, &sqs.UntagQueueInput{QueueUrl: &q.URL, TagKeys: []string{v1alpha1.TagNoncePrefix + "default"}}); err != nil {
+		t.Fatal(err)
+	}
+	c.inUse = nil
+	c.lead(uid)
+	c.Fence.Providers = lacking{c, map[string]bool{"default": true}}
+	c.shares("third")
+	c.Round(c.ctx)
+	c.watch()
+	c.watch()
+	c.expectAll(false, "before anybody has spoken")
+	const word = "third=abandoned"
+	if said := c.Trouble("third", fence.TroubleConflict); !strings.Contains(said, word) {
+		t.Fatalf("told %q, want the words to annotate: %s", said, word)
+	}
+	c.annotate(v1alpha1.AnnotationConfirmIdentity, word)
+	c.watch()
+	c.round()
+	c.expectAll(true, "when a human has spoken")
 }
