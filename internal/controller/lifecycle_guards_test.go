@@ -180,7 +180,7 @@ func TestAPodThatLeftTheCacheIsLookedForAgain(t *testing.T) {
 	}
 }
 
-// TestAnIdlePodThatLosesItsLabelCanWake: its Lease is all that it has.
+// TestAnIdlePodThatLosesItsLabelCanWake: its Lease is all that it has, and brings it a queue again.
 func TestAnIdlePodThatLosesItsLabelCanWake(t *testing.T) {
 	t.Parallel()
 	s := newReadyStage(t)
@@ -191,7 +191,16 @@ func TestAnIdlePodThatLosesItsLabelCanWake(t *testing.T) {
 	}
 	s.unlabelled()
 	s.settle()
+	s.pass(time.Minute)
+	if len(s.recordsOf(p)) != 0 {
+		t.Error("it has a queue again, and was not heard")
+	}
 	s.beat(p) // fails where the Lease is gone
+	s.beatFor(p, func() { s.pass(time.Minute) })
+	records := s.recordsOf(p)
+	if len(records) != 1 || s.leaseState(p) != injected.LeaseStateOpen || s.lease(p).Annotations[injected.LeaseReplyQueueURL] != records[0].Status.QueueURL {
+		t.Errorf("records %v, its Lease says %v; want it told of a queue", records, s.lease(p).Annotations)
+	}
 }
 
 // TestAHeartbeatOfAnEndedPodThatTheWatchHasNotDelivered keeps the queue, as that of a pod that runs does.

@@ -120,7 +120,14 @@ func (r *PodReconciler) Reconcile(ctx context.Context, request reconcile.Request
 		} else if err != nil {
 			return reconcile.Result{}, err
 		}
-		return reconcile.Result{}, r.tidyLeases(ctx, request.NamespacedName, "")
+		if err := r.tidyLeases(ctx, request.NamespacedName, ""); err != nil {
+			return reconcile.Result{}, err
+		}
+		woken, err := r.wokenUnseen(ctx, request.NamespacedName)
+		if woken == nil || err != nil {
+			return reconcile.Result{}, err
+		}
+		return r.resolve(ctx, woken)
 	} else if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -143,6 +150,11 @@ func (r *PodReconciler) Reconcile(ctx context.Context, request reconcile.Request
 		}
 		return reconcile.Result{}, nil
 	}
+	return r.resolve(ctx, pod)
+}
+
+// resolve brings a pod that was injected to what its annotations ask for.
+func (r *PodReconciler) resolve(ctx context.Context, pod *corev1.Pod) (reconcile.Result, error) {
 	s := &podScope{PodReconciler: r, pod: pod, lease: pod.Annotations[v1alpha1.AnnotationInjected] == v1alpha1.HeartbeatAnnotationLease}
 	err := s.run(ctx)
 	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {

@@ -45,6 +45,25 @@ func (r *PodReconciler) letGo(ctx context.Context, key types.NamespacedName) err
 	return nil
 }
 
+// wokenUnseen is a pod that lost its label while its application was silent, and so left the cache, and whose application is
+// heard again: it keeps what it was given, as one does that loses its label while it heartbeats, and that is a reply queue. nil:
+// there is none. The API server is asked only where a Lease says so.
+func (r *PodReconciler) wokenUnseen(ctx context.Context, key types.NamespacedName) (*corev1.Pod, error) {
+	for _, uid := range r.Signals.Heartbeats.Known(key) {
+		if heard := r.Signals.Heartbeats.Hear(uid, r.Signals.Clock.Now()); !heard.Lease || !heard.Closing || !heard.Woke {
+			continue
+		}
+		pod := &corev1.Pod{}
+		if err := r.Reader.Get(ctx, key, pod); err != nil {
+			return nil, client.IgnoreNotFound(err)
+		}
+		if pod.UID == uid && pod.Annotations[v1alpha1.AnnotationInjected] != "" && pod.DeletionTimestamp == nil && !ended(pod) {
+			return pod, nil
+		}
+	}
+	return nil, nil
+}
+
 // optedIn says that a pod has the opt-in label, and so is in the cache.
 func optedIn(pod *corev1.Pod) bool {
 	switch pod.Labels[v1alpha1.LabelInject] {
