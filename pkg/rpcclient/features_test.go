@@ -368,6 +368,8 @@ func TestHooksAndStatsAgreeWithTheServer(t *testing.T) {
 		stop()
 		time.Sleep(time.Minute)
 		s := stats.Snapshot()
+		log.mu.Lock() // the last request's hook may be on its way out of it
+		defer log.mu.Unlock()
 		if got := p.server.Requests() - created; int64(got) != s.SQSRequests() || got != log.reqs {
 			t.Errorf("the server counted %d requests, the statistics %d, the hook %d", got, s.SQSRequests(), log.reqs)
 		}

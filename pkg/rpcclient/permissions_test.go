@@ -39,7 +39,7 @@ func TestTheShippedIAMPoliciesSuffice(t *testing.T) {
 	t.Parallel()
 	sides := map[string][]sqstest.AccessRule{"requester": policyFor(t, "requester"), "responder": policyFor(t, "responder")}
 	all := slices.Concat(sides["requester"], sides["responder"])
-	if failed, refused := callsUnder(t, all); failed != nil || len(refused) > 0 {
+	if refused, failed := callsUnder(t, all); failed != nil || len(refused) > 0 {
 		t.Errorf("under the policies as shipped: %v, refused %v", failed, refused)
 	}
 	for side, rules := range sides {
@@ -50,7 +50,7 @@ func TestTheShippedIAMPoliciesSuffice(t *testing.T) {
 			rest := slices.DeleteFunc(slices.Clone(all), func(r sqstest.AccessRule) bool {
 				return r.AccessKey == side && r.Action == missing.Action
 			})
-			if _, refused := callsUnder(t, rest); !slices.Contains(refused, side+" "+missing.Action) {
+			if refused, _ := callsUnder(t, rest); !slices.Contains(refused, side+" "+missing.Action) {
 				t.Errorf("without %s of the %s, refused is %v: it is not needed, or the calls never come to it", missing.Action, side, refused)
 			}
 		}
@@ -58,8 +58,9 @@ func TestTheShippedIAMPoliciesSuffice(t *testing.T) {
 }
 
 // callsUnder makes two calls under those rules, one of which takes longer than its request stays invisible, by two requesters that
-// share a queue and so meet each other's replies. It returns the calls' errors and what was refused, as "side Action".
-func callsUnder(t *testing.T, rules []sqstest.AccessRule) (failed error, refused []string) {
+// share a queue and so meet each other's replies. It returns what was refused, as "side Action", and the calls'
+// errors.
+func callsUnder(t *testing.T, rules []sqstest.AccessRule) (refused []string, failed error) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		server := sqstest.New()
@@ -113,11 +114,13 @@ func callsUnder(t *testing.T, rules []sqstest.AccessRule) (failed error, refused
 			_ = requester.Shutdown(ctx) // What is refused shows in the log of requests.
 		}
 		_ = responder.Shutdown(ctx)
-		<-served
+		if err := <-served; err != nil {
+			t.Log(err) // Likewise.
+		}
 		failed = errors.Join(errs...)
 		for _, r := range server.RequestLog(func(r *sqstest.Request) bool { return r.Status == http.StatusForbidden }) {
 			refused = append(refused, r.AccessKey+" "+strings.TrimSuffix(r.Action, "Batch"))
 		}
 	})
-	return failed, refused
+	return refused, failed
 }
