@@ -128,7 +128,7 @@ const (
 	// TagAdopted, written by the operator with the ownership tags, says that the queue was taken over rather than created:
 	// it is not deleted with its RequestChannel, whatever becomes of the status and of the consent.
 	TagAdopted = "replyqueue.dev/adopted"
-	// TagCreation, given with the creation of a request queue, is a text made up for that one request: a queue that bears it was made
+	// TagCreation, given with the creation of a request queue or its dead-letter queue, is a text made up for that one request: a queue that bears it was made
 	// by it, and is new. Nothing reads it later.
 	TagCreation = "replyqueue.dev/creation"
 

@@ -279,6 +279,28 @@ var _ = ginkgo.Describe("A claim to a queue", func() {
 		gomega.Expect(w.exists(p)).To(gomega.BeFalse())
 	})
 
+	ginkgo.It("is none of a channel that left its queue by force, and that only another's finalizer holds", func() {
+		p := w.providerFor(allowing("orders"))
+		before := channelNamed("before", using(p), called("orders"))
+		before.Finalizers = []string{"example.com/held"}
+		before.Annotations = map[string]string{v1alpha1.AnnotationForceDelete: "true"}
+		w.apply(before)
+		w.reconciled(before)
+		w.pass(2 * time.Hour)
+		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Action: "DeleteQueue"}}})
+		w.remove(before)
+		w.reconciled(before)
+		gomega.Expect(w.exists(before)).To(gomega.BeTrue())
+		c := channelNamed("login", using(p), called("orders"), adopting)
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonNotOwned, "was left behind by RequestChannel"))
+		w.tag("orders", w.consent())
+		w.pass(2 * time.Hour)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+	})
+
 	ginkgo.It("to a computed name that was adopted ends with the queue: it is not made again, and nobody is sent there", func() {
 		p := w.providerFor(allowing("*"))
 		left := w.named("old")

@@ -470,7 +470,7 @@ func (r *RequestChannelReconciler) wasReady(s *scope) bool {
 // may come back into use, and by then nobody knows that they were ours.
 func (r *RequestChannelReconciler) untagLeft(ctx context.Context, s *scope, desired queue.Desired) error {
 	status := &s.channel.Status
-	if own := s.channel.Spec.DeadLetter; status.DeadLetterQueueURL == "" || (own != nil && own.Queue != nil) {
+	if own := s.channel.Spec.DeadLetter; status.DeadLetterQueueARN == "" || (own != nil && own.Queue != nil) {
 		return nil
 	}
 	gone := slices.DeleteFunc(slices.Clone(status.AppliedTags), func(key string) bool {
@@ -482,20 +482,26 @@ func (r *RequestChannelReconciler) untagLeft(ctx context.Context, s *scope, desi
 	}
 	left := s.provider.DeadLetterQueue(s.channel, "")
 	observed, err := s.provider.Observe(ctx, left.Name)
-	if err != nil || !observed.Exists || queue.OwnerIn(observed.Tags) != left.Owner {
+	if err != nil {
 		return err
 	}
-	gone = slices.DeleteFunc(gone, func(key string) bool {
-		_, there := observed.Tags[key]
-		return !there
-	})
-	if len(gone) == 0 {
+	if !observed.Exists && s.mayAppear(left.Name, status.DeadLetterQueueURL) {
+		return waiting(appearRetry, v1alpha1.ReasonProgressing, "queue %s may have been created a moment ago, and SQS does not show it", left.Name)
+	}
+	if !observed.Exists || queue.OwnerIn(observed.Tags) != left.Owner {
+		return nil
+	}
+	observed = s.known(left.Name, observed)
+	plan := queue.Plan{Untag: queue.MakePlan(queue.Desired{Owner: left.Owner}, queue.Remembered{Tags: gone}, observed, queue.Terms{}).Untag}
+	if plan.Empty() {
 		return nil
 	}
 	if err := s.mayWrite(observed, false); err != nil {
 		return err
 	}
-	return s.provider.Untag(ctx, observed.URL, gone)
+	done, lost, err := s.provider.Apply(ctx, observed.URL, plan)
+	s.sent(left.Name, observed, done, lost)
+	return err
 }
 
 func (r *RequestChannelReconciler) noteDeadLetter(s *scope, deadLetterARN string) {

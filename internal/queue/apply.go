@@ -87,9 +87,11 @@ func (p *Provider) CreateAndObserve(ctx context.Context, name string, plan Plan)
 }
 
 // CreateBeside creates a queue whose ARN is known from a sibling's: two requests. What it is, is what was asked for,
-// unless it existed: then its tags differ, or SQS compared and found a difference and everything is read. With an error, the
+// unless it existed: then its attributes are read too, since SQS compares those that are given alone. With an error, the
 // answer has the URL if the queue is there.
 func (p *Provider) CreateBeside(ctx context.Context, siblingARN, name string, plan Plan) (Observed, error) {
+	plan.Tags = maps.Clone(plan.Tags)
+	made := plan.MarkCreation()
 	url, err := p.Create(ctx, name, plan.Attributes, plan.Tags)
 	if Classify(err) == Exists {
 		if url, err = p.LookUp(ctx, name); err != nil {
@@ -106,7 +108,13 @@ func (p *Provider) CreateBeside(ctx context.Context, siblingARN, name string, pl
 	if err != nil {
 		return Observed{URL: url}, err
 	}
-	return Observed{Exists: true, URL: url, ARN: SiblingARN(siblingARN, name), Attributes: plan.Attributes, Tags: tags}, nil
+	attributes := plan.Attributes
+	if !made(tags) {
+		if attributes, err = p.Attributes(ctx, url); err != nil {
+			return Observed{URL: url}, err
+		}
+	}
+	return Observed{Exists: true, URL: url, ARN: SiblingARN(siblingARN, name), Attributes: attributes, Tags: tags}, nil
 }
 
 // Apply carries out a plan for a queue that exists: first the tags, so that ownership is written before anything

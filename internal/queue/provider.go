@@ -3,6 +3,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -105,7 +106,9 @@ func (p *Provider) SamePlace(other *Provider) bool {
 	if a, b := p.AccountID(), other.AccountID(); a != "" && b != "" && a != b {
 		return false
 	}
-	return p.Region == other.Region && p.Endpoint == other.Endpoint && p.RoleAccount == other.RoleAccount
+	a, b := cmp.Or(p.RoleAccount, p.AccountID()), cmp.Or(other.RoleAccount, other.AccountID())
+	account := p.RoleAccount == other.RoleAccount || (a != "" && a == b)
+	return account && p.Region == other.Region && notAWSs(p.Endpoint) == notAWSs(other.Endpoint)
 }
 
 // learn keeps the base of a URL that SQS answered for the queue called name.

@@ -178,3 +178,33 @@ func TestTakesDeadLetters(t *testing.T) {
 		}
 	}
 }
+
+// One place has many names: AWS's endpoints all lead to one service, and a role's account may be that of the operator's own credentials.
+func TestSamePlace(t *testing.T) {
+	at := func(region, endpoint, role, seen string) *Provider {
+		p := &Provider{Region: region, Endpoint: endpoint, RoleAccount: role}
+		if seen != "" {
+			p.learn("https://sqs/"+seen+"/q", "q")
+		}
+		return p
+	}
+	for _, c := range []struct {
+		name string
+		a, b *Provider
+		same bool
+	}{
+		{"AWS's endpoint by its name", at("eu-west-1", "", "", ""), at("eu-west-1", "https://sqs.eu-west-1.amazonaws.com", "", ""), true},
+		{"a VPC endpoint", at("eu-west-1", "", "", "1"), at("eu-west-1", "https://vpce-1-2.sqs.eu-west-1.vpce.amazonaws.com", "", "1"), true},
+		{"another server", at("eu-west-1", "", "", "1"), at("eu-west-1", "http://localhost:4566", "", "1"), false},
+		{"another region", at("eu-west-1", "", "", "1"), at("eu-west-2", "", "", "1"), false},
+		{"a role of the operator's account, that was seen", at("eu-west-1", "", "", "1"), at("eu-west-1", "", "1", ""), true},
+		{"a role, before the operator's account was seen", at("eu-west-1", "", "", ""), at("eu-west-1", "", "1", ""), false},
+		{"a role of another account", at("eu-west-1", "", "", "1"), at("eu-west-1", "", "2", ""), false},
+		{"two roles of one account", at("eu-west-1", "", "1", ""), at("eu-west-1", "", "1", "1"), true},
+		{"accounts that were seen to differ", at("eu-west-1", "", "", "1"), at("eu-west-1", "", "", "2"), false},
+	} {
+		if c.a.SamePlace(c.b) != c.same || c.b.SamePlace(c.a) != c.same {
+			t.Errorf("%s: the same place is %t", c.name, !c.same)
+		}
+	}
+}
