@@ -352,7 +352,8 @@ type RequestChannelSpec struct {
 	// +optional
 	ManagementPolicy ManagementPolicy `json:"managementPolicy,omitempty"`
 
-	// suspend stops the operator from comparing and writing the queue while true: what someone changes on it stays.
+	// suspend stops the operator from comparing and writing the queue while true: what someone changes on it stays. Nor does it look
+	// whether a queue of the channel's own is another's by now; whoever takes one over has to know whether its channel is suspended.
 	// Deletion still runs, and the Secret of binding is still written and removed. Unset: false.
 	// +optional
 	Suspend *bool `json:"suspend,omitempty"` //nolint:kubeapilinter // The field is a boolean wherever GitOps users meet it.
