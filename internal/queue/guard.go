@@ -23,6 +23,7 @@ type guard struct {
 	turns   *atomic.Pointer[limiter]
 	metrics *Metrics
 	clock   clock.PassiveClock
+	silence silence
 }
 
 // Guard returns an API that sends to api at most what limits allow, each request with a time limit, and counts
@@ -44,7 +45,7 @@ func guarded[I, O any](ctx context.Context, g *guard, op operation, action strin
 	send func(context.Context, *I, ...func(*sqs.Options)) (*O, error), in *I, options []func(*sqs.Options),
 ) (*O, error) {
 	limiter := g.turns.Load() // One for all of it: a turn is known to the one that gave it.
-	tries, err := limiter.silence.ask(g.clock.Now())
+	tries, err := g.silence.ask(g.clock.Now())
 	if err != nil {
 		g.metrics.limited.WithLabelValues(g.provider, action).Inc()
 		return nil, err
@@ -63,9 +64,9 @@ func guarded[I, O any](ctx context.Context, g *guard, op operation, action strin
 	out, err := send(limited, in, options...)
 	switch {
 	case err == nil || limited.Err() == nil:
-		limiter.silence.heard(nil, tries, g.clock.Now())
+		g.silence.heard(nil, tries, g.clock.Now())
 	case ctx.Err() == nil: // Not the caller ended it, but the time limit.
-		limiter.silence.heard(err, tries, g.clock.Now())
+		g.silence.heard(err, tries, g.clock.Now())
 	}
 	class := Classify(err)
 	limiter.answered(op, class)

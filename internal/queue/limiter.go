@@ -49,9 +49,8 @@ const (
 
 // limiter gives out turns for one place: an account and region, whichever providers lead there.
 type limiter struct {
-	clock   clock.Clock
-	lanes   [operations]lane
-	silence silence
+	clock clock.Clock
+	lanes [operations]lane
 }
 
 // lane holds one class's turns. Requests that cannot be sent yet stand in a line, so that who comes first is served

@@ -9,22 +9,23 @@ import (
 )
 
 const (
-	// silentAfter is how many requests in a row get no answer before a place is taken to give none.
+	// silentAfter is how many requests in a row get no answer before a provider's endpoint is taken to give none.
 	silentAfter = 3
-	// shortestSilence and longestSilence are how long such a place is left alone before one request tries it again; the time
-	// doubles with each that tries in vain. One place takes at most a fifth of a worker so.
+	// shortestSilence and longestSilence are how long it is left alone then before one request tries it again; the time
+	// doubles with each that tries in vain. So it takes at most a fifth of a worker, in the end.
 	shortestSilence = time.Second
 	longestSilence  = 4 * RequestTimeout
 )
 
-// silence keeps a place that answers nothing from taking all workers: each request to it holds one for RequestTimeout. While it
-// lasts, one request at a time is sent there, and the others fail at once as the last one did.
+// silence keeps a provider that gets no answers from taking all workers: each of its requests holds one for RequestTimeout. While
+// it lasts, one request at a time is sent, and the others fail at once as the last one did. It is each provider's own: others
+// may lead to the same account and region by an endpoint that answers.
 type silence struct {
 	mu sync.Mutex
 	// row is how many requests in a row got no answer, and last what became of the last.
 	row  int
 	last error
-	// pause is how long the place is left alone, and until when.
+	// pause is how long nothing is sent, and until when.
 	pause time.Duration
 	until time.Time
 }

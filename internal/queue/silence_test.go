@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,8 +15,8 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// A place that answers nothing holds a worker for one request at a time, less and less often, and is asked by all again as
-// soon as one is answered.
+// A provider that gets no answers holds a worker for one request at a time, less and less often, and all are sent again as soon
+// as one is answered. Others are not held up, wherever they lead.
 func TestOneAtATimeWhereNothingAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -32,7 +33,11 @@ func TestOneAtATimeWhereNothingAnswers(t *testing.T) {
 			}
 			return refusal
 		}}
-		guarded := Guard(api, "p", DefaultLimits, NewMetrics(prometheus.NewRegistry()), clock.RealClock{})
+		metrics, turns := NewMetrics(prometheus.NewRegistry()), &atomic.Pointer[limiter]{}
+		turns.Store(newLimiter(DefaultLimits, clock.RealClock{}))
+		guarded := guardWith(turns, api, "p", metrics, clock.RealClock{})
+		// The same account and region, by another endpoint.
+		neighbour := guardWith(turns, &scripted{create: func(context.Context) error { return nil }}, "n", metrics, clock.RealClock{})
 		try := func(ctx context.Context) error {
 			start := time.Now()
 			_, err := guarded.CreateQueue(ctx, &sqs.CreateQueueInput{})
@@ -49,6 +54,9 @@ func TestOneAtATimeWhereNothingAnswers(t *testing.T) {
 				for stop.Err() == nil {
 					if err := try(t.Context()); err != nil && (Classify(err) != Transient || Explain(err) != "no answer in time") {
 						t.Errorf("%v is %s, and told as %q", err, Classify(err), Explain(err))
+					}
+					if _, err := neighbour.CreateQueue(t.Context(), &sqs.CreateQueueInput{}); err != nil && Classify(err) != Throttled {
+						t.Errorf("a neighbour's request: %v", err)
 					}
 					time.Sleep(100 * time.Millisecond) //nolint:forbidigo // the bubble's time
 				}
