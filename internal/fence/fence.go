@@ -111,8 +111,7 @@ type state struct {
 	foreign   string
 	steady    int
 	elsewhere string
-	// silent is when SQS was last asked in vain for an answer; zero: it gave one, if only a refusal.
-	silent time.Time
+	silence   silence
 	// failed is why the last comparison could not be made.
 	failed error
 	reach  reach
@@ -264,6 +263,7 @@ func (f *Fence) compare(ctx context.Context, provider *queue.Provider) error {
 }
 
 func (f *Fence) check(ctx context.Context, provider *queue.Provider) error {
+	ctx = queue.Anyway(ctx)
 	asked := f.Clock.Now()
 	known, err := f.store.read(ctx)
 	if err != nil {

@@ -1,26 +1,59 @@
 package fence
 
 import (
+	"cmp"
 	"maps"
 	"slices"
+	"time"
 )
 
-// inTurn returns the names of providers in the order in which a round looks at them. Of those that SQS gave no answer about
-// there is one in a round, the one that was asked about longest ago, and it comes last: each is waited for as long as a
-// request may take, and the watch of the others must not have a pause of all that.
+const (
+	// silentFor is for how long SQS gives no answer about a provider before it counts as silent. One lost answer is none.
+	silentFor = time.Minute
+	// silentLooks is how many of the providers about which the last look got no answer a round looks at.
+	silentLooks = 2
+)
+
+// silence is how long SQS has given no answer about a provider, if only a refusal; zero: it gave one at the last look.
+type silence struct {
+	// since is when the first look that got none began, and asked when the last one did.
+	since, asked time.Time
+}
+
+// inTurn returns the names of providers in the order in which a round looks at them. Each look that gets no answer takes as long as
+// a request may, and nobody else's nonce may stand still for the sum of that: so those about which the last look got no answer
+// come last, and not all in each round, in turn. Of these, those that were answered a minute ago come first.
 func inTurn[V any](f *Fence, providers map[string]V) []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var answered, silent []string
 	for _, name := range slices.Sorted(maps.Keys(providers)) {
-		if s := f.states[name]; s != nil && !s.silent.IsZero() {
+		if s := f.states[name]; s != nil && s.silence != (silence{}) {
 			silent = append(silent, name)
 		} else {
 			answered = append(answered, name)
 		}
 	}
-	if len(silent) == 0 {
-		return answered
+	slices.SortStableFunc(silent, func(a, b string) int {
+		x, y := f.states[a].silence, f.states[b].silence
+		return cmp.Or(cmp.Compare(x.long(), y.long()), x.asked.Compare(y.asked))
+	})
+	return append(answered, silent[:min(len(silent), silentLooks)]...)
+}
+
+// long is 1 where the silence has lasted, and 0 where it may be one lost answer.
+func (s silence) long() int {
+	if s.asked.Sub(s.since) >= silentFor {
+		return 1
 	}
-	return append(answered, slices.MinFunc(silent, func(a, b string) int { return f.states[a].silent.Compare(f.states[b].silent) }))
+	return 0
+}
+
+// after is the silence after one more look without an answer.
+func (s silence) after(asked time.Time) silence {
+	if s.since.IsZero() {
+		s.since = asked
+	}
+	s.asked = asked
+	return s
 }

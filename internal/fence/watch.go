@@ -70,6 +70,7 @@ func (f *Fence) Look(ctx context.Context) {
 
 // look reads the marker first and then what the cluster knows, in which the leader notes a nonce before it writes it.
 func (f *Fence) look(ctx context.Context, provider *queue.Provider) {
+	ctx = queue.Anyway(ctx)
 	f.checking.Lock()
 	defer f.checking.Unlock()
 	asked := f.Clock.Now()
@@ -108,7 +109,7 @@ func (f *Fence) watched(provider string, verdict Verdict, m Marker, asked time.T
 	if s.watching.IsZero() || s.place != (place{m.Exists, m.Account}) || asked.Sub(s.looked) > provenFor*f.Interval {
 		s.watching, s.place = asked, place{m.Exists, m.Account}
 	}
-	s.looked, s.silent = asked, time.Time{}
+	s.looked, s.silence = asked, silence{}
 	watched := asked.Sub(s.watching) >= f.Watch
 	if verdict.MayDelete() && (watched || !slices.Contains(f.first[provider], m.Nonce)) {
 		s.held = true
@@ -127,9 +128,11 @@ func (f *Fence) unseen(provider string, asked time.Time, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.state(provider)
-	s.watching, s.silent = time.Time{}, time.Time{}
+	s.watching = time.Time{}
 	if queue.Unanswered(err) {
-		s.silent = asked
+		s.silence = s.silence.after(asked)
+	} else {
+		s.silence = silence{}
 	}
 }
 

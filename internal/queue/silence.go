@@ -36,6 +36,13 @@ type notSent struct{ error }
 func (e *notSent) Error() string { return fmt.Sprintf("not sent, as the last got none: %v", e.error) }
 func (e *notSent) Unwrap() error { return e.error }
 
+// anyway marks a context whose requests are sent also where those before them got no answer.
+type anyway struct{}
+
+// Anyway returns a context whose requests are sent also where those before them got no answer. It is for whoever asks seldom, and
+// has to know.
+func Anyway(ctx context.Context) context.Context { return context.WithValue(ctx, anyway{}, true) }
+
 // Unanswered reports whether err is that of a request which got no answer in time, or was not sent since those before it got
 // none. SQS's refusals are answers, and so are connections that are refused.
 func Unanswered(err error) bool { return errors.Is(err, context.DeadlineExceeded) }

@@ -71,8 +71,18 @@ func TestOneAtATimeWhereNothingAnswers(t *testing.T) {
 		if share := waited.Seconds() / (8 * 600); share > 0.05 {
 			t.Errorf("workers spent %.0f %% of their time waiting", 100*share)
 		}
-		away = false
 		before := sent
+		mu.Unlock()
+		for range 3 {
+			if err := try(Anyway(t.Context())); errors.As(err, new(*notSent)) {
+				t.Error("who asks anyway is not sent either")
+			}
+		}
+		mu.Lock()
+		if sent < before+3 {
+			t.Errorf("%d requests were sent of 3 that are to be sent anyway", sent-before)
+		}
+		away, before = false, sent
 		mu.Unlock()
 		time.Sleep(longestSilence + RequestTimeout + time.Second) //nolint:forbidigo // the bubble's time
 		mu.Lock()
