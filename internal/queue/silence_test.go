@@ -15,6 +15,16 @@ import (
 	"k8s.io/utils/clock"
 )
 
+// creating answers CreateQueue, for many at once.
+type creating struct {
+	API
+	create func(context.Context) error
+}
+
+func (c creating) CreateQueue(ctx context.Context, _ *sqs.CreateQueueInput, _ ...func(*sqs.Options)) (*sqs.CreateQueueOutput, error) {
+	return &sqs.CreateQueueOutput{}, c.create(ctx)
+}
+
 // A provider that gets no answers holds a worker for one request at a time, less and less often, and all are sent again as soon
 // as one is answered. Others are not held up, wherever they lead.
 func TestOneAtATimeWhereNothingAnswers(t *testing.T) {
@@ -22,7 +32,7 @@ func TestOneAtATimeWhereNothingAnswers(t *testing.T) {
 		var mu sync.Mutex
 		away, sent, waited := true, 0, time.Duration(0)
 		refusal := error(nil)
-		api := &scripted{create: func(ctx context.Context) error {
+		api := creating{create: func(ctx context.Context) error {
 			mu.Lock()
 			sent++
 			now := away
@@ -37,7 +47,7 @@ func TestOneAtATimeWhereNothingAnswers(t *testing.T) {
 		turns.Store(newLimiter(DefaultLimits, clock.RealClock{}))
 		guarded := guardWith(turns, api, "p", metrics, clock.RealClock{})
 		// The same account and region, by another endpoint.
-		neighbour := guardWith(turns, &scripted{create: func(context.Context) error { return nil }}, "n", metrics, clock.RealClock{})
+		neighbour := guardWith(turns, creating{create: func(context.Context) error { return nil }}, "n", metrics, clock.RealClock{})
 		try := func(ctx context.Context) error {
 			start := time.Now()
 			_, err := guarded.CreateQueue(ctx, &sqs.CreateQueueInput{})
