@@ -155,6 +155,11 @@ func (s *recordScope) confirm(ctx context.Context) error {
 			s.look(staleRetry)
 			return err
 		}
+		// That it is the same may have become so just now, with the word that etcd was set back.
+		if s.Signals.decide(s.observe(pod), s.now).Action != lifecycle.Close {
+			s.look(staleRetry)
+			return nil
+		}
 	}
 	return s.close(ctx, decision, lease)
 }

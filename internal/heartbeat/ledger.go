@@ -94,8 +94,9 @@ type Ledger struct {
 	contactStart, lastContact time.Time
 	// outageEnd is when the last outage of heartbeats ended in this view; zero: there was none.
 	outageEnd time.Time
-	// written is the version of the beacon as it was written last; 0: not yet.
+	// written is the version of the beacon as it was written last, and delivered as it was delivered last; 0: not yet.
 	written       uint64
+	delivered     uint64
 	beaconEvery   time.Duration
 	beaconRenewal string
 	entries       map[types.UID]*entry
@@ -178,6 +179,12 @@ func (l *Ledger) Apply(lease *coordinationv1.Lease, now time.Time) []Notice {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if lease.Name == BeaconName {
+		if n, err := strconv.ParseUint(lease.ResourceVersion, 10, 64); err == nil {
+			if n < l.delivered { // Etcd was set back, and heartbeats may have been with it.
+				l.breakView()
+			}
+			l.delivered = n
+		}
 		if r := RenewalOf(lease); r != l.beaconRenewal {
 			l.beaconRenewal = r
 			l.contact(now)

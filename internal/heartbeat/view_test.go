@@ -153,3 +153,25 @@ type refusing struct {
 func (r refusing) Create(context.Context, *coordinationv1.Lease, metav1.CreateOptions) (*coordinationv1.Lease, error) {
 	return nil, r.err
 }
+
+// The watch may tell of a set-back first: by the operator's own Lease as it was, before that is written again.
+func TestAnEarlierBeaconIsASetBack(t *testing.T) {
+	l, now := NewLedger(), time.Unix(1_000_000, 0)
+	deliver := func(version string, renewed time.Time) {
+		now = now.Add(BeaconInterval)
+		l.Apply(&coordinationv1.Lease{
+			ObjectMeta: metav1.ObjectMeta{Name: BeaconName, ResourceVersion: version},
+			Spec:       coordinationv1.LeaseSpec{RenewTime: new(metav1.NewMicroTime(renewed))},
+		}, now)
+	}
+	for _, version := range []string{"9", "10", "11"} {
+		deliver(version, now)
+	}
+	if since, continuous := l.View(now); !continuous || now.Sub(since) != 2*BeaconInterval {
+		t.Fatalf("continuous %t, since %s", continuous, now.Sub(since))
+	}
+	deliver("10", time.Unix(1_000_000, 0).Add(BeaconInterval))
+	if since, continuous := l.View(now); !continuous || !since.Equal(now) {
+		t.Errorf("continuous %t, since %s; want a view that began now", continuous, now.Sub(since))
+	}
+}

@@ -17,17 +17,17 @@ import (
 
 // failureActions are what goes wrong, and right again.
 var failureActions = []action{
-	{"API server goes down", 3, toggle("the API server is down", func(w *world) bool { return !w.down }, func(w *world) { w.down = true })},
-	{"API server comes back", 25, toggle("the API server is back", func(w *world) bool { return w.down }, func(w *world) { w.down = false })},
+	{"API server goes down", 3, toggle("the API server is down", func(w *world) bool { return !w.down }, func(w *world) { w.goDown() })},
+	{"API server comes back", 25, toggle("the API server is back", func(w *world) bool { return w.down }, func(w *world) { w.comeBack() })},
 	{"API server is down for long", 4, func(w *world, arg uint64) bool {
 		if w.down || w.lost {
 			return false
 		}
 		w.trace("the API server is down, for longer than the idle retention")
 		random := rand.New(rand.NewPCG(arg, 8))
-		w.down = true
+		w.goDown()
 		w.pass([]time.Duration{75 * time.Second, 200 * time.Second}[arg%2], random, 0)
-		w.down = false
+		w.comeBack()
 		w.trace("the API server is back")
 		// What failed meanwhile is tried again at once, before the applications can heartbeat; but not for ever.
 		cut := slices.ContainsFunc(w.everyone(), func(op *operator) bool { return op.cut || len(op.deaf) > 0 })

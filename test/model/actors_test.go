@@ -50,6 +50,8 @@ type pod struct {
 	terminating, unlabelled bool
 	// heard is when its application last renewed its Lease, or could not because the API server was down.
 	heard time.Duration
+	// tried is when it last tried to heartbeat while the API server was down, and could have.
+	tried time.Duration
 	// answered is when its process last got an answer.
 	answered time.Duration
 	// owed are the shortest times that its ReplyHost had since the pod exists.
@@ -239,8 +241,7 @@ func (w *world) beat(p *pod) {
 	m.next = w.now + time.Second // as it does when it gets no answer
 	switch {
 	case w.down && !w.lost && !p.muted && !p.nodeLost:
-		// It heartbeats, and nothing but the API server is to blame.
-		p.heard = max(p.heard, w.now)
+		p.tried = w.now // It heartbeats, and nothing but the API server is to blame.
 		return
 	case w.down, w.lost, p.muted, p.nodeLost, p.gone >= 0 && w.now-p.gone > lifecycle.TokenCacheTime:
 		return
@@ -269,6 +270,19 @@ func (w *world) beat(p *pod) {
 	case lease.Annotations[injected.LeaseState] == injected.LeaseStateClosing:
 		m.using = ""
 	}
+}
+
+// goDown ends the API server, and comeBack brings it back. Heartbeats that nobody could answer meanwhile count as heard where it was
+// away for so long that every operator has to notice: a moment cannot be told from a heartbeat that is late.
+func (w *world) goDown() { w.down, w.downSince = true, w.now }
+
+func (w *world) comeBack() {
+	if w.down && w.now-w.downSince > heartbeat.BeaconGap {
+		for _, p := range w.pods {
+			p.heard = max(p.heard, p.tried)
+		}
+	}
+	w.down = false
 }
 
 // endPod has the kubelet stop the pod's container, report it, and remove the object: what a graceful deletion comes to.

@@ -474,6 +474,18 @@ func TestWhatBrokeOnce(t *testing.T) {
 			{"operator works", 8501832931538360699}, {"operator works", 1088663987799563910},
 			{"time passes, with work", 3772380912877768753}, {"Stable pod is replaced", 460401411409104204},
 		}},
+		// An application tried to heartbeat in the one second for which the API server was away.
+		{"a moment without an API server is no heartbeat", 1049469, []line{
+			{"process pauses", 14368739376256083718}, {"API server goes down", 250638047651718364},
+			{"time passes", 4716954905126941812}, {"process resumes", 18089768893417803721},
+			{"API server comes back", 7774527128561319637}, {"heartbeats are lost for long", 16246828872322463438},
+		}},
+		// Etcd was set back while a closing asked for the operator's own Lease, which came back as it had been.
+		{"a closing sees that etcd was set back just now", 1049815, []line{
+			{"API server is down for long", 17549418536732518458}, {"lists of records are old for long", 18000925483398877497},
+			{"credentials are another account's for long", 3387044497943351487}, {"heartbeat before a closing", 2886030334654863074},
+			{"operator works", 10220832179209555866}, {"identity is confirmed", 169489373429947438},
+		}},
 		// Etcd was set back to before a closing, and the watch of records, which hung, still showed it.
 		{"a closing that was undone with etcd is not finished", 1049005, []line{
 			{"pod is created", 3131731408397834677}, {"time passes, with work", 10013793374606100927},

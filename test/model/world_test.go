@@ -47,6 +47,7 @@ type world struct {
 
 	// down: the API server answers nobody. lost: heartbeats do not reach it, everything else does.
 	down, lost     bool
+	downSince      time.Duration
 	lostSince      time.Duration
 	unguardedSince time.Duration
 
@@ -400,7 +401,8 @@ func (w *world) collect() bool {
 func (w *world) rest(random *rand.Rand) {
 	w.trace("everything is mended, and comes to rest")
 	w.unwritten = false
-	w.down, w.lost, w.lag, w.unguardedSince, w.elsewhere, w.staleLists = false, false, false, -1, false, false
+	w.comeBack()
+	w.lost, w.lag, w.unguardedSince, w.elsewhere, w.staleLists = false, false, -1, false, false
 	for _, p := range w.pods {
 		p.muted = false
 	}
