@@ -202,7 +202,7 @@ func (f *Fence) Round(ctx context.Context) {
 		all[name] = true
 	}
 	there := maps.Clone(all)
-	for _, name := range inTurn(f, all) {
+	for name := range inTurn(f, all) {
 		provider, err := f.Providers.ForDeletion(ctx, name)
 		if err == nil {
 			err = f.Check(ctx, provider)

@@ -2,6 +2,7 @@ package fence
 
 import (
 	"cmp"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -10,7 +11,7 @@ import (
 const (
 	// silentFor is for how long SQS gives no answer about a provider before it counts as silent. One lost answer is none.
 	silentFor = time.Minute
-	// silentLooks is how many of the providers about which the last look got no answer a round looks at.
+	// silentLooks is after how many looks without an answer a round leaves the rest of those that got none before to the next.
 	silentLooks = 2
 )
 
@@ -20,12 +21,12 @@ type silence struct {
 	since, asked time.Time
 }
 
-// inTurn returns the names of providers in the order in which a round looks at them. Each look that gets no answer takes as long as
+// inTurn yields the names of providers in the order in which a round looks at them. Each look that gets no answer takes as long as
 // a request may, and nobody else's nonce may stand still for the sum of that: so those about which the last look got no answer
-// come last, and not all in each round, in turn. Of these, those that were answered a minute ago come first.
-func inTurn[V any](f *Fence, providers map[string]V) []string {
+// come last, and the round ends when two of them got none again; the others follow in the next. Those that were answered a minute
+// ago come first among them.
+func inTurn[V any](f *Fence, providers map[string]V) iter.Seq[string] {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	var answered, silent []string
 	for _, name := range slices.Sorted(maps.Keys(providers)) {
 		if s := f.states[name]; s != nil && s.silence != (silence{}) {
@@ -38,7 +39,32 @@ func inTurn[V any](f *Fence, providers map[string]V) []string {
 		x, y := f.states[a].silence, f.states[b].silence
 		return cmp.Or(cmp.Compare(x.long(), y.long()), x.asked.Compare(y.asked))
 	})
-	return append(answered, silent[:min(len(silent), silentLooks)]...)
+	f.mu.Unlock()
+	return func(yield func(string) bool) {
+		for _, name := range answered {
+			if !yield(name) {
+				return
+			}
+		}
+		for vain, i := 0, 0; i < len(silent) && vain < silentLooks; i++ {
+			before := f.silenceOf(silent[i])
+			if !yield(silent[i]) {
+				return
+			}
+			if after := f.silenceOf(silent[i]); after != before && after != (silence{}) {
+				vain++
+			}
+		}
+	}
+}
+
+func (f *Fence) silenceOf(provider string) silence {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.states[provider]; s != nil {
+		return s.silence
+	}
+	return silence{}
 }
 
 // long is 1 where the silence has lasted, and 0 where it may be one lost answer.

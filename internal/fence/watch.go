@@ -58,7 +58,7 @@ func (f *Fence) Look(ctx context.Context) {
 		return // The leader says so.
 	}
 	f.begin(known)
-	for _, name := range inTurn(f, known.entries) {
+	for name := range inTurn(f, known.entries) {
 		if f.heldHere(name) {
 			continue
 		}
