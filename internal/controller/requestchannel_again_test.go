@@ -86,13 +86,15 @@ var _ = ginkgo.Describe("What comes right when it is tried again", func() {
 		c = channelNamed("login", func(spec *v1alpha1.RequestChannelSpec) { spec.ManagementPolicy = v1alpha1.ManagementPolicyObserve })
 		w.apply(c)
 		w.reconciled(c)
+		w.set(w.named("login"), map[string]string{queue.MessageRetentionPeriod: "1209600"}) // Whose that is while it is observed.
 		w.pass(2 * time.Hour)
 		w.restart()
 		w.heard()
 		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.ManagementPolicy = v1alpha1.ManagementPolicyManage })
 		w.reconciled(c)
 		gomega.Expect(c).To(beReady())
-		gomega.Expect(w.there(w.named("login")).Attributes).To(gomega.HaveKeyWithValue(queue.DelaySeconds, "0"))
+		gomega.Expect(w.there(w.named("login")).Attributes).To(gomega.And(
+			gomega.HaveKeyWithValue(queue.DelaySeconds, "0"), gomega.HaveKeyWithValue(queue.MessageRetentionPeriod, "1209600")))
 		gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.And(gomega.HavePrefix("Warning "+controller.EventAttributeLeft), gomega.ContainSubstring("spec.policy"))))
 	})
 	ginkgo.It("is a FIFO queue whose high throughput somebody turned on, though the spec names the scope alone", func() {

@@ -2,7 +2,12 @@ package controller_test
 
 import (
 	"context"
+	"errors"
 	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/replyqueue/replyqueue/internal/controller"
 
 	"github.com/onsi/ginkgo/v2"
 	"github.com/onsi/gomega"
@@ -153,6 +158,23 @@ var _ = ginkgo.Describe("A channel's binding", func() {
 		gomega.Expect(w.sqs.Queues()).To(gomega.BeEmpty())
 		gomega.Expect(gone("login-queue")).To(gomega.BeTrue())
 		gomega.Expect(c.Status.Binding).To(gomega.BeNil())
+	})
+
+	ginkgo.It("is left with a warning where the API server refuses to delete it, and holds nothing", func() {
+		c := channelNamed("login", bindingTo("login-queue"))
+		w.apply(c)
+		w.reconciled(c)
+		w.before = func(write string) error {
+			if write == "delete Secret" {
+				return apierrors.NewForbidden(corev1.Resource("secrets"), "login-queue", errors.New("a policy keeps Secrets"))
+			}
+			return nil
+		}
+		w.remove(c)
+		w.reconciled(c)
+		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+		gomega.Expect(w.sqs.Queues()).To(gomega.BeEmpty())
+		gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.And(gomega.HavePrefix("Warning "+controller.EventSecretLeft), gomega.ContainSubstring("a policy keeps Secrets"))))
 	})
 
 	ginkgo.It("is removed although the process stopped between writing it and noting so", func() {

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -27,6 +29,8 @@ const (
 	EventQueueDeleted = "QueueDeleted"
 	// EventQueueRetained surfaces when a channel was deleted and its queue left, without our ownership.
 	EventQueueRetained = "QueueRetained"
+	// EventSecretLeft surfaces when a channel was deleted and the API server refuses to delete its binding's Secret.
+	EventSecretLeft = "SecretLeft"
 	// EventQueueLeft surfaces when a channel was deleted and a queue of its name left because it is another's.
 	EventQueueLeft = "QueueLeft"
 	// EventQueueAbandoned surfaces when a forced deletion left a queue behind.
@@ -121,7 +125,11 @@ func (p *pause) inTheWay() bool {
 // others for long, or may leave to Kubernetes' garbage collector what it was told to orphan.
 func (r *RequestChannelReconciler) letGo(ctx context.Context, s *scope) error {
 	if binding := s.channel.Status.Binding; binding != nil {
-		if err := r.removeSecret(ctx, s.channel, binding.Name); err != nil {
+		switch err := r.removeSecret(ctx, s.channel, binding.Name); {
+		case apierrors.IsForbidden(err), apierrors.IsInvalid(err):
+			// A policy of the cluster wants it kept. It goes with the channel, which owns it, if that may be.
+			r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, EventSecretLeft, "Delete", "%s", err)
+		case err != nil:
 			return err
 		}
 		s.channel.Status.Binding = nil
@@ -175,7 +183,7 @@ func (r *RequestChannelReconciler) release(ctx context.Context, s *scope) error 
 	}
 	endings, unseen, err := r.endings(ctx, s)
 	if channel.Spec.DeletionPolicy == v1alpha1.DeletionPolicyDeleteIfEmpty {
-		if err != nil {
+		if err = cmp.Or(err, unseen); err != nil { // Messages of both queues count, and one cannot be looked at yet.
 			return err
 		}
 		empty, waits := r.emptied(ctx, s, endings)

@@ -152,6 +152,23 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 		})
 	}
 
+	ginkgo.It("keeps an empty dead-letter queue while whose the request queue is, which holds messages, is not certain", func() {
+		c := channelNamed("login", withDeadLetter, func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyDeleteIfEmpty })
+		w.apply(c)
+		w.reconciled(c)
+		w.sendTo(w.named("login"))
+		w.pass(time.Hour)
+		w.remove(c)
+		for n := range 20 {
+			if n == 10 {
+				w.tag(w.named("login"), map[string]string{v1alpha1.TagAdoptableBy: "c2/shop"})
+			}
+			w.reconciled(c)
+			gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(2))
+			w.pass(30 * time.Second)
+		}
+	})
+
 	ginkgo.It("that is forced at once leaves both behind, since neither was empty for long", func() {
 		c := channelNamed("login", withDeadLetter, func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyDeleteIfEmpty })
 		w.apply(c)

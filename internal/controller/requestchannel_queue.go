@@ -114,7 +114,8 @@ func (r *RequestChannelReconciler) observeOnly(ctx context.Context, s *scope) er
 	}
 	if s.channel.Status.QueueURL == "" && queue.OwnerIn(observed.Tags) == owner && !queue.IsAdopted(observed.Tags) {
 		// It was managed once, and what was set on it is forgotten. Should it be managed again, that counts as set by us (assumeOurs).
-		s.channel.Status.AppliedAttributes = union(s.channel.Status.AppliedAttributes, queue.Restorable())
+		// What shows AWS's default now was not: whoever sets it while the channel observes means it.
+		s.channel.Status.AppliedAttributes = union(s.channel.Status.AppliedAttributes, queue.OffDefault(observed.Attributes))
 	}
 	s.found(observed)
 	s.channel.Status.DeadLetterTargetARN = queue.DeadLetterTarget(observed.Attributes)

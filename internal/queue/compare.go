@@ -245,3 +245,8 @@ func Restorable() []string {
 	slices.Sort(all)
 	return all
 }
+
+// OffDefault names those of the restorable attributes of which a queue shows another value than AWS's default.
+func OffDefault(attributes map[string]string) []string {
+	return slices.DeleteFunc(Restorable(), func(name string) bool { return equal(name, attributes[name], defaults[name]) })
+}
