@@ -153,7 +153,7 @@ func leading(ctx context.Context) (*sqstest.Server, *denials) {
 	sqs, log := sqstest.New(), &denials{}
 	cfg := operatorConfig(ctx)
 	cfg.Log = funcr.New(log.line, funcr.Options{})
-	cfg.FenceInterval = time.Second
+	cfg.FenceInterval, cfg.SweepInterval = time.Second, time.Second
 	cfg.Connect = func(context.Context, string, string, string) (queue.API, string, string, error) {
 		return sqs.Client(asOperator), "us-east-1", "", nil
 	}

@@ -24,6 +24,14 @@ type guard struct {
 	metrics *Metrics
 	clock   clock.PassiveClock
 	silence silence
+	// gone says that the QueueProvider is: what was under way with it is not measured any more.
+	gone atomic.Bool
+}
+
+// forget drops what was measured, and what still will be.
+func (g *guard) forget() {
+	g.gone.Store(true)
+	g.metrics.Forget(g.provider)
 }
 
 // Guard returns an API that sends to api at most what limits allow, each request with a time limit, and counts
@@ -76,6 +84,9 @@ func guarded[I, O any](ctx context.Context, g *guard, op operation, action strin
 	}
 	g.metrics.requests.WithLabelValues(g.provider, action, outcome).Inc()
 	g.metrics.duration.WithLabelValues(g.provider, action).Observe(g.clock.Since(start).Seconds())
+	if g.gone.Load() {
+		g.metrics.Forget(g.provider)
+	}
 	if class == Throttled {
 		err = &throttled{error: err, after: limiter.again(op, turn)}
 	}

@@ -245,3 +245,17 @@ func TestRequestBodiesHideTheirWriterTo(t *testing.T) {
 		t.Error("the body is still an io.WriterTo")
 	}
 }
+
+// What was under way when a QueueProvider went leaves nothing behind in the metrics.
+func TestAnAnswerAfterTheProviderIsGoneIsNotMeasured(t *testing.T) {
+	metrics := NewMetrics(prometheus.NewRegistry())
+	var g *guard
+	api := creating{create: func(context.Context) error { g.forget(); return nil }}
+	g = Guard(api, "p", DefaultLimits, metrics, testingclock.NewFakeClock(time.Unix(0, 0))).(*guard)
+	if _, err := g.CreateQueue(t.Context(), &sqs.CreateQueueInput{}); err != nil {
+		t.Fatal(err)
+	}
+	if n := testutil.CollectAndCount(metrics.requests) + testutil.CollectAndCount(metrics.duration); n != 0 {
+		t.Errorf("%d series are left", n)
+	}
+}

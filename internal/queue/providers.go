@@ -138,9 +138,11 @@ func (r *Registry) Check(ctx context.Context, object *v1alpha1.QueueProvider) (*
 func (r *Registry) Forget(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, known := r.built[name]; known && name != v1alpha1.DefaultProviderName {
+	if was, known := r.built[name]; known && name != v1alpha1.DefaultProviderName {
 		delete(r.built, name)
-		r.Metrics.Forget(name)
+		if g, ok := was.provider.API.(*guard); ok {
+			g.forget()
+		}
 	}
 }
 
