@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"github.com/prometheus/client_golang/prometheus"
@@ -163,9 +165,13 @@ var _ = Describe("The life of channels", Serial, func() {
 		}
 		Expect(of()).NotTo(BeEmpty())
 		Expect(admin.Delete(ctx, provider)).To(Succeed())
+		// Where the queue that was adopted is older than its channel by some seconds, whose it is is certain after a minute.
+		Eventually(ctx, func() bool {
+			return apierrors.IsNotFound(admin.Get(ctx, client.ObjectKeyFromObject(provider), provider))
+		}).WithTimeout(90*time.Second).Should(BeTrue(), "the provider is let go")
 		Eventually(ctx, of).Should(BeEmpty(), "what is measured of a provider goes with it")
 		Expect(log.seen()).To(BeEmpty())
-	}, SpecTimeout(2*time.Minute))
+	}, SpecTimeout(4*time.Minute))
 })
 
 // gathered are the operator's series, as "name label=value …".

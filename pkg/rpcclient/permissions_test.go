@@ -66,7 +66,7 @@ func callsUnder(t *testing.T, rules []sqstest.AccessRule) (refused []string, fai
 		server := sqstest.New()
 		defer server.Close()
 		url := createQueue(server.Client(), "rq_86a05f82_shop_login")
-		replies := createQueue(server.Client(), "rq_86a05f82_r_1")
+		replies := createQueue(server.Client(), "rq_86a05f82_r_5a3c9a1e-7d55-4c53-9d0e-0b8a4d1f6c27")
 		server.SetAccess(rules...)
 		as := func(side string) *sqs.Client {
 			return server.Client(func(o *sqs.Options) {
