@@ -20,7 +20,7 @@ const refreshAt = 0.8
 
 // Processes here share the machine's file system: a container sees no mount. What a volume holds is written
 // into a folder of its pod, and a container that mounts a service account is told of that folder by
-// injected.EnvServiceAccountDir.
+// injected.EnvServiceAccountDir, and one that mounts return addresses by injected.EnvReturnAddressesFile.
 type volumes struct {
 	agent *Agent
 	dir   string
@@ -38,12 +38,16 @@ func (v *volumes) write(ctx context.Context, pod *corev1.Pod) error {
 			if err := os.MkdirAll(v.folder(volume.Name), 0o700); err != nil {
 				return err
 			}
+		case volume.DownwardAPI != nil:
+			if err := v.downward(pod, volume.Name, volume.DownwardAPI.Items); err != nil {
+				return fmt.Errorf("volume %s: %w", volume.Name, err)
+			}
 		case volume.Projected != nil:
 			if err := v.projected(ctx, pod, volume); err != nil {
 				return fmt.Errorf("volume %s: %w", volume.Name, err)
 			}
 		default:
-			return fmt.Errorf("volume %s: this node runs containers as processes without mounts and offers projected and emptyDir volumes only", volume.Name)
+			return fmt.Errorf("volume %s: this node runs containers as processes without mounts and offers projected, downwardAPI and emptyDir volumes only", volume.Name)
 		}
 	}
 	return nil
@@ -60,7 +64,7 @@ func (v *volumes) projected(ctx context.Context, pod *corev1.Pod, volume *corev1
 		case s.ConfigMap != nil:
 			err = v.configMap(ctx, pod, volume.Name, s.ConfigMap)
 		case s.DownwardAPI != nil:
-			err = v.downward(pod, volume.Name, s.DownwardAPI)
+			err = v.downward(pod, volume.Name, s.DownwardAPI.Items)
 		default:
 			err = fmt.Errorf("this node projects serviceAccountToken, configMap and downwardAPI only")
 		}
@@ -114,8 +118,8 @@ func (v *volumes) configMap(ctx context.Context, pod *corev1.Pod, volume string,
 	return nil
 }
 
-func (v *volumes) downward(pod *corev1.Pod, volume string, want *corev1.DownwardAPIProjection) error {
-	for _, item := range want.Items {
+func (v *volumes) downward(pod *corev1.Pod, volume string, items []corev1.DownwardAPIVolumeFile) error {
+	for _, item := range items {
 		if item.FieldRef == nil {
 			return fmt.Errorf("%s: this node knows fieldRef only", item.Path)
 		}
@@ -159,7 +163,7 @@ func (v *volumes) serviceAccountDir(c *corev1.Container) (string, bool) {
 func unseen(pod *corev1.Pod, c *corev1.Container) error {
 	for _, m := range c.VolumeMounts {
 		switch path.Clean(m.MountPath) {
-		case injected.ProjectedServiceAccountDir, injected.DefaultServiceAccountDir, "/tmp":
+		case injected.ProjectedServiceAccountDir, injected.DefaultServiceAccountDir, injected.ReturnAddressesDir, "/tmp":
 			continue
 		}
 		return fmt.Errorf("container %s of pod %s mounts %s at %s, and this node runs containers as processes without mounts", c.Name, pod.Name, m.Name, m.MountPath)

@@ -225,6 +225,11 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, c *container) (reas
 	if err != nil {
 		return "CreateContainerConfigError", nil, err
 	}
+	for _, m := range c.spec.VolumeMounts {
+		if filepath.Clean(m.MountPath) == injected.ReturnAddressesDir && env.values[injected.EnvReturnAddressesFile] != "" {
+			env.values[injected.EnvReturnAddressesFile] = filepath.Join(w.volumes.folder(m.Name), injected.ReturnAddressesFile)
+		}
+	}
 	// The first word of a command names a file in the image, and the image is one program.
 	args := c.spec.Args
 	if len(c.spec.Command) > 0 {
