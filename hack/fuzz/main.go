@@ -3,8 +3,8 @@
 //	go run ./hack/fuzz -each 20s [-total 3m] [package folder]...
 //
 // As many run side by side as there are processors, each on one. -total bounds the sum of the fuzzing times (compiling
-// not counted) by shortening each run. It stops at the first failure, after printing it whole; the Go tool then leaves the failing input in
-// testdata/fuzz, to be committed with the fix.
+// not counted) by shortening each run. It stops at the first failure, after printing it whole; the Go tool then leaves
+// the failing input in testdata/fuzz, to be committed with the fix.
 package main
 
 import (

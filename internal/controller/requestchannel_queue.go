@@ -188,9 +188,10 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 	if had {
 		channel.Status.OriginalAttributes = nil // They were another queue's.
 	}
+	// What is new has what was asked for, which is noted, and for the rest what the place gives to every queue.
 	if !madeHere(observed.Tags) {
 		r.assumeOurs(s, desired, observed)
-	} // What is new has what was asked for, which is noted, and for the rest what the place gives to every queue.
+	}
 	s.madeSo(desired, observed)
 	channel.Status.LastWriteTime = ptr.To(metav1.NewTime(r.now()))
 	return observed, nil

@@ -32,6 +32,19 @@ func (c *cluster) expectAll(may bool, why string) {
 	}
 }
 
+// twoProviders is a cluster that has found out whose its queues are by two providers that lead there.
+func twoProviders(t *testing.T) *cluster {
+	t.Helper()
+	c := newCluster(t, sqstest.NewServer(t), uid, nil)
+	c.Round(c.ctx)
+	c.watch()
+	c.shares(another)
+	c.watch()
+	c.round()
+	c.expectAll(true, "with a second provider")
+	return c
+}
+
 // A process that has just begun cannot know whose a marker is on which nobody has claimed anything for a provider: it claims it
 // when it has watched.
 func TestAClaimOnAMarkerThatIsThereWaits(t *testing.T) {
@@ -54,13 +67,7 @@ func TestAClaimOnAMarkerThatIsThereWaits(t *testing.T) {
 
 // A cluster goes on when it comes to have a second provider for the same queues, and with its next leader.
 func TestASecondProviderClaimsAndGoesOn(t *testing.T) {
-	c := newCluster(t, sqstest.NewServer(t), uid, nil)
-	c.Round(c.ctx)
-	c.watch()
-	c.shares(another)
-	c.watch()
-	c.round()
-	c.expectAll(true, "with a second provider")
+	c := twoProviders(t)
 	c.lead(uid)
 	c.others[another].Fence = c.Fence
 	c.Round(c.ctx)
@@ -217,13 +224,7 @@ func (l lacking) ForDeletion(ctx context.Context, name string) (*queue.Provider,
 // A provider that is gone for good leaves what it claimed. When its tag is lost with the marker, nobody writes it again; but
 // whose the queues are is known by another provider, and so to one that comes later.
 func TestAProviderThatIsGoneIsInNobodysWay(t *testing.T) {
-	c := newCluster(t, sqstest.NewServer(t), uid, nil)
-	c.Round(c.ctx)
-	c.watch()
-	c.shares(another)
-	c.watch()
-	c.round()
-	c.expectAll(true, "with a second provider")
+	c := twoProviders(t)
 	c.inUse = []string{"default"}
 	gone := lacking{c, map[string]bool{another: true}}
 	c.Fence.Providers = gone

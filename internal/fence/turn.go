@@ -15,7 +15,7 @@ const (
 	silentLooks = 2
 )
 
-// silence is how long SQS has given no answer about a provider, if only a refusal; zero: it gave one at the last look.
+// silence is how long SQS has given no answer about a provider; zero: it gave one at the last look, if only a refusal.
 type silence struct {
 	// since is when the first look that got none began, and asked when the last one did.
 	since, asked time.Time

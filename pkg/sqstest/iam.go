@@ -8,8 +8,9 @@ import (
 
 // AccessByPolicy reads a policy document of IAM, as it is attached to a role, into the rules for SetAccess that hold whoever signs with
 // accessKey to it (a pattern, see AccessRule). Programs that are tested under it ask for no more than their role will allow. Resources
-// are "*" or ARNs of queues, of which the name alone counts. As in IAM, ListQueues has no resource: it is allowed on "*" alone. It fails on what the server does
-// not evaluate, conditions and NotAction, say, rather than allow more or less than the document does.
+// are "*" or ARNs of queues, of which the name alone counts. As in IAM, ListQueues has no resource: it is allowed on "*"
+// alone. It fails on what the server does not evaluate, conditions and NotAction, say, rather than allow more or less than
+// the document does.
 func AccessByPolicy(accessKey string, document []byte) ([]AccessRule, error) {
 	var policy struct {
 		Version, Id string

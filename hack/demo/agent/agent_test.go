@@ -48,7 +48,10 @@ func TestMain(m *testing.M) {
 	switch role {
 	case "report": // Says what it was given, and ends well when asked to.
 		token, err := os.ReadFile(filepath.Join(os.Getenv(injected.EnvServiceAccountDir), "token"))
-		_ = json.NewEncoder(os.Stdout).Encode(map[string]any{"args": os.Args[1:], "env": os.Environ(), "token": string(token), "err": fmt.Sprint(err)})
+		addresses, _ := os.ReadFile(os.Getenv(injected.EnvReturnAddressesFile))
+		_ = json.NewEncoder(os.Stdout).Encode(map[string]any{
+			"args": os.Args[1:], "env": os.Environ(), "token": string(token), "err": fmt.Sprint(err), "addresses": string(addresses),
+		})
 		<-asked
 		os.Exit(0)
 	case "stubborn":
@@ -218,11 +221,19 @@ func (n *node) history(t *testing.T, name string) <-chan []corev1.PodStatus {
 
 func (n *node) environment(t *testing.T) {
 	g := NewWithT(t)
+	late := &corev1.ObjectFieldSelector{FieldPath: "metadata.annotations['x.example.com/late']"}
 	c := n.container("report",
-		corev1.EnvVar{Name: "LATE", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.annotations['x.example.com/late']"}}},
+		corev1.EnvVar{Name: "LATE", ValueFrom: &corev1.EnvVarSource{FieldRef: late}},
+		corev1.EnvVar{Name: injected.EnvReturnAddressesFile, Value: injected.ReturnAddressesDir + "/" + injected.ReturnAddressesFile},
 		corev1.EnvVar{Name: "AWS_REGION", Value: "eu-west-1"})
+	c.VolumeMounts = []corev1.VolumeMount{{Name: "addresses", MountPath: injected.ReturnAddressesDir}}
 	c.Command, c.Args = []string{"/bin/" + filepath.Base(os.Args[0])}, []string{"-role=$(" + roleVariable + ")"}
-	pod := n.create(t, "environment", c, func(p *corev1.Pod) { p.Spec.NodeName = "" })
+	pod := n.create(t, "environment", c, func(p *corev1.Pod) {
+		p.Spec.NodeName = ""
+		p.Spec.Volumes = []corev1.Volume{{Name: "addresses", VolumeSource: corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{
+			Items: []corev1.DownwardAPIVolumeFile{{Path: injected.ReturnAddressesFile, FieldRef: late}},
+		}}}}
+	})
 	_, err := n.admin.CoreV1().Pods(namespace).Patch(t.Context(), pod.Name, "application/merge-patch+json",
 		[]byte(`{"metadata":{"annotations":{"x.example.com/late":"in time"}}}`), metav1.PatchOptions{})
 	g.Expect(err).NotTo(HaveOccurred())
@@ -232,8 +243,8 @@ func (n *node) environment(t *testing.T) {
 	n.running(t, pod.Name)
 
 	var said struct {
-		Args, Env  []string
-		Token, Err string
+		Args, Env             []string
+		Token, Err, Addresses string
 	}
 	n.eventually(t, func(g Gomega) {
 		text, err := os.ReadFile(n.agent.LogFile(pod, "main", 0))
@@ -244,6 +255,7 @@ func (n *node) environment(t *testing.T) {
 	g.Expect(said.Env).To(ContainElements("LATE=in time", "AWS_REGION=eu-west-1", "KUBERNETES_SERVICE_HOST=127.0.0.1", "HOSTNAME="+pod.Name))
 	g.Expect(said.Env).NotTo(ContainElement("AWS_REGION=us-east-1"))
 	g.Expect(said.Err).To(Equal("<nil>"))
+	g.Expect(said.Addresses).To(Equal("in time"), "what a downwardAPI volume holds")
 	review, err := n.admin.AuthenticationV1().TokenReviews().Create(t.Context(), &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: said.Token}}, metav1.CreateOptions{})
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(review.Status.User.Username).To(Equal("system:serviceaccount:default:default"))

@@ -72,9 +72,7 @@ func TestReturnAddressesChangeWhileServing(t *testing.T) {
 		t.Fatal(err)
 	}
 	echo.Handle(responder, func(_ context.Context, s string) (string, error) { return s, nil })
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- responder.Serve(ctx) }()
+	stop := serving(t, responder)
 	requester, err := NewRequester(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -104,10 +102,7 @@ func TestReturnAddressesChangeWhileServing(t *testing.T) {
 		}
 	}
 	shutdown(t, requester)
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	stop()
 }
 
 type served func(rpcclient.Served)

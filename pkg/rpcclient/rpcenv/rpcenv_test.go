@@ -190,10 +190,7 @@ func TestInjectedPairCalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	echo.Handle(responder, func(_ context.Context, s string) (string, error) { return s, nil })
-	ctx, cancel := context.WithCancel(t.Context())
-	served := make(chan error, 1)
-	go func() { served <- responder.Serve(ctx) }()
-
+	stop := serving(t, responder)
 	requester, err := NewRequester(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -206,9 +203,21 @@ func TestInjectedPairCalls(t *testing.T) {
 		t.Errorf("got %q, %v", got, err)
 	}
 	shutdown(t, requester)
-	cancel()
-	if err := <-served; err != nil {
-		t.Error(err)
+	stop()
+}
+
+// serving has a responder serve until the function returned is called, which waits for its end.
+func serving(t *testing.T, responder *rpcclient.Responder) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- responder.Serve(ctx) }()
+	return func() {
+		t.Helper()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
 	}
 }
 
