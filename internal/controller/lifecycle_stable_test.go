@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/controller/conditions"
@@ -297,6 +298,79 @@ func TestNobodyTakesOverInAGap(t *testing.T) {
 	if s.reread(p); gated(p) || len(s.queues()) != 1 {
 		t.Errorf("gated %t, queues %v", gated(p), s.queues())
 	}
+}
+
+// TestALateRecordOfANameIsRefused has an earlier leader's request for the record of a name arrive late, when the pod that it was for has
+// gone and another has the name, and a record. It is refused, since whoever writes one for a name calls it alike.
+func TestALateRecordOfANameIsRefused(t *testing.T) {
+	t.Parallel()
+	s := stableStage(t)
+	old := s.pod("web-0", caller(), ofSet)
+	var late *v1alpha1.ReplyQueue
+	s.intercept = func(verb string, o client.Object) error {
+		if q, ok := o.(*v1alpha1.ReplyQueue); ok && verb == "create" {
+			late = q.DeepCopy()
+			return errors.New("it is on its way")
+		}
+		return nil
+	}
+	for range 3 { // the ReplyHost gets its finalizer first
+		s.reconcile(s.hosts, "web")
+		_, _ = s.pods.Reconcile(s.ctx, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(old)})
+	}
+	s.intercept = nil
+	if late == nil || readerOf(late) != old.UID {
+		t.Fatalf("the record %v was asked for, want the first pod's", late)
+	}
+	s.vanish(old)
+	p := s.member("web-0")
+	if err := s.Create(s.ctx, late); !apierrors.IsAlreadyExists(err) {
+		t.Fatalf("the late record: %v, want it refused since %s exists", err, s.recordsOf(p)[0].Name)
+	}
+
+	// While one that is closed is there, the next of the name is called otherwise, whichever pod the former was made for.
+	former := s.recordsOf(p)[0]
+	before := former.DeepCopy()
+	former.Status.Closing = &v1alpha1.Closing{Reason: v1alpha1.CloseNameAbsent, Message: "it is closed", Time: metav1.NewTime(s.clock.Now())}
+	s.must(s.Status().Patch(s.ctx, &former, client.MergeFrom(before)))
+	s.vanish(p)
+	third := s.pod("web-0", caller(), ofSet)
+	host := &v1alpha1.ReplyHost{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "web"}}
+	s.reread(host)
+	next, err := (&podScope{PodReconciler: s.pods, pod: third}).draftRecord(s.ctx, host)
+	s.must(err)
+	if want := strings.TrimSuffix(former.Name, "1") + "2"; next.Name != want {
+		t.Errorf("the next is called %s, want %s", next.Name, want)
+	}
+}
+
+// TestARecordThatItsNamePassedOver has the record of a pod that is gone be written when another pod of the name has one
+// already. Nobody will read its queue as long as that pod lives, and nobody knows of it.
+func TestARecordThatItsNamePassedOver(t *testing.T) {
+	t.Parallel()
+	s := stableStage(t)
+	old := s.pod("web-0", caller(), ofSet)
+	s.vanish(old)
+	p := s.member("web-0")
+	queues := s.queues()
+	late := s.recordsOf(p)[0].DeepCopy()
+	late.ObjectMeta = metav1.ObjectMeta{
+		Namespace: s.namespace, Name: "web-0-late-1", Finalizers: late.Finalizers, Labels: late.Labels, OwnerReferences: late.OwnerReferences,
+	}
+	late.Labels[v1alpha1.LabelPodUID], late.Spec.PodRef.UID = string(old.UID), string(old.UID)
+	late.Status = v1alpha1.ReplyQueueStatus{}
+	s.must(s.Create(s.ctx, late))
+	_, err := s.sqs.Client().CreateQueue(s.ctx, &sqs.CreateQueueInput{QueueName: ptr.To("rq_c_r_" + string(late.UID))}) // as late
+	s.must(err)
+	s.beatFor(p, func() { s.pass(25 * time.Second) })
+	if len(s.queues()) != 2 {
+		t.Fatalf("queues %v: the process of the pod that is gone may live, for all that is known", s.queues())
+	}
+	s.beatFor(p, func() { s.pass(15 * time.Second) })
+	if !slices.Equal(s.queues(), queues) || s.exists(late) {
+		t.Errorf("queues %v, want %v, the living pod's alone", s.queues(), queues)
+	}
+	s.expectKept(p)
 }
 
 // TestADeletedStableQueueIsKeptForNobody has record and ReplyHost deleted, as their namespace's controller does, or the host

@@ -332,17 +332,25 @@ func (s *podScope) draftRecord(ctx context.Context, host *v1alpha1.ReplyHost) (*
 		}
 		incarnation = max(incarnation, incarnationOf(existing.Items[i].Name)+1)
 	}
+	owner := string(s.pod.UID)
 	if host.Spec.Identity == v1alpha1.IdentityStable {
-		// The name's record may have been made for a predecessor, under its UID.
+		// The name's record may have been made for a predecessor, under its UID. Whoever makes one for the name calls it alike, so
+		// that one that an earlier leader asks for late, for the predecessor, is refused.
+		owner = string(host.UID) + "/" + s.pod.Name
 		var ofHost v1alpha1.ReplyQueueList
 		if err := s.Reader.List(ctx, &ofHost, client.InNamespace(s.pod.Namespace), client.MatchingLabels{v1alpha1.LabelReplyHost: host.Name}); err != nil {
 			return nil, err
 		}
 		for i := range ofHost.Items {
-			if q := &ofHost.Items[i]; open(q) && q.Spec.PodRef.Name == s.pod.Name {
+			q := &ofHost.Items[i]
+			if q.Spec.PodRef.Name != s.pod.Name {
+				continue
+			}
+			if open(q) {
 				s.look(staleRetry)
 				return nil, nil
 			}
+			incarnation = max(incarnation, incarnationOf(q.Name)+1)
 		}
 	}
 	terms := lifecycle.TermsOf(&v1alpha1.ReplyQueue{}, host)
@@ -357,7 +365,7 @@ func (s *podScope) draftRecord(ctx context.Context, host *v1alpha1.ReplyHost) (*
 	return &v1alpha1.ReplyQueue{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:  s.pod.Namespace,
-			Name:       recordName(s.pod, incarnation),
+			Name:       recordName(s.pod.Name, owner, incarnation),
 			Finalizers: []string{v1alpha1.FinalizerReplyQueue},
 			Labels: map[string]string{
 				v1alpha1.LabelPodUID:    string(s.pod.UID),
@@ -388,15 +396,15 @@ func providerOf(host *v1alpha1.ReplyHost) string {
 	return v1alpha1.DefaultProviderName
 }
 
-// recordName is the name of a pod's nth record. It is computed, so that two operators at once, or one with an old
-// cache, cannot write two.
-func recordName(pod *corev1.Pod, incarnation int) string {
+// recordName is the name of the nth record of a pod, or of a pod's name, of which owner is what tells it from all others. It
+// is computed, so that two operators at once, or one with an old cache, cannot write two.
+func recordName(pod, owner string, incarnation int) string {
 	const kept = 200
-	name := pod.Name
+	name := pod
 	if len(name) > kept {
 		name = strings.TrimRight(name[:kept], "-.")
 	}
-	sum := sha256.Sum256([]byte(pod.UID))
+	sum := sha256.Sum256([]byte(owner))
 	return fmt.Sprintf("%s-%s-%d", name, hex.EncodeToString(sum[:4]), incarnation)
 }
 

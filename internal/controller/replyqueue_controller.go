@@ -140,8 +140,9 @@ type recordScope struct {
 	// pod is the record's reader; nil when it is gone. unseen says that the cache does not show it.
 	pod    *corev1.Pod
 	unseen bool
-	// successor says that another pod has the reader's name and is to take a Stable queue over.
-	successor bool
+	// successor says that another pod has the reader's name and is to take a Stable queue over; forsaken, that the pod which
+	// has that name has another queue.
+	successor, forsaken bool
 	// counted names the reader whose silence, or absence, is counted.
 	counted string
 	again   time.Duration
@@ -219,16 +220,41 @@ func (s *recordScope) reader(ctx context.Context, from client.Reader) (*corev1.P
 	pod := &corev1.Pod{}
 	switch err := from.Get(ctx, s.podKey(), pod); {
 	case apierrors.IsNotFound(err):
-		s.successor = false
+		s.successor, s.forsaken = false, false
 		return nil, nil
 	case err != nil:
 		return nil, err
 	case pod.UID != readerOf(s.record):
-		s.successor = s.record.Spec.Identity == v1alpha1.IdentityStable && succeeds(pod, s.record)
-		return nil, nil
+		s.successor, s.forsaken = false, false
+		if s.record.Spec.Identity != v1alpha1.IdentityStable || !succeeds(pod, s.record) {
+			return nil, nil
+		}
+		var err error
+		s.forsaken, err = s.readsAnother(ctx, pod, from)
+		s.successor = !s.forsaken
+		return nil, err
 	}
-	s.successor = false
+	s.successor, s.forsaken = false, false
 	return pod, nil
+}
+
+// readsAnother says that the pod, which has the name of a Stable record's reader, has an open record of its own, and so will
+// never take this one over. That comes of a record which an earlier leader asked for, and which was written late. The cache
+// says which record that is, and from whether it is so.
+func (s *recordScope) readsAnother(ctx context.Context, pod *corev1.Pod, from client.Reader) (bool, error) {
+	var records v1alpha1.ReplyQueueList
+	if err := s.List(ctx, &records, client.InNamespace(pod.Namespace), client.MatchingFields{indexReader: string(pod.UID)}); err != nil {
+		return false, err
+	}
+	own := oldestOpen(records.Items)
+	if own == nil {
+		return false, nil
+	}
+	current := &v1alpha1.ReplyQueue{}
+	if err := from.Get(ctx, client.ObjectKeyFromObject(own), current); err != nil {
+		return false, client.IgnoreNotFound(err)
+	}
+	return current.UID == own.UID && open(current) && readerOf(current) == pod.UID, nil
 }
 
 // succeeds says whether a pod, which has the name of a Stable record's reader, is to read that record's queue: it was
@@ -256,7 +282,8 @@ func (s *recordScope) observe(pod *corev1.Pod) lifecycle.Observation {
 	o := lifecycle.Observation{
 		Terms: terms, Closing: !open(s.record), Pod: seen.State, PodSince: seen.Since, Continuous: view.Continuous,
 		Successor: s.successor, NameSince: s.Signals.Pods.SeeSuccessor(reader, s.successor, s.now),
-		Deleted: s.record.DeletionTimestamp != nil || s.host != nil && s.host.DeletionTimestamp != nil,
+		Deleted:  s.record.DeletionTimestamp != nil || s.host != nil && s.host.DeletionTimestamp != nil,
+		Forsaken: s.forsaken,
 	}
 	if terms.Mode == v1alpha1.HeartbeatLease && seen.State == lifecycle.PodGone && pod != nil {
 		heard := s.Signals.Heartbeats.Hear(reader, s.now)

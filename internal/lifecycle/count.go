@@ -74,7 +74,7 @@ func (o Observation) absence() Count {
 		}
 	}
 	if o.Terms.Identity == v1alpha1.IdentityStable {
-		if !o.Deleted {
+		if !o.Deleted && !o.Forsaken {
 			c.Enough = max(c.Enough, o.Terms.IdleRetention)
 		}
 		if o.NameSince.After(c.Since) {

@@ -120,6 +120,8 @@ type Observation struct {
 	// Deleted says that the record, or its ReplyHost, is being deleted: by people, or with the namespace. No pod of that name
 	// is to come for whom a Stable queue would be kept.
 	Deleted bool
+	// Forsaken says, with identity Stable, that the pod which has the name now has another queue, by that one's record.
+	Forsaken bool
 	// NameSince is, with identity Stable, when the operator first found a successor gone that had been there; zero: never.
 	NameSince time.Time
 	// Audible says, of a pod that is PodGone, that its object is there all the same, in a terminal phase, and its Lease too:
@@ -182,6 +184,8 @@ type Decision struct {
 //	is there     cannot be counted, or outage  keep
 //	stopped or   any, and record or ReplyHost  as without a        keep while a successor exists, then as
 //	gone         is being deleted              deletion            with identity Pod
+//	stopped or   any, and the pod of its name                      as with identity Pod
+//	gone         has another queue
 //	stopped or   any, and the operator's view  keep; what is counted begins anew when the view is whole again
 //	gone         of the cluster has a gap
 //
@@ -277,7 +281,10 @@ func decideAbsent(o Observation, now time.Time) Decision {
 			}
 			return Decision{Action: Keep, Message: message, Again: HeldRecheck}
 		}
-		if !o.Deleted {
+		switch {
+		case o.Forsaken:
+			said += ", and the pod of its name has another queue"
+		case !o.Deleted:
 			reason, said = v1alpha1.CloseNameAbsent, "no pod of that name exists"
 		}
 	}

@@ -109,6 +109,7 @@ func TestDecideKeepsItsPromises(t *testing.T) {
 			// Only a Stable queue has one.
 			Successor: rapid.Bool().Draw(t, "successor"),
 			Deleted:   rapid.Bool().Draw(t, "deleted"),
+			Forsaken:  rapid.Bool().Draw(t, "forsaken"),
 			Before:    duration("before"),
 			Audible:   rapid.Bool().Draw(t, "audible"),
 			NameSince: ago(duration("nameSince")),
@@ -153,7 +154,7 @@ func TestDecideKeepsItsPromises(t *testing.T) {
 				t.Fatalf("closed by what was counted over a gap in the view: %+v", o)
 			}
 			if o.Terms.Identity == v1alpha1.IdentityStable &&
-				(o.Successor || !o.Deleted && (o.Before+now.Sub(o.PodSince) < o.Terms.IdleRetention || o.Before+now.Sub(o.NameSince) < o.Terms.IdleRetention)) {
+				(o.Successor || !o.Deleted && !o.Forsaken && (o.Before+now.Sub(o.PodSince) < o.Terms.IdleRetention || o.Before+now.Sub(o.NameSince) < o.Terms.IdleRetention)) {
 				t.Fatalf("closed a Stable queue before its name was absent long enough: %+v", o)
 			}
 		}

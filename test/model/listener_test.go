@@ -83,6 +83,12 @@ func (op *operator) listen() {
 	if was, ok := ch.before.(*coordinationv1.Lease); ok && heartbeat.RenewalOf(was) != heartbeat.RenewalOf(lease) {
 		op.renewed[lease.Name] = heartbeat.RenewalOf(lease)
 	}
+	if lease.Name == heartbeat.BeaconName {
+		if op.world.now-op.beaconAt > heartbeat.BeaconGap {
+			op.wholeSince = op.world.now
+		}
+		op.beaconAt = op.world.now
+	}
 	switch {
 	case ch.gone:
 		delete(op.renewed, lease.Name)
@@ -105,6 +111,7 @@ func (op *operator) listLeases(at int) {
 	v := op.cluster.asOf(leases, at, func(client.Object) bool { return true })
 	gap := !op.listed || !op.mutant.keepsCounts && !op.mutant.keepsCountsOverLists
 	op.listed, op.broken[leases], op.listedAt, op.listedStep = true, false, op.world.now, op.world.step
+	op.beaconAt, op.wholeSince = op.world.now, op.world.now
 	var all []any
 	for _, key := range op.cluster.keysOf(v.objects) {
 		all = append(all, v.objects[key].DeepCopyObject())

@@ -77,16 +77,19 @@ type operator struct {
 
 	// The listener of heartbeats: where its watch is, whether it has its list, and since when its view has no gap. It runs
 	// one second at a time; beacon is the renewal that it is at, and beaconSince since when. notices are to be passed on.
-	listener    *heartbeat.Listener
-	store       toolscache.ReflectorStore
-	leases      *view
-	listed      bool
-	listedAt    time.Duration
-	listedStep  int
-	heardBy     *listenerClock
-	beacon      *task
-	beaconSince time.Duration
-	notices     []heartbeat.Notice
+	listener   *heartbeat.Listener
+	store      toolscache.ReflectorStore
+	leases     *view
+	listed     bool
+	listedAt   time.Duration
+	listedStep int
+	// beaconAt is when its own renewal reached it last, and wholeSince since when none was missing for too long, nor a list
+	// replaced what it knew.
+	beaconAt, wholeSince time.Duration
+	heardBy              *listenerClock
+	beacon               *task
+	beaconSince          time.Duration
+	notices              []heartbeat.Notice
 	// renewed are the Leases, by their pods' UIDs, of which it saw a renewal: the last one, or an empty text where a list
 	// showed another since, so that it cannot know what that was answered.
 	renewed map[string]string

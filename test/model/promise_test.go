@@ -237,12 +237,16 @@ func (c *call) decidedAt() time.Duration {
 // after the closing operator had looked at the API server is excused: no write can depend on two objects. But the record is
 // one: where it is that pod's already, nobody may close it who does not know.
 func (w *world) judgeStable(q *reply, by *call) {
-	last, wait := time.Duration(-1), time.Duration(0)
+	last, wait, forsaken := time.Duration(-1), time.Duration(0), false
 	for _, p := range w.pods {
 		if p.name != q.podName || !p.stable {
 			continue
 		}
 		if p.exists() {
+			if w.hasAnother(p, q) {
+				forsaken = true
+				continue
+			}
 			if by.task == nil || by.task.podRead == 0 || p.bornStep < by.task.podRead || w.reads(p, q) {
 				w.violate("P2", "%s is closed while pod %s of its name exists", q.name, p)
 				return
@@ -260,7 +264,7 @@ func (w *world) judgeStable(q *reply, by *call) {
 	if p == nil || last < 0 {
 		return
 	}
-	if !w.leaves(q) {
+	if !w.leaves(q) && !forsaken {
 		wait = p.owed.IdleRetention
 	}
 	if w.now-last < wait {
@@ -279,6 +283,19 @@ func (w *world) leaves(q *reply) bool {
 	return false
 }
 
+// hasAnother says that an open record stands for another queue that a pod reads, and none for this one.
+func (w *world) hasAnother(p *pod, q *reply) bool {
+	if w.reads(p, q) {
+		return false
+	}
+	for _, o := range w.cluster.now[records] {
+		if r := o.(*v1alpha1.ReplyQueue); string(readerOf(r)) == p.uid && r.Status.Closing == nil {
+			return true
+		}
+	}
+	return false
+}
+
 // reads says that a pod is the one that reads a queue, by the queue's record.
 func (w *world) reads(p *pod, q *reply) bool {
 	for _, o := range w.cluster.now[records] {
@@ -292,7 +309,8 @@ func (w *world) reads(p *pod, q *reply) bool {
 // massSilence says that so many heartbeats are lost on their way that no silence means anything: clearly more than the
 // share and number at which the operator is to notice, among those that are to be heard of as often. An operator expects to
 // hear of those whose open records it knows, and of those that it heard before, also where its watch of records hangs. Of others it
-// cannot tell that they fell silent: they may have been long before it came.
+// cannot tell that they fell silent: they may have been long before it came. Nor does it know for how long anybody was silent
+// before it came, or before a gap in its view.
 func (op *operator) massSilence() bool {
 	w := op.world
 	if w.lostSince == never {
@@ -321,7 +339,7 @@ func (op *operator) massSilence() bool {
 			paces[pace] = c
 		}
 		c.all++
-		if (w.lost || p.muted) && !p.process.paused && w.now-max(w.lostSince, p.heard) > 4*pace {
+		if (w.lost || p.muted) && !p.process.paused && w.now-max(w.lostSince, p.heard, op.wholeSince) > 4*pace {
 			c.missing++
 		}
 	}
@@ -429,6 +447,9 @@ func (w *world) uselessness(q *reply) string {
 	if q.stable {
 		for _, p := range w.pods {
 			if p.name == q.podName && p.stable && p.exists() {
+				if w.recorded(q) && w.hasAnother(p, q) {
+					return "the pod of its name has another"
+				}
 				return ""
 			}
 		}
