@@ -39,13 +39,7 @@ var objectActions = []action{
 			h.Spec.Heartbeat.IntervalSeconds, h.Spec.IdleRetentionSeconds = &interval, &retention
 			h.Spec.DrainSeconds = ptr.To([]int32{0, 10, 30}[arg>>24%3])
 		}))
-		for _, p := range w.pods {
-			if p.host == h.Name {
-				p.owed.Interval = min(p.owed.Interval, time.Duration(interval)*time.Second)
-				p.owed.IdleRetention = min(p.owed.IdleRetention, time.Duration(retention)*time.Second)
-				p.owed.Drain = min(p.owed.Drain, time.Duration(*h.Spec.DrainSeconds)*time.Second)
-			}
-		}
+		w.owe(h)
 		w.trace("ReplyHost %s: a heartbeat every %d s, kept for %d s, drained for %d s", h.Name, interval, retention, *h.Spec.DrainSeconds)
 		return true
 	}},
@@ -70,8 +64,10 @@ var objectActions = []action{
 		if w.hostNamed(arg) != nil {
 			return false
 		}
-		w.must(w.cluster.create(newHost(w.namespace, hostNames[arg%3]), nil))
-		w.trace("ReplyHost %s is created", hostNames[arg%3])
+		h := newHost(w.namespace, hostNames[arg%3])
+		w.must(w.cluster.create(h, nil))
+		w.owe(h)
+		w.trace("ReplyHost %s is created", h.Name)
 		return true
 	}},
 	{"record is deleted", 5, func(w *world, arg uint64) bool {

@@ -152,6 +152,18 @@ func (w *world) create(name, host string, mode v1alpha1.HeartbeatMode, bestEffor
 	return nil
 }
 
+// owe has the pods of a ReplyHost be owed no longer times than it has now, whatever one of its name had before.
+func (w *world) owe(h *v1alpha1.ReplyHost) {
+	now := lifecycle.TermsOf(&v1alpha1.ReplyQueue{}, h)
+	for _, p := range w.pods {
+		if p.host == h.Name {
+			p.owed.Interval = min(p.owed.Interval, now.Interval)
+			p.owed.IdleRetention = min(p.owed.IdleRetention, now.IdleRetention)
+			p.owed.Drain = min(p.owed.Drain, now.Drain)
+		}
+	}
+}
+
 // object is the pod as the API server has it; nil: not any more.
 func (w *world) object(p *pod) *corev1.Pod {
 	o, ok := w.cluster.now[pods][types.NamespacedName{Namespace: w.namespace, Name: p.name}].(*corev1.Pod)

@@ -493,6 +493,20 @@ func TestWhatBrokeOnce(t *testing.T) {
 			{"watch of records hangs", 2555774361782601357}, {"etcd is set back", 2408170038508396732},
 			{"pod starts", 9293763105541563549}, {"heartbeats return one by one", 16992936818807620595},
 		}},
+		// The leader changed during an outage of heartbeats. Of the slow applications the next had not waited for three heartbeats
+		// when the fast ones had been silent for their retention, and those are too few for an outage by themselves.
+		{"a silence from before a leader began is not its own", 2097716, []line{
+			{"ReplyHost changes", 7783440043969989110}, {"a crash is the last that a lost node reports", 12680752084826936914},
+			{"heartbeat before a closing", 9625377299666831103}, {"pod finishes", 6872349283651222042},
+			{"etcd is set back", 3212587211033674856}, {"Stable pod is replaced", 3871332282409806680},
+			{"heartbeats are lost", 7457829176809197428}, {"Stable pod is replaced, unseen by the next leader", 67860023057820854},
+		}},
+		// A ReplyHost was removed by force, and another came by its name, with shorter times.
+		{"a ReplyHost that replaced another says what is owed", 1050258, []line{
+			{"ReplyHost changes", 6046707718069759866}, {"heartbeats of a crowd are lost", 381111571348800600},
+			{"heartbeat before a closing", 11231164830168369962}, {"garbage is collected", 6071789341886581143},
+			{"ReplyHost is created", 9033105203708688096}, {"watch of Leases breaks", 10427787582034689218},
+		}},
 	} {
 		t.Run(broke.name, func(t *testing.T) {
 			var script []move

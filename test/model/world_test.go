@@ -339,13 +339,20 @@ func (w *world) until(total time.Duration, random *rand.Rand, so func() bool) bo
 	return false
 }
 
-// patience is how many things an operator may have to do until it rests. Two that believe to lead may count the silent
+// patience is how many things an operator may have to do until it rests: a watch that hung may have thousands of events to
+// tell, and what is tried by an old cache is tried again until they are told. Two that believe to lead may count the silent
 // pods of a ReplyHost differently, and write that in turns while both live.
 func (w *world) patience() int {
 	if len(w.zombies) > 0 {
 		return 1000
 	}
-	return 6_000
+	untold := 0
+	for _, op := range w.everyone() {
+		for _, k := range watched {
+			untold += len(op.cluster.log[k]) - op.views[k].at
+		}
+	}
+	return 6_000 + 10*untold
 }
 
 // kill ends a process. Its requests under way are lost, or have their effect, now or later: two bits of fate for each.
