@@ -53,6 +53,15 @@ var (
 	root    string
 	// reinstall applies config/default again.
 	reinstall func() error
+	// plane are etcd and the API server. boot starts a process of the operator, and current is the one that runs.
+	plane   *envtest.ControlPlane
+	boot    func() *instance
+	current *instance
+	// emptying is Kubernetes' namespace controller.
+	emptying struct {
+		start func() error
+		end   func()
+	}
 )
 
 func TestMain(m *testing.M) {
@@ -79,7 +88,15 @@ func start(m *testing.M) (code int, err error) {
 	if root, err = filepath.Abs("../.."); err != nil {
 		return 1, err
 	}
-	environment := &envtest.Environment{}
+	// Named, since they are to outlive a stop.
+	data, certs := filepath.Join(dir, "etcd"), filepath.Join(dir, "certs")
+	if err := errors.Join(os.Mkdir(data, 0o700), os.Mkdir(certs, 0o700)); err != nil {
+		return 1, err
+	}
+	environment := &envtest.Environment{ControlPlaneStartTimeout: soon, ControlPlaneStopTimeout: soon}
+	plane = &environment.ControlPlane
+	plane.Etcd = &envtest.Etcd{DataDir: data}
+	plane.GetAPIServer().CertDir = certs
 	config, err := environment.Start()
 	if err != nil {
 		return 1, err
@@ -106,11 +123,14 @@ func start(m *testing.M) (code int, err error) {
 	if err := reinstall(); err != nil {
 		return 1, err
 	}
-	end, err := namespaceController(assets, kubeconfig)
-	if err != nil {
+	emptying.start = func() (err error) {
+		emptying.end, err = namespaceController(assets, kubeconfig)
+		return err
+	}
+	if err := emptying.start(); err != nil {
 		return 1, err
 	}
-	defer end()
+	defer func() { emptying.end() }()
 
 	sqs = sqstest.New()
 	stop, err := run(config, dir)
@@ -187,21 +207,35 @@ func run(config *rest.Config, dir string) (stop func() error, err error) {
 		return nil, err
 	}
 	said := funcr.New(func(prefix, args string) { _, _ = fmt.Fprintln(log, prefix, args) }, funcr.Options{})
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() {
-		done <- operator.Run(ctx, operator.Config{
-			REST: behind, WebhookHost: "localhost", WebhookPort: port, CertDir: dir, Log: said,
-			Connect: func(context.Context, string, string, string) (queue.API, string, string, error) {
-				return sqs.Client(), "us-east-1", "", nil
-			},
-		})
-	}()
+	boot = func() *instance {
+		ctx, cancel := context.WithCancel(context.Background())
+		i := &instance{cancel: cancel, ended: make(chan struct{})}
+		go func() {
+			defer close(i.ended)
+			i.err = operator.Run(ctx, operator.Config{
+				REST: behind, WebhookHost: "localhost", WebhookPort: port, CertDir: dir, Log: said,
+				// A tenth of what is shipped: who watches for whose the queues are deletes nothing until then.
+				FenceInterval: time.Second, FenceWatch: 10 * time.Second,
+				Connect: func(context.Context, string, string, string) (queue.API, string, string, error) {
+					return sqs.Client(), "us-east-1", "", nil
+				},
+			})
+		}()
+		return i
+	}
+	current = boot()
 	return func() error {
-		cancel()
-		err := <-done
-		return errors.Join(err, wire.close(), log.Close())
+		current.cancel()
+		<-current.ended
+		return errors.Join(current.err, wire.close(), log.Close())
 	}, nil
+}
+
+// instance is a process of the operator. cancel asks it to end; when ended is closed, err is how it did.
+type instance struct {
+	cancel context.CancelFunc
+	ended  chan struct{}
+	err    error
 }
 
 // proxy passes bytes between the operator and the API server, until it is cut.
