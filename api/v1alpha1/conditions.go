@@ -61,6 +61,9 @@ const (
 	ReasonObserved = "Observed"
 	// ReasonSuspended surfaces while spec.suspend is true.
 	ReasonSuspended = "Suspended"
+	// ReasonOffered surfaces while a queue's tag replyqueue.dev/adoptable-by offers it to another cluster, so that it is not changed:
+	// on Stalled too, where it is not as asked for, or is to be deleted.
+	ReasonOffered = "Offered"
 )
 
 // Reasons of ConditionReconciling, and of ConditionReady when False for the same cause.

@@ -343,7 +343,8 @@ type RequestChannelSpec struct {
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
 
 	// adoptionPolicy says whether an existing queue may be taken over: Never, or IfConsented, if its owner tagged it in AWS
-	// replyqueue.dev/adoptable-by=<cluster>/<namespace>. Unset: Never.
+	// replyqueue.dev/adoptable-by=<cluster>/<namespace>. While that names another cluster, the operator of the one that has the
+	// queue neither changes nor deletes it. Unset: Never.
 	// +optional
 	AdoptionPolicy AdoptionPolicy `json:"adoptionPolicy,omitempty"`
 
@@ -422,6 +423,26 @@ type ShownAttribute struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=8192
 	Shown string `json:"shown,omitempty"`
+}
+
+// OfferedQueue is a queue that its tag replyqueue.dev/adoptable-by offers to another cluster.
+type OfferedQueue struct {
+	// name of the queue.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=80
+	Name string `json:"name,omitempty"`
+
+	// to is whom the tag names: <cluster>/<namespace>.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	To string `json:"to,omitempty"`
+
+	// withdrawnTime is when the queue was first seen without that tag. It is left alone for two minutes more, until SQS surely shows
+	// whether it was taken over.
+	// +optional
+	WithdrawnTime *metav1.Time `json:"withdrawnTime,omitempty"`
 }
 
 // RequestChannelStatus says what the request queue is.
@@ -530,6 +551,14 @@ type RequestChannelStatus struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	AppliedTerms string `json:"appliedTerms,omitempty"`
+
+	// offered are the queues of this channel that are offered to another cluster, or were a moment ago. They are neither changed nor
+	// deleted.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=2
+	Offered []OfferedQueue `json:"offered,omitempty"`
 
 	// responders counts the pods that serve this channel.
 	// +optional

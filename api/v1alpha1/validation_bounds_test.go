@@ -27,7 +27,7 @@ var bases = map[string][]base{
 				deadLettersFrom: {permission: Channels, channels: [{name: b}]},
 				policy: "{}", tags: {a: b}, extraAttributes: {A: b}, allowedCallers: {from: All}, call: {timeoutSeconds: 1, maxAttempts: 1},
 				providerRef: {name: a}, deletionPolicy: Delete, adoptionPolicy: Never, managementPolicy: Manage, suspend: true, binding: {secretName: s}}`,
-			status: `{observedGeneration: 1, queueURL: u, queueARN: a, accountID: a, region: r, deadLetterQueueURL: u, deadLetterQueueARN: a, deadLetterTargetARN: a, appliedTerms: a, appliedAttributes: [a], appliedTags: [a], originalAttributes: [{name: a, value: b}], shownAttributes: [{name: a, value: b, shown: c}],
+			status: `{observedGeneration: 1, queueURL: u, queueARN: a, accountID: a, region: r, deadLetterQueueURL: u, deadLetterQueueARN: a, deadLetterTargetARN: a, appliedTerms: a, appliedAttributes: [a], appliedTags: [a], originalAttributes: [{name: a, value: b}], shownAttributes: [{name: a, value: b, shown: c}], offered: [{name: a, to: b}],
 				responders: {ready: 1, total: 1}, lastHandledReconcileAt: x, binding: {name: s}, conditions: [` + condition + `]}`,
 		},
 		{spec: `{queueName: a, encryption: {type: SQSManaged}, deadLetter: {maxReceiveCount: 1, channelRef: {name: a}}, deadLettersFrom: {permission: All}, allowedCallers: {from: Selector, selector: {}}, call: {maxAttempts: 1}, managementPolicy: Manage}`},

@@ -30,10 +30,14 @@ func (r *RequestChannelReconciler) claim(ctx context.Context, s *scope, desired 
 			return err
 		}
 		if has || !s.adopts(observed.Tags) {
+			s.reconsiders(desired.Name)
 			s.channel.Status.QueueURL, s.channel.Status.QueueARN = "", "" // What is sent there would go to somebody else.
 			return notOwned(s, desired.Name, observed.Tags, !has)
 		}
 		if err := r.oldestClaim(ctx, s, observed.Tags); err != nil {
+			return err
+		}
+		if err := s.considers(desired, observed.Tags); err != nil {
 			return err
 		}
 		s.forget() // Nothing on it is ours yet, whatever was noted for a queue before or for an adoption that failed.
@@ -76,19 +80,29 @@ func (r *RequestChannelReconciler) owns(ctx context.Context, s *scope, owner que
 func (r *RequestChannelReconciler) deadLetterTerms(ctx context.Context, s *scope, desired *queue.Desired, tags map[string]string) (terms queue.Terms, left bool, err error) {
 	desired.Adopted = queue.IsAdopted(tags)
 	owner := queue.OwnerIn(tags)
-	if tags == nil || owner == desired.Owner {
+	if tags == nil {
+		return terms, false, nil
+	}
+	terms.Held = s.noteOffer(desired.Name, tags)
+	if owner == desired.Owner {
 		return terms, false, nil
 	}
 	if s.provider.Inherits(*desired, tags) {
-		return queue.Terms{Adopt: true}, false, nil
+		terms.Adopt = true
+		return terms, false, nil
 	}
 	has, err := r.owns(ctx, s, owner)
 	if err != nil {
 		return terms, false, err
 	}
-	if !has && s.adopts(tags) {
-		terms.Adopt, desired.Adopted = true, true
+	if has || !s.adopts(tags) {
+		s.reconsiders(desired.Name)
+		return terms, !has, nil
 	}
+	if err := s.considers(*desired, tags); err != nil {
+		return terms, false, err
+	}
+	terms.Adopt, desired.Adopted = true, true
 	return terms, !has, nil
 }
 

@@ -86,6 +86,8 @@ type visit struct {
 	// created is when this process last asked for each queue's creation, found when it first met a queue that is the channel's
 	// and that the status did not know, and taken when it last wrote its ownership on each queue that was another's.
 	created, found, taken map[string]time.Time
+	// consents is when this process first saw, without a break, that each queue of others may be taken over, and by which tags.
+	consents map[string]consent
 	// leaving is what the process remembers of a deletion that goes on.
 	leaving leaving
 }
@@ -236,8 +238,11 @@ func (r *RequestChannelReconciler) conclude(s *scope, p *pause) {
 	case p == nil && channel.Spec.ManagementPolicy == v1alpha1.ManagementPolicyObserve:
 		conditions.Ready(channel, v1alpha1.ReasonObserved, "The queue exists. It is only observed")
 	case p == nil:
-		message := "The queue exists as asked for"
-		conditions.Ready(channel, v1alpha1.ReasonAvailable, message)
+		reason, message := v1alpha1.ReasonAvailable, "The queue exists as asked for"
+		if offers := s.offers(); offers != "" {
+			reason, message = v1alpha1.ReasonOffered, message+". "+offers
+		}
+		conditions.Ready(channel, reason, message)
 	case p.reason == "":
 		// The API server failed us: that says nothing about the queue.
 	default:

@@ -239,7 +239,17 @@ func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) (all [
 			if desired.Name == request.Name && queue.IsAdopted(tags) {
 				adopted = true
 			}
-			doubt, failed := r.doubted(ctx, s, desired.Name, url, tags)
+			e := ending{name: desired.Name, url: url, tags: tags, adopted: adopted || queue.IsAdopted(tags)}
+			left := s.noteOffer(desired.Name, tags)
+			if to := s.provider.OfferedTo(tags); to != "" && r.givesUp(s, e) {
+				r.leaves(s, desired.Name, "Queue %s is left in SQS as it is, with this channel's ownership tags, since it is offered to %s by its tag %s. Until that has it, a channel of this name would have it again",
+					desired.Name, to, v1alpha1.TagAdoptableBy)
+				continue
+			}
+			doubt := s.offered(desired.Name, left, "neither deleted nor given up")
+			if doubt == nil {
+				doubt, failed = r.doubted(ctx, s, desired.Name, url)
+			}
 			if failed != nil {
 				err = failed
 				continue
@@ -248,7 +258,7 @@ func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) (all [
 				unseen = doubt
 				continue
 			}
-			all = append(all, ending{name: desired.Name, url: url, tags: tags, adopted: adopted || queue.IsAdopted(tags)})
+			all = append(all, e)
 		case s.takenLately(desired):
 			unseen = waiting(appearRetry, v1alpha1.ReasonProgressing, "queue %s was taken over a moment ago, and SQS does not show it", desired.Name)
 		case r.permitted(s) != nil && status.QueueURL == "":
@@ -261,9 +271,14 @@ func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) (all [
 	return all, unseen, err
 }
 
-func (r *RequestChannelReconciler) end(ctx context.Context, s *scope, e ending) error {
+// givesUp reports whether a queue is to be left in SQS.
+func (*RequestChannelReconciler) givesUp(s *scope, e ending) bool {
 	policy := s.channel.Spec.DeletionPolicy
-	if policy == v1alpha1.DeletionPolicyRetain || s.givesUp || (policy == "" && e.adopted) {
+	return policy == v1alpha1.DeletionPolicyRetain || s.givesUp || (policy == "" && e.adopted)
+}
+
+func (r *RequestChannelReconciler) end(ctx context.Context, s *scope, e ending) error {
+	if r.givesUp(s, e) {
 		keys := slices.DeleteFunc(queue.OwnTags(), func(key string) bool { return e.tags[key] == "" })
 		if err := s.provider.Untag(ctx, e.url, keys); err != nil && queue.Classify(err) != queue.NotFound {
 			return err

@@ -64,6 +64,11 @@ func (r *RequestChannelReconciler) tellCorrected(s *scope, name string, plan que
 }
 
 func (s *scope) driftMessage(name string, plan queue.Plan) string {
+	return driftOf(name) + s.differs(name, plan)
+}
+
+// differs names what a plan changes on a queue, by the fields that say so.
+func (s *scope) differs(name string, plan queue.Plan) string {
 	var what []string
 	for _, attribute := range sortedKeys(plan.Attributes) {
 		field := queue.FieldOf(attribute)
@@ -75,7 +80,7 @@ func (s *scope) driftMessage(name string, plan queue.Plan) string {
 	for _, key := range slices.Sorted(slices.Values(append(sortedKeys(plan.Tags), plan.Untag...))) {
 		what = append(what, "tag "+key)
 	}
-	return driftOf(name) + strings.Join(what, ", ")
+	return strings.Join(what, ", ")
 }
 
 // driftOf is how driftMessage begins.

@@ -42,8 +42,6 @@ type leaving struct {
 	unavailable time.Time
 	// told are the reasons of which it was told already that they hold the deletion.
 	told []string
-	// doubted is when this deletion first saw each queue that others may take over.
-	doubted map[string]time.Time
 	// left are queues of which it was told that they are left as they are.
 	left []string
 }

@@ -136,45 +136,6 @@ var _ = ginkgo.Describe("Ownership that SQS does not show yet", func() {
 		gomega.Expect(w.sqs.Queues()).To(gomega.BeEmpty())
 	})
 
-	for what, took := range map[string]bool{"took it over a moment ago": true, "did not": false} {
-		ginkgo.It("is looked at twice where its owner let another cluster have it, which "+what, func() {
-			c := channelNamed("login")
-			w.apply(c)
-			w.reconciled(c)
-			w.tag(w.named("login"), map[string]string{v1alpha1.TagAdoptableBy: "c2/shop"})
-			w.pass(2 * time.Hour)
-			w.reconciled(c)
-			late()
-			if took {
-				w.tag(w.named("login"), map[string]string{v1alpha1.TagCluster: "c2's", v1alpha1.TagNamespace: "shop", v1alpha1.TagAdopted: "true"})
-			}
-			w.pass(5 * time.Second)
-			w.remove(c)
-			w.reconciled(c)
-			gomega.Expect(c).To(beReconciling(v1alpha1.ReasonProgressing, "may be taken over by c2/shop"))
-			w.pass(w.result.RequeueAfter)
-			w.reconciled(c)
-			gomega.Expect(w.exists(c)).To(gomega.BeFalse())
-			_, there := w.sqs.Queue(w.named("login"))
-			gomega.Expect(there).To(gomega.Equal(took))
-		})
-	}
-
-	ginkgo.It("is not taken off a queue that another cluster took over a moment ago", func() {
-		c := channelNamed("login", func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
-		w.apply(c)
-		w.reconciled(c)
-		w.tag(w.named("login"), map[string]string{v1alpha1.TagAdoptableBy: "c2/shop"})
-		w.pass(2 * time.Hour)
-		late()
-		w.tag(w.named("login"), map[string]string{v1alpha1.TagCluster: "c2's", v1alpha1.TagNamespace: "shop", v1alpha1.TagAdopted: "true"})
-		before := w.there(w.named("login")).Tags
-		w.pass(5 * time.Second)
-		w.remove(c)
-		ends(c)
-		gomega.Expect(w.there(w.named("login")).Tags).To(gomega.Equal(before))
-	})
-
 	ginkgo.It("is told once when AWS denies to write it", func() {
 		p := w.providerFor(allowing("orders"))
 		w.queueTagged("orders", w.consent())

@@ -61,7 +61,9 @@ func (r *RequestChannelReconciler) liftDrift(s *scope, request string, asIs bool
 	if deadMissed && !slices.Contains(s.outlived, dead) {
 		r.tellRecreated(s, dead)
 	}
-	conditions.Remove(s.channel, v1alpha1.ConditionDrifted)
+	if !s.drifts {
+		conditions.Remove(s.channel, v1alpha1.ConditionDrifted)
+	}
 }
 
 // learnAge reads when a queue was created, where its creation did not tell; of one that SQS does not show yet that is not known.

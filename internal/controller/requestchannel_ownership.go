@@ -43,8 +43,8 @@ func (r *RequestChannelReconciler) believed(s *scope, desired queue.Desired, obs
 
 // doubted is why a queue that shows the ownership tags of a channel that is deleted is not deleted, nor given up, yet; nil: it is the
 // channel's. Tags may be those of a minute ago: an earlier channel of this name may have given the queue up since, where this channel is
-// younger than that, or another may have taken it over, where its owner consented to that.
-func (r *RequestChannelReconciler) doubted(ctx context.Context, s *scope, name, url string, tags map[string]string) (doubt, failed error) {
+// younger than that.
+func (r *RequestChannelReconciler) doubted(ctx context.Context, s *scope, name, url string) (doubt, failed error) {
 	now, made := r.now(), s.channel.CreationTimestamp.Time
 	if left := propagation - now.Sub(made); left > 0 && left <= propagation+clocksDiffer {
 		attributes, err := s.provider.Attributes(ctx, url)
@@ -58,24 +58,6 @@ func (r *RequestChannelReconciler) doubted(ctx context.Context, s *scope, name, 
 			return waiting(left, v1alpha1.ReasonProgressing,
 				"queue %s existed before this channel, with its ownership tags; it is deleted once SQS surely shows that they are still there", name), nil
 		}
-	}
-	if tags[v1alpha1.TagAdoptableBy] == "" || s.provider.Consents(tags, s.channel.Namespace) {
-		return nil, nil
-	}
-	var since time.Time
-	s.memory(func(v *visit) {
-		all := maps.Clone(v.leaving.doubted)
-		if all == nil {
-			all = map[string]time.Time{}
-		}
-		if all[name].IsZero() {
-			all[name] = now
-		}
-		since, v.leaving.doubted = all[name], all
-	})
-	if left := propagation - now.Sub(since); left > 0 {
-		return waiting(left, v1alpha1.ReasonProgressing,
-			"queue %s may be taken over by %s (its tag %s); it is deleted once SQS surely shows that it was not", name, tags[v1alpha1.TagAdoptableBy], v1alpha1.TagAdoptableBy), nil
 	}
 	return nil, nil
 }
@@ -118,6 +100,7 @@ func (r *RequestChannelReconciler) tellGone(ctx context.Context, s *scope) error
 	status := &s.channel.Status
 	status.QueueURL, status.QueueARN = "", ""
 	status.DeadLetterQueueURL, status.DeadLetterQueueARN, status.DeadLetterTargetARN = "", "", ""
+	status.Offered = nil
 	for _, condition := range []string{
 		v1alpha1.ConditionQueueReady, v1alpha1.ConditionDeadLetterReady, v1alpha1.ConditionBindingReady, v1alpha1.ConditionDrifted,
 	} {

@@ -189,7 +189,9 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 		channel.Status.OriginalAttributes = nil // They were another queue's.
 	}
 	// What is new has what was asked for, which is noted, and for the rest what the place gives to every queue.
-	if !madeHere(observed.Tags) {
+	if madeHere(observed.Tags) {
+		s.endOffer(desired.Name)
+	} else {
 		r.assumeOurs(s, desired, observed)
 	}
 	s.madeSo(desired, observed)
@@ -287,6 +289,9 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 			return "", err
 		}
 		s.creates(desired.Name)
+		if had {
+			s.endOffer(desired.Name) // That was of the queue that is gone.
+		}
 		observed, err = s.provider.CreateBeside(ctx, sourceARN, desired.Name, plan)
 		if s.asked(noted, queue.Plan{Tags: plan.Tags}, observed.URL != "", err); err != nil {
 			s.bears(observed, err)
@@ -317,6 +322,15 @@ func (r *RequestChannelReconciler) ownDeadLetter(ctx context.Context, s *scope, 
 		}
 		if plan.TakesOver() {
 			s.takesOver(desired.Name)
+		}
+	}
+	if plan.Withheld != nil {
+		withheld := *plan.Withheld
+		if !created {
+			withheld = r.settled(s, v1alpha1.ConditionDeadLetterReady, withheld, observed, false)
+		}
+		if err := r.withhold(ctx, s, desired.Name, withheld, terms.Held, !created); err != nil {
+			return "", err
 		}
 	}
 	drifted := false
@@ -372,9 +386,19 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 		kept = slices.DeleteFunc(slices.Clone(remembered.Attributes), func(name string) bool { return name != queue.RedrivePolicy })
 		remembered.Attributes = slices.DeleteFunc(slices.Clone(remembered.Attributes), func(name string) bool { return name == queue.RedrivePolicy })
 	}
-	plan := queue.MakePlan(desired, remembered, observed, queue.Terms{Adopt: isTrue(channel.Status.Adopted) || inherits})
+	terms := queue.Terms{Adopt: isTrue(channel.Status.Adopted) || inherits, Held: s.noteOffer(desired.Name, observed.Tags)}
+	plan := queue.MakePlan(desired, remembered, observed, terms)
 	if plan.Refused {
 		return notOwned(s, desired.Name, observed.Tags, false)
+	}
+	if plan.Withheld != nil {
+		withheld := *plan.Withheld
+		if !s.created {
+			withheld = r.settled(s, v1alpha1.ConditionQueueReady, withheld, observed, asIs)
+		}
+		if err := r.withhold(ctx, s, desired.Name, withheld, terms.Held, !s.created); err != nil {
+			return err
+		}
 	}
 	if !s.created {
 		plan = r.settled(s, v1alpha1.ConditionQueueReady, plan, observed, asIs)
@@ -494,8 +518,12 @@ func (r *RequestChannelReconciler) untagLeft(ctx context.Context, s *scope, desi
 		return nil
 	}
 	observed = s.known(left.Name, observed)
-	plan := queue.Plan{Untag: queue.MakePlan(queue.Desired{Owner: left.Owner}, queue.Remembered{Tags: gone}, observed, queue.Terms{}).Untag}
-	if plan.Empty() {
+	terms := queue.Terms{Held: s.noteOffer(left.Name, observed.Tags)}
+	plan := queue.MakePlan(queue.Desired{Owner: left.Owner, Cluster: left.Cluster}, queue.Remembered{Tags: gone}, observed, terms)
+	if plan.Withheld != nil {
+		return r.withhold(ctx, s, left.Name, queue.Plan{Untag: plan.Withheld.Untag}, terms.Held, false)
+	}
+	if plan = (queue.Plan{Untag: plan.Untag}); plan.Empty() {
 		return nil
 	}
 	if err := s.mayWrite(observed, false); err != nil {

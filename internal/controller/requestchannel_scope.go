@@ -33,6 +33,8 @@ type scope struct {
 	beside []string
 	// outlived are the queues of which SQS once said that they are not there, and which are the ones that were.
 	outlived []string
+	// drifts says that the dead-letter queue was found to have drifted and is not to be corrected.
+	drifts bool
 	// givesUp says that a deletion has waited for messages for long enough, and leaves the queues as Retain does.
 	givesUp bool
 	// abandons is what to tell of each queue that is given up with messages, once it is.

@@ -84,6 +84,8 @@ type world struct {
 	wrap func(queue.API) queue.API
 	// result of the last reconcile.
 	result ctrl.Result
+	// considerate: a channel's minute of considering a consent is the spec's own to let go by.
+	considerate bool
 }
 
 func newWorld(ctx context.Context) *world {
@@ -232,7 +234,8 @@ func (w *world) remove(o client.Object) {
 	gomega.Expect(direct.Delete(w.ctx, o)).To(gomega.Succeed())
 }
 
-// reconciled reconciles an object once, without error, and holds its status against kstatus.
+// reconciled reconciles an object once, without error, and holds its status against kstatus. The minute in which a channel considers a
+// consent goes by, unless the world is considerate.
 func (w *world) reconciled(o client.Object) {
 	ginkgo.GinkgoHelper()
 	gomega.Expect(w.reconcile(o)).To(gomega.Succeed())
@@ -255,12 +258,22 @@ func (w *world) reconcile(o client.Object) error {
 	default:
 		ginkgo.Fail(fmt.Sprintf("no reconciler for %T", o))
 	}
-	var err error
-	w.result, err = r.Reconcile(w.ctx, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(o)})
-	if client.IgnoreNotFound(direct.Get(w.ctx, client.ObjectKeyFromObject(o), o)) == nil && w.exists(o) {
-		w.checkStatus(o.(fluxconditions.Getter))
+	for considered := 0; ; considered++ { // the queue, and its dead-letter queue
+		var err error
+		w.result, err = r.Reconcile(w.ctx, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(o)})
+		if client.IgnoreNotFound(direct.Get(w.ctx, client.ObjectKeyFromObject(o), o)) == nil && w.exists(o) {
+			w.checkStatus(o.(fluxconditions.Getter))
+		}
+		if considers, _ := beConsidering().Match(o); !considers || considered == 2 || w.considerate {
+			return err
+		}
+		w.pass(w.result.RequeueAfter)
 	}
-	return err
+}
+
+// beConsidering matches a channel that waits for a consent to be seen by whoever gave it.
+func beConsidering() gomega.OmegaMatcher {
+	return beReconciling(v1alpha1.ReasonProgressing, "may be taken over by this namespace")
 }
 
 func (w *world) exists(o client.Object) bool {

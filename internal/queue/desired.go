@@ -46,6 +46,7 @@ func (p *Provider) RequestQueue(channel *v1alpha1.RequestChannel, deadLetterARN 
 	return Desired{
 		Name:       p.ChannelQueueName(channel),
 		Owner:      p.owner(channel, v1alpha1.TagKindRequest),
+		Cluster:    p.Cluster,
 		Fixed:      fixed(spec.FIFO),
 		Attributes: attributes,
 		Tags:       p.WithDefaultTags(spec.Tags.Strings()),
@@ -71,6 +72,7 @@ func (p *Provider) DeadLetterQueue(channel *v1alpha1.RequestChannel, sourceARN s
 	return Desired{
 		Name:       p.DeadLetterQueueName(channel.Namespace, channel.Name, spec.FIFO != nil),
 		Owner:      p.owner(channel, v1alpha1.TagKindDeadLetter),
+		Cluster:    p.Cluster,
 		Fixed:      fixed(spec.FIFO),
 		Attributes: attributes,
 		Tags:       p.WithDefaultTags(spec.Tags.Strings()),
@@ -122,6 +124,22 @@ func (p *Provider) owner(channel *v1alpha1.RequestChannel, kind string) Owner {
 func (p *Provider) Consents(tags map[string]string, namespace string) bool {
 	to := tags[v1alpha1.TagAdoptableBy]
 	return to == p.Cluster+"/"+namespace || to == p.ClusterUID+"/"+namespace
+}
+
+// OfferedTo is whom a queue's tags let adopt it, where that is in another cluster: its operator may take the queue over at any moment, and SQS
+// shows that a minute late. Empty: nobody there. Of this cluster nobody can, for as long as the object is there that has the queue.
+func (p *Provider) OfferedTo(tags map[string]string) string {
+	return offeredTo(tags, p.Cluster, p.ClusterUID)
+}
+
+// offeredTo is OfferedTo from a cluster with that name and that UID.
+func offeredTo(tags map[string]string, own ...string) string {
+	to := tags[v1alpha1.TagAdoptableBy]
+	cluster, namespace, named := strings.Cut(to, "/")
+	if !named || cluster == "" || namespace == "" || slices.Contains(own, cluster) {
+		return ""
+	}
+	return to
 }
 
 func fixed(fifo *v1alpha1.FIFO) map[string]string {

@@ -51,6 +51,8 @@ type Desired struct {
 	Name string
 	// Owner of the queue.
 	Owner Owner
+	// Cluster is what the owner's cluster is called in consents, beside its UID. It is nothing that the queue is to be.
+	Cluster string `json:"-"`
 	// Fixed are the attributes that SQS takes at creation only.
 	Fixed map[string]string
 	// Attributes are those that the spec sets, and an empty value for what it clears.
@@ -99,6 +101,8 @@ type Observed struct {
 type Terms struct {
 	// Adopt takes the queue over: its owner consented, and the channel asks for it.
 	Adopt bool
+	// Held is for how long the queue is left alone though nobody is offered it any more: it was a moment ago, and may have been taken over.
+	Held time.Duration
 }
 
 // Plan is what to do with one queue. The zero Plan is: nothing.
@@ -110,6 +114,9 @@ type Plan struct {
 	Create           bool
 	Attributes, Tags map[string]string
 	Untag            []string
+	// Withheld is what there would be to do with a queue that is offered to another cluster, as far as SQS shows it; nil: it is not
+	// offered. Nothing is done with it, and the rest is empty.
+	Withheld *Plan
 }
 
 // Empty reports whether there is nothing to do.
@@ -131,9 +138,20 @@ func (p Plan) TakesOver() bool {
 }
 
 // MakePlan decides what brings a queue from what it is to what it should be: the least that does, and with it what SQS
-// may not show yet (see Sent). It is pure; when its plan was carried out, planning again gives nothing. It plans nothing for a queue that is another's, and
-// never a fixed attribute for a queue that exists.
+// may not show yet (see Sent). It is pure; when its plan was carried out, planning again gives nothing. It plans nothing for a queue that is another's, or
+// that may become another's at any moment (OfferedTo), and never a fixed attribute for a queue that exists.
 func MakePlan(desired Desired, remembered Remembered, observed Observed, terms Terms) Plan {
+	if !observed.Exists || (terms.Held <= 0 && offeredTo(observed.Tags, desired.Cluster, desired.Owner.Cluster) == "") {
+		return makePlan(desired, remembered, observed, terms)
+	}
+	plan := makePlan(desired, remembered, observed.UnsureOnly(), terms)
+	if plan.Refused {
+		return plan
+	}
+	return Plan{Withheld: &plan}
+}
+
+func makePlan(desired Desired, remembered Remembered, observed Observed, terms Terms) Plan {
 	tags := make(map[string]string, len(desired.Tags)+5)
 	maps.Copy(tags, desired.Tags)
 	maps.Copy(tags, desired.Owner.Tags())

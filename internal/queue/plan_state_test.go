@@ -3,9 +3,11 @@ package queue
 import (
 	"encoding/json"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -96,6 +98,9 @@ func TestPlanFromAnyState(t *testing.T) {
 			Tags:       rapid.SliceOfDistinct(rapid.SampledFrom([]string{"team", "Team", "cost", "env"}), rapid.ID[string]).Draw(t, "remembered tags"),
 		}
 		terms := Terms{Adopt: rapid.Bool().Draw(t, "adopt")}
+		if rapid.IntRange(0, 9).Draw(t, "offered a moment ago") == 0 {
+			terms.Held = time.Second
+		}
 
 		before := q.observe(t, "before")
 		plan := MakePlan(desired, remembered, before, terms)
@@ -103,6 +108,10 @@ func TestPlanFromAnyState(t *testing.T) {
 			if !plan.Refused || plan.Create || len(plan.Attributes)+len(plan.Tags)+len(plan.Untag) > 0 {
 				t.Fatalf("the queue of %+v: %+v", OwnerIn(before.Tags), plan)
 			}
+			return
+		}
+		if to := before.Tags[v1alpha1.TagAdoptableBy]; terms.Held > 0 || to == "c2/shop" || to == "another/shop" {
+			checkOffered(t, plan, desired, remembered, before, terms.Adopt)
 			return
 		}
 		checkOurs(t, plan, desired, remembered, before)
@@ -142,8 +151,8 @@ func TestPlanFromAnyState(t *testing.T) {
 
 // checkOurs holds a plan for a queue of our own to what it may touch, and to what differs.
 func checkOurs(t *rapid.T, plan Plan, desired Desired, remembered Remembered, before Observed) {
-	if plan.Refused || plan.Create {
-		t.Fatalf("our queue exists: %+v", plan)
+	if plan.Refused || plan.Create || plan.Withheld != nil {
+		t.Fatalf("our queue exists, and nobody else may take it: %+v", plan)
 	}
 	for name, value := range plan.Attributes {
 		_, wanted := desired.Attributes[name]
@@ -168,6 +177,18 @@ func checkOurs(t *rapid.T, plan Plan, desired Desired, remembered Remembered, be
 		if wanted || owner[key] != "" || !slices.Contains(remembered.Tags, key) {
 			t.Fatalf("tag %s is not ours to remove", key)
 		}
+	}
+}
+
+// checkOffered holds a plan for a queue that another cluster may take over at any moment to nothing, and to what it says there would be to do.
+func checkOffered(t *rapid.T, plan Plan, desired Desired, remembered Remembered, before Observed, adopt bool) {
+	if !plan.Empty() || plan.TakesOver() || plan.Withheld == nil {
+		t.Fatalf("a queue that is offered to %q: %+v", before.Tags[v1alpha1.TagAdoptableBy], plan)
+	}
+	before.Tags = maps.Clone(before.Tags)
+	delete(before.Tags, v1alpha1.TagAdoptableBy)
+	if would := MakePlan(desired, remembered, before, Terms{Adopt: adopt}); !reflect.DeepEqual(*plan.Withheld, would) {
+		t.Fatalf("what is withheld is %+v, and would be %+v", plan.Withheld, would)
 	}
 }
 
@@ -219,7 +240,11 @@ func drawState(t *rapid.T, desired Desired) *modelQueue {
 			q.tags[key] = value
 		}
 	}
-	maps.Copy(q.tags, rapid.MapOfN(rapid.SampledFrom([]string{"team", "Team", "cost", "theirs", v1alpha1.TagAdoptableBy, v1alpha1.TagAdopted}), rapid.SampledFrom([]string{"", "a", "foreign"}), 0, 5).Draw(t, "tags"))
+	// A consent within the cluster, one that names nobody, and two that another cluster may use.
+	if to := rapid.SampledFrom([]string{"", "", "", "c1/shop", "cluster-uid/shop", "c2", "/shop", "c2/", "c2/shop", "another/shop"}).Draw(t, "offered"); to != "" {
+		q.tags[v1alpha1.TagAdoptableBy] = to
+	}
+	maps.Copy(q.tags, rapid.MapOfN(rapid.SampledFrom([]string{"team", "Team", "cost", "theirs", v1alpha1.TagAdopted}), rapid.SampledFrom([]string{"", "a", "foreign"}), 0, 5).Draw(t, "tags"))
 	return q
 }
 

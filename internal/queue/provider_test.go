@@ -121,6 +121,18 @@ func TestConsents(t *testing.T) {
 	}
 }
 
+func TestOfferedTo(t *testing.T) {
+	p := &Provider{Cluster: "prod", ClusterUID: "uid"}
+	for tag, want := range map[string]string{
+		"dev/shop": "dev/shop", "uid2/shop": "uid2/shop", "dev/shop/": "dev/shop/",
+		"prod/shop": "", "uid/other": "", "": "", "dev": "", "/shop": "", "dev/": "",
+	} {
+		if got := p.OfferedTo(map[string]string{v1alpha1.TagAdoptableBy: tag}); got != want {
+			t.Errorf("%q: %q, want %q", tag, got, want)
+		}
+	}
+}
+
 func TestDeadLetterQueueIsLikeItsSource(t *testing.T) {
 	p := &Provider{Prefix: "rq", Cluster: "c", ClusterUID: "uid"}
 	channel := &v1alpha1.RequestChannel{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "login"}}

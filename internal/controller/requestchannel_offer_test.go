@@ -1,0 +1,272 @@
+package controller_test
+
+import (
+	"context"
+	"time"
+
+	"github.com/onsi/ginkgo/v2"
+	"github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/controller"
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
+)
+
+// What a consent to adopt means to whom it is given by, and to whom it is given. The two together: requestchannel_handover_test.go.
+var _ = ginkgo.Describe("A queue that is offered to another cluster", func() {
+	var w *world
+	ginkgo.BeforeEach(func(ctx context.Context) { w = newWorld(context.WithoutCancel(ctx)) })
+	offer := map[string]string{v1alpha1.TagAdoptableBy: "c2/shop"}
+	late := func() {
+		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.StaleReads, Duration: 59 * time.Second, Action: "ListQueueTags"}}})
+	}
+	// takes has c2's operator take a queue over, and bring it to a spec of its own.
+	takes := func(name string) {
+		ginkgo.GinkgoHelper()
+		w.tag(name, map[string]string{v1alpha1.TagCluster: "uid2", v1alpha1.TagNamespace: "shop", v1alpha1.TagName: "taken", v1alpha1.TagAdopted: "true"})
+		w.set(name, map[string]string{"MessageRetentionPeriod": "1209600"})
+	}
+	// given makes a channel with a dead-letter queue, and offers that queue of the two some time ago.
+	given := func(suffix string, edits ...func(*v1alpha1.RequestChannelSpec)) (*v1alpha1.RequestChannel, string) {
+		ginkgo.GinkgoHelper()
+		c := channelNamed("login", append(edits, withDeadLetter)...)
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+		name := w.named("login") + suffix
+		w.tag(name, offer)
+		w.pass(2 * time.Hour)
+		w.reconciled(c)
+		return c, name
+	}
+	edited := func(c *v1alpha1.RequestChannel) {
+		c.Spec.Queue = &v1alpha1.QueueAttributes{MessageRetentionSeconds: ptr.To[int32](60)}
+		c.Spec.DeadLetter.Queue.MessageRetentionSeconds = ptr.To[int32](60)
+		c.Spec.Tags = v1alpha1.Tags{"team": "identity"}
+	}
+	// writesTo are the requests that changed a queue.
+	writesTo := func(name string) (all []string) {
+		for _, action := range []string{"SetQueueAttributes", "TagQueue", "UntagQueue", "DeleteQueue"} {
+			for _, r := range w.sqs.RequestLog(sqstest.Action(action)) {
+				if r.Queue == name {
+					all = append(all, action)
+				}
+			}
+		}
+		return all
+	}
+	steps := func(c *v1alpha1.RequestChannel, n int) {
+		ginkgo.GinkgoHelper()
+		for range n {
+			if w.reconciled(c); !w.exists(c) {
+				return
+			}
+			w.pass(w.result.RequeueAfter)
+		}
+	}
+
+	for part, suffix := range map[string]string{v1alpha1.ConditionQueueReady: "", v1alpha1.ConditionDeadLetterReady: "_dlq"} {
+		ginkgo.It("is as it is until the offer is withdrawn, and nobody can have used it: "+part, func() {
+			c, name := given(suffix)
+			gomega.Expect(c).To(haveCondition(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonOffered, name+" is offered to c2/shop by its tag "+v1alpha1.TagAdoptableBy))
+			gomega.Expect(c.Status.Offered).To(gomega.ConsistOf(v1alpha1.OfferedQueue{Name: name, To: "c2/shop"}))
+			w.heard()
+			w.sqs.ResetRequests()
+			change(w, c, edited)
+			steps(c, 3)
+			gomega.Expect(c).To(beStalled(v1alpha1.ReasonOffered, name+" is offered to c2/shop", "essageRetentionSeconds", "tag team"))
+			gomega.Expect(c).To(haveCondition(part, metav1.ConditionFalse, v1alpha1.ReasonOffered))
+			gomega.Expect(c.Status.QueueURL).NotTo(gomega.BeEmpty(), "it is the channel's as yet")
+			w.restart()
+			steps(c, 2)
+			_, writes := w.costing(func() { w.reconciled(c) })
+			gomega.Expect(writes).To(gomega.BeEmpty(), "it is told once")
+			w.untag(name, v1alpha1.TagAdoptableBy)
+			w.sqs.ResetRequests()
+			w.reconciled(c)
+			gomega.Expect(c).To(beReconciling(v1alpha1.ReasonProgressing, name+" was offered to c2/shop until a moment ago"))
+			w.restart() // The next process knows by the status.
+			w.pass(2 * time.Minute)
+			w.reconciled(c)
+			gomega.Expect(writesTo(name)).To(gomega.BeEmpty())
+			w.pass(w.result.RequeueAfter)
+			steps(c, 3)
+			gomega.Expect(c).To(beReady())
+			gomega.Expect(c.Status.Offered).To(gomega.BeEmpty())
+			gomega.Expect(w.there(name).Attributes).To(gomega.HaveKeyWithValue("MessageRetentionPeriod", "60"))
+			gomega.Expect(w.there(name).Tags).To(gomega.HaveKeyWithValue("team", "identity"))
+		})
+
+		ginkgo.It("has its drift told and not corrected: "+part, func() {
+			c, name := given(suffix)
+			w.set(name, map[string]string{"MessageRetentionPeriod": "777", "RedriveAllowPolicy": `{"redrivePermission":"denyAll"}`, "RedrivePolicy": ""})
+			w.sqs.ResetRequests()
+			w.pass(2 * time.Hour)
+			steps(c, 3)
+			gomega.Expect(c).To(beStalled(v1alpha1.ReasonOffered))
+			gomega.Expect(c).To(haveCondition(v1alpha1.ConditionDrifted, metav1.ConditionTrue, v1alpha1.ReasonAttributesDiffer, name))
+			gomega.Expect(writesTo(name)).To(gomega.BeEmpty())
+			w.untag(name, v1alpha1.TagAdoptableBy)
+			steps(c, 4)
+			gomega.Expect(c).To(beReady())
+			gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.HavePrefix("Warning " + controller.EventDriftCorrected)))
+		})
+
+		for _, policy := range []v1alpha1.DeletionPolicy{"", v1alpha1.DeletionPolicyDeleteIfEmpty} {
+			ginkgo.It("holds a deletion until it is withdrawn: "+part+" "+string(policy), func() {
+				c, name := given(suffix, func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = policy })
+				w.sqs.ResetRequests()
+				w.remove(c)
+				steps(c, 6)
+				gomega.Expect(c).To(beStalled(v1alpha1.ReasonOffered, name+" is offered to c2/shop", "neither deleted nor given up", v1alpha1.AnnotationForceDelete))
+				w.restart()
+				w.untag(name, v1alpha1.TagAdoptableBy)
+				w.sqs.ResetRequests()
+				w.reconciled(c)
+				gomega.Expect(c).To(beReconciling(v1alpha1.ReasonProgressing, "until a moment ago"))
+				w.restart()
+				w.pass(2 * time.Minute)
+				w.reconciled(c)
+				gomega.Expect(writesTo(name)).To(gomega.BeEmpty())
+				steps(c, 12)
+				gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+				gomega.Expect(w.sqs.Queues()).To(gomega.BeEmpty())
+			})
+		}
+
+		ginkgo.It("is left behind by a deletion that is forced: "+part, func() {
+			c, name := given(suffix)
+			before := w.there(name)
+			change(w, c, func(c *v1alpha1.RequestChannel) {
+				metav1.SetMetaDataAnnotation(&c.ObjectMeta, v1alpha1.AnnotationForceDelete, "true")
+			})
+			w.remove(c)
+			w.heard()
+			w.reconciled(c)
+			gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+			gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.And(gomega.HavePrefix("Warning "+controller.EventQueueAbandoned), gomega.ContainSubstring(name+" is offered to c2/shop"))))
+			gomega.Expect(w.sqs.Queues()).To(gomega.ConsistOf(gomega.And(gomega.HaveField("Name", name), gomega.HaveField("Tags", before.Tags))), "and only it")
+		})
+
+		ginkgo.It("is left as it is by Retain, and nothing waits: "+part, func() {
+			c, name := given(suffix, func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
+			before := w.there(name)
+			w.remove(c)
+			w.heard()
+			w.reconciled(c)
+			gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+			gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.And(gomega.HavePrefix("Normal "+controller.EventQueueLeft), gomega.ContainSubstring(name+" is left in SQS as it is"))))
+			gomega.Expect(w.there(name).Tags).To(gomega.Equal(before.Tags))
+			gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(2))
+		})
+	}
+
+	ginkgo.It("is the other's when that took it over while a deletion waited, or was denied for long", func() {
+		c, name := given("")
+		w.sendTo(name)
+		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Action: "DeleteQueue"}}})
+		w.remove(c)
+		steps(c, 4)
+		late()
+		takes(name)
+		before := w.there(name)
+		w.pass(5 * time.Second)
+		steps(c, 4)
+		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+		gomega.Expect(w.there(name).Tags).To(gomega.Equal(before.Tags))
+	})
+
+	for how, act := range map[string]func(*v1alpha1.RequestChannel){
+		"edited": func(c *v1alpha1.RequestChannel) { change(w, c, edited) },
+		"looked at for drift": func(c *v1alpha1.RequestChannel) {
+			w.look(c, "now")
+		},
+		"deleted": func(c *v1alpha1.RequestChannel) { w.remove(c) },
+		"given up": func(c *v1alpha1.RequestChannel) {
+			change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.DeletionPolicy = v1alpha1.DeletionPolicyRetain })
+			w.remove(c)
+		},
+	} {
+		for when, withdrawn := range map[string]bool{"an offer of long ago": false, "an offer that was withdrawn meanwhile, and that it still saw": true} {
+			ginkgo.It("is the other's where it took it over a moment ago, by "+when+", and is not touched by its former channel that is "+how, func() {
+				c, name := given("")
+				if withdrawn {
+					w.untag(name, v1alpha1.TagAdoptableBy)
+					w.pass(time.Second)
+					w.look(c, "withdrawn")
+					w.reconciled(c)
+					w.pass(55 * time.Second)
+				}
+				late()
+				takes(name)
+				before := w.there(name)
+				w.pass(5 * time.Second)
+				act(c)
+				for range 12 {
+					_ = w.reconcile(c)
+					w.pass(10 * time.Second)
+				}
+				after := w.there(name)
+				gomega.Expect(after.Attributes).To(gomega.Equal(before.Attributes))
+				gomega.Expect(after.Tags).To(gomega.Equal(before.Tags))
+			})
+		}
+	}
+
+	ginkgo.It("is none where the consent is for this cluster, in which nobody can take the queue while the channel is there", func() {
+		c := channelNamed("login", withDeadLetter)
+		w.apply(c)
+		w.reconciled(c)
+		w.tag(w.named("login"), map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/elsewhere"})
+		change(w, c, edited)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+		gomega.Expect(w.there(w.named("login")).Attributes).To(gomega.HaveKeyWithValue("MessageRetentionPeriod", "60"))
+		w.remove(c)
+		w.reconciled(c)
+		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+	})
+
+	ginkgo.It("keeps its tags that the spec has no more while it is a dead-letter queue out of use", func() {
+		c, name := given("_dlq", func(spec *v1alpha1.RequestChannelSpec) { spec.Tags = v1alpha1.Tags{"team": "identity"} })
+		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.DeadLetter, c.Spec.Tags = nil, nil })
+		steps(c, 3)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonOffered, name, "tag team"))
+		gomega.Expect(w.there(name).Tags).To(gomega.HaveKey("team"))
+		w.untag(name, v1alpha1.TagAdoptableBy)
+		steps(c, 4)
+		gomega.Expect(c).To(beReady())
+		gomega.Expect(w.there(name).Tags).NotTo(gomega.HaveKey("team"))
+	})
+
+	ginkgo.It("is taken over once its owner surely sees the offer, and not by what was offered once before", func() {
+		w.considerate = true
+		p := w.providerFor(allowing("orders"))
+		w.queueTagged("orders", w.consent())
+		c := channelNamed("orders", using(p), called("orders"), adopting)
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(c).To(beConsidering())
+		gomega.Expect(w.result.RequeueAfter).To(gomega.BeNumerically(">", time.Minute))
+		w.pass(time.Minute)
+		w.reconciled(c)
+		gomega.Expect(c).To(beConsidering())
+		w.untag("orders", v1alpha1.TagAdoptableBy)
+		w.pass(time.Minute)
+		w.reconciled(c)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonNotOwned))
+		w.tag("orders", w.consent())
+		w.reconciled(c)
+		gomega.Expect(c).To(beConsidering())
+		w.restart()
+		w.pass(time.Minute)
+		w.reconciled(c)
+		gomega.Expect(c).To(beConsidering(), "another process has not seen it before")
+		gomega.Expect(w.there("orders").Tags).To(gomega.Equal(w.consent()))
+		w.pass(w.result.RequeueAfter)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+	})
+})
