@@ -439,6 +439,7 @@ func (w *world) rest(random *rand.Rand) {
 		}
 	}
 	w.judgeRest()
+	w.judgeLeftovers()
 	if w.violation != nil {
 		return
 	}
