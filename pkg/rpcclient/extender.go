@@ -65,6 +65,14 @@ func (x *extender) release(h *heldRequest) {
 	delete(x.held, h)
 }
 
+// adopt changes what an extension is of, and until when it goes on.
+func (x *extender) adopt(h *heldRequest, copies func() []messageCopy, deadline time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	h.copies, h.deadline = copies, deadline
+	x.schedule(time.Now())
+}
+
 // prolong lets the extension go on until deadline at least.
 func (x *extender) prolong(h *heldRequest, deadline time.Time) {
 	x.mu.Lock()

@@ -27,23 +27,24 @@ func byGroup(all []*received) [][]*received {
 }
 
 // serveGroup serves the messages of one FIFO group, which a receive may bring together, one after the
-// other. SQS gives out no more of the group before these are settled. Those that wait are kept hidden. When
-// one is left in the queue, so are those that follow it: SQS gives them out in order again.
+// other, in one place. SQS gives out no more of the group before these are settled. Those that wait are kept hidden.
+// When one is left in the queue, so are those that follow it: SQS gives them out in order again.
 func (s *channelServer) serveGroup(group []*received) {
-	for _, m := range group[1:] {
+	first, rest := group[0], group[1:]
+	for _, m := range rest {
 		if m.held == nil {
-			q := s.admit(m.message, m.delivery, m.delivery.local)
-			m.held = s.extender.hold(func() []messageCopy { return []messageCopy{q.copy} }, q.given, q.deadline)
+			s.keep(m, s.admit(m.message, m.delivery, m.delivery.local))
 		}
 	}
-	first, rest := group[0], group[1:]
-	if !s.place(first) {
+	if !first.placed && !s.place(group) {
 		s.putBack(group)
 		return
 	}
 	// Deferred, since a handler that calls runtime.Goexit returns to nobody.
 	defer func() {
-		s.r.slots.release(1)
+		if len(rest) == 0 && first.placed {
+			s.r.slots.release(1)
+		}
 		if first.refused != nil {
 			<-first.refused
 		}
@@ -51,15 +52,16 @@ func (s *channelServer) serveGroup(group []*received) {
 		if left {
 			s.alone.Store(time.Now().Add(aloneFor * s.visibility).UnixNano())
 		}
-		switch {
-		case len(rest) == 0:
-		case left:
-			s.putBack(rest)
-		default:
-			s.r.wg.Go(func() { s.serveGroup(rest) })
+		if len(rest) == 0 {
+			return
 		}
+		rest[0].placed = first.placed
+		if left {
+			s.putBack(rest)
+			return
+		}
+		s.r.wg.Go(func() { s.serveGroup(rest) })
 	}()
-	s.extender.release(first.held)
 	s.serve(first)
 }
 

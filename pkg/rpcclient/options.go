@@ -176,9 +176,12 @@ func WithMaxPending(n int, fail bool) Option {
 func WithForeignGrace(d time.Duration) Option { return func(c *config) { c.foreignGrace = d } }
 
 // WithConcurrency bounds the handlers that run at once, for responders: on all channels together. No more
-// requests are received than there are places for, but by polls that have waited for 100 ms: those lend their
-// places, so that there may be fewer places than channels. What such a poll brings when all are taken waits
-// 1 s for one and is then put back, which SQS counts as a receive.
+// requests are received than there are places for, but for two kinds. Those of one message group of a FIFO channel that
+// come together take one place, since they run one after the other. And polls that have waited for 100 ms lend their
+// places, so that there may be fewer places than channels: what such a poll brings when all are taken is kept hidden
+// until there is one. So that other responders may have it, it is put back after 1 s, and when it is received anew after
+// the length of a poll, but only where the channel has no dead-letter queue, or one that two receives more do not bring
+// it to (ChannelConfig.MaxReceiveCount).
 func WithConcurrency(n int) Option { return func(c *config) { c.concurrency = n } }
 
 // WithReturnAddresses sets which reply queues may be answered, for responders. It takes the place of what was set

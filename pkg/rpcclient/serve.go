@@ -85,8 +85,8 @@ func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 		queueURL: s.channel.URL, attributes: requestAttributes, system: system,
 		max: n, wait: r.cfg.receiveWait, visibility: s.visibility,
 	})
-	placed := places.end(len(msgs))
 	if err != nil {
+		places.end(0)
 		return false, err
 	}
 	s.busy.Store(len(msgs) > 0)
@@ -99,7 +99,7 @@ func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 	each, all := make([]received, len(msgs)), make([]*received, len(msgs))
 	for i := range msgs {
 		all[i] = &each[i]
-		all[i].placed, all[i].message, all[i].delivery = i < placed, &msgs[i], newDelivery(&msgs[i], at, date)
+		all[i].message, all[i].delivery = &msgs[i], newDelivery(&msgs[i], at, date)
 		if d := all[i].delivery; d.count == 1 && !d.firstReceive.IsZero() {
 			full = full || d.firstReceive.Sub(d.sent) > backlogAge
 			if d.firstReceive.After(latest) {
@@ -111,10 +111,17 @@ func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 		r.clock.observe(latest, asked, at)
 	}
 	if s.channel.FIFO {
-		for _, group := range byGroup(all) {
+		groups := byGroup(all)
+		placed := places.end(len(groups)) // of each, one message runs at a time
+		for i, group := range groups {
+			group[0].placed = i < placed
 			r.wg.Go(func() { s.serveGroup(group) })
 		}
 		return full, nil
+	}
+	placed := places.end(len(all))
+	for i := range placed {
+		each[i].placed = true
 	}
 	r.wg.Add(len(all))
 	r.api.rousing.Add(int64(len(all)))
@@ -134,11 +141,13 @@ func (s *channelServer) serveAlone(m []*received) {
 	if !m[0].placed {
 		s.roused(m[0]) // it may take a while
 	}
-	if !s.place(m[0]) {
+	if !m[0].placed && !s.place(m) {
 		s.putBack(m)
 		return
 	}
-	defer s.r.slots.release(1)
+	if m[0].placed {
+		defer s.r.slots.release(1)
+	}
 	s.serve(m[0])
 }
 
@@ -154,39 +163,28 @@ func (s *channelServer) roused(m *received) {
 type received struct {
 	message  *types.Message
 	delivery delivery
-	held     *heldRequest  // while it waits for the others of its group
+	held     *heldRequest  // while it waits for a place, or for the others of its group
+	refusal  *request      // it was refused while it waited for a place
 	placed   bool          // it has one of the responder's places
 	rousing  bool          // it is counted as one that is about to run
 	left     atomic.Bool   // it was left in the queue
 	refused  chan struct{} // closed when it is known whether its refusal left it; nil: it was not refused on a FIFO queue
 }
 
-// placePatience is how long a message whose receive had lent its place waits for another, before it is put
-// back for other responders.
-const placePatience = time.Second
-
-// place waits for a place for a message that has none. It reports false when there is none for it.
-func (s *channelServer) place(m *received) bool {
-	if !m.placed {
-		ctx, cancel := context.WithTimeout(s.r.work, min(placePatience, s.visibility/5))
-		defer cancel()
-		m.placed = s.r.slots.acquireFor(ctx, s.r.stopping)
-	}
-	return m.placed
-}
-
 // serve takes one message from its receive to its settlement.
 func (s *channelServer) serve(m *received) {
 	r := s.r
 	now := time.Now()
-	q := &request{}
+	q := &request{from: m, held: m.held}
 	defer func() {
 		if p := recover(); p != nil {
 			s.abandon(q, p)
 		}
 	}()
-	q = s.admit(m.message, m.delivery, now)
-	q.from = m
+	if q = m.refusal; q == nil {
+		q = s.admit(m.message, m.delivery, now)
+	}
+	q.from, q.held = m, m.held
 	if q.refusal != nil {
 		s.conclude(q, q.situation, nil, q.refusal, 0)
 		return
@@ -199,6 +197,7 @@ func (s *channelServer) serve(m *received) {
 			q.entry = entry
 		case joined:
 			r.cfg.stats.duplicates.Add(1)
+			s.extender.release(q.held)
 			return // hidden, answered and deleted with the one that runs
 		case replayed:
 			r.cfg.stats.duplicates.Add(1)
@@ -223,9 +222,17 @@ func (s *channelServer) serve(m *received) {
 
 // hold keeps a request and its copies hidden until it is settled.
 func (s *channelServer) hold(q *request) {
-	if q.held == nil {
-		q.held = s.extender.hold(func() []messageCopy { return s.r.cache.unsettled(q.entry, q.copy) }, q.given, q.deadline)
+	waited := q.from != nil && q.from.held != nil
+	if q.held != nil && !waited {
+		return
 	}
+	copies := func() []messageCopy { return s.r.cache.unsettled(q.entry, q.copy) }
+	if waited {
+		s.extender.adopt(q.held, copies, q.deadline)
+		q.from.held = nil
+		return
+	}
+	q.held = s.extender.hold(copies, q.given, q.deadline)
 }
 
 // oneWayRetention is how long a one-way request is remembered after it was handled, beside its queue's

@@ -1,0 +1,85 @@
+package rpcclient
+
+import (
+	"context"
+	"time"
+)
+
+// placePatience is how long a message that was not received before waits for a place where it came when all were taken,
+// before it is put back for other responders.
+const placePatience = time.Second
+
+// place waits for a place for the first of messages, in which the others follow it. It has none when its receive had
+// lent its places and they are taken. It is kept hidden meanwhile: put back, it would come to the next responder whose
+// poll is still under way though its places are taken, and be counted as received each time, up to the dead-letter
+// queue. A refusal needs no place. place reports false when the messages are to be put back.
+func (s *channelServer) place(messages []*received) bool {
+	r, m := s.r, messages[0]
+	back, toOthers := s.waitsBeforePutBack(messages)
+	var stop <-chan struct{} // without others to have it, it is served in the drain
+	if toOthers {
+		stop = r.stopping
+	}
+	began := time.Now()
+	for now := began; !m.placed; now = time.Now() {
+		q := s.admit(m.message, m.delivery, now)
+		if q.refusal != nil {
+			m.refusal = q
+			return true
+		}
+		if m.held == nil {
+			s.keep(m, q)
+		}
+		// It may be refused when it has waited for longer.
+		wait := maxBudget
+		if q.native {
+			wait = q.deadline.Sub(now)
+		}
+		if r.cfg.maxQueueAge > 0 {
+			if left := r.cfg.maxQueueAge - q.info.Age; left >= 0 {
+				wait = min(wait, left)
+			}
+		}
+		if toOthers {
+			wait = min(wait, back-now.Sub(began))
+		}
+		ctx, cancel := context.WithTimeout(r.work, wait+time.Millisecond)
+		m.placed = r.slots.acquireFor(ctx, stop)
+		cancel()
+		switch {
+		case m.placed:
+		case r.work.Err() != nil, toOthers && (r.isStopping() || time.Since(began) >= back):
+			return false
+		}
+	}
+	return true
+}
+
+// waitsBeforePutBack is how long messages wait for a place before they are put back. ok is false when they are not,
+// since that might make dead letters of what no handler failed at: two receives are left for failures.
+//
+// Another responder may have a place for what waits here. The first time there is often one whose poll is under way.
+// After that, a message waits for as long as polls take that are under way at responders which are full: those begin no
+// others.
+func (s *channelServer) waitsBeforePutBack(messages []*received) (after time.Duration, ok bool) {
+	count := 0
+	for _, m := range messages {
+		count = max(count, m.delivery.count)
+	}
+	if s.channel.DeadLetter && count+2 > s.channel.MaxReceiveCount {
+		return 0, false
+	}
+	if count <= 1 {
+		return min(placePatience, s.visibility/5), true
+	}
+	return s.r.cfg.receiveWait + placePatience, true
+}
+
+// keep keeps a message hidden that waits, admitted as q.
+func (s *channelServer) keep(m *received, q *request) {
+	deadline := q.deadline
+	if !q.native || deadline.IsZero() { // its time begins when it is taken up, or it has none
+		deadline = m.delivery.local.Add(maxBudget)
+	}
+	m.held = s.extender.hold(func() []messageCopy { return []messageCopy{q.copy} }, q.given, deadline)
+}
