@@ -3,8 +3,10 @@ package rpcclient
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"regexp"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -175,7 +177,7 @@ func checkReturnAddress(policy ReturnAddressPolicy, requestQueue, received strin
 // accepted, since requesters call again.
 type addressChecker struct {
 	own    queueAddress
-	source func() ReturnAddressPolicy // nil: the policy does not change
+	source func() (policy ReturnAddressPolicy, ok bool) // nil: the policy does not change
 
 	mu       sync.Mutex
 	rules    addressRules
@@ -192,7 +194,7 @@ const (
 )
 
 // newAddressChecker checks by policy, until the source, which may be nil, says another.
-func newAddressChecker(policy ReturnAddressPolicy, source func() ReturnAddressPolicy, own queueAddress) *addressChecker {
+func newAddressChecker(policy ReturnAddressPolicy, source func() (policy ReturnAddressPolicy, ok bool), own queueAddress) *addressChecker {
 	return &addressChecker{own: own, source: source, rules: newAddressRules(policy, own), asked: time.Now(), accepted: map[string]string{}}
 }
 
@@ -230,14 +232,29 @@ func (c *addressChecker) ask(age time.Duration) (changed bool) {
 		return false
 	}
 	c.asked = now
-	policy := c.source()
+	policy, ok := c.source()
 	policy.more = c.rules.given.more
-	if policy.equal(c.rules.given) {
+	if !ok || policy.equal(c.rules.given) {
 		return false
 	}
 	c.rules = newAddressRules(policy, c.own)
 	clear(c.accepted)
 	return true
+}
+
+// containedSource is source, which is the application's: it is not ok where that panics. It is nil where source is.
+func containedSource(source func() ReturnAddressPolicy, log *slog.Logger) func() (policy ReturnAddressPolicy, ok bool) {
+	if source == nil {
+		return nil
+	}
+	return func() (policy ReturnAddressPolicy, ok bool) {
+		defer func() {
+			if p := recover(); p != nil {
+				log.Error("the source of return addresses panicked; those of before stand", "panic", p, "stack", string(debug.Stack()))
+			}
+		}()
+		return source(), true
+	}
 }
 
 func (p ReturnAddressPolicy) equal(o ReturnAddressPolicy) bool {

@@ -155,7 +155,7 @@ func TestReturnAddressSource(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		checker := newAddressChecker(c.addresses, c.addressSource, own)
+		checker := newAddressChecker(c.addresses, containedSource(c.addressSource, c.log), own)
 		check := func(name string, want bool) {
 			t.Helper()
 			got, err := checker.check("https://sqs.eu-west-1.amazonaws.com/111122223333/" + name + "1#id")

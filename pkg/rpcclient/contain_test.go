@@ -204,3 +204,40 @@ func TestPanicsOfStartedCalls(t *testing.T) {
 		})
 	}
 }
+
+// Where the source of return addresses panics, the policy of before stands: also for those that wait for the others of
+// their group.
+func TestSourceOfReturnAddressesIsContained(t *testing.T) {
+	for _, queue := range []string{requestQueue, "rq_test_ns_login.fifo"} {
+		t.Run(queue, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				p := newPair(t)
+				p.url = p.queue(t, queue)
+				p.options = []rpcclient.Option{rpcclient.WithChannels(rpcclient.ChannelConfig{Name: "login", URL: p.url})}
+				_, channel := p.newRequester(t, rpcclient.StaticReplyQueue(p.replyURL))
+				var log strings.Builder
+				var asked atomic.Int64
+				stop := p.serve(t, addUp, rpcclient.WithLogger(slog.New(slog.NewTextHandler(&log, nil))), rpcclient.WithReturnAddressSource(func() rpcclient.ReturnAddressPolicy {
+					if asked.Add(1) > 1 {
+						panic("no policy")
+					}
+					return rpcclient.ReturnAddressPolicy{}
+				}))
+				time.Sleep(time.Minute)
+				var all []*rpcclient.Pending[sumReply]
+				for range 3 {
+					all = append(all, sum.Start(t.Context(), channel, sumRequest{}, rpcclient.CallGroup("g")))
+				}
+				for _, c := range all {
+					if _, err := c.Wait(t.Context()); err != nil {
+						t.Error(err)
+					}
+				}
+				stop()
+				if asked.Load() < 2 || strings.Count(log.String(), "no policy") != int(asked.Load())-1 {
+					t.Errorf("asked %d times; the log: %s", asked.Load(), log.String())
+				}
+			})
+		})
+	}
+}

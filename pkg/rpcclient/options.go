@@ -192,7 +192,8 @@ func WithReturnAddresses(p ReturnAddressPolicy) Option {
 
 // WithReturnAddressSource is WithReturnAddresses for a policy that changes while the responder runs: current is asked at
 // the start, and then when a request comes: once in 10 s at most, or in a second where its return address would be
-// refused. It is called with a lock held: it must return soon, and not use the responder.
+// refused. It is called with a lock held: it must return soon, and not use the responder. Where it panics, what it said
+// before stands.
 func WithReturnAddressSource(current func() ReturnAddressPolicy) Option {
 	return func(c *config) { c.addressSource, c.nilSource = current, current == nil }
 }

@@ -54,7 +54,7 @@ func newChannelServer(r *Responder, channel ChannelConfig) (*channelServer, erro
 		linger = fifoDeleteLinger
 	}
 	s.settler = newSettler(r.work, r.api, channel.URL, linger)
-	s.addresses = newAddressChecker(r.cfg.addresses, r.cfg.addressSource, own)
+	s.addresses = newAddressChecker(r.cfg.addresses, containedSource(r.cfg.addressSource, r.cfg.log), own)
 	s.extender = newExtender(s.settler, visibility)
 	s.pollers = &pollers{
 		wanted:    func() bool { return !r.isStopping() },
