@@ -83,16 +83,24 @@ func (c *apiClient) do(r *http.Request) (*http.Response, error) {
 		c.close()
 		c.ca = ca
 		c.client = &http.Client{Transport: &http.Transport{
+			// Not HTTP/2: there a request that is given up ends its stream only, and all that follow would go onto a
+			// connection whose other end is gone without a word, for as long as the kernel keeps it.
+			Protocols:           http1(),
 			DialContext:         (&net.Dialer{Timeout: apiDialTimeout}).DialContext,
 			TLSHandshakeTimeout: apiDialTimeout,
 			TLSClientConfig:     &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
-			ForceAttemptHTTP2:   true,
 			MaxIdleConns:        1,
 			IdleConnTimeout:     90 * time.Second,
 		}}
 	}
 	r.Header.Set("Authorization", "Bearer "+token)
 	return c.client.Do(r)
+}
+
+func http1() *http.Protocols {
+	p := &http.Protocols{}
+	p.SetHTTP1(true)
+	return p
 }
 
 func (c *apiClient) close() {
