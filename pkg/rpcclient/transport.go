@@ -38,6 +38,10 @@ const (
 // keepAlive finds within a quarter of a minute that the other end of a long poll is gone without a word.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 3 * time.Second, Count: 3}
 
+// pings do the same for HTTP/2, which some endpoints speak: there a request that is given up ends its stream only, and
+// others would go onto the same connection for as long as the kernel keeps it.
+var pings = http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second}
+
 // newClient derives the SQS client that this package sends with: the application's own configuration,
 // credentials, endpoint and middleware, but no SDK retries (a retry of a send must know whether the
 // first attempt may have arrived) and a transport fit for many long polls at once.
@@ -53,6 +57,12 @@ func newClient(client *sqs.Client) *sqs.Client {
 			d.own = b.WithDialerOptions(dialSoon).GetTransport()
 			d.own.MaxIdleConns = 0
 			d.own.MaxIdleConnsPerHost = max(d.own.MaxIdleConnsPerHost, idleConnections)
+			if d.own.HTTP2 == nil {
+				d.own.HTTP2 = &http.HTTP2Config{}
+			}
+			if d.own.HTTP2.SendPingTimeout == 0 {
+				d.own.HTTP2.SendPingTimeout, d.own.HTTP2.PingTimeout = pings.SendPingTimeout, pings.PingTimeout
+			}
 			d.own.TLSHandshakeTimeout, d.own.ResponseHeaderTimeout = dialTimeout, 0
 			d.inner = &http.Client{Transport: d.own, CheckRedirect: followRedirect}
 		}
