@@ -35,8 +35,8 @@ const (
 	// EnvReturnAddresses holds the JSON form of ReturnAddresses: which reply queues a responder may answer.
 	EnvReturnAddresses = "REPLYQUEUE_RETURN_ADDRESSES"
 	// EnvReturnAddressesFile names a file that has what EnvReturnAddresses should hold now: variables stay as they were
-	// when the container started, and what a responder may answer changes with every QueueProvider. Absent, or while the
-	// file is empty or not there, EnvReturnAddresses stands.
+	// when the container started, and what a responder may answer changes with every QueueProvider. Absent, or until the
+	// file has had something, EnvReturnAddresses stands; a file that is emptied or removed changes nothing.
 	EnvReturnAddressesFile = "REPLYQUEUE_RETURN_ADDRESSES_FILE"
 	// EnvServiceAccountDir overrides the folder that holds the token and ca.crt for heartbeats. It is
 	// never injected: it is for programs that run outside a pod.
@@ -140,8 +140,8 @@ type Heartbeat struct {
 // Interval is IntervalSeconds as a duration.
 func (h Heartbeat) Interval() time.Duration { return time.Duration(h.IntervalSeconds) * time.Second }
 
-// ReturnAddresses says which reply queues a responder may answer. The zero value allows nothing but
-// what the responder's own configuration adds.
+// ReturnAddresses says which reply queues a responder may answer. Without Prefixes these are all whose names have
+// the operator's form, <prefix>_<cluster>_r_<UID>, of any cluster.
 type ReturnAddresses struct {
 	// AccountID and Region of the queues, and the endpoint on which replies are sent.
 	AccountID string `json:"accountID,omitempty"`
