@@ -73,6 +73,9 @@ func describe(channel *v1alpha1.RequestChannel, role injected.Role) injected.Cha
 		FIFO:       channel.Spec.FIFO != nil,
 		DeadLetter: channel.Status.DeadLetterTargetARN != "", // What the queue has, and not what the spec wants.
 	}
+	if d := channel.Spec.DeadLetter; d != nil && c.DeadLetter && channel.Spec.ManagementPolicy != v1alpha1.ManagementPolicyObserve {
+		c.MaxReceiveCount = d.MaxReceiveCount
+	}
 	if call := channel.Spec.Call; call != nil {
 		c.TimeoutSeconds, c.MaxAttempts = ptr.Deref(call.TimeoutSeconds, 0), ptr.Deref(call.MaxAttempts, 0)
 	}

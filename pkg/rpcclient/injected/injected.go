@@ -123,6 +123,9 @@ type Channel struct {
 	MaximumMessageBytes int32 `json:"maximumMessageBytes,omitempty"`
 	// DeadLetter is true when refused messages have somewhere to go.
 	DeadLetter bool `json:"deadLetter,omitempty"`
+	// MaxReceiveCount is how often a message may be received before it goes there, 1 to 1000, as the channel said when the
+	// pod was told; 0: not known.
+	MaxReceiveCount int32 `json:"maxReceiveCount,omitempty"`
 }
 
 // Channels maps the name by which the pod knows a channel ("login", "pricing.shop") to the channel.

@@ -125,6 +125,7 @@ func configs(channels injected.Channels, wanted func(injected.Role) bool) []rpcc
 				MaxAttempts:       int(c.MaxAttempts),
 				VisibilityTimeout: seconds(c.VisibilityTimeoutSeconds),
 				MaxMessageBytes:   int(c.MaximumMessageBytes),
+				MaxReceiveCount:   int(c.MaxReceiveCount),
 			})
 		}
 	}

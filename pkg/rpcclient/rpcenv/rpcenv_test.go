@@ -486,7 +486,7 @@ func TestPodWithoutEnvironmentGivesUpWithItsContext(t *testing.T) {
 func TestEnvironment(t *testing.T) {
 	channels := injected.Encode(injected.Channels{
 		"login": {URL: "https://sqs.eu-west-1.amazonaws.com/111122223333/login", Role: injected.RoleCall},
-		"shop":  {URL: "https://sqs.eu-west-1.amazonaws.com/111122223333/shop", Role: injected.RoleServe, TimeoutSeconds: 20, MaxAttempts: 2, FIFO: true, VisibilityTimeoutSeconds: 60, MaximumMessageBytes: 4096, DeadLetter: true},
+		"shop":  {URL: "https://sqs.eu-west-1.amazonaws.com/111122223333/shop", Role: injected.RoleServe, TimeoutSeconds: 20, MaxAttempts: 2, FIFO: true, VisibilityTimeoutSeconds: 60, MaximumMessageBytes: 4096, DeadLetter: true, MaxReceiveCount: 7},
 	})
 	get := func(v map[string]string) func(string) string { return func(n string) string { return v[n] } }
 
@@ -496,7 +496,7 @@ func TestEnvironment(t *testing.T) {
 	}
 	if got := configs(e.channels, injected.Role.Serves); len(got) != 1 || got[0] != (rpcclient.ChannelConfig{
 		Name: "shop", URL: "https://sqs.eu-west-1.amazonaws.com/111122223333/shop",
-		Timeout: 20 * time.Second, MaxAttempts: 2, FIFO: true, VisibilityTimeout: time.Minute, MaxMessageBytes: 4096, DeadLetter: true,
+		Timeout: 20 * time.Second, MaxAttempts: 2, FIFO: true, VisibilityTimeout: time.Minute, MaxMessageBytes: 4096, DeadLetter: true, MaxReceiveCount: 7,
 	}) {
 		t.Errorf("serves %+v", got)
 	}
