@@ -85,8 +85,10 @@ type Fence struct {
 	mu     sync.Mutex
 	states map[string]*state
 	asked  map[string]bool
-	// first are the nonces that the cluster knew when this process began, by provider; nil: it has not read them yet.
+	// first are the nonces that the cluster knew when this process began, by provider; nil: it has not read them yet. stale are
+	// the words that a marker is abandoned which were there then.
 	first map[string][]string
+	stale []string
 }
 
 // state is what is known of one provider's marker.
@@ -270,6 +272,7 @@ func (f *Fence) check(ctx context.Context, provider *queue.Provider) error {
 		return err
 	}
 	f.begin(known)
+	f.unsay(known)
 	f.inherit(known)
 	marker, tags, err := readMarker(ctx, provider)
 	mine := known.entries[provider.Name]
@@ -293,6 +296,7 @@ func (f *Fence) check(ctx context.Context, provider *queue.Provider) error {
 		if known, err = f.store.read(ctx); err != nil {
 			return err
 		}
+		f.unsay(known)
 		mine, verdict = known.entries[provider.Name], judge()
 	}
 	f.Metrics.found(provider.Name, verdict)

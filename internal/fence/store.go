@@ -51,6 +51,8 @@ func (e *entry) void(nonce string) {
 // abandoned is the value of v1alpha1.AnnotationConfirmIdentity for a provider whose marker bears no nonce.
 func abandoned(provider string) string { return provider + "=abandoned" }
 
+func saysAbandoned(word string) bool { return strings.HasSuffix(word, abandoned("")) }
+
 // store is the identity ConfigMap. Every write is over the version that was read: two leaders at once, and a leader
 // and an administrator, never overwrite each other.
 type store struct {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/queue"
 )
 
@@ -58,6 +59,7 @@ func (f *Fence) Look(ctx context.Context) {
 		return // The leader says so.
 	}
 	f.begin(known)
+	f.unsay(known)
 	for name := range inTurn(f, known.entries) {
 		if f.heldHere(name) {
 			continue
@@ -97,6 +99,20 @@ func (f *Fence) begin(known *identity) {
 	f.first = map[string][]string{}
 	for name, e := range known.entries {
 		f.first[name] = e.Nonces
+	}
+	f.stale = slices.DeleteFunc(known.annotated(v1alpha1.AnnotationConfirmIdentity), func(word string) bool { return !saysAbandoned(word) })
+}
+
+// unsay takes the words out of what was read that a marker is abandoned and that were there when this process began: it may be a
+// copy's, taken before its original used them. Who said so in the original is asked once more where its process ended just
+// then. What has been taken off can be said again.
+func (f *Fence) unsay(known *identity) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	said := known.annotated(v1alpha1.AnnotationConfirmIdentity)
+	f.stale = slices.DeleteFunc(f.stale, func(word string) bool { return !slices.Contains(said, word) })
+	for _, word := range f.stale {
+		known.use(v1alpha1.AnnotationConfirmIdentity, word)
 	}
 }
 

@@ -3,6 +3,7 @@ package fence_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -412,4 +413,28 @@ func TestAWordThatWasCopied(t *testing.T) {
 			clone.expectHeld("its copy", true)
 		})
 	}
+}
+
+// TestAWordFromBeforeTheProcessIsNone is a copy that was taken between a human's word that the marker is abandoned and its use, and
+// finds none all the time that it watches: the process that had used the word ended when somebody deleted the marker once more.
+func TestAWordFromBeforeTheProcessIsNone(t *testing.T) {
+	before := newCluster(t, sqstest.NewServer(t), uid, nil)
+	before.Round(before.ctx)
+	before.round()
+	c := newCluster(t, sqstest.NewServer(t), uid, before.snapshot())
+	c.annotate(v1alpha1.AnnotationConfirmIdentity, "default=abandoned")
+	for range 30 {
+		c.round()
+		if len(c.sqs.Queues()) != 0 {
+			t.Fatal("the copy makes the marker")
+		}
+	}
+	c.expectHeld("a copy with a word that was not spoken to it", true)
+	if i := c.identity(); i.Annotations[v1alpha1.AnnotationConfirmIdentity] != "" || !strings.Contains(i.Data["status"], "default=abandoned") {
+		t.Errorf("it does not ask anew: %v %q", i.Annotations, i.Data["status"])
+	}
+	c.annotate(v1alpha1.AnnotationConfirmIdentity, "default=abandoned")
+	c.round()
+	c.round()
+	c.expectOpen("when it was said again")
 }

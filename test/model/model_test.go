@@ -507,6 +507,14 @@ func TestWhatBrokeOnce(t *testing.T) {
 			{"heartbeat before a closing", 11231164830168369962}, {"garbage is collected", 6071789341886581143},
 			{"ReplyHost is created", 9033105203708688096}, {"watch of Leases breaks", 10427787582034689218},
 		}},
+		// The cluster was copied between a human's word that the marker was abandoned and its use, and somebody deleted the marker
+		// once more: who had made it again ended before it saw that, and the copy had the word.
+		{"a word that a marker is abandoned is for who was there", 3145825, []line{
+			{"sweep is allowed", 12912382248765615824}, {"operator is killed", 10966377552461702306},
+			{"operator leads", 6254680884318137981}, {"marker is removed", 2126546387329587928},
+			{"time passes, with work", 2380802634408849503}, {"identity is confirmed", 7552648399643663825},
+			{"cluster is copied, and the marker removed", 15694671098422334031}, {"leader is deposed", 8301339620002378561},
+		}},
 	} {
 		t.Run(broke.name, func(t *testing.T) {
 			var script []move
