@@ -32,6 +32,9 @@ func (r *RequestChannelReconciler) claim(ctx context.Context, s *scope, desired 
 		if has || !s.adopts(observed.Tags) {
 			s.reconsiders(desired.Name)
 			s.channel.Status.QueueURL, s.channel.Status.QueueARN = "", "" // What is sent there would go to somebody else.
+			if s.lostTags(desired, observed.Tags) {
+				return givenBack(s, desired, observed.Tags)
+			}
 			return notOwned(s, desired.Name, observed.Tags, !has)
 		}
 		if err := r.oldestClaim(ctx, s, observed.Tags); err != nil {
@@ -154,6 +157,28 @@ var errTakenAway = errors.New("the queue is another's now")
 // lostDeadLetter is notOwned for a dead-letter queue that the channel had: it says which tags would make it the channel's again, and
 // whether somebody else has taken it. One whose tags are merely gone is not anybody else's.
 func lostDeadLetter(s *scope, desired queue.Desired, tags map[string]string) error {
+	p := givenBack(s, desired, tags)
+	if queue.OwnerIn(tags) != (queue.Owner{}) && !s.takenLately(desired) {
+		p.why = errTakenAway
+	}
+	return p
+}
+
+// lostTags reports whether a request queue seems to be the channel's own, but for ownership tags that are gone: none of those that are left
+// is another's, and some are left, or the channel has written to the queue.
+func (s *scope) lostTags(desired queue.Desired, tags map[string]string) bool {
+	own := s.channel.Status.LastWriteTime != nil && !isTrue(s.channel.Status.Adopted)
+	for key, value := range desired.Owner.Tags() {
+		if tags[key] != "" && tags[key] != value {
+			return false
+		}
+		own = own || (tags[key] == value && key == v1alpha1.TagName)
+	}
+	return own
+}
+
+// givenBack says which tags would make a queue the channel's again.
+func givenBack(s *scope, desired queue.Desired, tags map[string]string) *pause {
 	var back []string
 	for _, key := range sortedKeys(desired.Owner.Tags()) {
 		back = append(back, key+"="+desired.Owner.Tags()[key])
@@ -161,9 +186,6 @@ func lostDeadLetter(s *scope, desired queue.Desired, tags map[string]string) err
 	p := &pause{stalled: true, reason: v1alpha1.ReasonNotOwned, after: slowRetry}
 	p.message = fmt.Sprintf("queue %s %s; it is left alone. If it is this channel's, give it back its tags: %s",
 		desired.Name, whoseQueue(s, tags), strings.Join(back, ", "))
-	if queue.OwnerIn(tags) != (queue.Owner{}) && !s.takenLately(desired) {
-		p.why = errTakenAway
-	}
 	return p
 }
 
@@ -193,6 +215,9 @@ func whoseQueue(s *scope, tags map[string]string) string {
 	owner := queue.OwnerIn(tags)
 	if owner == (queue.Owner{}) {
 		return "has no owner that its tags name"
+	}
+	if owner.Cluster == "" || owner.Kind == "" || owner.Namespace == "" || owner.Name == "" {
+		return "has lost some of the tags that name its owner"
 	}
 	whose := fmt.Sprintf("belongs to %s %s/%s", kindOf(owner.Kind), owner.Namespace, owner.Name)
 	if owner.Cluster != s.provider.ClusterUID {

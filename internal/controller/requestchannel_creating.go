@@ -64,7 +64,7 @@ func (r *RequestChannelReconciler) writeAhead(ctx context.Context, s *scope, des
 		status.AppliedAttributes, status.AppliedTags = attributes, tags // as before an adoption was tried again
 		return nil
 	}
-	if written.QueueURL == "" && !adopting {
+	if written.QueueURL == "" && !s.remembers() && !adopting {
 		// A queue that nothing is remembered of yet counts as ours in every attribute (requestQueue).
 		return nil
 	}

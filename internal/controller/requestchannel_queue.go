@@ -112,7 +112,7 @@ func (r *RequestChannelReconciler) observeOnly(ctx context.Context, s *scope) er
 		s.channel.Status.QueueURL, s.channel.Status.QueueARN = "", "" // What is sent there would go to somebody else.
 		return notOwned(s, name, observed.Tags, false)
 	}
-	if s.channel.Status.QueueURL == "" && queue.OwnerIn(observed.Tags) == owner && !queue.IsAdopted(observed.Tags) {
+	if s.channel.Status.QueueURL == "" && !s.remembers() && queue.OwnerIn(observed.Tags) == owner && !queue.IsAdopted(observed.Tags) {
 		// It was managed once, and what was set on it is forgotten. Should it be managed again, that counts as set by us (assumeOurs).
 		// What shows AWS's default now was not: whoever sets it while the channel observes means it.
 		s.channel.Status.AppliedAttributes = union(s.channel.Status.AppliedAttributes, queue.OffDefault(observed.Attributes))

@@ -86,11 +86,18 @@ func (s *scope) wrote() {
 // of it was lost in a crash or a restore, and what is not AWS's default was ours.
 func (r *RequestChannelReconciler) assumeOurs(s *scope, desired queue.Desired, observed queue.Observed) {
 	r.tellPolicyLeft(s, desired, observed)
-	if !isTrue(s.channel.Status.Adopted) {
+	metAgain := s.original.Status.QueueURL == "" && s.remembers() // It was not the channel's for a while, by its tags.
+	if !isTrue(s.channel.Status.Adopted) && !metAgain {
 		var ours []string
 		s.memory(func(v *visit) { _, ours = split(queue.Restorable(), v.refusedDefaults) })
 		s.channel.Status.AppliedAttributes = union(s.channel.Status.AppliedAttributes, ours)
 	}
+}
+
+// remembers reports whether the status says what was set on the request queue: it does once the channel has had one, whatever became of
+// that since, and until a restore loses the status.
+func (s *scope) remembers() bool {
+	return s.original.Status.AppliedTerms != "" || s.original.Status.LastWriteTime != nil
 }
 
 // forget drops what is remembered of a queue that is gone, or that is another's still: what was set on it went with it, or
