@@ -261,8 +261,7 @@ func (s *podScope) newRecord(ctx context.Context, host *v1alpha1.ReplyHost) (rea
 // recordRefused tells the pod of a refusal that somebody has to mend, in the API server's words: a quota, or another policy of
 // the cluster. Other errors are returned as they are.
 func (s *podScope) recordRefused(err error) error {
-	refused := apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)
-	if !refused || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+	if !refusedByCluster(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		return err
 	}
 	s.waitFor("the API server refuses the record of its reply queue: %s", err)

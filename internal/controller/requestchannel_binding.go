@@ -79,6 +79,9 @@ func (r *RequestChannelReconciler) unbind(ctx context.Context, s *scope) error {
 		return nil
 	}
 	if err := r.removeSecret(ctx, s.channel, status.Binding.Name); err != nil {
+		if p := judge(s.channel, err); p.reason != "" {
+			conditions.Set(s.channel, v1alpha1.ConditionBindingReady, metav1.ConditionFalse, p.reason, p.message)
+		}
 		return err
 	}
 	status.Binding = nil
@@ -118,25 +121,41 @@ func (r *RequestChannelReconciler) provideSecret(ctx context.Context, s *scope, 
 	if secret != nil && holds(secret, entries) {
 		return nil
 	}
-	owner := metav1apply.OwnerReference().WithAPIVersion(v1alpha1.GroupVersion.String()).WithKind("RequestChannel").
-		WithName(s.channel.Name).WithUID(s.channel.UID).WithController(true)
-	apply := corev1apply.Secret(name, s.channel.Namespace).WithType(bindingSecretType).WithData(entries).
-		WithLabels(map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByOperator}).WithOwnerReferences(owner)
+	apply := ownSecret(s.channel, name).WithData(entries)
 	if secret != nil {
 		apply = apply.WithUID(secret.UID) // Another of that name is not the one that was looked at.
 	}
 	err = r.Client.Apply(ctx, apply, fieldOwner, client.ForceOwnership)
-	if apierrors.IsInvalid(err) || apierrors.IsForbidden(err) {
-		// A quota, an admission policy, or a Secret that was made immutable.
-		return stalled(v1alpha1.ReasonSecretRefused, "spec.binding.secretName: the API server refuses Secret %s: %v", name, err)
-	}
-	if err != nil {
-		return ofCluster(fmt.Errorf("write Secret %s: %w", name, err))
+	return secretTrouble("written", name, err)
+}
+
+// secretTrouble tells why a Secret could not be looked at, written or deleted: nil stays nil. What the API server refuses, by a quota, an
+// admission policy, or since the Secret was made immutable, somebody has to mend. What it fails in, as where a webhook that it has to ask is
+// gone, is tried again as the workqueue says. That the Secret is another than a moment ago says nothing.
+func secretTrouble(done, name string, err error) error {
+	var answer apierrors.APIStatus
+	message := fmt.Sprintf("spec.binding.secretName: Secret %s cannot be %s: %v", name, done, err)
+	switch {
+	case refusedByCluster(err):
+		return &pause{stalled: true, reason: v1alpha1.ReasonSecretRefused, message: message, after: slowRetry, why: err}
+	case errors.As(err, &answer) && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err):
+		return &pause{reason: v1alpha1.ReasonProgressing, message: message, passing: true, cause: err}
+	case err != nil:
+		return ofCluster(fmt.Errorf("have Secret %s %s: %w", name, done, err))
 	}
 	return nil
 }
 
-// removeSecret deletes a Secret that the channel controls; any other is left.
+// ownSecret is what the operator applies of a channel's Secret, but for its entries.
+func ownSecret(channel *v1alpha1.RequestChannel, name string) *corev1apply.SecretApplyConfiguration {
+	owner := metav1apply.OwnerReference().WithAPIVersion(v1alpha1.GroupVersion.String()).WithKind("RequestChannel").
+		WithName(channel.Name).WithUID(channel.UID).WithController(true)
+	return corev1apply.Secret(name, channel.Namespace).WithType(bindingSecretType).
+		WithLabels(map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByOperator}).WithOwnerReferences(owner)
+}
+
+// removeSecret deletes a Secret that the channel controls; any other is left. One that the API server refuses to delete, since a policy of
+// the cluster wants it kept, hands out nothing from then on, and goes with the channel, which owns it, if that may be.
 func (r *RequestChannelReconciler) removeSecret(ctx context.Context, channel *v1alpha1.RequestChannel, name string) error {
 	secret, err := r.lookAtSecret(ctx, channel, name)
 	if errors.Is(err, errSecretNotOurs) || errors.Is(err, errSecretOrphaned) || (err == nil && secret == nil) {
@@ -146,10 +165,19 @@ func (r *RequestChannelReconciler) removeSecret(ctx context.Context, channel *v1
 		return err
 	}
 	err = r.Client.Delete(ctx, secret, client.Preconditions{UID: &secret.UID, ResourceVersion: &secret.ResourceVersion})
-	if client.IgnoreNotFound(err) != nil {
-		return ofCluster(fmt.Errorf("delete Secret %s: %w", name, err))
+	if refusedByCluster(err) {
+		emptied := r.Client.Apply(ctx, ownSecret(channel, name).WithUID(secret.UID), fieldOwner, client.ForceOwnership)
+		if emptied == nil {
+			r.Recorder.Eventf(channel, nil, corev1.EventTypeWarning, EventSecretLeft, "Delete",
+				"Secret %s is left without the queue's coordinates, since it cannot be deleted: %s", name, err)
+			return nil
+		}
+		if !refusedByCluster(emptied) {
+			return secretTrouble("emptied", name, emptied)
+		}
+		err = fmt.Errorf("%w; nor can it be emptied: %w", err, emptied)
 	}
-	return nil
+	return secretTrouble("deleted", name, client.IgnoreNotFound(err))
 }
 
 // lookAtSecret returns the channel's Secret; nil when there is none of that name, and errSecretNotOurs or
@@ -164,7 +192,7 @@ func (r *RequestChannelReconciler) lookAtSecret(ctx context.Context, channel *v1
 	case apierrors.IsForbidden(err):
 		return nil, fmt.Errorf("%w: %w", errSecretNotOurs, err)
 	case err != nil:
-		return nil, ofCluster(fmt.Errorf("look at Secret %s: %w", name, err))
+		return nil, secretTrouble("looked at", name, err)
 	}
 	owner := metav1.GetControllerOf(secret)
 	switch {

@@ -163,8 +163,13 @@ func (r *RequestChannelReconciler) reconcilePresent(ctx context.Context, s *scop
 	if p == nil {
 		return ctrl.Result{RequeueAfter: r.scheduleCheck(s)}, nil
 	}
-	if unbound != nil {
-		return ctrl.Result{}, unbound
+	if u := judge(s.channel, unbound); u != nil {
+		if u.cause != nil {
+			return u.result()
+		}
+		if p.cause == nil && (p.after == 0 || u.after < p.after) {
+			p.after = u.after
+		}
 	}
 	if s.settles > 0 && p.after > s.settles {
 		p.after = s.settles // What was left for SQS to show is not left for longer.
@@ -178,7 +183,7 @@ func (r *RequestChannelReconciler) reconcileSuspended(ctx context.Context, s *sc
 	again := r.lookSuspended(ctx, s)
 	bind := r.bind
 	if s.channel.Status.QueueURL == "" {
-		bind = r.unbind
+		bind, s.part = r.unbind, v1alpha1.ConditionBindingReady
 	}
 	p := judge(s.channel, bind(ctx, s))
 	if p == nil {

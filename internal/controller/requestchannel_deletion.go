@@ -9,7 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -124,15 +124,8 @@ func (p *pause) inTheWay() bool {
 // letGo takes the channel's finalizer off: the operator is done with it. The Secret goes before, since the channel may be held by
 // others for long, or may leave to Kubernetes' garbage collector what it was told to orphan.
 func (r *RequestChannelReconciler) letGo(ctx context.Context, s *scope) error {
-	if binding := s.channel.Status.Binding; binding != nil {
-		switch err := r.removeSecret(ctx, s.channel, binding.Name); {
-		case apierrors.IsForbidden(err), apierrors.IsInvalid(err):
-			// A policy of the cluster wants it kept. It goes with the channel, which owns it, if that may be.
-			r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, EventSecretLeft, "Delete", "%s", err)
-		case err != nil:
-			return err
-		}
-		s.channel.Status.Binding = nil
+	if err := r.endBinding(ctx, s); err != nil {
+		return err
 	}
 	if err := r.tellGone(ctx, s); err != nil {
 		return client.IgnoreNotFound(err)
@@ -143,6 +136,50 @@ func (r *RequestChannelReconciler) letGo(ctx context.Context, s *scope) error {
 	}
 	r.forget(client.ObjectKeyFromObject(s.channel), s.channel.UID)
 	return nil
+}
+
+// endBinding removes the Secret of a channel whose queue is gone. One that a policy of the cluster wants kept holds nothing; what the API
+// server fails in is told, and holds the channel for as long as nobody forces it.
+func (r *RequestChannelReconciler) endBinding(ctx context.Context, s *scope) error {
+	binding := s.channel.Status.Binding
+	if binding == nil {
+		return nil
+	}
+	err := r.removeSecret(ctx, s.channel, binding.Name)
+	if p := judge(s.channel, err); p != nil && p.reason != "" {
+		if !p.stalled && (!r.failedFor(s) || !isForced(s.channel)) {
+			return errors.Join(err, r.tellSecretHolds(ctx, s, p.message))
+		}
+		r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, EventSecretLeft, "Delete", "%s", p.message)
+	} else if p != nil {
+		return err
+	}
+	s.channel.Status.Binding = nil
+	return nil
+}
+
+// failedFor reports whether the API server has failed to delete the Secret for long enough to be forced past that.
+func (r *RequestChannelReconciler) failedFor(s *scope) (enough bool) {
+	now := r.now()
+	s.memory(func(v *visit) {
+		if v.leaving.secretFailed.IsZero() {
+			v.leaving.secretFailed = now
+		}
+		enough = now.Sub(v.leaving.secretFailed) >= unavailableFor
+	})
+	return enough
+}
+
+// tellSecretHolds tells that a Secret alone holds a deletion. The words of one try differ from those of the next, and are told once.
+func (r *RequestChannelReconciler) tellSecretHolds(ctx context.Context, s *scope, message string) error {
+	s.hasNoQueue()
+	const going = v1alpha1.ReasonDeleting
+	if conditions.Reason(s.channel, v1alpha1.ConditionBindingReady) != going || conditions.Reason(s.channel, v1alpha1.ConditionReady) != going {
+		conditions.Set(s.channel, v1alpha1.ConditionBindingReady, metav1.ConditionFalse, v1alpha1.ReasonDeleting, message)
+		conditions.Reconciling(s.channel, v1alpha1.ReasonDeleting, fmt.Sprintf(
+			"The channel has no queue any more, and waits for its Secret to go. %s. To leave the Secret behind, annotate the channel with %s=true", message, v1alpha1.AnnotationForceDelete))
+	}
+	return r.finish(ctx, s)
 }
 
 // ending is what is to become of one queue of a channel that is being deleted.

@@ -40,6 +40,8 @@ type leaving struct {
 	warned time.Time
 	// unavailable is when SQS began to fail.
 	unavailable time.Time
+	// secretFailed is when the API server first failed to delete the binding's Secret.
+	secretFailed time.Time
 	// told are the reasons of which it was told already that they hold the deletion.
 	told []string
 	// left are queues of which it was told that they are left as they are.

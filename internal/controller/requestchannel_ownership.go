@@ -97,15 +97,19 @@ func (r *RequestChannelReconciler) tellGone(ctx context.Context, s *scope) error
 	if len(others) == 0 {
 		return nil
 	}
+	s.hasNoQueue()
+	conditions.Remove(s.channel, v1alpha1.ConditionBindingReady)
+	conditions.Reconciling(s.channel, v1alpha1.ReasonDeleting, "The channel has no queue any more. It is held by the finalizers of others: "+strings.Join(others, ", "))
+	return r.finish(ctx, s)
+}
+
+// hasNoQueue takes out of the status what told of queues that the channel has no more.
+func (s *scope) hasNoQueue() {
 	status := &s.channel.Status
 	status.QueueURL, status.QueueARN = "", ""
 	status.DeadLetterQueueURL, status.DeadLetterQueueARN, status.DeadLetterTargetARN = "", "", ""
 	status.Offered = nil
-	for _, condition := range []string{
-		v1alpha1.ConditionQueueReady, v1alpha1.ConditionDeadLetterReady, v1alpha1.ConditionBindingReady, v1alpha1.ConditionDrifted,
-	} {
+	for _, condition := range []string{v1alpha1.ConditionQueueReady, v1alpha1.ConditionDeadLetterReady, v1alpha1.ConditionDrifted} {
 		conditions.Remove(s.channel, condition)
 	}
-	conditions.Reconciling(s.channel, v1alpha1.ReasonDeleting, "The channel has no queue any more. It is held by the finalizers of others: "+strings.Join(others, ", "))
-	return r.finish(ctx, s)
 }

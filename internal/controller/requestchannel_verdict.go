@@ -75,6 +75,12 @@ func ofCluster(err error) error {
 	return &pause{message: err.Error(), cause: err}
 }
 
+// refusedByCluster reports whether the API server refuses a write until somebody changes something: by a quota, an admission policy or
+// webhook, or since it makes no sense. A webhook that denies without a code, as some policy engines do, is answered as a bad request.
+func refusedByCluster(err error) bool {
+	return apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)
+}
+
 // notVisible waits for SQS to show a queue that was created a moment ago.
 func notVisible(name string) error {
 	return waiting(visibleRetry, v1alpha1.ReasonProgressing, "queue %s was created and SQS does not show it yet", name)
