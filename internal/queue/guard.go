@@ -34,6 +34,14 @@ func (g *guard) forget() {
 	g.metrics.Forget(g.provider)
 }
 
+// count has something measured, and nothing kept of it where the QueueProvider is gone.
+func (g *guard) count(do func(*Metrics)) {
+	do(g.metrics)
+	if g.gone.Load() {
+		g.metrics.Forget(g.provider)
+	}
+}
+
 // Guard returns an API that sends to api at most what limits allow, each request with a time limit, and counts
 // every request in metrics. provider is the metrics' label. A request whose turn is too far off fails with
 // *SlowDown and is not sent. Where nothing answers, requests fail at once as the last one did, but for one at a time.
@@ -55,15 +63,18 @@ func guarded[I, O any](ctx context.Context, g *guard, op operation, action strin
 	limiter := g.turns.Load() // One for all of it: a turn is known to the one that gave it.
 	tries, err := g.silence.ask(g.clock.Now())
 	if err != nil && ctx.Value(anyway{}) == nil {
-		g.metrics.limited.WithLabelValues(g.provider, action).Inc()
+		g.count(func(m *Metrics) { m.limited.WithLabelValues(g.provider, action).Inc() })
 		return nil, err
 	}
 	turn, err := limiter.wait(ctx, op, action, action+" "+aws.ToString(about))
 	if err != nil {
+		if tries {
+			g.silence.untried()
+		}
 		if ours := (*SlowDown)(nil); errors.As(err, &ours) {
 			ours.Provider = g.provider
 		}
-		g.metrics.limited.WithLabelValues(g.provider, action).Inc()
+		g.count(func(m *Metrics) { m.limited.WithLabelValues(g.provider, action).Inc() })
 		return nil, err
 	}
 	limited, cancel := context.WithTimeout(ctx, RequestTimeout)
@@ -82,11 +93,10 @@ func guarded[I, O any](ctx context.Context, g *guard, op operation, action strin
 	if class == None {
 		outcome = "OK"
 	}
-	g.metrics.requests.WithLabelValues(g.provider, action, outcome).Inc()
-	g.metrics.duration.WithLabelValues(g.provider, action).Observe(g.clock.Since(start).Seconds())
-	if g.gone.Load() {
-		g.metrics.Forget(g.provider)
-	}
+	g.count(func(m *Metrics) {
+		m.requests.WithLabelValues(g.provider, action, outcome).Inc()
+		m.duration.WithLabelValues(g.provider, action).Observe(g.clock.Since(start).Seconds())
+	})
 	if class == Throttled {
 		err = &throttled{error: err, after: limiter.again(op, turn)}
 	}

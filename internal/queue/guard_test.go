@@ -6,13 +6,16 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"k8s.io/utils/clock"
 	testingclock "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
 )
@@ -257,5 +260,35 @@ func TestAnAnswerAfterTheProviderIsGoneIsNotMeasured(t *testing.T) {
 	}
 	if n := testutil.CollectAndCount(metrics.requests) + testutil.CollectAndCount(metrics.duration); n != 0 {
 		t.Errorf("%d series are left", n)
+	}
+}
+
+// Nor do requests that are not sent any more, since those before them got no answer, or since our own limiter has no turn.
+func TestWhatIsNotSentAfterTheProviderIsGoneIsNotMeasured(t *testing.T) {
+	for name, limits := range map[string]Limits{"no answers": DefaultLimits, "no turns": {Read: 0.001, Write: 0.001, Tag: 0.001}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				metrics := NewMetrics(prometheus.NewRegistry())
+				api := creating{create: func(ctx context.Context) error {
+					if name == "no answers" {
+						<-ctx.Done()
+					}
+					return ctx.Err()
+				}}
+				g := Guard(api, "p", limits, metrics, clock.RealClock{}).(*guard)
+				for i := range 10 {
+					if i == 5 {
+						if testutil.CollectAndCount(metrics.limited) == 0 {
+							t.Fatal("all was sent")
+						}
+						g.forget()
+					}
+					_, _ = g.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: ptr.To(strconv.Itoa(i))})
+				}
+				if n := testutil.CollectAndCount(metrics.requests) + testutil.CollectAndCount(metrics.limited); n != 0 {
+					t.Errorf("%d series are left", n)
+				}
+			})
+		})
 	}
 }

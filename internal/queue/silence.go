@@ -61,6 +61,13 @@ func (s *silence) ask(now time.Time) (tries bool, err error) {
 	return true, nil
 }
 
+// untried gives a try back that was not sent, so that the next request is it.
+func (s *silence) untried() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.until = time.Time{}
+}
+
 // heard notes what became of a request that was sent: err is why it got no answer; nil: it got one, whichever.
 func (s *silence) heard(err error, tried bool, now time.Time) {
 	s.mu.Lock()

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -116,6 +117,46 @@ func TestOneAtATimeWhereNothingAnswers(t *testing.T) {
 			if not := (*notSent)(nil); errors.As(err, &not) {
 				t.Fatalf("request %d: %v", i, err)
 			}
+		}
+	})
+}
+
+// The one request that tries whether anything answers again, and gets no turn of our own limiter's, leaves the try to the next.
+func TestATryWithoutATurnIsLeftToTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answers := false
+		api := creating{create: func(ctx context.Context) error {
+			if answers {
+				return nil
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}}
+		turns := &atomic.Pointer[limiter]{}
+		turns.Store(newLimiter(DefaultLimits, clock.RealClock{}))
+		g := guardWith(turns, api, "p", NewMetrics(prometheus.NewRegistry()), clock.RealClock{})
+		create := func() error {
+			_, err := g.CreateQueue(t.Context(), &sqs.CreateQueueInput{})
+			return err
+		}
+		for range silentAfter {
+			if err := create(); !Unanswered(err) {
+				t.Fatal(err)
+			}
+		}
+		answers = true
+		<-time.After(longestSilence)
+		crowded := newLimiter(Limits{Read: 0.001, Write: 0.001, Tag: 0.001}, clock.RealClock{})
+		for i := range 3 { // Others of the account have all turns.
+			_, _ = crowded.wait(t.Context(), write, "CreateQueue", strconv.Itoa(i))
+		}
+		turns.Store(crowded)
+		if err := create(); Classify(err) != Throttled {
+			t.Fatalf("%v, want no turn", err)
+		}
+		turns.Store(newLimiter(DefaultLimits, clock.RealClock{}))
+		if err := create(); err != nil {
+			t.Errorf("the next: %v", err)
 		}
 	})
 }
