@@ -83,6 +83,8 @@ type visit struct {
 	shown map[string]sight
 	// noTarget is the dead-letter queue that SQS does not know.
 	noTarget missedTarget
+	// noQueue is the dead-letter queue by ARN that SQS does not show.
+	noQueue missedTarget
 	// created is when this process last asked for each queue's creation, found when it first met a queue that is the channel's
 	// and that the status did not know, and taken when it last wrote its ownership on each queue that was another's.
 	created, found, taken map[string]time.Time

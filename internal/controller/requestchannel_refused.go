@@ -113,7 +113,7 @@ func (s *scope) unknownTarget(plan queue.Plan, refusal error) (mayAppear bool) {
 	return mayAppear
 }
 
-// missedTarget is a dead-letter queue that SQS does not know, and since when it says so.
+// missedTarget is a dead-letter queue that SQS does not know, or show, and since when it says so.
 type missedTarget struct {
 	arn   string
 	since time.Time

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -206,8 +207,8 @@ func (r *RequestChannelReconciler) deadLetterOfChannel(ctx context.Context, s *s
 	return other, nil
 }
 
-// namedByARN returns the name of the queue that an ARN names, and its tags; an empty name where it is in another account or region. A
-// server that is not AWS's is asked what ARN its queue of that name has.
+// namedByARN returns the name of the queue that an ARN names, and its tags, which are nil where SQS shows none of that name; an empty name
+// where it is in another account or region. A server that is not AWS's is asked what ARN its queue of that name has.
 func (r *RequestChannelReconciler) namedByARN(ctx context.Context, s *scope, arn string) (name string, tags map[string]string, err error) {
 	region, account, name, ok := queue.ParseARN(arn)
 	provider := s.provider
@@ -254,7 +255,7 @@ func (r *RequestChannelReconciler) deadLetterByARN(ctx context.Context, s *scope
 	ours := owner.Cluster == s.provider.ClusterUID && owner.Namespace == s.channel.Namespace
 	free := owner == (queue.Owner{}) || ours
 	if s.provider.Consents(tags, s.channel.Namespace) || (free && s.provider.AllowsQueueName(s.channel.Namespace, name)) {
-		return nil
+		return s.shown(arn, name, tags != nil)
 	}
 	remedy := fmt.Sprintf("its owner can tag it %s=%s/%s", v1alpha1.TagAdoptableBy, s.provider.Cluster, s.channel.Namespace)
 	switch {
@@ -265,3 +266,31 @@ func (r *RequestChannelReconciler) deadLetterByARN(ctx context.Context, s *scope
 	}
 	return stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: queue %s may not be used from this namespace: %s", field, name, remedy)
 }
+
+// shown is the wait for a dead-letter queue that SQS does not show: it would refuse all that is set together with it. One answer, or what was
+// created a moment ago, is no verdict.
+func (s *scope) shown(arn, name string, there bool) error {
+	now, lately := s.reconciler.now(), false
+	s.memory(func(v *visit) {
+		if there {
+			v.noQueue = missedTarget{}
+			return
+		}
+		if v.noQueue.arn != arn {
+			v.noQueue = missedTarget{arn, now}
+		}
+		lately = now.Sub(v.noQueue.since) < propagation
+	})
+	if there {
+		return nil
+	}
+	p := &pause{reason: v1alpha1.ReasonWaitingForDeadLetter, after: slowRetry, passing: lately}
+	p.message = fmt.Sprintf("spec.deadLetter.arn: SQS shows no queue %s in %s", name, s.provider.Region)
+	if lately {
+		p.after = notThereRetry
+	}
+	return p
+}
+
+// notThereRetry is when to look again for a dead-letter queue that SQS does not show, as long as that is no verdict.
+const notThereRetry = 15 * time.Second

@@ -60,6 +60,9 @@ func (p *Provider) Tags(ctx context.Context, url string) (map[string]string, err
 	if err != nil {
 		return nil, fmt.Errorf("list tags of queue %s: %w", nameOf(url), err)
 	}
+	if out.Tags == nil {
+		return map[string]string{}, nil
+	}
 	return out.Tags, nil
 }
 
