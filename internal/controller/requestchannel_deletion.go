@@ -220,15 +220,20 @@ func (r *RequestChannelReconciler) release(ctx context.Context, s *scope) error 
 	}
 	endings, unseen, err := r.endings(ctx, s)
 	if channel.Spec.DeletionPolicy == v1alpha1.DeletionPolicyDeleteIfEmpty {
-		if err = cmp.Or(err, unseen); err != nil { // Messages of both queues count, and one cannot be looked at yet.
-			return err
+		// What is forced leaves behind what cannot be looked at, and what holds messages, and nothing else.
+		forced := func(wait error) bool {
+			p := judge(channel, wait)
+			return isForced(channel) && p.inTheWay() && r.stood(s, p)
+		}
+		if wait := cmp.Or(err, unseen); wait != nil && !forced(wait) { // Messages of both queues count, and one cannot be looked at yet.
+			return wait
 		}
 		empty, waits := r.emptied(ctx, s, endings)
 		if waits != nil {
-			if p := judge(channel, waits); !isForced(channel) || !p.inTheWay() || !r.stood(s, p) {
+			if !forced(waits) {
 				return waits
 			}
-			endings, err = empty, waits // What is forced leaves those behind that hold messages, and no other.
+			endings, err = empty, bothOf(channel, err, waits)
 		}
 	}
 	// What stands in the way of one queue does not keep the other: a deletion that is forced leaves behind what it must.
@@ -241,6 +246,16 @@ func (r *RequestChannelReconciler) release(ctx context.Context, s *scope) error 
 		return err
 	}
 	return unseen
+}
+
+// bothOf is an error that tells of another one too, where there are two: they are about different queues.
+func bothOf(channel *v1alpha1.RequestChannel, one, other error) error {
+	if one == nil {
+		return other
+	}
+	p := *judge(channel, one)
+	p.message += "; " + judge(channel, other).message
+	return &p
 }
 
 // endings are the channel's queues that exist and are ours. The dead-letter queue is looked for whatever spec and status

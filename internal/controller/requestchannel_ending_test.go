@@ -169,6 +169,54 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 		}
 	})
 
+	ginkgo.It("that is forced leaves behind what cannot be looked at, and deletes what is empty", func() {
+		c := channelNamed("login", withDeadLetter, func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyDeleteIfEmpty })
+		w.apply(c)
+		w.reconciled(c)
+		w.pass(time.Hour)
+		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Queue: w.named("login_dlq")}}})
+		w.remove(c)
+		for range 20 {
+			w.reconciled(c)
+			gomega.Expect(c).To(beStalled(v1alpha1.ReasonAccessDenied))
+			gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(2))
+			w.pass(30 * time.Second)
+		}
+		change(w, c, func(c *v1alpha1.RequestChannel) {
+			metav1.SetMetaDataAnnotation(&c.ObjectMeta, v1alpha1.AnnotationForceDelete, "true")
+		})
+		w.heard()
+		for range 10 {
+			if w.reconciled(c); !w.exists(c) {
+				break
+			}
+			gomega.Expect(c).To(beReconciling(v1alpha1.ReasonDeleting))
+			w.pass(30 * time.Second)
+		}
+		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+		gomega.Expect(w.sqs.Queues()).To(gomega.ConsistOf(gomega.HaveField("Name", w.named("login_dlq"))))
+		gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.And(gomega.HavePrefix("Warning "+controller.EventQueueAbandoned), gomega.ContainSubstring("login_dlq"))))
+	})
+
+	ginkgo.It("that is forced says which queue could not be looked at, and which holds messages", func() {
+		c := channelNamed("login", withDeadLetter, func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyDeleteIfEmpty })
+		w.apply(c)
+		w.reconciled(c)
+		w.sendTo(w.named("login"))
+		w.pass(time.Hour)
+		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Queue: w.named("login_dlq")}}})
+		change(w, c, func(c *v1alpha1.RequestChannel) {
+			metav1.SetMetaDataAnnotation(&c.ObjectMeta, v1alpha1.AnnotationForceDelete, "true")
+		})
+		w.remove(c)
+		w.heard()
+		w.reconciled(c)
+		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+		gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(2))
+		gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.And(gomega.HavePrefix("Warning "+controller.EventQueueAbandoned),
+			gomega.ContainSubstring("login_dlq"), gomega.ContainSubstring("queue "+w.named("login")+" holds about 1 messages"))))
+	})
+
 	ginkgo.It("that is forced at once leaves both behind, since neither was empty for long", func() {
 		c := channelNamed("login", withDeadLetter, func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyDeleteIfEmpty })
 		w.apply(c)
