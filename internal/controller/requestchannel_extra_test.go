@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/smithy-go"
 	"github.com/onsi/ginkgo/v2"
 	"github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -244,3 +245,48 @@ func (n takesBoth) SetQueueAttributes(ctx context.Context, in *sqs.SetQueueAttri
 	}
 	return out, err
 }
+
+// picky is an SQS that does not take a value in the form in which it shows it.
+type picky struct{ queue.API }
+
+func (p picky) SetQueueAttributes(ctx context.Context, in *sqs.SetQueueAttributesInput, o ...func(*sqs.Options)) (*sqs.SetQueueAttributesOutput, error) {
+	if strings.HasSuffix(in.Attributes[newAttribute], ".0") {
+		return nil, &smithy.GenericAPIError{Code: "InvalidAttributeValue", Message: "Invalid value for the parameter " + newAttribute + "."}
+	}
+	return p.API.SetQueueAttributes(ctx, in, o...)
+}
+
+var _ = ginkgo.Describe("An extra attribute whose original SQS does not take", func() {
+	ginkgo.It("stays as it is when it is taken out, which is told, and keeps nothing else from being applied", func(ctx context.Context) {
+		w := newWorld(context.WithoutCancel(ctx))
+		value := "7"
+		w.wrap = func(api queue.API) queue.API {
+			return picky{nextYear{API: api, value: &value, shows: func(v string) string { return v + ".0" }}}
+		}
+		w.restart()
+		c := channelNamed("login")
+		w.apply(c)
+		w.reconciled(c)
+		w.pass(2 * time.Hour)
+		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.ExtraAttributes = map[string]string{newAttribute: "42"} })
+		for range 4 {
+			w.reconciled(c)
+			w.pass(w.result.RequeueAfter)
+		}
+		gomega.Expect(c).To(beReady())
+		w.heard()
+		change(w, c, func(c *v1alpha1.RequestChannel) {
+			c.Spec.ExtraAttributes, c.Spec.Queue = nil, &v1alpha1.QueueAttributes{VisibilityTimeoutSeconds: ptr.To[int32](77)}
+		})
+		w.reconciled(c)
+		gomega.Expect(c).To(beReconciling(v1alpha1.ReasonProgressing))
+		gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.And(gomega.HavePrefix("Warning "+controller.EventAttributeLeft), gomega.ContainSubstring(newAttribute))))
+		w.pass(w.result.RequeueAfter)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+		gomega.Expect(value).To(gomega.Equal("42"))
+		gomega.Expect(c.Status.OriginalAttributes).To(gomega.BeEmpty())
+		gomega.Expect(w.there(w.named("login")).Attributes).To(gomega.HaveKeyWithValue(queue.VisibilityTimeout, "77"))
+		gomega.Expect(w.heard()).NotTo(gomega.ContainElement(gomega.HavePrefix("Warning "+controller.EventAttributeLeft)), "it is told once")
+	})
+})

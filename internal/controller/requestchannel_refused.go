@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -73,20 +74,33 @@ func (s *scope) dropRefused() {
 	})
 }
 
-// leaveDefault gives up an attribute that the spec does not set where SQS refuses AWS's default for it: the place has another. It reports
+// leaveDefault gives up an attribute that the spec does not set where SQS refuses AWS's default for it, since the place has another, or what it
+// was before it was set first, since SQS shows that in a form that it does not take. It reports
 // whether that is why a plan was refused. Attributes that SQS couples are not given up, since another may be to blame.
 func (r *RequestChannelReconciler) leaveDefault(s *scope, desired queue.Desired, plan queue.Plan, refusal error) bool {
 	if refusal == nil || queue.Classify(refusal) != queue.Invalid {
 		return false
 	}
 	words := queue.Explain(refusal)
-	name := queue.AttributeIn(words, s.channel.Spec.ExtraAttributes)
+	status := &s.channel.Status
+	named, originals := maps.Clone(s.channel.Spec.ExtraAttributes), s.remembered().Originals
+	if named == nil {
+		named = map[string]string{}
+	}
+	maps.Copy(named, originals)
+	name := queue.AttributeIn(words, named)
 	_, wanted := desired.Attributes[name]
 	value, sent := plan.Attributes[name]
+	if original, noted := originals[name]; noted && !wanted && sent && value == original {
+		_, status.AppliedAttributes = split(status.AppliedAttributes, []string{name})
+		status.OriginalAttributes = slices.DeleteFunc(status.OriginalAttributes, func(o v1alpha1.OriginalAttribute) bool { return o.Name == name })
+		r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, EventAttributeLeft, "SetQueueAttributes",
+			"%s was taken out of spec.extraAttributes and stays as it is: SQS refuses %s, which it showed before (%s). Set what it should be", name, value, words)
+		return true
+	}
 	if wanted || !sent || !queue.HasDefault(name) || queue.IsCoupled(name) {
 		return false
 	}
-	status := &s.channel.Status
 	_, status.AppliedAttributes = split(status.AppliedAttributes, []string{name})
 	s.memory(func(v *visit) { v.refusedDefaults = union(v.refusedDefaults, []string{name}) })
 	r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, EventAttributeLeft, "SetQueueAttributes",
