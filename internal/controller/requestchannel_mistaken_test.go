@@ -95,6 +95,34 @@ var _ = ginkgo.Describe("What is mistaken for something else", func() {
 		ginkgo.Entry("a dead-letter queue, by a process that stops", "_login_dlq", true),
 	)
 
+	ginkgo.It("a queue whose creation was not answered, that was shown once, for one that somebody deleted", func() {
+		hidden := false
+		w.wrap = func(api queue.API) queue.API { return hiding{api, w.named("login"), &hidden} }
+		w.restart()
+		c := channelNamed("login")
+		w.apply(c)
+		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.DropAfter, Action: "CreateQueue"}}})
+		w.failed(c)
+		w.sqs.SetFaults(sqstest.Plan{})
+		change(w, c, func(c *v1alpha1.RequestChannel) { observing(&c.Spec) })
+		w.reconciled(c)
+		gomega.Expect(c.Status.QueueURL).NotTo(gomega.BeEmpty())
+		w.pass(15 * time.Second)
+		hidden = true
+		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.ManagementPolicy = v1alpha1.ManagementPolicyManage })
+		w.reconciled(c)
+		gomega.Expect(meta.FindStatusCondition(c.Status.Conditions, v1alpha1.ConditionDrifted)).To(gomega.BeNil())
+		gomega.Expect(c.Status.LastDriftTime).To(gomega.BeNil())
+		hidden = false
+		w.pass(time.Minute)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+		w.deleteQueue(w.named("login"))
+		w.pass(2 * time.Hour)
+		w.reconciled(c)
+		gomega.Expect(c.Status.LastDriftTime).NotTo(gomega.BeNil(), "of one that really was")
+	})
+
 	ginkgo.It("a channel for one that was made in its place: it does not get the status of the one before", func() {
 		c := channelNamed("login", withDeadLetter)
 		w.apply(c)

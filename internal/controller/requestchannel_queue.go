@@ -144,7 +144,7 @@ func (r *RequestChannelReconciler) requestQueue(ctx context.Context, s *scope) (
 			return observed, r.meets(ctx, s, desired, observed, had)
 		}
 	}
-	if had && r.lately(s) {
+	if had && (r.lately(s) || (!r.saidMissing(s, desired.Name) && s.mayAppear(desired.Name, channel.Status.QueueURL))) {
 		return queue.Observed{}, notVisible(desired.Name)
 	}
 	if channel.Spec.QueueName != "" && s.provider.IsComputedName(channel.Spec.QueueName) {
