@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -47,6 +48,8 @@ type cacheEntry struct {
 	kept    retention
 	bytes   int
 
+	held atomic.Pointer[heldRequest] // keeps the copies hidden while the handler runs; nil: nothing does yet
+
 	// Under the cache's lock:
 	finished bool
 	expires  time.Time     // once finished
@@ -60,6 +63,19 @@ type cacheEntry struct {
 type retention struct {
 	until time.Time
 	after time.Duration
+	// deadline is when nobody waits for its answer any more; zero: not known.
+	deadline time.Time
+}
+
+// and is the longer of what two copies of a request ask for.
+func (r retention) and(o retention) retention {
+	if o.until.After(r.until) {
+		r.until = o.until
+	}
+	if o.deadline.After(r.deadline) {
+		r.deadline = o.deadline
+	}
+	return r
 }
 
 // end is when a request that was handled at now is forgotten.
@@ -118,10 +134,15 @@ func (c *replyCache) enter(key cacheKey, hash uint64, attempt int, copied messag
 	case e.hash != hash:
 		return nil, conflicting
 	case e.finished:
-		c.prolong(e, now)
+		// Copies of one call are over with its deadline. An error is not kept for longer by a call that is made again
+		// under the identifier: some such call has to run.
+		if e.situation == Succeeded || kept.deadline.IsZero() {
+			c.prolong(e, now)
+		}
 		return e, replayed
 	default:
 		e.attempt = max(e.attempt, attempt)
+		e.kept = e.kept.and(kept)
 		e.join(copied)
 		return e, joined
 	}
@@ -216,6 +237,19 @@ func (c *replyCache) attempt(e *cacheEntry) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return e.attempt
+}
+
+// deadline is until when somebody waits for a call's reply: the latest of its copies'. own is that of the one that is run.
+func (c *replyCache) deadline(e *cacheEntry, own time.Time) time.Time {
+	if e == nil {
+		return own
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e.kept.deadline.After(own) {
+		return e.kept.deadline
+	}
+	return own
 }
 
 // replace gives copies that come from now on another reply than the one that was finished.

@@ -96,14 +96,15 @@ func (s *channelServer) ended(q *request, x *execution) {
 	if situation != Undecodable {
 		r.cfg.stats.served.Add(1)
 	}
+	// What is left of a deadline is estimated too long rather than too short. But it was run: a copy of which more seems to
+	// be left must not be.
 	if q.native && time.Now().After(q.deadline) && (q.peer == PeerNative || situation != Succeeded) {
-		// What is left of a deadline is estimated too long rather than too short: nobody waits any more, or wants it done.
-		// But it was run: a copy of which more seems to be left must not be.
 		q.late = true
-		r.cache.finish(q.entry, replyContent{}, Expired)
-		if q.peer == PeerNative {
-			s.conclude(q, Expired, nil, errDeadline, x.took)
-			return
+		switch {
+		case q.peer != PeerNative: // there is nobody to tell what came of it
+			r.cache.finish(q.entry, replyContent{}, Expired)
+		case situation == ReplyNotSent: // it was not cut off too soon
+			situation, err = HandlerFailed, errDeadline
 		}
 	}
 	if x.stream != nil && situation != Undecodable {
@@ -116,6 +117,8 @@ func (s *channelServer) ended(q *request, x *execution) {
 			case isUnacceptable(broken): // nor would SQS take it of another run
 				situation, err = ReplyTooLarge, errorOfUnacceptable(broken)
 				x.stream.endAtRefused()
+			case q.late && q.peer == PeerNative: // nor is there another run
+				situation, err = HandlerFailed, errDeadline
 			}
 		}
 	}
@@ -124,11 +127,14 @@ func (s *channelServer) ended(q *request, x *execution) {
 
 // turnedAway settles a request whose method had no place for it: shed, or out of time.
 func (s *channelServer) turnedAway(q *request, retryAfter time.Duration) {
+	r := s.r
 	switch {
 	case retryAfter > 0:
 		s.conclude(q, Shed, nil, &Error{Code: Unavailable, Message: errMethodBusy.Error(), RetryAfter: retryAfter, cause: errMethodBusy}, 0)
 	case time.Now().Before(q.deadline): // cut off
 		s.conclude(q, ReplyNotSent, nil, ErrClosed, 0)
+	case time.Now().Before(r.cache.deadline(q.entry, q.deadline)): // of a call that was made again: it comes by itself
+		s.conclude(q, ReplyNotSent, nil, errDeadline, 0)
 	default:
 		s.conclude(q, Expired, nil, errDeadline, 0)
 	}

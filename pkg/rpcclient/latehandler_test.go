@@ -55,9 +55,13 @@ func TestLateHandlerIsNotRunAgain(t *testing.T) {
 				}
 				send(t, id, 1, "calculate_sum", body, "1")
 				time.Sleep(70 * time.Second)
-				if runs.Load() != 1 || p.messages(t, requestQueue) != 0 || p.messages(t, replyQueue) != 0 {
-					t.Errorf("%d runs, %d requests and %d replies in the queues; want one run and nothing", runs.Load(),
-						p.messages(t, requestQueue), p.messages(t, replyQueue))
+				replies := 1 // to the copy, of which nobody can say whether it is a call that was made again
+				if tc.oneWay {
+					replies = 0
+				}
+				if runs.Load() != 1 || p.messages(t, requestQueue) != 0 || p.messages(t, replyQueue) != replies {
+					t.Errorf("%d runs, %d requests and %d replies in the queues; want one run, no request and %d replies", runs.Load(),
+						p.messages(t, requestQueue), p.messages(t, replyQueue), replies)
 				}
 			})
 		})

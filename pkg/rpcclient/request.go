@@ -32,7 +32,7 @@ type request struct {
 	// Of a request that is refused: its messages are deleted; another responder may have been given one before.
 	deleted, uncertain bool
 
-	// late: the handler ended after the deadline.
+	// late: the handler ended after the deadline of the message that it was run for.
 	late bool
 
 	// Of a streaming handler: the run's identifier and the frames sent so far.

@@ -198,6 +198,9 @@ func (s *channelServer) serve(m *received) {
 		case joined:
 			r.cfg.stats.duplicates.Add(1)
 			s.extender.release(q.held)
+			if held := entry.held.Load(); held != nil && q.peer == PeerNative { // nil: they came together
+				s.extender.prolong(held, q.deadline)
+			}
 			return // hidden, answered and deleted with the one that runs
 		case replayed:
 			r.cfg.stats.duplicates.Add(1)
@@ -214,6 +217,9 @@ func (s *channelServer) serve(m *received) {
 		}
 	}
 	s.hold(q)
+	if q.entry != nil {
+		q.entry.held.Store(q.held)
+	}
 	if q.entry != nil && r.cfg.replyStore != nil && !s.claim(q) {
 		return
 	}
@@ -246,7 +252,11 @@ func (s *channelServer) retention(q *request, now time.Time) retention {
 	if q.peer == PeerOneWay {
 		return retention{after: visibility + oneWayRetention}
 	}
-	return retention{until: now.Add(q.budget + visibility), after: visibility}
+	kept := retention{until: now.Add(q.budget + visibility), after: visibility}
+	if q.peer == PeerNative {
+		kept.deadline = q.deadline
+	}
+	return kept
 }
 
 // abandon leaves a request in the queue whose serving panicked outside its handler.

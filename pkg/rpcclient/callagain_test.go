@@ -1,0 +1,170 @@
+package rpcclient_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/replyqueue/replyqueue/pkg/rpcclient"
+)
+
+// A call whose handler ended after its deadline, and is made again under its identifier, has the first one's answer,
+// from the responder that ran it and from another with its store.
+func TestCallAgainAfterItsDeadline(t *testing.T) {
+	for name, tc := range map[string]struct {
+		took  time.Duration
+		store bool
+		calls int // of 10 s each
+	}{
+		"ended while the second call waits":       {took: 13 * time.Second, calls: 2},
+		"ended while the third call waits":        {took: 27 * time.Second, calls: 3},
+		"while the second waits, shared store":    {took: 13 * time.Second, store: true, calls: 2},
+		"long after the copies' first visibility": {took: 85 * time.Second, calls: 9},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				p := newPair(t)
+				var runs atomic.Int64
+				handle := func(ctx context.Context, q sumRequest) (sumReply, error) {
+					runs.Add(1)
+					time.Sleep(tc.took)
+					return addUp(ctx, q)
+				}
+				var opts []rpcclient.Option
+				if tc.store {
+					opts = append(opts, rpcclient.WithReplyStore(rpcclient.NewMemoryReplyStore(100)))
+					p.serve(t, handle, opts...)
+				}
+				p.serve(t, handle, opts...)
+				id, n := rpcclient.NewCallID(), 0
+				var err error
+				for range 20 {
+					n++
+					var got sumReply
+					if got, err = sum.Call(t.Context(), p.channel, sumRequest{Numbers: []int{1, 2}}, rpcclient.WithCallID(id), rpcclient.CallTimeout(10*time.Second)); err == nil {
+						if got.Sum != 3 {
+							t.Errorf("the answer is %v", got)
+						}
+						break
+					}
+				}
+				// The last of the calls whose copies wait for the handler has what it ended with.
+				if err != nil || n != tc.calls || runs.Load() != 1 {
+					t.Errorf("after %d calls and %d runs: %v; want an answer after %d calls and one run", n, runs.Load(), err, tc.calls)
+				}
+				time.Sleep(time.Minute)
+				if n := p.messages(t, requestQueue); n != 0 || runs.Load() != 1 {
+					t.Errorf("%d runs, %d requests left", runs.Load(), n)
+				}
+			})
+		})
+	}
+}
+
+// What a handler ended with too late is kept, and sent to a call that is made again after that.
+func TestCallAgainAfterALateEnd(t *testing.T) {
+	failed := rpcclient.Errorf(rpcclient.DataLoss, "it is gone")
+	for name, tc := range map[string]struct {
+		end  error
+		want rpcclient.Code
+	}{
+		"answer": {nil, rpcclient.OK},
+		"error":  {failed, rpcclient.DataLoss},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				p := newPair(t)
+				var runs atomic.Int64
+				p.serve(t, func(ctx context.Context, q sumRequest) (sumReply, error) {
+					runs.Add(1)
+					time.Sleep(3 * time.Second)
+					return sumReply{}, tc.end
+				})
+				id := rpcclient.NewCallID()
+				call := func() error {
+					_, err := sum.Call(t.Context(), p.channel, sumRequest{Numbers: []int{1}}, rpcclient.WithCallID(id), rpcclient.CallTimeout(2*time.Second))
+					return err
+				}
+				if err := call(); rpcclient.CodeOf(err) != rpcclient.DeadlineExceeded {
+					t.Errorf("the first call: %v", err)
+				}
+				time.Sleep(2 * time.Second)
+				if s := p.responder.Stats(); s.Expired != 1 || p.messages(t, replyQueue) != 0 {
+					t.Errorf("%d expired, %d replies to a call that is over", s.Expired, p.messages(t, replyQueue))
+				}
+				err := call()
+				if rpcclient.CodeOf(err) != tc.want || runs.Load() != 1 {
+					t.Errorf("%v after %d runs; want %s after one", err, runs.Load(), tc.want)
+				}
+				if e := (*rpcclient.Error)(nil); errors.As(err, &e) && e.Outcome != rpcclient.Executed {
+					t.Errorf("the outcome is %s", e.Outcome)
+				}
+			})
+		})
+	}
+}
+
+// A handler's error is the answer to a call that is made again for a while, however often it is made: then it is run.
+func TestErrorIsNotKeptByCallsMadeAgain(t *testing.T) {
+	for _, every := range []time.Duration{time.Second, 5 * time.Second, 20 * time.Second} {
+		t.Run(every.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				p := newPair(t)
+				var runs atomic.Int64
+				p.serve(t, func(ctx context.Context, q sumRequest) (sumReply, error) {
+					if runs.Add(1) == 1 {
+						return sumReply{}, rpcclient.Errorf(rpcclient.Unavailable, "the database restarts")
+					}
+					return addUp(ctx, q)
+				})
+				id, started := rpcclient.NewCallID(), time.Now()
+				for {
+					_, err := sum.Call(t.Context(), p.channel, sumRequest{Numbers: []int{1}}, rpcclient.WithCallID(id), rpcclient.CallTimeout(10*time.Second))
+					if err == nil {
+						break
+					}
+					if time.Since(started) > 5*time.Minute {
+						t.Fatalf("after %s: %v", time.Since(started), err)
+					}
+					time.Sleep(every)
+				}
+				// The budget of 10 s and the queue's visibility timeout of 30 s.
+				if took := time.Since(started); took < 40*time.Second || took > 41*time.Second+every || runs.Load() != 2 {
+					t.Errorf("%d runs, the second after %s", runs.Load(), took)
+				}
+			})
+		})
+	}
+}
+
+// A copy of a call that was made again, and waits with it for a place of its method, is not dropped with the first.
+func TestCallAgainWhileItsMethodIsFull(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPair(t)
+		release := make(chan struct{})
+		var runs atomic.Int64
+		p.respond(t, func(r *rpcclient.Responder) {
+			sum.Handle(r, func(ctx context.Context, q sumRequest) (sumReply, error) {
+				if runs.Add(1) == 1 {
+					<-release
+				}
+				return addUp(ctx, q)
+			}, rpcclient.WithMethodConcurrency(1))
+		})
+		first := sum.Start(t.Context(), p.channel, sumRequest{})
+		time.Sleep(time.Second)
+		id := rpcclient.NewCallID()
+		p.copiesOf(t, id, 1, "calculate_sum", `{"Numbers":[1,2]}`, "1") // with a minute
+		time.Sleep(59500 * time.Millisecond)
+		p.copiesOf(t, id, 1, "calculate_sum", `{"Numbers":[1,2]}`, "1")
+		time.Sleep(2 * time.Second)
+		close(release)
+		_, _ = first.Wait(t.Context())
+		time.Sleep(30 * time.Second)
+		if n := p.messages(t, replyQueue); n != 1 || runs.Load() != 2 || p.messages(t, requestQueue) != 0 {
+			t.Errorf("%d replies, %d runs, %d requests left; want an answer to the second copy", n, runs.Load(), p.messages(t, requestQueue))
+		}
+	})
+}
