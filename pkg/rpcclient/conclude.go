@@ -86,7 +86,8 @@ func (s *channelServer) send(q *request, reply replyContent, situation Situation
 			s.sendAgain(m) // nobody else can say it any more
 			return
 		}
-		if s.notFoundYet(q, m, sendErr, func() { s.sendAgain(m) }) {
+		waits, sendErr := s.notFoundYet(q, m, sendErr, func() { s.sendAgain(m) })
+		if waits {
 			return
 		}
 		switch {
@@ -122,23 +123,6 @@ func (s *channelServer) send(q *request, reply replyContent, situation Situation
 	} else {
 		m.done(errJammed)
 	}
-}
-
-// notFoundYet has a native requester's reply, or frame, sent again in a while whose queue was not found, and reports
-// that it does: SQS may not know a new queue at first. It does not when SQS has said so for long enough, or when the
-// reply's time is over.
-func (s *channelServer) notFoundYet(q *request, m *replyMessage, err error, again func()) bool {
-	r := s.r
-	if !isMissingQueue(err) || q.peer != PeerNative || r.gone.missing(q.to.queueURL, time.Now()) || !time.Now().Before(m.deadline) {
-		return false
-	}
-	r.unsettled.Add(1)
-	go func() { // ends when the responder is cut off, at the latest
-		defer r.unsettled.Done()
-		sleep(r.work, missingRetry)
-		again()
-	}()
-	return true
 }
 
 // sendAgain sends a reply anew, from its end.

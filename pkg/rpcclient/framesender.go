@@ -88,7 +88,7 @@ func (f *frameSender) send(ctx context.Context, payload []byte) error {
 		r.replies.to(q.to.queueURL).add(&m.out)
 	}
 	m.done = func(err error) {
-		if err == nil || !f.server.notFoundYet(q, m, err, deliver) {
+		if waits, err := f.server.notFoundYet(q, m, err, deliver); !waits {
 			f.done(number, size, err)
 		}
 	}

@@ -214,6 +214,7 @@ type replySenders struct {
 	api     *queueAPI
 	reserve int
 	jam     jam
+	absent  absent
 
 	mu      sync.Mutex
 	senders map[string]*sender
