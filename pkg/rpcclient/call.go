@@ -440,7 +440,7 @@ func (c *call) entry(now time.Time) (types.SendMessageBatchRequestEntry, bool) {
 	e := types.SendMessageBatchRequestEntry{
 		MessageBody: &c.body,
 		MessageAttributes: map[string]types.MessageAttributeValue{
-			attributeEnvelope: stringAttribute(c.stamp.render(min(c.expires.Sub(now), maxBudget), now, c.attempt)),
+			attributeEnvelope: stringAttribute(c.stamp.render(min(c.expires.Sub(now), maxBudget), c.requester.api.sendTime(now), c.attempt)),
 		},
 	}
 	if c.replyTo != "" {

@@ -1,6 +1,9 @@
 package rpcclient
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // conclude settles a request by the table.
 func (s *channelServer) conclude(q *request, situation Situation, payload []byte, err error, took time.Duration) {
@@ -18,6 +21,9 @@ func (s *channelServer) conclude(q *request, situation Situation, payload []byte
 		r.cfg.stats.refused.Add(1)
 	case Expired:
 		r.cfg.stats.expired.Add(1)
+		if errors.Is(err, errSenderClock) {
+			s.warnOfClock(q, err)
+		}
 	}
 	if st.reply && st.rejected {
 		if q.late {
@@ -58,6 +64,18 @@ func (s *channelServer) conclude(q *request, situation Situation, payload []byte
 		}
 	}
 	s.send(q, reply, situation, err, took)
+}
+
+// clockWarning is how often it is said, per channel, that requests are dropped for their senders' clocks.
+const clockWarning = time.Minute
+
+// warnOfClock says it: the sender has no other sign than that its calls are not answered.
+func (s *channelServer) warnOfClock(q *request, err error) {
+	now, last := time.Now().UnixNano(), s.warnedOfClock.Load()
+	if now-last >= int64(clockWarning) && s.warnedOfClock.CompareAndSwap(last, now) {
+		s.r.cfg.log.Warn("a request is dropped for its sender's clock; others may be", "channel", s.channel.Name,
+			"callID", hashCallID(q.info.id), "replyQueue", q.to.queueURL, "error", err)
+	}
 }
 
 // send sends a reply and settles its request when SQS has answered.

@@ -132,9 +132,19 @@ type delivery struct {
 // FirstReceive − Sent alone would not do: it says nothing of what passed since, on a redelivery or
 // while this process was stopped with the answer in its socket.
 func (d delivery) age(clock *sqsClock, now time.Time) time.Duration {
+	return d.ageAt(d.sqsTime(clock, now))
+}
+
+// ageAt is age by SQS's time.
+func (d delivery) ageAt(at time.Time) time.Duration {
 	if d.sent.IsZero() {
 		return 0
 	}
+	return max(0, at.Sub(d.sent))
+}
+
+// sqsTime estimates SQS's time at now by this machine's clock.
+func (d delivery) sqsTime(clock *sqsClock, now time.Time) time.Time {
 	var sample *clockSample
 	switch {
 	case d.count == 1 && !d.firstReceive.IsZero():
@@ -144,9 +154,9 @@ func (d delivery) age(clock *sqsClock, now time.Time) time.Duration {
 	}
 	at, known := clock.sqsTime(now, sample)
 	if !known {
-		at = now // nothing to go by but the two clocks being right
+		return now // nothing to go by but the two clocks being right
 	}
-	return max(0, at.Sub(d.sent))
+	return at
 }
 
 // given is when SQS gave the message out, by its own clock; zero when it does not say: FirstReceive is of another
@@ -168,7 +178,7 @@ func (d delivery) givenOut(age time.Duration, now time.Time) time.Time {
 	return now.Add(waited - age)
 }
 
-// staleBySender reports whether a request is too old by its sender's own clock, whatever SQS says.
+// staleBySender reports whether a request is too old by its sender's own clock, whatever SQS says, whose time is now.
 func staleBySender(sentMS int64, budget time.Duration, now time.Time) bool {
 	return sentMS > 0 && now.Sub(time.UnixMilli(sentMS)) > budget+staleGuard
 }

@@ -39,7 +39,11 @@
 // timeout (30 s unless set), counted from the moment of the call: waiting for a place among the pending
 // calls and every attempt are within it. What is left travels with the request: a responder drops a
 // request whose time is over, and gives its handler the rest as its context's deadline. Calls that a
-// handler makes with that context inherit it. Clocks of different machines are never compared.
+// handler makes with that context inherit it. How long a request waited is told by SQS's clock alone. The machines' own
+// clocks matter only where one is off by five minutes or more: by the time that its requester stamps on it, a request that is so
+// much older than its deadline is dropped, since it was moved back from a dead-letter queue. A requester whose clock is
+// behind sees that by SQS's first answer, and stamps SQS's time from then on; what it sent before is lost if its clock
+// is that far behind, of which responders warn in their logs.
 //
 // # Errors
 //

@@ -53,7 +53,7 @@ type requestEnvelope struct {
 	Accept   []string `json:"f,omitempty"`  // features the requester understands in replies
 	Metadata Metadata `json:"md,omitempty"` // at most 4 KiB
 	BudgetMS int64    `json:"b"`            // what is left of the deadline as the message is sent
-	SentMS   int64    `json:"t"`            // sender's wall clock, a guard only
+	SentMS   int64    `json:"t"`            // the time by its sender, a guard only
 	Attempt  int      `json:"a"`            // from 1
 }
 

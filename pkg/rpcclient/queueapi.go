@@ -22,7 +22,15 @@ type queueAPI struct {
 	// rousing is how many goroutines have been given something that they are about to run for, and are likely to
 	// send something of their own then: callers of delivered replies, and requests that were received.
 	rousing atomic.Int64
+
+	// behind is how far this machine's clock is behind SQS's at least, by the latest answer to a send: nanoseconds, 0 or
+	// more.
+	behind atomic.Int64
 }
+
+// sendTime is the time to stamp on a message that is sent at now by this machine's clock. Where that is behind, it is
+// SQS's, or up to a second before: what seems to have been sent minutes ago is dropped. One that is ahead harms nobody.
+func (a *queueAPI) sendTime(now time.Time) time.Time { return now.Add(time.Duration(a.behind.Load())) }
 
 func newQueueAPI(client *sqs.Client, stats *Stats, h hooks) *queueAPI {
 	return &queueAPI{client: newClient(client), stats: stats, hooks: h}
@@ -73,6 +81,11 @@ func (a *queueAPI) send(ctx context.Context, queueURL string, entries []types.Se
 	var at attempt
 	out, err = a.client.SendMessageBatch(at.attach(ctx), &sqs.SendMessageBatchInput{QueueUrl: &queueURL, Entries: entries})
 	a.count(ActionSend, queueURL, len(entries), started, err)
+	if err == nil {
+		if date := dateOf(out.ResultMetadata); !date.IsZero() {
+			a.behind.Store(max(0, int64(time.Until(date))))
+		}
+	}
 	return out, err != nil && at.certainlyNotSent(err), err
 }
 

@@ -3,6 +3,7 @@ package rpcclient
 import (
 	"context"
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"maps"
 	"slices"
@@ -98,6 +99,7 @@ func InfoFromContext(ctx context.Context) (RequestInfo, bool) {
 
 var (
 	errDeadline       = errors.New("the requester's deadline is over")
+	errSenderClock    = errors.New("the requester's deadline is long over by its own clock: the request was moved back from a dead-letter queue, or that clock is minutes behind")
 	errStrayReply     = errors.New("a reply was sent to a request queue")
 	errNoMethod       = errors.New("the request names no method and there is no default")
 	errQueueAge       = errors.New("the request waited too long in the queue")
@@ -187,14 +189,18 @@ func (s *channelServer) admit(m *types.Message, d delivery, now time.Time) *requ
 	q.info.metadata = joinTrace(q.info.metadata, attribute(m, TraceParent))
 	q.info.Method, q.info.Peer, q.info.ReceiveCount = q.method, q.peer, d.count
 	_, q.info.Registered = r.handlers[q.method]
-	q.info.Age = d.age(&r.clock, now)
+	sqsNow := d.sqsTime(&r.clock, now)
+	q.info.Age = d.ageAt(sqsNow)
 	q.deadline, q.given = now.Add(q.budget-q.info.Age), d.givenOut(q.info.Age, now)
 
 	switch {
 	case q.native && envErr != nil:
 		return refuse(Undecodable, envelopeRefusal(envErr))
-	case q.native && (q.info.Age >= q.budget || staleBySender(env.SentMS, q.budget, now)):
+	case q.native && q.info.Age >= q.budget:
 		return refuse(Expired, errDeadline)
+	case q.native && staleBySender(env.SentMS, q.budget, sqsNow):
+		return refuse(Expired, fmt.Errorf("%w: SQS took it %s ago, and by its sender's clock it was sent %s ago", errSenderClock,
+			q.info.Age.Round(time.Millisecond), sqsNow.Sub(time.UnixMilli(env.SentMS)).Round(time.Second)))
 	case r.cfg.maxQueueAge > 0 && q.info.Age > r.cfg.maxQueueAge && q.peer == PeerNative: // another cannot be told to come later
 		return refuse(Shed, &Error{Code: Unavailable, Message: errQueueAge.Error(), RetryAfter: r.cfg.maxQueueAge, cause: errQueueAge})
 	case q.native && env.Version > protocolVersion:

@@ -33,6 +33,8 @@ type channelServer struct {
 	share int
 	// alone is until when a FIFO queue is read message by message; Unix nanoseconds.
 	alone atomic.Int64
+	// warnedOfClock is when it was last said that a request is dropped for its sender's clock; Unix nanoseconds.
+	warnedOfClock atomic.Int64
 	// busy: the latest receive brought something.
 	busy atomic.Bool
 }

@@ -84,7 +84,7 @@ var mutants = []mutant{
 		changes: []change{{
 			"deadline.go",
 			"\tvar sample *clockSample\n\tswitch {\n",
-			"\tif !d.firstReceive.IsZero() {\n\t\treturn max(0, d.firstReceive.Sub(d.sent))\n\t}\n\tvar sample *clockSample\n\tswitch {\n",
+			"\tif !d.firstReceive.IsZero() {\n\t\treturn d.firstReceive\n\t}\n\tvar sample *clockSample\n\tswitch {\n",
 		}},
 		want: executedLate,
 	},
