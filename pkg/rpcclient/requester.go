@@ -51,7 +51,9 @@ type Requester struct {
 // NewRequester returns a requester that sends through client's configuration and awaits replies where
 // source says. It makes no request and starts no poll before the first call; it watches source until
 // Shutdown, which closes the connections too, unless client has an HTTP client of the application's. A time limit of
-// the SDK's own HTTP client is not taken over; that of another must leave room for a long poll. In a pod that the
+// the SDK's own HTTP client is not taken over; that of another must leave room for a long poll, and one that speaks
+// HTTP/2 must ping its connections (http.HTTP2Config.SendPingTimeout, some seconds), as is done with the SDK's own: one that
+// died without a word is used on otherwise. In a pod that the
 // operator has injected, rpcenv.NewRequester is all that is needed.
 func NewRequester(client *sqs.Client, source ReplyQueueSource, opts ...Option) (*Requester, error) {
 	if source == nil {
