@@ -133,6 +133,33 @@ func TestASecondProviderInACopy(t *testing.T) {
 	}
 }
 
+// In a copy a provider is used of which it has never seen the marker as its own: the original was the first to use it. Then the marker
+// loses its nonce, and the copy names one more provider: that nobody claims anything there now makes the copy no holder.
+func TestAMarkerThatWasContestedIsNotClaimedForAnother(t *testing.T) {
+	original := newCluster(t, sqstest.NewServer(t), uid, nil)
+	clone := newCluster(t, original.sqs, uid, original.snapshot())
+	clone.clock = original.clock
+	clone.lead(uid)
+	original.Round(original.ctx)
+	clone.Round(clone.ctx)
+	for range 15 {
+		both(original, clone)
+	}
+	clone.expectHeld("the copy", true)
+	q, _ := original.sqs.Queue("rq_c_identity")
+	if _, err := original.sqs.Client().UntagQueue(original.ctx, &sqs.UntagQueueInput{QueueUrl: &q.URL, TagKeys: []string{v1alpha1.TagNoncePrefix + "default"}}); err != nil {
+		t.Fatal(err)
+	}
+	clone.shares(another)
+	for range 20 {
+		clone.round()
+		if clone.claimed(another) {
+			t.Fatal("the copy claims the marker")
+		}
+		clone.expectAll(false, "the copy")
+	}
+}
+
 // A human voids what the messages name, once, and the cluster has its queues for all providers.
 func TestAWordForAllThatShareTheMarker(t *testing.T) {
 	original := newCluster(t, sqstest.NewServer(t), uid, nil).shares(another)

@@ -200,6 +200,24 @@ func TestATimeWithoutLooksIsNoWatch(t *testing.T) {
 	clone.expectHeld("the clone", true)
 }
 
+// While SQS answers a process badly, it may keep the original from changing the nonce: a watch begins anew with each look that it does
+// not answer, however soon the next one is.
+func TestALookWithoutAnAnswerIsNoWatch(t *testing.T) {
+	c := newCluster(t, sqstest.NewServer(t), uid, nil)
+	c.Round(c.ctx)
+	c.lead(uid)
+	c.Round(c.ctx)
+	c.clock.Step(fence.WatchFor(fence.DefaultInterval) / 2)
+	c.fault(sqstest.Rule{Fault: sqstest.Throttle})
+	c.Round(c.ctx)
+	c.fault()
+	for range fence.WatchFor(fence.DefaultInterval)/fence.DefaultInterval + 1 {
+		c.expectHeld("a process that watches since SQS has answered again", false)
+		c.round()
+	}
+	c.expectOpen("a process that has watched")
+}
+
 // A process that has no proof writes nothing and deletes nothing until it has watched; then it goes on.
 func TestANewProcessWatchesFirst(t *testing.T) {
 	c := newCluster(t, sqstest.NewServer(t), uid, nil)

@@ -489,6 +489,31 @@ func TestAKnownIntervalCountsUntilARenewal(t *testing.T) {
 	}
 }
 
+// A renewal that a list shows may be from before the interval was changed, of which its answer then said nothing: the application may
+// follow the longer one until its next renewal.
+func TestARenewalThatIsListedTeachesNoInterval(t *testing.T) {
+	advised := func(interval time.Duration) map[string]string {
+		return map[string]string{injected.LeaseIntervalSeconds: fmt.Sprint(interval.Seconds())}
+	}
+	for name, c := range map[string]struct{ told, now, listed time.Duration }{
+		"shorter": {told: 5 * time.Minute, now: 10 * time.Second, listed: 5 * time.Minute},
+		"longer":  {told: 10 * time.Second, now: 5 * time.Minute, listed: 5 * time.Minute},
+	} {
+		w := newWorld(t)
+		for range 2 {
+			w.Apply(w.lease("a", advised(c.told)), w.now)
+		}
+		w.Replace([]*coordinationv1.Lease{w.lease("a", advised(c.now))}, w.now)
+		if h := w.Hear("a", w.now); h.Pace != c.listed || !h.PaceKnown {
+			t.Errorf("%s: listed at a pace of %s, known %t; want %s", name, h.Pace, h.PaceKnown, c.listed)
+		}
+		w.Apply(w.lease("a", advised(c.now)), w.now)
+		if h := w.Hear("a", w.now); h.Pace != c.now || !h.PaceKnown {
+			t.Errorf("%s: renewed at a pace of %s, known %t; want %s", name, h.Pace, h.PaceKnown, c.now)
+		}
+	}
+}
+
 // Where silence is noted in steps, each calls for a reconcile, and a heartbeat for none.
 func TestStepsOfASilenceAreNoticed(t *testing.T) {
 	w := newWorld(t)

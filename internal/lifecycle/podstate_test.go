@@ -40,6 +40,12 @@ func disrupted(p *corev1.Pod, reason string) *corev1.Pod {
 	return p
 }
 
+// besides is a pod of which the kubelet reports init containers, native sidecars among them, in these states.
+func besides(p *corev1.Pod, statuses ...corev1.ContainerStatus) *corev1.Pod {
+	p.Status.InitContainerStatuses = statuses
+	return p
+}
+
 func TestStateOf(t *testing.T) {
 	for name, c := range map[string]struct {
 		pod        *corev1.Pod
@@ -62,6 +68,10 @@ func TestStateOf(t *testing.T) {
 		"deleted by a taint, and succeeded":    {disrupted(terminating(pod(corev1.PodSucceeded, "n", terminated)), "DeletionByTaintManager"), PodStopped, PodStopped},
 		"failed before it started":             {pod(corev1.PodFailed, "n", unstarted), PodStopped, PodStopped},
 		"evicted before it was bound":          {pod(corev1.PodFailed, ""), PodStopped, PodStopped},
+		"failed, and its sidecar runs":         {besides(pod(corev1.PodFailed, "n", terminated), terminated, running), PodGone, PodGone},
+		"failed, its sidecar in a crash loop":  {besides(pod(corev1.PodFailed, "n", terminated), waiting), PodGone, PodGone},
+		"failed with its sidecar":              {besides(pod(corev1.PodFailed, "n", terminated), terminated), PodStopped, PodStopped},
+		"failed before its sidecar started":    {besides(pod(corev1.PodFailed, "n", unstarted), terminated, unstarted), PodStopped, PodStopped},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := StateOf(c.pod); got != c.want {
