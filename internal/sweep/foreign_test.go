@@ -31,6 +31,7 @@ func TestJavasAbandonedQueuesAreSweptWhereListed(t *testing.T) {
 	abandoned := java("abandoned", "300", at(time.Hour))
 	alive := java("alive", "300", at(time.Hour))
 	full := java("full", "300", at(time.Hour))
+	slow := java("slow", "7200", at(48*time.Hour))
 	kept := map[string]string{
 		"no retention":               java("a", "", at(time.Hour)),
 		"no heartbeat":               java("b", "300", ""),
@@ -64,7 +65,29 @@ func TestJavasAbandonedQueuesAreSweptWhereListed(t *testing.T) {
 	s.expect(abandoned, false, "abandoned")
 	s.expect(alive, true, "its heartbeat changes, by a clock that is an hour behind")
 	s.expect(full, true, "it holds a message")
+	s.expect(slow, true, "its heartbeat, though by its clock it is of days ago, has stood still for less than its retention")
 	for what, name := range kept {
 		s.expect(name, true, what)
+	}
+	s.passes(7)
+	s.expect(slow, false, "its heartbeat has stood still for its retention")
+}
+
+// A prefix that an administrator lists may be one of our own names' as well. Those are not looked at: they cost no request, and what is
+// counted against the brake is the Java client's.
+func TestOurQueuesAreNotJavas(t *testing.T) {
+	s := newStage(t, sqstest.NewServer(t))
+	s.provider.ForeignPrefixes = []string{"rq_"}
+	ago := strconv.FormatInt(s.clock.Now().Add(-48*time.Hour).UnixMilli(), 10)
+	tags := map[string]string{"__IdleQueueRetentionPeriodSeconds": "300", "__AmazonSQSIdleQueueDeletingClient.LastHeartbeatTimestamp": ago}
+	javas := s.queue("rq_java", tags)
+	ours := s.queue(s.provider.ReplyQueueName(newUID()), tags)
+	_, live := s.live("web-1")
+	s.sqs.ResetRequests()
+	s.passes(4)
+	s.expect(javas, false, "abandoned, under a prefix that is listed")
+	s.expect(ours, true, "by its name it is ours")
+	if n := s.sqs.Requests(sqstest.OnQueue(live)); n != 0 {
+		t.Errorf("%d requests for a queue that has a record", n)
 	}
 }

@@ -127,6 +127,25 @@ func TestAnEndedPodKeepsNoQueue(t *testing.T) {
 	}
 }
 
+// A Stable queue is read by another pod than the one that its record was made for: that pod's Lease is kept as long as the record, too.
+func TestTheLeaseOfAReaderIsKeptWithItsRecord(t *testing.T) {
+	s := newStage(t, sqstest.NewServer(t))
+	record, _ := s.live("db-0")
+	reader := s.lease(newUID(), "db-0")
+	record.Status.PodUID = reader.Name
+	s.must(s.admin.Status().Update(s.ctx, record))
+	s.must(s.admin.Delete(s.ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "db-0"}}, client.GracePeriodSeconds(0)))
+	s.passes(4)
+	if !s.exists(reader) {
+		t.Error("the Lease of a record's reader was deleted")
+	}
+	s.must(s.admin.Delete(s.ctx, record))
+	s.passes(2)
+	if s.exists(reader) {
+		t.Error("the Lease of a pod that is gone is left, and there is no record")
+	}
+}
+
 // A process may live on when its pod is gone, force-deleted from a lost node: the grace counts from then.
 func TestAQueueIsKeptForTheGraceWhenItsPodIsGone(t *testing.T) {
 	s := newStage(t, sqstest.NewServer(t))

@@ -165,20 +165,17 @@ func (s *Sweeper) Pass(ctx context.Context) error {
 	var places []*place
 	there := map[string]bool{}
 	defer func() { s.Metrics.keep(there) }()
-	fenced := false
 	for _, name := range names {
 		p, err := s.listQueues(ctx, name)
 		there[name] = !errors.Is(err, queue.ErrProviderNotFound)
 		if err != nil {
 			problems = append(problems, err)
 			s.Metrics.pass(name, string(queue.Classify(err)))
-			is := queue.Classify(err) == queue.Fenced
-			fenced = fenced || is
 			if errors.Is(err, queue.ErrProviderNotFound) {
 				problems = append(problems, s.unsay(ctx, name))
 			}
 			if m := s.memory[name]; m != nil && ctx.Err() == nil {
-				if !is { // The fence says what it holds.
+				if queue.Classify(err) != queue.Fenced { // The fence says what it holds.
 					_ = m.obstacles.meet("", err)
 				}
 				problems = append(problems, s.tell(ctx, name))
@@ -204,9 +201,8 @@ func (s *Sweeper) Pass(ctx context.Context) error {
 		s.Metrics.pass(p.Name, outcome(err))
 		problems = append(problems, err)
 	}
-	if !fenced {
-		problems = append(problems, s.sweepLeases(ctx, leases, covered))
-	}
+	// Leases are this cluster's own, whosever the queues are: in a copy, too, nobody can use one without pod and record.
+	problems = append(problems, s.sweepLeases(ctx, leases, covered))
 	return errors.Join(problems...)
 }
 

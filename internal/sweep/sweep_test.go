@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/internal/fence"
 	"github.com/replyqueue/replyqueue/internal/queue"
 	"github.com/replyqueue/replyqueue/internal/sweep"
 	"github.com/replyqueue/replyqueue/pkg/sqstest"
@@ -238,6 +239,28 @@ func TestTagsThatWereNotReadAreReadAgain(t *testing.T) {
 	s.expect(orphan, false, "once its tags could be read")
 }
 
+// TestTagsAreReadAgainBeforeADeletion: those of a queue that was kept for its pod are from long ago.
+func TestTagsAreReadAgainBeforeADeletion(t *testing.T) {
+	for tag, value := range map[string]string{
+		v1alpha1.TagCluster: "another",
+		v1alpha1.TagKind:    "kept by hand",
+	} {
+		t.Run(tag, func(t *testing.T) {
+			s := newStage(t, sqstest.NewServer(t))
+			p := s.pod("web-1")
+			name := s.replyQueue(newUID(), "web-1-1", p)
+			s.passes(3)
+			url, err := s.provider.QueueURL(s.ctx, name)
+			s.must(err)
+			_, err = s.sqs.Client().TagQueue(s.ctx, &sqs.TagQueueInput{QueueUrl: &url, Tags: map[string]string{tag: value}})
+			s.must(err)
+			s.must(s.admin.Delete(s.ctx, p, client.GracePeriodSeconds(0)))
+			s.passes(4)
+			s.expect(name, true, "it is not ours by its tags, as they are now")
+		})
+	}
+}
+
 func TestTheBrake(t *testing.T) {
 	s := newStage(t, sqstest.NewServer(t))
 	_, live := s.live("web-1")
@@ -310,6 +333,37 @@ func TestAQueueThatIsGoneIsFound(t *testing.T) {
 	}
 }
 
+// TestNothingIsMissedWithoutAProof: a sweep takes longer than what was proven before it lasts, and what SQS listed may be another
+// account's by then. What was found is forgotten.
+func TestNothingIsMissedWithoutAProof(t *testing.T) {
+	s := newStage(t, sqstest.NewServer(t))
+	_, name := s.live("web-1")
+	s.passes(1)
+	s.deleteInSQS(name)
+	s.passes(1)
+	s.after = func(call string) {
+		if call == "ListQueues" {
+			s.after = nil
+			s.clock.Step(10 * fence.DefaultInterval)
+		}
+	}
+	s.passes(1)
+	if s.after != nil {
+		t.Fatal("no queues were listed")
+	}
+	if len(s.missing) > 0 {
+		t.Error("told of a queue that is missing by a list of which nobody knows whose it is")
+	}
+	s.passes(1)
+	if len(s.missing) > 0 {
+		t.Error("what was found without a proof counts")
+	}
+	s.passes(1)
+	if len(s.missing) != 1 {
+		t.Errorf("told of %v, want the one", s.missing)
+	}
+}
+
 func TestAnotherAccountIsNoLossOfQueues(t *testing.T) {
 	s := newStage(t, sqstest.NewServer(t))
 	for i := range 11 {
@@ -321,7 +375,7 @@ func TestAnotherAccountIsNoLossOfQueues(t *testing.T) {
 	}
 }
 
-func TestACloneSweepsNothing(t *testing.T) {
+func TestACloneSweepsNoQueue(t *testing.T) {
 	server := sqstest.NewServer(t)
 	original := newStage(t, server)
 	record, live := original.live("web-1")
@@ -335,12 +389,16 @@ func TestACloneSweepsNothing(t *testing.T) {
 	original.must(original.fence.Check(original.ctx, original.provider))
 	original.must(original.admin.Delete(original.ctx, record))
 	original.clean()
+	lease := clone.lease(newUID(), "gone")
 	for range 5 {
 		if err := clone.pass(); queue.Classify(err) != queue.Fenced {
 			t.Fatalf("%v, want that the fence holds", err)
 		}
 	}
 	clone.expect(live, true, "of the original")
+	if clone.exists(lease) {
+		t.Error("a Lease of the clone, without pod and record, is left")
+	}
 	if !strings.Contains(clone.status(), v1alpha1.ConditionIdentityConflict) {
 		t.Errorf("the clone says %q", clone.status())
 	}
