@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -216,5 +218,94 @@ func TestAHeartbeatOfAnEndedPodThatTheWatchHasNotDelivered(t *testing.T) {
 	s.reconcile(s.records, record.Name)
 	if got := s.recordsOf(p); len(got) != 1 || got[0].Status.Closing != nil {
 		t.Errorf("closed while its process heartbeats: %+v", got)
+	}
+}
+
+// anotherBeacon is an API server that has the operator's own Lease in a renewal of its own, or does not answer for it.
+type anotherBeacon struct {
+	client.Client
+	renewed time.Time
+	err     error
+}
+
+func (b *anotherBeacon) Get(ctx context.Context, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+	if lease, ok := o.(*coordinationv1.Lease); ok && key.Name == heartbeat.BeaconName {
+		lease.Name, lease.Spec.RenewTime = key.Name, ptr.To(metav1.NewMicroTime(b.renewed))
+		return b.err
+	}
+	return b.Client.Get(ctx, key, o, opts...)
+}
+
+// TestNoQueueIsClosedWhileTheBeaconIsAnother: what the API server says is then not of the time that the watch of Leases is at. It is
+// late, or etcd was set back, with a heartbeat that was answered. It is looked at again soon.
+func TestNoQueueIsClosedWhileTheBeaconIsAnother(t *testing.T) {
+	t.Parallel()
+	for name, fall := range map[string]func(*stage, *corev1.Pod){
+		"silent":                         func(*stage, *corev1.Pod) {},
+		"said to have ended, and silent": func(s *stage, p *corev1.Pod) { s.report(p, corev1.PodFailed, runningNow) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newReadyStage(t)
+			p := s.runningCaller("web-1")
+			fall(s, p)
+			s.settle()
+			s.undisturbed(5 * time.Minute)
+			record := s.recordsOf(p)[0]
+			delivered := time.Unix(int64(s.beacons), 0) // as beaconTo delivers it
+			api := &anotherBeacon{Client: s.Client}
+			s.records.Reader = api
+			for _, c := range []struct {
+				why     string
+				renewed time.Time
+				err     error
+			}{
+				{"the API server has a later beacon", delivered.Add(time.Second), nil},
+				{"the API server has an earlier beacon", delivered.Add(-time.Second), nil},
+				{"the beacon cannot be read", delivered, errors.New("not now")},
+			} {
+				api.renewed, api.err = c.renewed, c.err
+				result, err := s.records.Reconcile(s.ctx, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&record)})
+				if !errors.Is(err, c.err) || c.err == nil && result.RequeueAfter != staleRetry {
+					t.Errorf("%s: %+v, %v; want another look in %s", c.why, result, err, staleRetry)
+				}
+				if got := s.recordsOf(p); len(got) != 1 || got[0].Status.Closing != nil || s.leaseState(p) != injected.LeaseStateOpen {
+					t.Fatalf("%s: closed: %+v", c.why, got)
+				}
+			}
+			api.renewed, api.err = delivered, nil
+			s.reconcile(s.records, record.Name)
+			if got := s.recordsOf(p); len(got) != 0 {
+				t.Errorf("kept, though the watch is up to date: %+v", got[0].Status)
+			}
+		})
+	}
+}
+
+// TestALeaseThatGoesBeforeItIsMarkedKeepsTheQueue: a heartbeat may have come before it went, and nobody can see that any more.
+func TestALeaseThatGoesBeforeItIsMarkedKeepsTheQueue(t *testing.T) {
+	t.Parallel()
+	s := newReadyStage(t)
+	p := s.runningCaller("web-1")
+	s.undisturbed(2 * time.Minute)
+	s.intercept = func(verb string, o client.Object) error {
+		if _, ok := o.(*coordinationv1.Lease); ok && verb == "update" {
+			s.intercept = nil
+			s.quietBeat(p)
+			s.must(s.Delete(s.ctx, s.lease(p)))
+		}
+		return nil
+	}
+	record := s.recordsOf(p)[0]
+	s.reconcile(s.records, record.Name)
+	if s.intercept != nil {
+		t.Fatal("it never came to closing")
+	}
+	if got := s.recordsOf(p); len(got) != 1 || got[0].Status.Closing != nil || len(s.queues()) != 1 {
+		t.Errorf("closed over what nobody has seen: %+v, queues %v", got, s.queues())
+	}
+	s.settle()
+	if s.leaseState(p) != injected.LeaseStateOpen || s.lease(p).Annotations[injected.LeaseReplyQueueURL] != record.Status.QueueURL {
+		t.Errorf("its Lease, written anew, says %v", s.lease(p).Annotations)
 	}
 }

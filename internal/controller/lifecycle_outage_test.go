@@ -65,6 +65,32 @@ func TestALeaderThatKnowsFewRecordsSeesAMassSilence(t *testing.T) {
 	}
 }
 
+// TestALeaderThatKnowsRecordsOfOldSeesAMassSilence: its watch of records hangs, and shows most from before their queues were there. Their
+// pods were told of those, as their Leases say.
+func TestALeaderThatKnowsRecordsOfOldSeesAMassSilence(t *testing.T) {
+	t.Parallel()
+	s := newReadyStage(t)
+	var known []v1alpha1.ReplyQueue
+	for i, p := range s.crowd() {
+		known = append(known, s.recordsOf(p)...)
+		if i > 0 {
+			known[i].Status, known[i].ResourceVersion = v1alpha1.ReplyQueueStatus{}, "1"
+		}
+	}
+	s.records.Client = hungRecords{s.Client, known}
+	decide := func() {
+		for i := range known {
+			s.reconcile(s.records, known[i].Name)
+		}
+	}
+	decide()
+	s.look(90 * time.Second)
+	decide()
+	if n := len(s.queues()); n != crowded || !s.signals.Heartbeats.Outage() {
+		t.Errorf("%d queues are left when %d pods fell silent at once (outage: %t), want all", n, crowded, s.signals.Heartbeats.Outage())
+	}
+}
+
 // TestPodsThatNeedNotHeartbeatAreNoOutage: of those that ended, and those whose queues are their names', nothing is expected,
 // though their Leases are there.
 func TestPodsThatNeedNotHeartbeatAreNoOutage(t *testing.T) {

@@ -25,6 +25,9 @@ type hungRecords struct {
 func (h hungRecords) List(ctx context.Context, l client.ObjectList, opts ...client.ListOption) error {
 	if records, ok := l.(*v1alpha1.ReplyQueueList); ok {
 		records.Items = append([]v1alpha1.ReplyQueue(nil), h.records...)
+		if selector := (&client.ListOptions{}).ApplyOptions(opts).FieldSelector; selector != nil {
+			return filter(l, selector.Requirements()[0].Field, selector.Requirements()[0].Value)
+		}
 		return nil
 	}
 	return h.Client.List(ctx, l, opts...)
@@ -209,5 +212,50 @@ func TestAnOldCacheTellsNoOtherLeaseOfAClosedQueue(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestNobodyTakesOverAClosedRecord: the cache shows it from before it was closed. The successor would be told of a queue that is being
+// deleted.
+func TestNobodyTakesOverAClosedRecord(t *testing.T) {
+	t.Parallel()
+	s := stableStage(t)
+	p := s.member("web-0")
+	s.stop(p)
+	s.settle()
+	cached := s.recordsOf(p)
+	closed := cached[0].DeepCopy()
+	closed.Status.State = v1alpha1.ReplyQueueClosing
+	closed.Status.Closing = &v1alpha1.Closing{Reason: v1alpha1.CloseNameAbsent, Message: "absent", Time: metav1.Now()}
+	s.must(s.Status().Patch(s.ctx, closed, client.MergeFrom(&cached[0])))
+	successor := s.pod("web-0", caller(), ofSet)
+	s.pods.Client = hungRecords{s.Client, cached}
+	for range 3 {
+		s.reconcile(s.pods, successor.Name)
+	}
+	s.reread(successor)
+	if url := successor.Annotations[v1alpha1.AnnotationReplyQueueURL]; len(s.recordsOf(successor)) != 0 || url != "" || !gated(successor) {
+		t.Errorf("it has taken over a record that was closed, and is told %q", url)
+	}
+}
+
+// TestNobodySucceedsItself: the cache shows a record from before the pod took it over. It would count itself as its predecessor, and
+// delete its own Lease.
+func TestNobodySucceedsItself(t *testing.T) {
+	t.Parallel()
+	s := stableStage(t)
+	p := s.member("web-0")
+	s.stop(p)
+	s.settle()
+	cached := s.recordsOf(p)
+	successor := s.member("web-0")
+	lease := s.lease(successor)
+	s.pods.Client = hungRecords{s.Client, cached}
+	for range 4 {
+		s.reconcile(s.pods, successor.Name)
+		s.undisturbed(time.Minute)
+	}
+	if now := s.lease(successor); now.UID != lease.UID || now.Annotations[injected.LeaseReplyQueueURL] != lease.Annotations[injected.LeaseReplyQueueURL] {
+		t.Errorf("its Lease was written anew, or says %v", now.Annotations)
 	}
 }

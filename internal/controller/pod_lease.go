@@ -236,7 +236,8 @@ func deleteLease(ctx context.Context, from client.Reader, c client.Client, pod t
 }
 
 // closeLease marks a pod's Lease closing for the record with that UID, which has announced the ID, unless a heartbeat or anything else
-// changed it since it was read: the API server's conflict then says so. From here on the application stops using the queue.
+// changed it since it was read: the API server's conflict then says so. It does of a Lease that was deleted, too, since the one that was
+// read has a UID: nobody knows what was written to it before that. From here on the application stops using the queue.
 func closeLease(ctx context.Context, c client.Client, lease *coordinationv1.Lease, record types.UID, id string) error {
 	lease = lease.DeepCopy()
 	if lease.Annotations == nil {

@@ -207,12 +207,7 @@ func (s *recordScope) close(ctx context.Context, decision lifecycle.Decision, le
 		if err != nil {
 			return err
 		}
-		err = closeLease(ctx, s.Client, lease, s.record.UID, id)
-		if apierrors.IsNotFound(err) {
-			// Somebody deleted it, and nobody knows what was written to it before that: this is decided again.
-			err = apierrors.NewConflict(coordinationv1.Resource("leases"), lease.Name, errors.New("the Lease was deleted since it was read"))
-		}
-		if err != nil {
+		if err := closeLease(ctx, s.Client, lease, s.record.UID, id); err != nil {
 			return err
 		}
 	}

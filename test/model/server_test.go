@@ -294,10 +294,11 @@ func mergeMaps(to, from map[string]any) map[string]any {
 func (m *memory) write(into, next client.Object, status bool) error {
 	k, key := kindOf(into), client.ObjectKeyFromObject(into)
 	current := m.objects[k][key]
-	if current == nil {
-		return apierrors.NewNotFound(resourceOf(k), key.Name)
-	}
 	switch {
+	case current == nil && next.GetUID() != "": // an update over what was read
+		return apierrors.NewConflict(resourceOf(k), key.Name, fmt.Errorf("the UID in the precondition is nobody's"))
+	case current == nil:
+		return apierrors.NewNotFound(resourceOf(k), key.Name)
 	case next.GetResourceVersion() != "" && next.GetResourceVersion() != current.GetResourceVersion():
 		return apierrors.NewConflict(resourceOf(k), key.Name, fmt.Errorf("the object has been modified"))
 	case next.GetUID() != "" && next.GetUID() != current.GetUID():
