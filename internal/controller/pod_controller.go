@@ -62,14 +62,15 @@ type PodReconciler struct {
 
 	places      sync.Map // types.NamespacedName of a ReplyHost → *sync.Mutex (place)
 	notInjected sync.Map // types.NamespacedName → types.UID of the pod that was told
-	held        sync.Map // types.NamespacedName of pods that were last seen at their gate
+	held        sync.Map // types.NamespacedName of pods that left the cache at their gate
 }
 
 // SetupWithManager adds the reconciler to mgr.
 func (r *PodReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	b := ctrl.NewControllerManagedBy(mgr).
 		Named("pod").
-		For(&corev1.Pod{}).
+		Watches(&corev1.Pod{}, r.podEvents()).
+		WatchesRawSource(source.Func(lookForHeld)).
 		Watches(&v1alpha1.RequestChannel{}, handler.EnqueueRequestsFromMapFunc(r.podsNamingChannel)).
 		Watches(&v1alpha1.ReplyHost{}, handler.EnqueueRequestsFromMapFunc(r.podsNamingHost),
 			builder.WithPredicates(predicate.Funcs{UpdateFunc: hostMatters})).
@@ -112,6 +113,9 @@ func workers(configured int) controller.Options {
 
 // Reconcile brings one pod, and its Lease, to what its annotations ask for.
 func (r *PodReconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	if request == heldUnseen {
+		return r.letGoUnseen(ctx)
+	}
 	pod := &corev1.Pod{}
 	if err := r.Get(ctx, request.NamespacedName, pod); apierrors.IsNotFound(err) {
 		r.notInjected.Delete(request.NamespacedName)
@@ -131,7 +135,6 @@ func (r *PodReconciler) Reconcile(ctx context.Context, request reconcile.Request
 	} else if err != nil {
 		return reconcile.Result{}, err
 	}
-	r.noteGate(pod)
 	living := pod.UID
 	if ended(pod) {
 		living = ""

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -144,9 +144,32 @@ func (r *ReplyHostReconciler) noneSilent(ctx context.Context, host *v1alpha1.Rep
 	if err := r.uncached().List(ctx, &leases, client.InNamespace(v1alpha1.HeartbeatNamespace), client.MatchingLabels{v1alpha1.LabelPodNamespace: host.Namespace}); err != nil {
 		return false, err
 	}
-	return !slices.ContainsFunc(leases.Items, func(l coordinationv1.Lease) bool {
-		return l.Annotations[heartbeat.AnnotationReplyHost] == host.Name && l.Annotations[injected.LeaseState] == injected.LeaseStateClosing
-	}), nil
+	for i := range leases.Items {
+		l := &leases.Items[i]
+		if l.Annotations[heartbeat.AnnotationReplyHost] != host.Name || l.Annotations[injected.LeaseState] != injected.LeaseStateClosing {
+			continue
+		}
+		pod := types.NamespacedName{Namespace: host.Namespace, Name: l.Annotations[heartbeat.AnnotationPodName]}
+		if can, err := r.canWake(ctx, pod, types.UID(l.Name)); can || err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// canWake says that an idle pod is there to be heard again. Of the end of one that had lost its label no event tells, so whom the
+// cache does not show is asked for. The Lease of one that is gone is the sweeper's.
+func (r *ReplyHostReconciler) canWake(ctx context.Context, pod types.NamespacedName, uid types.UID) (bool, error) {
+	for _, from := range []client.Reader{r.Client, r.uncached()} {
+		current := &corev1.Pod{}
+		switch err := from.Get(ctx, pod, current); {
+		case client.IgnoreNotFound(err) != nil:
+			return false, err
+		case err == nil && current.UID == uid && !ended(current):
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func (r *ReplyHostReconciler) uncached() client.Reader {

@@ -251,7 +251,7 @@ func (s *stage) interceptors() interceptor.Funcs {
 		},
 		List: func(ctx context.Context, c client.WithWatch, l client.ObjectList, opts ...client.ListOption) error {
 			options := (&client.ListOptions{}).ApplyOptions(opts)
-			if options.FieldSelector == nil {
+			if options.FieldSelector == nil || strings.HasPrefix(options.FieldSelector.Requirements()[0].Field, "spec.") {
 				return c.List(ctx, l, opts...)
 			}
 			requirement := options.FieldSelector.Requirements()[0]
