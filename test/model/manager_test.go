@@ -48,12 +48,16 @@ func (m *fakeManager) Add(r manager.Runnable) error {
 	// controller-runtime keeps the queue's constructor in a field of a type in an internal package.
 	fields := reflect.ValueOf(r).Elem()
 	q := &requests{now: func() time.Duration { return m.op.world.now }, dirty: map[reconcile.Request]bool{}, processing: map[reconcile.Request]bool{}, failures: map[reconcile.Request]int{}}
+	name := fields.FieldByName("Name").String()
+	if loses := m.op.mutant.loses; loses != nil && name == "pod" {
+		q.loses = func(r reconcile.Request) bool { return loses(m.op, r) }
+	}
 	fields.FieldByName("NewQueue").Set(reflect.ValueOf(
 		func(string, workqueue.TypedRateLimiter[reconcile.Request]) workqueue.TypedRateLimitingInterface[reconcile.Request] {
 			return q
 		}))
 	m.op.controllers = append(m.op.controllers, &workers{
-		name: fields.FieldByName("Name").String(), queue: q, do: fields.FieldByName("Do").Interface().(reconcile.Reconciler),
+		name: name, queue: q, do: fields.FieldByName("Do").Interface().(reconcile.Reconciler),
 	})
 	m.added = append(m.added, r.(warmer))
 	return nil
@@ -102,6 +106,8 @@ type requests struct {
 	dirty, processing                                       map[reconcile.Request]bool
 	later                                                   []timed
 	failures                                                map[reconcile.Request]int
+	// loses says that a request is never taken; nil: none is lost.
+	loses func(reconcile.Request) bool
 }
 
 type timed struct {
@@ -112,7 +118,7 @@ type timed struct {
 }
 
 func (q *requests) Add(r reconcile.Request) {
-	if q.dirty[r] {
+	if q.dirty[r] || q.loses != nil && q.loses(r) {
 		return
 	}
 	q.dirty[r] = true

@@ -50,6 +50,8 @@ type mutant struct {
 	identity func(*corev1.ConfigMap)
 	// cachedRecord changes what is read of a record.
 	cachedRecord func(*operator, *v1alpha1.ReplyQueue)
+	// loses says that a pod is not woken.
+	loses func(*operator, reconcile.Request) bool
 	// create changes what is created, and beforeUpdate what is updated.
 	create       func(client.Object)
 	beforePatch  func(client.Object, client.Patch) client.Patch
@@ -159,6 +161,11 @@ var mutants = []mutant{
 		}
 	}},
 	{name: "closing undone by the next reconcile", cachedRecord: func(_ *operator, r *v1alpha1.ReplyQueue) { r.Status.Closing = nil }},
+	{name: "a pod at its gate is not woken by its queue", loses: func(op *operator, r reconcile.Request) bool {
+		pod, ok := op.views[pods].objects[r.NamespacedName].(*corev1.Pod)
+		return ok && len(pod.Spec.SchedulingGates) > 0 && op.hasQueue(pod)
+	}},
+	{name: "pods that lost their label unseen are not looked for", loses: func(_ *operator, r reconcile.Request) bool { return r.Name == "" }},
 	{name: "DeleteQueue before closing is written", beforeUpdate: func(ctx context.Context, op *operator, o client.Object) {
 		deleteFirst(ctx, op, o)
 	}},
@@ -194,6 +201,16 @@ func (op *operator) asHeard(lease *coordinationv1.Lease) {
 			return
 		}
 	}
+}
+
+// hasQueue says that the cache shows a queue that the pod reads.
+func (op *operator) hasQueue(pod *corev1.Pod) bool {
+	for _, o := range op.views[records].objects {
+		if r := o.(*v1alpha1.ReplyQueue); readerOf(r) == pod.UID && r.Status.QueueURL != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // deleteFirst deletes the queue of the record that is about to be closed.

@@ -163,7 +163,7 @@ func (w *world) lead(op *operator, late func(kind) int) *operator {
 	m := &fakeManager{op: op}
 	for _, r := range []interface{ SetupWithManager(ctrl.Manager) error }{
 		&controller.PodReconciler{Client: k, Reader: reader{op}, Recorder: said, Providers: providers, Signals: op.signals},
-		&controller.ReplyHostReconciler{Client: k, Recorder: said, Providers: providers, Signals: op.signals},
+		&controller.ReplyHostReconciler{Client: k, Reader: reader{op}, Recorder: said, Providers: providers, Signals: op.signals},
 		&controller.ReplyQueueReconciler{Client: k, Reader: reader{op}, Recorder: said, Providers: providers, Signals: op.signals, ClusterUID: clusterUID},
 	} {
 		if err := r.SetupWithManager(m); err != nil {

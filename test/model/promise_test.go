@@ -375,7 +375,7 @@ func (op *operator) advises(p *pod) time.Duration {
 }
 
 // judgeRest is P3 and the other half of P2, when everything has come to rest: every reply queue has a pod that needs it,
-// and every pod that needs one has one.
+// and every pod that needs one has one, and does not wait at its gate.
 func (w *world) judgeRest() {
 	for _, name := range w.queueNames() {
 		q := w.queues[name]
@@ -394,6 +394,9 @@ func (w *world) judgeRest() {
 		}
 	})
 	for _, p := range w.pods {
+		if p.exists() && !p.open && !p.terminating && (p.unlabelled || w.hostServes(p) && !w.conflict()) {
+			w.violate("P2", "pod %s waits at its gate (unlabelled: %t), and nothing is in its way", p, p.unlabelled)
+		}
 		if p.exists() && p.process != nil && p.process.alive && !p.process.paused && !p.unlabelled && !p.terminating && p.mode == v1alpha1.HeartbeatLease && w.hostServes(p) {
 			if q := w.byURL(p.process.using); q == nil && !w.conflict() && !w.manyMissing() && !w.elsewhereAndSaid(p.process.using) {
 				w.violate("P2", "pod %s lives and has no reply queue (it was told %q)", p, p.process.using)
