@@ -295,7 +295,7 @@ func (m *memory) write(into, next client.Object, status bool) error {
 	k, key := kindOf(into), client.ObjectKeyFromObject(into)
 	current := m.objects[k][key]
 	switch {
-	case current == nil && next.GetUID() != "": // an update over what was read
+	case current == nil && k == leases && next.GetUID() != "": // One that there is not can be written by an update, but not under a UID.
 		return apierrors.NewConflict(resourceOf(k), key.Name, fmt.Errorf("the UID in the precondition is nobody's"))
 	case current == nil:
 		return apierrors.NewNotFound(resourceOf(k), key.Name)
