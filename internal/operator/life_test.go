@@ -110,6 +110,30 @@ var _ = Describe("The life of a requester", Serial, func() {
 		}
 		Expect(log.seen()).To(BeEmpty())
 	}, SpecTimeout(time.Minute))
+
+	It("ends at the gate for pods that lose their label there, whether an operator leads or not", func(ctx SpecContext) {
+		ns := namespace(ctx)
+		before := plainPod(ns)
+		before.Annotations = map[string]string{v1alpha1.AnnotationInjected: v1alpha1.HeartbeatAnnotationLease}
+		before.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: v1alpha1.SchedulingGate}}
+		Expect(admin.Create(ctx, before)).To(Succeed())
+		_, log := leading(ctx)
+		pod := plainPod(ns)
+		pod.Labels = map[string]string{v1alpha1.LabelInject: "true"}
+		pod.Annotations = map[string]string{v1alpha1.AnnotationReplyHost: "none"}
+		Expect(admin.Create(ctx, pod)).To(Succeed())
+		Expect(pod.Spec.SchedulingGates).To(HaveLen(1))
+		Expect(admin.Patch(ctx, pod, client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"labels":{%q:null}}}`, v1alpha1.LabelInject)))).To(Succeed())
+		for _, p := range []*corev1.Pod{before, pod} {
+			Eventually(ctx, func(g Gomega) {
+				var now corev1.Pod
+				g.Expect(admin.Get(ctx, client.ObjectKeyFromObject(p), &now)).To(Succeed())
+				g.Expect(now.Spec.SchedulingGates).To(BeEmpty())
+				g.Expect(now.Annotations).NotTo(HaveKey(v1alpha1.AnnotationWaitingFor))
+			}).Should(Succeed())
+		}
+		Expect(log.seen()).To(BeEmpty())
+	}, SpecTimeout(time.Minute))
 })
 
 var _ = Describe("A replica that does not lead", Serial, func() {
