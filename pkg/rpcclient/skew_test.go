@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -58,8 +60,13 @@ func TestRequestOfAnotherClock(t *testing.T) {
 					return resp, err
 				})
 				var log bytes.Buffer
+				var mu sync.Mutex
 				var got []rpcclient.Served
-				p.serve(t, addUp, rpcclient.WithHooks(servedFunc(func(s rpcclient.Served) { got = append(got, s) })), rpcclient.WithConcurrency(1),
+				stop := p.serve(t, addUp, rpcclient.WithHooks(servedFunc(func(s rpcclient.Served) {
+					mu.Lock()
+					defer mu.Unlock()
+					got = append(got, s)
+				})), rpcclient.WithConcurrency(1),
 					rpcclient.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
 				for range 3 {
 					id := rpcclient.NewCallID()
@@ -70,6 +77,7 @@ func TestRequestOfAnotherClock(t *testing.T) {
 					}
 					time.Sleep(5 * time.Second)
 				}
+				stop()
 				if len(got) != 3 || got[0].Situation != tc.want || got[2].Situation != tc.want {
 					t.Fatalf("%d served: %+v; want %s", len(got), got, tc.want)
 				}
@@ -89,7 +97,8 @@ func TestRequestOfAnotherClock(t *testing.T) {
 func TestStampOfAClockThatIsBehind(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := newPair(t)
-		var ahead time.Duration // SQS's clock
+		var ahead atomic.Int64 // SQS's clock
+		var mu sync.Mutex
 		var stamps []time.Duration
 		p.client = wrapped(p.client, func(inner doer, action string, r *http.Request) (*http.Response, error) {
 			if action == "SendMessageBatch" {
@@ -110,19 +119,24 @@ func TestStampOfAClockThatIsBehind(t *testing.T) {
 				if err := json.Unmarshal([]byte(in.Entries[0].MessageAttributes["replyqueue"].StringValue), &envelope); err != nil {
 					t.Error(err)
 				}
+				mu.Lock()
 				stamps = append(stamps, time.Until(time.UnixMilli(envelope.T)))
+				mu.Unlock()
 			}
 			resp, err := inner.Do(r)
 			if err == nil {
-				resp.Header.Set("Date", time.Now().Add(ahead).UTC().Format(http.TimeFormat))
+				resp.Header.Set("Date", time.Now().Add(time.Duration(ahead.Load())).UTC().Format(http.TimeFormat))
 			}
 			return resp, err
 		})
 		_, channel := p.newRequester(t, rpcclient.StaticReplyQueue(p.replyURL))
-		for _, ahead = range []time.Duration{0, 10 * time.Minute, 10 * time.Minute, 0, -10 * time.Minute, 0} {
+		for _, d := range []time.Duration{0, 10 * time.Minute, 10 * time.Minute, 0, -10 * time.Minute, 0} {
+			ahead.Store(int64(d))
 			_, _ = sum.Call(context.Background(), channel, sumRequest{}, rpcclient.CallTimeout(time.Second))
 		}
 		want := []time.Duration{0, 0, 10 * time.Minute, 10 * time.Minute, 0, 0}
+		mu.Lock()
+		defer mu.Unlock()
 		if len(stamps) != len(want) {
 			t.Fatalf("stamps %v", stamps)
 		}
