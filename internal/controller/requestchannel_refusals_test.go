@@ -121,7 +121,7 @@ var _ = ginkgo.Describe("A binding's Secret that the cluster refuses", func() {
 		"a webhook that gives no code": &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusBadRequest, Message: "keep-secrets"}},
 	}
 
-	ginkgo.It("when it is new is told in the words of a webhook, and written once that lets it", func() {
+	ginkgo.It("when it is new is told in the words of a webhook, and costs no more writes than it is tried", func() {
 		w.denied(admissionregistrationv1.Create)
 		c := channelNamed("login", bindingTo("login-queue"))
 		w.apply(c)
