@@ -19,8 +19,12 @@ var _ = ginkgo.Describe("A queue that lost its ownership tags and has them again
 	// loses takes one of the tags off, and returns it.
 	loses := func(c *v1alpha1.RequestChannel) map[string]string {
 		ginkgo.GinkgoHelper()
-		lost := map[string]string{v1alpha1.TagCluster: w.there(w.named("login")).Tags[v1alpha1.TagCluster]}
-		w.untag(w.named("login"), v1alpha1.TagCluster)
+		name := c.Spec.QueueName
+		if name == "" {
+			name = w.named("login")
+		}
+		lost := map[string]string{v1alpha1.TagCluster: w.there(name).Tags[v1alpha1.TagCluster]}
+		w.untag(name, v1alpha1.TagCluster)
 		w.pass(2 * time.Hour)
 		w.reconciled(c)
 		gomega.Expect(c).To(beStalled(v1alpha1.ReasonNotOwned))
@@ -89,17 +93,18 @@ var _ = ginkgo.Describe("A queue that lost its ownership tags and has them again
 	})
 
 	ginkgo.It("has what was set on it meanwhile restored, though the process stopped before it was noted", func() {
-		c := channelNamed("login")
+		p := w.providerFor(allowing("orders"))
+		c := channelNamed("login", using(p), called("orders")) // No creation notes what is set.
 		w.apply(c)
 		w.reconciled(c)
 		lost := loses(c)
-		w.tag(w.named("login"), lost)
+		w.tag("orders", lost)
 		change(w, c, func(c *v1alpha1.RequestChannel) {
 			c.Spec.Queue = &v1alpha1.QueueAttributes{DelaySeconds: ptr.To[int32](7)}
 		})
 		w.pass(10 * time.Minute)
 		w.before = func(write string) error {
-			if write == "patch status RequestChannel" && w.there(w.named("login")).Attributes[queue.DelaySeconds] == "7" {
+			if write == "patch status RequestChannel" && w.there("orders").Attributes[queue.DelaySeconds] == "7" {
 				return errStopped
 			}
 			return nil
@@ -110,6 +115,6 @@ var _ = ginkgo.Describe("A queue that lost its ownership tags and has them again
 		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Queue = nil })
 		w.pass(10 * time.Minute)
 		w.reconciled(c)
-		gomega.Expect(w.there(w.named("login")).Attributes).To(gomega.HaveKeyWithValue(queue.DelaySeconds, "0"))
+		gomega.Expect(w.there("orders").Attributes).To(gomega.HaveKeyWithValue(queue.DelaySeconds, "0"))
 	})
 })
