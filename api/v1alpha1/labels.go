@@ -123,9 +123,12 @@ const (
 	// TagNamespace and TagName identify the RequestChannel or ReplyQueue that owns the queue.
 	TagNamespace = "replyqueue.dev/namespace"
 	TagName      = "replyqueue.dev/name"
-	// TagAdoptableBy, written by a human in AWS, lets "<cluster>/<namespace>" adopt or observe the queue. While it names another
-	// cluster than the one that has the queue, that one leaves it as it is.
+	// TagAdoptableBy, written by a human in AWS, lets "<cluster>/<namespace>" adopt the queue, and all that TagSharedWith does. While it names
+	// another cluster than the one that has the queue, that one leaves it as it is.
 	TagAdoptableBy = "replyqueue.dev/adoptable-by"
+	// TagSharedWith, written by a human in AWS, lists each "<cluster>/<namespace>" that may observe the queue, and send its dead letters there,
+	// with spaces between them. The queue stays whose it is, and is changed as before.
+	TagSharedWith = "replyqueue.dev/shared-with"
 	// TagAdopted, written by the operator with the ownership tags, says that the queue was taken over rather than created:
 	// it is not deleted with its RequestChannel, whatever becomes of the status and of the consent.
 	TagAdopted = "replyqueue.dev/adopted"

@@ -168,7 +168,8 @@ type DeadLetter struct {
 	// +optional
 	ChannelRef *ChannelReference `json:"channelRef,omitempty"`
 
-	// arn uses a queue the operator does not own, and never modifies.
+	// arn uses a queue the operator does not own, and never modifies. Its owner tagged it in AWS
+	// replyqueue.dev/shared-with=<cluster>/<namespace>, or the QueueProvider allows its name.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
@@ -349,7 +350,8 @@ type RequestChannelSpec struct {
 	AdoptionPolicy AdoptionPolicy `json:"adoptionPolicy,omitempty"`
 
 	// managementPolicy is Manage, or Observe to only read, and never write to or delete, a queue whose owner tagged it in
-	// AWS replyqueue.dev/adoptable-by=<cluster>/<namespace>. Unset: Manage.
+	// AWS replyqueue.dev/shared-with=<cluster>/<namespace>, of which there may be several with spaces between them, or
+	// replyqueue.dev/adoptable-by. Unset: Manage.
 	// +optional
 	ManagementPolicy ManagementPolicy `json:"managementPolicy,omitempty"`
 

@@ -17,9 +17,14 @@ func (w *world) named(channel string) string {
 	return "rq_" + clusterName + "_" + w.namespace + "_" + channel
 }
 
-// consent is the tag by which the owner of a queue lets this namespace adopt or observe it.
+// consent is the tag by which the owner of a queue lets this namespace adopt it.
 func (w *world) consent() map[string]string {
 	return map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace}
+}
+
+// share is the tag by which the owner of a queue lets this namespace, and another, observe it and send dead letters there.
+func (w *world) share() map[string]string {
+	return map[string]string{v1alpha1.TagSharedWith: "c2/shop " + clusterName + "/" + w.namespace}
 }
 
 // look asks the operator to compare a channel's queues with its spec, by a value of the annotation that it had not before.

@@ -201,7 +201,7 @@ func notOwned(s *scope, name string, tags map[string]string, left bool) error {
 	remedy := fmt.Sprintf("Delete it, or let its owner tag it %s and set adoptionPolicy IfConsented", tag) + other
 	switch ours := owner.Cluster == s.provider.ClusterUID; {
 	case s.channel.Spec.ManagementPolicy == v1alpha1.ManagementPolicyObserve:
-		remedy = fmt.Sprintf("Its owner can let it be observed from this namespace: tag it %s", tag)
+		remedy = fmt.Sprintf("Its owner can let it be observed from this namespace: tag it %s=%s/%s", v1alpha1.TagSharedWith, s.provider.Cluster, s.channel.Namespace)
 	case left && ours:
 		whose = fmt.Sprintf("was left behind by %s %s/%s, which exists no more", kindOf(owner.Kind), owner.Namespace, owner.Name)
 	case ours:

@@ -29,7 +29,11 @@ func managed(channel *v1alpha1.RequestChannel) bool {
 // mayHave reports whether a queue with those tags is the channel's, or another's who consents to its use.
 func mayHave(provider *queue.Provider, channel *v1alpha1.RequestChannel, tags map[string]string) bool {
 	desired := provider.RequestQueue(channel, "")
-	return queue.OwnerIn(tags) == desired.Owner || provider.Inherits(desired, tags) || provider.Consents(tags, channel.Namespace)
+	consents := provider.Consents
+	if channel.Spec.ManagementPolicy == v1alpha1.ManagementPolicyObserve {
+		consents = provider.Lends
+	}
+	return queue.OwnerIn(tags) == desired.Owner || provider.Inherits(desired, tags) || consents(tags, channel.Namespace)
 }
 
 // tagsOf reads the tags of a channel's queue, of which its name alone is known.

@@ -108,7 +108,7 @@ func (r *RequestChannelReconciler) observeOnly(ctx context.Context, s *scope) er
 		return stalled(v1alpha1.ReasonObservedQueueMissing, "there is no queue %s in %s, and managementPolicy Observe creates none", name, s.provider.Region)
 	}
 	owner := s.provider.RequestQueue(s.channel, "").Owner
-	if queue.OwnerIn(observed.Tags) != owner && !s.provider.Consents(observed.Tags, s.channel.Namespace) {
+	if queue.OwnerIn(observed.Tags) != owner && !s.provider.Lends(observed.Tags, s.channel.Namespace) {
 		s.channel.Status.QueueURL, s.channel.Status.QueueARN = "", "" // What is sent there would go to somebody else.
 		return notOwned(s, name, observed.Tags, false)
 	}

@@ -254,10 +254,10 @@ func (r *RequestChannelReconciler) deadLetterByARN(ctx context.Context, s *scope
 	owner := queue.OwnerIn(tags)
 	ours := owner.Cluster == s.provider.ClusterUID && owner.Namespace == s.channel.Namespace
 	free := owner == (queue.Owner{}) || ours
-	if s.provider.Consents(tags, s.channel.Namespace) || (free && s.provider.AllowsQueueName(s.channel.Namespace, name)) {
+	if s.provider.Lends(tags, s.channel.Namespace) || (free && s.provider.AllowsQueueName(s.channel.Namespace, name)) {
 		return s.shown(arn, name, tags != nil)
 	}
-	remedy := fmt.Sprintf("its owner can tag it %s=%s/%s", v1alpha1.TagAdoptableBy, s.provider.Cluster, s.channel.Namespace)
+	remedy := fmt.Sprintf("its owner can tag it %s=%s/%s", v1alpha1.TagSharedWith, s.provider.Cluster, s.channel.Namespace)
 	switch {
 	case ours && owner.Kind == v1alpha1.TagKindRequest:
 		remedy = fmt.Sprintf("name its RequestChannel %s in spec.deadLetter.channelRef instead", owner.Name)

@@ -227,15 +227,50 @@ var _ = ginkgo.Describe("A channel leaves", func() {
 		w.reconciled(maker)
 		w.apply(observer, second)
 		w.reconciled(observer)
-		lend := w.consent()
-		gomega.Expect(observer).To(beStalled(v1alpha1.ReasonNotOwned, w.namespace+"/maker", "tag it "+v1alpha1.TagAdoptableBy+"="+lend[v1alpha1.TagAdoptableBy]))
+		gomega.Expect(observer).To(beStalled(v1alpha1.ReasonNotOwned, w.namespace+"/maker", "tag it "+v1alpha1.TagSharedWith+"="+clusterName+"/"+w.namespace))
 		gomega.Expect(observer.Status.Conditions).NotTo(gomega.ContainElement(gomega.HaveField("Message", gomega.ContainSubstring("elete"))), "the queue with its messages, that is")
 		w.reconciled(second)
 		gomega.Expect(second).To(beStalled(v1alpha1.ReasonNotOwned, "delete that one first", "new RequestChannel, since spec.queueName is immutable"))
-		w.tag("orders", lend)
+		w.tag("orders", w.share())
 		w.pass(10 * time.Minute)
 		w.reconciled(observer)
 		gomega.Expect(observer).To(haveCondition(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonObserved))
+
+		// Suspended, it goes by the consent alone.
+		change(w, observer, func(c *v1alpha1.RequestChannel) { c.Spec.Suspend = ptr.To(true) })
+		w.reconciled(observer)
+		w.pass(2 * time.Hour)
+		w.reconciled(observer)
+		gomega.Expect(observer.Status.QueueURL).NotTo(gomega.BeEmpty())
+		w.untag("orders", v1alpha1.TagSharedWith)
+		w.pass(2 * time.Hour)
+		w.reconciled(observer)
+		gomega.Expect(observer.Status.QueueURL).To(gomega.BeEmpty())
+	})
+
+	ginkgo.It("a queue that is shared to its own channel to change, and to nobody to take over", func() {
+		p := w.providerFor(allowing("orders"))
+		maker, second := channelNamed("maker", using(p), called("orders")), channelNamed("second", using(p), called("orders"), func(spec *v1alpha1.RequestChannelSpec) {
+			spec.AdoptionPolicy = v1alpha1.AdoptionPolicyIfConsented
+		})
+		w.apply(maker)
+		w.reconciled(maker)
+		w.tag("orders", w.share())
+		change(w, maker, func(c *v1alpha1.RequestChannel) {
+			c.Spec.Queue = &v1alpha1.QueueAttributes{MessageRetentionSeconds: ptr.To[int32](60)}
+		})
+		w.reconciled(maker)
+		gomega.Expect(maker).To(beReady())
+		gomega.Expect(w.there("orders").Attributes).To(gomega.HaveKeyWithValue("MessageRetentionPeriod", "60"))
+
+		w.tag("orders", map[string]string{v1alpha1.TagCluster: "another"}) // Elsewhere it goes on being shared.
+		w.apply(second)
+		for range 3 {
+			w.reconciled(second)
+			w.pass(10 * time.Minute)
+		}
+		gomega.Expect(second).To(beStalled(v1alpha1.ReasonNotOwned, v1alpha1.TagAdoptableBy))
+		gomega.Expect(w.there("orders").Tags).To(gomega.HaveKeyWithValue(v1alpha1.TagCluster, "another"))
 	})
 
 	ginkgo.It("a queue that has the name that its own would have, and advises no other name", func() {

@@ -39,10 +39,8 @@ var _ = ginkgo.Describe("Every sample", func() {
 		}
 		gomega.Expect(len(channels)).To(gomega.BeNumerically(">", 15))
 		// The queues that samples only look at or take over, with their owners' consent.
-		for _, name := range []string{w.namespace + "_orders", w.namespace + "_partner-orders"} {
-			_, err := w.sqs.Client(func(o *sqs.Options) { o.Region = "eu-central-1" }).CreateQueue(w.ctx, &sqs.CreateQueueInput{
-				QueueName: &name, Tags: map[string]string{v1alpha1.TagAdoptableBy: clusterName + "/" + w.namespace},
-			})
+		for name, tags := range map[string]map[string]string{w.namespace + "_orders": w.consent(), w.namespace + "_partner-orders": w.share()} {
+			_, err := w.sqs.Client(func(o *sqs.Options) { o.Region = "eu-central-1" }).CreateQueue(w.ctx, &sqs.CreateQueueInput{QueueName: &name, Tags: tags})
 			gomega.Expect(err).NotTo(gomega.HaveOccurred())
 		}
 		for _, p := range providers {

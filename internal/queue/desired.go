@@ -119,10 +119,20 @@ func (p *Provider) owner(channel *v1alpha1.RequestChannel, kind string) Owner {
 	return Owner{Cluster: p.ClusterUID, Kind: kind, Namespace: channel.Namespace, Name: channel.Name}
 }
 
-// Consents reports whether a queue's tags let a namespace of this cluster adopt or observe it. The cluster may be
-// given by its name or by its UID.
+// Consents reports whether a queue's tags let a namespace of this cluster adopt it. The cluster may be given by its name or by its UID.
 func (p *Provider) Consents(tags map[string]string, namespace string) bool {
-	to := tags[v1alpha1.TagAdoptableBy]
+	return p.names(tags[v1alpha1.TagAdoptableBy], namespace)
+}
+
+// Lends reports whether a queue's tags let a namespace of this cluster observe it, and send dead letters there.
+func (p *Provider) Lends(tags map[string]string, namespace string) bool {
+	if p.Consents(tags, namespace) {
+		return true
+	}
+	return slices.ContainsFunc(strings.Fields(tags[v1alpha1.TagSharedWith]), func(with string) bool { return p.names(with, namespace) })
+}
+
+func (p *Provider) names(to, namespace string) bool {
 	return to == p.Cluster+"/"+namespace || to == p.ClusterUID+"/"+namespace
 }
 

@@ -121,6 +121,27 @@ func TestConsents(t *testing.T) {
 	}
 }
 
+func TestLends(t *testing.T) {
+	p := &Provider{Cluster: "prod", ClusterUID: "uid"}
+	for tag, want := range map[string]bool{
+		"prod/shop": true, "uid/shop": true, "dev/shop prod/shop": true, " prod/shop  dev/shop ": true,
+		"prod/other": false, "dev/shop": false, "": false, " ": false, "shop": false, "prod/shop,dev/shop": false, "prod/shopping": false,
+	} {
+		if got := p.Lends(map[string]string{v1alpha1.TagSharedWith: tag}, "shop"); got != want {
+			t.Errorf("%q: %t, want %t", tag, got, want)
+		}
+		if p.Consents(map[string]string{v1alpha1.TagSharedWith: tag}, "shop") || p.OfferedTo(map[string]string{v1alpha1.TagSharedWith: tag}) != "" {
+			t.Errorf("%q: what is lent is not given", tag)
+		}
+	}
+	if !p.Lends(map[string]string{v1alpha1.TagAdoptableBy: "prod/shop"}, "shop") {
+		t.Error("who may adopt a queue may use it")
+	}
+	if (&Provider{}).Lends(nil, "") {
+		t.Error("no tag is no consent")
+	}
+}
+
 func TestOfferedTo(t *testing.T) {
 	p := &Provider{Cluster: "prod", ClusterUID: "uid"}
 	for tag, want := range map[string]string{
