@@ -67,23 +67,17 @@ type retention struct {
 	deadline time.Time
 }
 
-// and is the longer of what two copies of a request ask for.
-func (r retention) and(o retention) retention {
-	if o.until.After(r.until) {
-		r.until = o.until
+// end is when a request that was handled at now is forgotten. Calls that joined it keep what it succeeded with for
+// their own time, and no error: some such call has to run.
+func (r retention) end(now time.Time, succeeded bool) time.Time {
+	end := now.Add(r.after)
+	if r.until.After(end) {
+		end = r.until
 	}
-	if o.deadline.After(r.deadline) {
-		r.deadline = o.deadline
+	if joined := r.deadline.Add(r.after); succeeded && joined.After(end) {
+		end = joined
 	}
-	return r
-}
-
-// end is when a request that was handled at now is forgotten.
-func (r retention) end(now time.Time) time.Time {
-	if after := now.Add(r.after); after.After(r.until) {
-		return after
-	}
-	return r.until
+	return end
 }
 
 // entryOverhead is a rough size of an entry without its reply.
@@ -142,7 +136,9 @@ func (c *replyCache) enter(key cacheKey, hash uint64, attempt int, copied messag
 		return e, replayed
 	default:
 		e.attempt = max(e.attempt, attempt)
-		e.kept = e.kept.and(kept)
+		if kept.deadline.After(e.kept.deadline) {
+			e.kept.deadline = kept.deadline
+		}
 		e.join(copied)
 		return e, joined
 	}
@@ -196,7 +192,7 @@ func (c *replyCache) finishLocked(e *cacheEntry, reply replyContent, situation S
 		return
 	}
 	e.reply, e.situation, e.finished = reply, situation, true
-	e.expires = e.kept.end(time.Now())
+	e.expires = e.kept.end(time.Now(), situation == Succeeded)
 	if c.has(e) {
 		c.finished.push(expiry{e.expires.Sub(c.base), e.key})
 		c.bytes += reply.bytes()

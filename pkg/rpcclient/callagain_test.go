@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/replyqueue/replyqueue/pkg/rpcclient"
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
 
 // A call whose handler ended after its deadline, and is made again under its identifier, has the first one's answer,
@@ -61,6 +62,33 @@ func TestCallAgainAfterItsDeadline(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A call that is made again while its handler runs has the answer for as long as it waits itself, though the handler ended in
+// time for the first call, whose answer could not be sent then.
+func TestCallAgainOutlivesTheFirst(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPair(t)
+		p.serve(t, func(ctx context.Context, q sumRequest) (sumReply, error) {
+			time.Sleep(9500 * time.Millisecond)
+			return addUp(ctx, q)
+		})
+		id := rpcclient.NewCallID()
+		ctx, giveUp := context.WithCancel(t.Context())
+		first := sum.Start(ctx, p.channel, sumRequest{Numbers: []int{1}}, rpcclient.WithCallID(id), rpcclient.CallTimeout(10*time.Second))
+		time.Sleep(5 * time.Second)
+		giveUp()
+		if _, err := first.Wait(t.Context()); err == nil {
+			t.Fatal("the first call was answered")
+		}
+		time.AfterFunc(4*time.Second, func() {
+			p.fault(sqstest.Rule{Fault: sqstest.Throttle, Action: "SendMessageBatch", Queue: replyQueue})
+		})
+		time.AfterFunc(8*time.Second, func() { p.fault() })
+		if got, err := sum.Call(t.Context(), p.channel, sumRequest{Numbers: []int{1}}, rpcclient.WithCallID(id), rpcclient.CallTimeout(2*time.Minute)); err != nil || got.Sum != 1 {
+			t.Errorf("%v %v", got, err)
+		}
+	})
 }
 
 // What a handler ended with too late is kept, and sent to a call that is made again after that.
@@ -137,6 +165,42 @@ func TestErrorIsNotKeptByCallsMadeAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Nor is it kept for as long as a call waits that joined the one which failed.
+func TestErrorIsNotKeptByCallsThatJoin(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPair(t)
+		var runs atomic.Int64
+		p.serve(t, func(ctx context.Context, q sumRequest) (sumReply, error) {
+			if runs.Add(1) == 1 {
+				time.Sleep(8 * time.Second)
+				return sumReply{}, rpcclient.Errorf(rpcclient.Unavailable, "the database restarts")
+			}
+			return addUp(ctx, q)
+		})
+		id, started := rpcclient.NewCallID(), time.Now()
+		again := func(timeout time.Duration) error {
+			_, err := sum.Call(t.Context(), p.channel, sumRequest{Numbers: []int{1}}, rpcclient.WithCallID(id), rpcclient.CallTimeout(timeout))
+			return err
+		}
+		ctx, giveUp := context.WithCancel(t.Context())
+		first := sum.Start(ctx, p.channel, sumRequest{Numbers: []int{1}}, rpcclient.WithCallID(id), rpcclient.CallTimeout(10*time.Second))
+		time.Sleep(5 * time.Second)
+		giveUp()
+		if _, err := first.Wait(t.Context()); err == nil {
+			t.Fatal("the first call was answered")
+		}
+		if err := again(time.Hour); rpcclient.CodeOf(err) != rpcclient.Unavailable {
+			t.Errorf("the call that joined: %v", err)
+		}
+		for again(10*time.Second) != nil && time.Since(started) < 5*time.Minute {
+			time.Sleep(time.Second)
+		}
+		if took := time.Since(started); took > 45*time.Second || runs.Load() != 2 {
+			t.Errorf("%d runs, the second after %s", runs.Load(), took)
+		}
+	})
 }
 
 // A copy of a call that was made again, and waits with it for a place of its method, is not dropped with the first.

@@ -26,9 +26,7 @@ func (s *channelServer) conclude(q *request, situation Situation, payload []byte
 		}
 	}
 	if st.reply && st.rejected {
-		if q.late {
-			q.deadline = r.cache.deadline(q.entry, q.deadline)
-		}
+		q.deadline = r.cache.deadline(q.entry, q.deadline)
 		s.refuse(q, situation, err, took)
 		return
 	}
@@ -52,16 +50,14 @@ func (s *channelServer) conclude(q *request, situation Situation, payload []byte
 		}, situation)
 	}
 	s.remember(q, true, reply, situation)
-	if q.late && q.peer == PeerNative {
-		// The call may have been made again meanwhile, under the same identifier: who waits now is answered, as are those
-		// who ask later.
-		q.deadline = r.cache.deadline(q.entry, q.deadline)
-		if !time.Now().Before(q.deadline) {
-			r.cfg.stats.expired.Add(1)
-			s.settle(q, r.cache.takeCopies(q.entry, q.copy), true)
-			s.served(q, Expired, errDeadline, took)
-			return
-		}
+	// The call may have been made again meanwhile, under the same identifier: who waits now is answered, as are those who ask
+	// later.
+	q.deadline = r.cache.deadline(q.entry, q.deadline)
+	if q.late && q.peer == PeerNative && !time.Now().Before(q.deadline) {
+		r.cfg.stats.expired.Add(1)
+		s.settle(q, r.cache.takeCopies(q.entry, q.copy), true)
+		s.served(q, Expired, errDeadline, took)
+		return
 	}
 	s.send(q, reply, situation, err, took)
 }

@@ -179,9 +179,9 @@ func WithForeignGrace(d time.Duration) Option { return func(c *config) { c.forei
 // requests are received than there are places for, but for two kinds. Those of one message group of a FIFO channel that
 // come together take one place, since they run one after the other. And polls that have waited for 100 ms lend their
 // places, so that there may be fewer places than channels: what such a poll brings when all are taken is kept hidden
-// until there is one. So that other responders may have it, it is put back after 1 s, and when it is received anew after
-// the length of a poll, but only where the channel has no dead-letter queue, or one that two receives more do not bring
-// it to (ChannelConfig.MaxReceiveCount).
+// until there is one. So that other responders may have it, it is put back after 1 s, and after twice as long at each
+// further receive, up to the length of a poll, or an eighth of the time that the call has left; but only where the channel
+// has no dead-letter queue, or one that two receives more do not bring it to (ChannelConfig.MaxReceiveCount).
 func WithConcurrency(n int) Option { return func(c *config) { c.concurrency = n } }
 
 // WithReturnAddresses sets which reply queues may be answered, for responders. It takes the place of what was set

@@ -15,7 +15,7 @@ const placePatience = time.Second
 // queue. A refusal needs no place. place reports false when the messages are to be put back.
 func (s *channelServer) place(messages []*received) bool {
 	r, m := s.r, messages[0]
-	back, toOthers := s.waitsBeforePutBack(messages)
+	patience, toOthers := s.waitsBeforePutBack(messages)
 	var stop <-chan struct{} // without others to have it, it is served in the drain
 	if toOthers {
 		stop = r.stopping
@@ -31,9 +31,10 @@ func (s *channelServer) place(messages []*received) bool {
 			s.keep(m, q)
 		}
 		// It may be refused when it has waited for longer.
-		wait := maxBudget
+		wait, back := maxBudget, patience
 		if q.native {
 			wait = q.deadline.Sub(now)
+			back = min(patience, max(q.deadline.Sub(began)/8, placePatience)) // it is to be in time elsewhere
 		}
 		if r.cfg.maxQueueAge > 0 {
 			if left := r.cfg.maxQueueAge - q.info.Age; left >= 0 {
@@ -58,21 +59,20 @@ func (s *channelServer) place(messages []*received) bool {
 // waitsBeforePutBack is how long messages wait for a place before they are put back. ok is false when they are not,
 // since that might make dead letters of what no handler failed at: two receives are left for failures.
 //
-// Another responder may have a place for what waits here. The first time there is often one whose poll is under way.
-// After that, a message waits for as long as polls take that are under way at responders which are full: those begin no
-// others.
+// Another responder may have a place for what waits here, but the next whose poll is under way may be full as well, and a
+// receive is lost. A full one begins no other poll. So the wait doubles with each receive, up to what such polls take.
 func (s *channelServer) waitsBeforePutBack(messages []*received) (after time.Duration, ok bool) {
-	count := 0
+	count := 1
 	for _, m := range messages {
 		count = max(count, m.delivery.count)
 	}
 	if s.channel.DeadLetter && count+2 > s.channel.MaxReceiveCount {
 		return 0, false
 	}
-	if count <= 1 {
+	if count == 1 {
 		return min(placePatience, s.visibility/5), true
 	}
-	return s.r.cfg.receiveWait + placePatience, true
+	return min(placePatience<<min(count-1, 10), s.r.cfg.receiveWait+placePatience), true
 }
 
 // keep keeps a message hidden that waits, admitted as q.

@@ -111,7 +111,8 @@ func TestWaitingRequestGoesToAFreeResponder(t *testing.T) {
 	}{
 		"no dead-letter queue":   {channel: rpcclient.ChannelConfig{}, busy: 1, want: time.Second},
 		"receives left":          {channel: rpcclient.ChannelConfig{DeadLetter: true, MaxReceiveCount: 5}, busy: 1, want: time.Second},
-		"receives left, twice":   {channel: rpcclient.ChannelConfig{DeadLetter: true, MaxReceiveCount: 5}, busy: 2, want: 22 * time.Second},
+		"receives left, twice":   {channel: rpcclient.ChannelConfig{DeadLetter: true, MaxReceiveCount: 5}, busy: 2, want: 3 * time.Second},
+		"three times":            {channel: rpcclient.ChannelConfig{}, busy: 3, want: 7 * time.Second},
 		"no receives left":       {channel: rpcclient.ChannelConfig{DeadLetter: true, MaxReceiveCount: 2}, busy: 1, want: 2 * time.Minute},
 		"none left after one":    {channel: rpcclient.ChannelConfig{DeadLetter: true, MaxReceiveCount: 3}, busy: 2, want: 2 * time.Minute},
 		"receives are not known": {channel: rpcclient.ChannelConfig{DeadLetter: true}, busy: 1, want: 2 * time.Minute},
@@ -142,6 +143,29 @@ func TestWaitingRequestGoesToAFreeResponder(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A call is in time for the responder that is free, however many that are full have its request first.
+func TestWaitingRequestIsInTimeElsewhere(t *testing.T) {
+	const full = 8
+	bubble(t, func(t *testing.T) {
+		p, channels := fleet(t, 1000, rpcclient.ChannelConfig{})
+		for range full {
+			p.serve(t, sleepFor, rpcclient.WithConcurrency(1))
+		}
+		time.Sleep(time.Second)
+		for range full {
+			job := occupy(channels["heavy"], 2*time.Minute)
+			defer func() { _, _ = job.Wait(context.Background()) }()
+		}
+		time.Sleep(time.Second)
+		waiting := sum.Start(t.Context(), channels["light"], sumRequest{}, rpcclient.CallTimeout(20*time.Second))
+		time.Sleep(time.Second / 2)
+		p.serve(t, sleepFor, rpcclient.WithConcurrency(1))
+		if _, err := waiting.Wait(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // While a request waits for a place its time runs on.

@@ -207,7 +207,7 @@ func (s *channelServer) remember(q *request, kept bool, reply replyContent, situ
 			return r.cfg.replyStore.Release(ctx, q.claim.key)
 		}
 		raw, _ := json.Marshal(storedReply{reply.body, reply.envelope, reply.virtual, reply.trace, situation})
-		return r.cfg.replyStore.Complete(ctx, q.claim.key, raw, situation != Succeeded, s.retention(q, now).end(now))
+		return r.cfg.replyStore.Complete(ctx, q.claim.key, raw, situation != Succeeded, s.retention(q, now).end(now, situation == Succeeded))
 	})
 	if err != nil {
 		r.cfg.log.Warn("the reply store was not told", "channel", s.channel.Name, "callID", hashCallID(q.info.id), "error", err)
