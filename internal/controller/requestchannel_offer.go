@@ -30,11 +30,12 @@ const (
 	offerStands = propagation + 2*clocksDiffer
 )
 
-// consent is what lets a queue be taken over, as it was first seen.
+// consent is what lets a queue be taken over, and when it was seen first, and last, without a break in which it may have been withdrawn.
 type consent struct {
 	owner queue.Owner
 	to    string
 	since time.Time
+	last  time.Time
 }
 
 // noteOffer notes whether a queue is offered to another cluster, by the tags that it shows. left is for how long it is not to be touched though it is
@@ -123,11 +124,11 @@ func (s *scope) considers(desired queue.Desired, tags map[string]string) error {
 		return nil
 	}
 	now := s.reconciler.now()
-	is := consent{owner: queue.OwnerIn(tags), to: tags[v1alpha1.TagAdoptableBy], since: now}
+	is := consent{owner: queue.OwnerIn(tags), to: tags[v1alpha1.TagAdoptableBy], since: now, last: now}
 	s.memory(func(v *visit) {
-		if was, seen := v.consents[desired.Name]; seen && was.owner == is.owner && was.to == is.to {
-			is = was
-			return
+		// What was seen before a break may have been withdrawn in it, and be another consent now.
+		if was, seen := v.consents[desired.Name]; seen && was.owner == is.owner && was.to == is.to && now.Sub(was.last) <= offerStands+propagation {
+			is.since = was.since
 		}
 		v.consents = maps.Clone(v.consents)
 		if v.consents == nil {

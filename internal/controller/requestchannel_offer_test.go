@@ -269,4 +269,24 @@ var _ = ginkgo.Describe("A queue that is offered to another cluster", func() {
 		w.reconciled(c)
 		gomega.Expect(c).To(beReady())
 	})
+
+	ginkgo.It("is not taken over at once by a channel that saw an earlier offer, and has not looked since", func() {
+		w.considerate = true
+		p := w.providerFor(allowing("orders"))
+		w.queueTagged("orders", w.consent())
+		c := channelNamed("orders", using(p), called("orders"), adopting)
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(c).To(beConsidering())
+		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Suspend = ptr.To(true) })
+		w.reconciled(c)
+		w.pass(24 * time.Hour) // In that time the offer is withdrawn, and made again.
+		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Suspend = nil })
+		w.reconciled(c)
+		gomega.Expect(c).To(beConsidering())
+		gomega.Expect(w.there("orders").Tags).To(gomega.Equal(w.consent()))
+		w.pass(w.result.RequeueAfter)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+	})
 })

@@ -3,6 +3,7 @@ package queue
 import (
 	"encoding/json"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -142,11 +143,14 @@ func (p *Provider) OfferedTo(tags map[string]string) string {
 	return offeredTo(tags, p.Cluster, p.ClusterUID)
 }
 
+// offerable matches what a cluster is called, by its name or its UID, with a namespace there. Nothing else in that tag lets anybody have the queue.
+var offerable = regexp.MustCompile(`^[A-Za-z0-9-]+/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
 // offeredTo is OfferedTo from a cluster with that name and that UID.
 func offeredTo(tags map[string]string, own ...string) string {
 	to := tags[v1alpha1.TagAdoptableBy]
-	cluster, namespace, named := strings.Cut(to, "/")
-	if !named || cluster == "" || namespace == "" || slices.Contains(own, cluster) {
+	cluster, _, _ := strings.Cut(to, "/")
+	if !offerable.MatchString(to) || slices.Contains(own, cluster) {
 		return ""
 	}
 	return to

@@ -145,7 +145,8 @@ func TestLends(t *testing.T) {
 func TestOfferedTo(t *testing.T) {
 	p := &Provider{Cluster: "prod", ClusterUID: "uid"}
 	for tag, want := range map[string]string{
-		"dev/shop": "dev/shop", "uid2/shop": "uid2/shop", "dev/shop/": "dev/shop/",
+		"dev/shop": "dev/shop", "uid2/shop": "uid2/shop", "Dev-2/s": "Dev-2/s",
+		"dev/shop/": "", "dev/a/b": "", "https://wiki.example.com/queues": "", "tbd/ask the platform team": "", "dev /shop": "", "dev/Shop": "", "dev/-": "",
 		"prod/shop": "", "uid/other": "", "": "", "dev": "", "/shop": "", "dev/": "",
 	} {
 		if got := p.OfferedTo(map[string]string{v1alpha1.TagAdoptableBy: tag}); got != want {
