@@ -126,8 +126,8 @@ func (s *scope) considers(desired queue.Desired, tags map[string]string) error {
 	now := s.reconciler.now()
 	is := consent{owner: queue.OwnerIn(tags), to: tags[v1alpha1.TagAdoptableBy], since: now, last: now}
 	s.memory(func(v *visit) {
-		// What was seen before a break may have been withdrawn in it, and be another consent now.
-		if was, seen := v.consents[desired.Name]; seen && was.owner == is.owner && was.to == is.to && now.Sub(was.last) <= offerStands+propagation {
+		// What was seen before a break longer than that to the next retry may have been withdrawn in it, and be another consent now.
+		if was, seen := v.consents[desired.Name]; seen && was.owner == is.owner && was.to == is.to && now.Sub(was.last) <= offerStands+2*slowRetry {
 			is.since = was.since
 		}
 		v.consents = maps.Clone(v.consents)
