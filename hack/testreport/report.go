@@ -47,6 +47,7 @@ type test struct {
 	output strings.Builder
 	result string // pass, fail or skip; empty while it runs
 	parent bool   // has subtests, which are counted instead
+	others bool   // was told what a Ginkgo suite that runs beside it said of a failure
 	ginkgo *specs
 }
 
@@ -54,6 +55,9 @@ type test struct {
 type specs struct{ passed, failed, skipped int }
 
 var ginkgoClosing = regexp.MustCompile(`(\d+) Passed \| (\d+) Failed \| (\d+) Pending \| (\d+) Skipped`)
+
+// ginkgoFailure begins what Ginkgo says of a spec that failed. test2json takes it for the words of whichever test ran last.
+var ginkgoFailure = regexp.MustCompile(`\[(FAIL|FAILED|PANICKED|TIMEDOUT|INTERRUPTED)!?\]`)
 
 // crashPoints is what crash-point tests say (hack/crashpoints).
 var crashPoints = regexp.MustCompile(`CRASHPOINTS ([a-z]+=[0-9]+)\s*\n`)
@@ -140,7 +144,9 @@ func (r *report) takeTest(e event, p *pkg) {
 			for _, m := range crashPoints.FindAllStringSubmatch(t.output.String(), -1) {
 				p.points = append(p.points, m[1])
 			}
-			t.output.Reset()
+			if t.others = ginkgoFailure.MatchString(colour.ReplaceAllString(t.output.String(), "")); !t.others {
+				t.output.Reset()
+			}
 		}
 	}
 }
@@ -196,7 +202,7 @@ func (r *report) printFailure(e event, p *pkg) {
 	}
 	for _, name := range p.order {
 		// A test without a result was running when its package died.
-		if t := p.tests[name]; t.result == "fail" || t.result == "" {
+		if t := p.tests[name]; t.result == "fail" || t.result == "" || t.others {
 			fmt.Fprint(r.w, t.output.String())
 		}
 	}

@@ -40,6 +40,17 @@ const (
 {"Action":"output","Package":"m/c","Output":"FAIL\tm/c [build failed]\n"}
 {"Action":"fail","Package":"m/c","Elapsed":0,"FailedBuild":"m/c [m/c.test]"}
 `
+	beside = `{"Action":"run","Package":"m/s","Test":"TestSuite"}
+{"Action":"output","Package":"m/s","Test":"TestSuite","Output":"chatter of the suite\n"}
+{"Action":"run","Package":"m/s","Test":"TestBeside"}
+{"Action":"output","Package":"m/s","Test":"TestBeside","Output":"\u001b[91m[FAILED]\u001b[0m it was 2\n"}
+{"Action":"pass","Package":"m/s","Test":"TestBeside"}
+{"Action":"run","Package":"m/s","Test":"TestQuiet"}
+{"Action":"output","Package":"m/s","Test":"TestQuiet","Output":"chatter of others\n"}
+{"Action":"pass","Package":"m/s","Test":"TestQuiet"}
+{"Action":"fail","Package":"m/s","Test":"TestSuite"}
+{"Action":"fail","Package":"m/s","Elapsed":9}
+`
 	ginkgo = `{"Action":"run","Package":"m/g","Test":"TestSuite"}
 {"Action":"output","Package":"m/g","Test":"TestSuite","Output":"\u001b[1mSUCCESS!\u001b[0m -- \u001b[32m12 Passed\u001b[0m | \u001b[91m0 Failed\u001b[0m | "}
 {"Action":"output","Package":"m/g","Test":"TestSuite","Output":"\u001b[33m1 Pending\u001b[0m | \u001b[36m2 Skipped\u001b[0m\n"}
@@ -63,6 +74,7 @@ func TestReport(t *testing.T) {
 		"panicking":          {panicking, exit1, false, "0 passed, 1 failed, 0 skipped", []string{"panic: boom", "FAILED: m/p TestThree\n"}, "TEST OK"},
 		"not compiling":      {notCompiling, exit1, false, "0 passed, 1 failed, 0 skipped", []string{"undefined: y", "FAIL  m/c"}, "TEST OK"},
 		"ginkgo":             {ginkgo, nil, true, "12 passed, 0 failed, 3 skipped", []string{"TEST OK packages=1 tests=12 skipped=3"}, "SUCCESS"},
+		"ginkgo beside":      {beside, exit1, false, "2 passed, 1 failed, 0 skipped", []string{"chatter of the suite", "it was 2"}, "chatter of others"},
 		"nothing ran":        {`{"Action":"skip","Package":"m/empty"}` + "\n", nil, false, "0 passed, 0 failed, 0 skipped", []string{"no test ran"}, "TEST OK"},
 		"go test itself":     {passing, exit1, false, "2 passed, 0 failed, 1 skipped", []string{"go test: exit status 1"}, "TEST OK"},
 		"a line of no event": {"warning: odd\n" + passing, nil, true, "2 passed, 0 failed, 1 skipped", []string{"warning: odd"}, "TEST FAILED"},
