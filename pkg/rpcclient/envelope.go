@@ -1,6 +1,7 @@
 package rpcclient
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -235,8 +236,8 @@ func marshalEnvelope(v any) (string, error) {
 	}
 	text := string(b)
 	if !isXMLText(text) {
-		// encoding/json escapes everything else that XML has no room for.
-		text = strings.NewReplacer("\uFFFE", `\ufffe`, "\uFFFF", `\uffff`).Replace(text)
+		// encoding/json escapes everything else that XML has no room for, but in a json.RawMessage.
+		text = strings.NewReplacer("\uFFFE", `\ufffe`, "\uFFFF", `\uffff`).Replace(strings.ToValidUTF8(text, "\uFFFD"))
 	}
 	return text, nil
 }
@@ -299,6 +300,7 @@ func newErrorEnvelope(e *Error, rejected bool) replyEnvelope {
 	}
 	room := maxDetailsBytes
 	for _, d := range e.Details {
+		d = bytes.ToValidUTF8(d, []byte("\uFFFD")) // SQS takes nothing else
 		if len(d) > room || !json.Valid(d) {
 			continue
 		}

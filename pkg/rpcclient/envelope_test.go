@@ -69,7 +69,7 @@ func TestParseRequestEnvelope(t *testing.T) {
 func TestErrorEnvelope(t *testing.T) {
 	big, _ := json.Marshal(strings.Repeat("x", maxDetailsBytes))
 	e := (&Error{Code: "MADE_UP", Message: strings.Repeat("é", 1000), RetryAfter: time.Microsecond, Details: []json.RawMessage{
-		big, json.RawMessage(`{"limit":3}`), json.RawMessage(`{`),
+		big, json.RawMessage(`{"limit":3}`), json.RawMessage(`{`), json.RawMessage("[\"\xf5\"]"),
 	}})
 	env := newErrorEnvelope(e, true)
 	text, err := marshalEnvelope(&env)
@@ -77,8 +77,8 @@ func TestErrorEnvelope(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := parseReplyEnvelope(text)
-	if err != nil || got.Code != Unknown || !got.Rejected || got.RetryAfterMS != 1 || len(got.Details) != 1 ||
-		len(got.Message) != maxMessageBytes || !isXMLText(got.Message) {
+	if err != nil || got.Code != Unknown || !got.Rejected || got.RetryAfterMS != 1 || len(got.Details) != 2 ||
+		string(got.Details[1]) != "[\"\uFFFD\"]" || !isXMLText(text) || len(got.Message) != maxMessageBytes || !isXMLText(got.Message) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }
@@ -108,6 +108,7 @@ func FuzzEnvelope(f *testing.F) {
 	f.Add(`{"k":"q","v":1,"id":"a","m":"x","e":"t","c":"json","f":["p"],"md":{"k":"v"},"b":30000,"t":1700000000000,"a":1}`)
 	f.Add(`{"k":"r","v":1,"s":"NOT_FOUND","msg":"no","d":[{"a":1},2],"x":true,"ra":5,"e":"z","run":"r","n":0,"end":1}`)
 	f.Add(`{"k":"r","v":1,"d":["\uFFFE"]}`)
+	f.Add("{\"k\":\"r\",\"v\":1,\"d\":[\"\xf5\"]}")
 	f.Fuzz(func(t *testing.T, text string) {
 		if e, err := parseRequestEnvelope(text); err == nil {
 			stamp, err := newRequestStamp(&e)
