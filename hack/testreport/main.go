@@ -15,6 +15,8 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -43,7 +45,8 @@ func run(ctx context.Context, race bool, countsFile string, args []string) (ok b
 			return false, err
 		}
 	}
-	testArgs := []string{"test", "-json"}
+	// The longest packages wait for control planes most of the time, so that one more than there are processors fits.
+	testArgs := []string{"test", "-json", "-p", strconv.Itoa(runtime.GOMAXPROCS(0) + 1)}
 	if race {
 		if raceWorks(ctx) {
 			testArgs = append(testArgs, "-race")
