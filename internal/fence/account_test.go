@@ -84,3 +84,22 @@ func TestAMarkerInAnotherAccount(t *testing.T) {
 		t.Error("the marker in the other account was written to, or deleted")
 	}
 }
+
+// A process that began with another account's credentials, where there is no queue by which to tell, has seen nothing of its own
+// marker: with the right ones it watches that for as long as any does.
+func TestWhatAnotherAccountDoesNotShowHasNotGone(t *testing.T) {
+	server := sqstest.NewServer(t, sqstest.WithAccount("111111111111"))
+	c := newCluster(t, server, uid, nil)
+	c.Round(c.ctx)
+	c.round()
+	c.lead(uid)
+	theirs := sqstest.NewServer(t, sqstest.WithAccount("222222222222"))
+	c.provider.API = writing{theirs.Client(noRetries), c}
+	c.round()
+	c.expectHeld("in another account", false)
+	c.provider.API = writing{server.Client(noRetries), c}
+	c.round()
+	c.expectHeld("in its own, where it has not watched", false)
+	c.watch()
+	c.expectOpen("in its own account again")
+}

@@ -49,7 +49,7 @@ func (f *Fence) unproven(provider string, s *state) *queue.Held {
 		held.Message, held.RetryAfter = "whether its queues are this cluster's cannot be found out: "+queue.Explain(s.failed), f.Interval
 		return held
 	case !s.until.IsZero() && waits > 0:
-		held.Message = fmt.Sprintf("%s: this process of the operator has watched them for less than %v", found, f.Watch)
+		held.Message = fmt.Sprintf("%s: this process of the operator has watched them for less than %v", found, s.needs)
 		held.RetryAfter = waits
 		return held
 	}

@@ -98,12 +98,16 @@ type state struct {
 	// conflict says what is wrong; empty: nothing.
 	conflict string
 	// held says that the process has found out that the marker is its cluster's. watching is since when SQS has answered
-	// every look of it at one place, without a long pause, and until is when it has watched for long enough, if it waits for that.
+	// every look of it at one place, without a long pause, needs is how long that has to last, and until is when it has, if it waits
+	// for that.
 	held            bool
 	watching, until time.Time
-	// looked is when the last look began.
-	looked time.Time
-	place  place
+	needs           time.Duration
+	// looked is when the last look began, and place what it found. bare says that it found nothing of this cluster's there, and
+	// returned that a nonce has come back.
+	looked         time.Time
+	place          place
+	bare, returned bool
 	// changed is when this process noted another nonce last, or began, and written says that the marker took what was
 	// noted.
 	changed time.Time
@@ -303,7 +307,7 @@ func (f *Fence) check(ctx context.Context, provider *queue.Provider) error {
 	if !verdict.MayDelete() {
 		f.learn(provider.Name, known, verdict, asked)
 	}
-	sure := f.watched(provider.Name, verdict, marker, asked)
+	sure := f.watched(provider.Name, verdict, known, marker, asked)
 	switch verdict {
 	case Conflict, Rival, Abandoned, Elsewhere:
 		return f.conflict(ctx, provider, known, verdict, marker, tags)

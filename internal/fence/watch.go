@@ -17,7 +17,9 @@ import (
 //   - It sees a nonce on the marker that was noted in its own cluster since it began. Only a process of its own cluster that
 //     had found out before can have put it there. This is how a standby learns it from the leader whose place it may take.
 //   - It watches the marker for a time in which an original would have shown itself, and sees no nonce that its cluster does
-//     not know.
+//     not know. One that goes and comes back, or that an earlier one replaces, was written by a request that is late, and what an
+//     original wrote meanwhile may have been under it. Who sees that watches for longer, by how few nonces it knows that were noted
+//     after that one: an original knows more than any copy of it, and goes first.
 const (
 	// propagation is for how long SQS may answer with a queue's tags as they were ("Changes made to tags can take up to 60
 	// seconds to propagate", as of queue attributes).
@@ -29,6 +31,10 @@ const (
 
 // WatchFor is for how long a process that has no better proof watches a marker, where nonces change every interval.
 func WatchFor(interval time.Duration) time.Duration { return propagation + recovery*interval }
+
+// headStart is by how much an original goes first, for each nonce that it noted since it was copied, where both see one come back:
+// SQS may show that to the original so much later, and what it then writes so much later to the copy, and each looks once an interval.
+func headStart(watch time.Duration) time.Duration { return 2 * watch }
 
 // Standby watches the markers while another process leads, and reads only. It costs one SQS request an interval for each
 // provider, until it has seen the leader change the nonce.
@@ -86,7 +92,7 @@ func (f *Fence) look(ctx context.Context, provider *queue.Provider) {
 		return
 	}
 	marker.Strange = known.strange(provider.Name, tags)
-	f.watched(provider.Name, Judge(f.pinned(provider.Name, known), marker), marker, asked)
+	f.watched(provider.Name, Judge(f.pinned(provider.Name, known), marker), known, marker, asked)
 }
 
 // begin keeps the nonces that the cluster knew when this process began.
@@ -117,26 +123,36 @@ func (f *Fence) unsay(known *identity) {
 }
 
 // watched takes in a look, begun at the given time, and says whether this process may go by it. Whoever looked into another
-// account, saw no marker, or did not look for a while, has not watched this one.
-func (f *Fence) watched(provider string, verdict Verdict, m Marker, asked time.Time) bool {
+// account, saw no marker, or another nonce, or none, or did not look for a while, has not watched this one.
+func (f *Fence) watched(provider string, verdict Verdict, known *identity, m Marker, asked time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s := f.state(provider)
-	if s.watching.IsZero() || s.place != (place{m.Exists, m.Account}) || asked.Sub(s.looked) > provenFor*f.Interval {
-		s.watching, s.place = asked, place{m.Exists, m.Account}
+	s, nonces, now := f.state(provider), known.entries[provider].Nonces, place{marked: m.Exists, account: m.Account}
+	age, before := slices.Index(nonces, m.Nonce), slices.Index(nonces, s.place.nonce)
+	if age >= 0 {
+		now.nonce = m.Nonce
+		s.returned = s.returned || s.bare || before >= 0 && before < age
 	}
-	s.looked, s.silence = asked, silence{}
-	watched := asked.Sub(s.watching) >= f.Watch
+	if s.watching.IsZero() || s.place != now || asked.Sub(s.looked) > provenFor*f.Interval {
+		s.watching = asked
+	}
+	s.place, s.looked, s.silence = now, asked, silence{}
+	s.bare = verdict == Abandoned && m.Account != "" // Else it may have looked into another account.
+	s.needs = f.Watch
+	if s.returned && verdict.MayDelete() {
+		s.needs += time.Duration(nonceHistory-age) * headStart(f.Watch)
+	}
+	watched := asked.Sub(s.watching) >= s.needs
 	if verdict.MayDelete() && (watched || !slices.Contains(f.first[provider], m.Nonce)) {
 		s.held = true
 	}
 	return watched || s.held
 }
 
-// place is where a look went, and whether a marker was there.
+// place is where a look went, whether a marker was there, and which nonce that this cluster knows it bore; empty: none.
 type place struct {
-	marked  bool
-	account string
+	marked         bool
+	account, nonce string
 }
 
 // unseen begins the watch anew: while SQS answers this process badly, it may keep the original from changing the nonce.
@@ -177,7 +193,7 @@ func (f *Fence) wait(ctx context.Context, provider string, known *identity, aske
 	f.learn(provider, known, "", asked)
 	f.mu.Lock()
 	s := f.state(provider)
-	s.until = s.watching.Add(f.Watch)
+	s.until = s.watching.Add(s.needs)
 	f.mu.Unlock()
 	if err := f.store.write(ctx, known); err != nil { // what is wrong no more
 		return err

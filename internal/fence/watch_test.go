@@ -456,3 +456,98 @@ func TestAWordFromBeforeTheProcessIsNone(t *testing.T) {
 	c.round()
 	c.expectOpen("when it was said again")
 }
+
+// arrive is a request of a leader that is gone, which puts a nonce on the marker.
+func (c *cluster) arrive(nonce string) {
+	c.Helper()
+	q, _ := c.sqs.Queue("rq_c_identity")
+	if _, err := c.sqs.Client().TagQueue(c.Context(), &sqs.TagQueueInput{QueueUrl: &q.URL, Tags: map[string]string{"nonce.replyqueue.dev/default": nonce}}); err != nil {
+		c.Fatal(err)
+	}
+}
+
+func untag(c *cluster) {
+	c.Helper()
+	q, _ := c.sqs.Queue("rq_c_identity")
+	if _, err := c.sqs.Client().UntagQueue(c.Context(), &sqs.UntagQueueInput{QueueUrl: &q.URL, TagKeys: []string{"nonce.replyqueue.dev/default"}}); err != nil {
+		c.Fatal(err)
+	}
+}
+
+// What the original wrote is taken off the marker, or written over, its leader ends, and nobody stands by; a request that is late
+// brings back a nonce that the copy knows. Whatever the two saw of that, and whichever looks first, the original goes on, and
+// the copy finds out what it is.
+func TestANonceThatComesBackIsNoProof(t *testing.T) {
+	for name, test := range map[string]struct {
+		removed      bool
+		noted        int  // how many nonces the original noted since the copy
+		sees         bool // The original's new process was there before the nonce came back.
+		later, shown time.Duration
+		bare         time.Duration // The copy saw no nonce for so long.
+	}{
+		"removed":           {true, 3, false, 0, 0, 0},
+		"removed, for both": {true, 3, true, 0, 0, 0},
+		"removed, for both, and shown to the copy late": {true, 1, true, 0, time.Minute, 0},
+		"removed for a while":                           {true, 3, false, 0, 0, 50 * time.Minute},
+		"replaced":                                      {false, 3, false, 0, 0, 0},
+		"removed, and the original is a minute late":    {true, 1, false, time.Minute, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := sqstest.NewServer(t)
+			original := newCluster(t, server, uid, nil)
+			original.Round(original.ctx)
+			for range 4 {
+				original.round()
+			}
+			old := original.nonce()
+			for range 3 {
+				original.round()
+			}
+			copied := original.nonce()
+			clone := original.beside()
+			for range test.noted {
+				original.round()
+			}
+			if test.removed {
+				untag(original)
+			} else {
+				original.arrive(copied) // It is late too.
+			}
+			note := clone.lateBy(test.shown)
+			if test.sees {
+				original.lead(uid)
+				original.Round(original.ctx)
+			}
+			clone.Round(clone.ctx)
+			for passed := time.Duration(0); passed < test.bare; passed += 3 * fence.DefaultInterval {
+				clone.clock.Step(3 * fence.DefaultInterval)
+				clone.Round(clone.ctx)
+			}
+			original.arrive(old)
+			passed := time.Duration(0)
+			for ; passed < test.later; passed += fence.DefaultInterval {
+				original.clock.Step(fence.DefaultInterval)
+				note()
+				clone.Round(clone.ctx)
+			}
+			if !test.sees {
+				original.lead(uid)
+			}
+			for open := 0; open < 10; { // The longest that anybody has to watch is 42 minutes.
+				note()
+				clone.Round(clone.ctx) // It is the first to look.
+				if clone.MayDelete("default") == nil {
+					t.Fatal("the clone may delete")
+				}
+				original.round()
+				if err := original.MayDelete("default"); err == nil {
+					open++
+				} else if passed += fence.DefaultInterval; passed > 42*time.Minute {
+					t.Fatalf("the original does not go on: %v", err)
+				}
+			}
+			original.expectOpen("the original, in the end")
+			clone.expectHeld("the clone, in the end", true)
+		})
+	}
+}

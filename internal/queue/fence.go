@@ -23,8 +23,8 @@ type Held struct {
 	Conflict bool
 	// Known says that this process has found out before that the queues are this cluster's. The proof is merely old.
 	Known bool
-	// Overdue says that it has not been found out for longer than that takes where SQS answers: nothing tells whether it ever
-	// will be. Whoever asks for a queue to be left behind need not wait for it any more.
+	// Overdue says that it has not been found out for longer than that takes where SQS answers, and no nonce came back that had gone:
+	// it may take long, or for ever. Whoever asks for a queue to be left behind need not wait for it any more.
 	Overdue bool
 	// Message says why, and what can be done.
 	Message string
@@ -80,7 +80,7 @@ func (p *Provider) Inherits(desired Desired, tags map[string]string) bool {
 	return owner == desired.Owner
 }
 
-// Overdue reports whether err is a *Held of which nothing tells whether it ever ends by itself.
+// Overdue reports whether err is a *Held that may last long, or for ever.
 func Overdue(err error) bool {
 	held, ok := heldBy(err)
 	return ok && held.Overdue

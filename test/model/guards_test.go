@@ -134,6 +134,12 @@ func (w *world) conflict() bool {
 	return w.leader != nil && w.leader.fence.Trouble(v1alpha1.DefaultProviderName, fence.TroubleConflict) != ""
 }
 
+// doubts says that the leader says that it has to watch whose the queues are, and deletes nothing meanwhile. That is 42 minutes at
+// most.
+func (w *world) doubts() bool {
+	return !w.conflict() && w.leader.fence.MayDelete(v1alpha1.DefaultProviderName) != nil
+}
+
 // held says that the leader says that its sweeps are held by their brake.
 func (w *world) held() bool {
 	return w.leader != nil && w.leader.fence.Trouble(v1alpha1.DefaultProviderName, fence.TroubleSweep) != ""

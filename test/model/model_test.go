@@ -515,6 +515,13 @@ func TestWhatBrokeOnce(t *testing.T) {
 			{"time passes, with work", 2380802634408849503}, {"identity is confirmed", 7552648399643663825},
 			{"cluster is copied, and the marker removed", 15694671098422334031}, {"leader is deposed", 8301339620002378561},
 		}},
+		// The leader ended before it could put back the nonce that somebody had removed, and nobody stood by. An earlier leader's request
+		// was late, and brought back one that the copy, which watched since before, knew.
+		{"a nonce that comes back proves little", 7340133, []line{
+			{"time passes, with work", 14945992884462677318}, {"operator is killed", 16347146005213267413},
+			{"operator leads with old lists", 13538289756036340100}, {"cluster is copied, and the marker removed", 8860193641207590073},
+			{"leader is deposed", 10777979765309935478},
+		}},
 	} {
 		t.Run(broke.name, func(t *testing.T) {
 			var script []move

@@ -428,7 +428,11 @@ func (w *world) rest(random *rand.Rand) {
 			t.stalled = false
 		}
 	}
-	for range 100 {
+	began := w.now
+	for still := 0; still < 100; still++ {
+		if w.doubts() && w.now-began < 45*time.Minute {
+			still = 0
+		}
 		w.confirm()
 		w.collect()
 		w.kubelets()
