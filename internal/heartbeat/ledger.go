@@ -127,6 +127,8 @@ type entry struct {
 	announced bool
 	steps     int  // of its silence that were noticed
 	mark      bool // seen in the list that is being taken in
+	// fell is when an outage can have begun that the application is missed for; zero: it was not missing.
+	fell window
 }
 
 // NewLedger returns an empty ledger whose view is not continuous yet.
@@ -275,7 +277,7 @@ func (l *Ledger) Excuse(uid types.UID, pod types.NamespacedName) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.entry(uid)
-	e.expected, e.announced, e.spoken, e.pod = nil, false, true, pod
+	e.expected, e.announced, e.spoken, e.pod, e.fell = nil, false, true, pod, window{}
 }
 
 // Forget ends what was said of a pod's application by Expect or Excuse. Its Lease, if it exists, stays known.
@@ -312,7 +314,7 @@ func (l *Ledger) Hear(uid types.UID, now time.Time) Heard {
 func (l *Ledger) Tick(now time.Time) []Notice {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	counted := make([]silence, 0, len(l.entries))
+	counted, fallen := make([]silence, 0, len(l.entries)), []window(nil)
 	beaconEvery := BeaconInterval
 	var notices []Notice
 	for uid, e := range l.entries {
@@ -320,6 +322,9 @@ func (l *Ledger) Tick(now time.Time) []Notice {
 			e.announced = false
 			if silent, ok := l.unspoken(e, now); ok {
 				counted = append(counted, silent)
+				e.note(silent)
+			} else if e.fallen() {
+				fallen = append(fallen, e.fell)
 			}
 			continue
 		}
@@ -327,7 +332,9 @@ func (l *Ledger) Tick(now time.Time) []Notice {
 		silent := silence{interval: e.expected.Interval, lasts: now.Sub(l.since(e))}
 		continuous := l.continuous(gapOf(e), now)
 		if continuous {
-			counted = append(counted, silence{interval: e.missedAfter(silent.interval), lasts: silent.lasts})
+			known := l.silence(e, silent.interval, now)
+			counted = append(counted, known)
+			e.note(known)
 		}
 		if !continuous || !silent.missing() {
 			e.announced, e.steps = false, 0
@@ -343,12 +350,12 @@ func (l *Ledger) Tick(now time.Time) []Notice {
 		}
 		e.announced, e.steps = e.announced || over, max(e.steps, steps)
 	}
-	outage := isOutage(counted)
+	outage := isOutage(counted) || isOutageOfAll(counted, fallen)
 	if l.outage && !outage {
 		// Applications come back one by one, each with its next heartbeat: nobody's silence during the outage counts.
 		l.viewStart, l.outageEnd = now, now
 		for _, e := range l.entries {
-			e.announced = false
+			e.announced, e.fell = false, window{}
 		}
 		notices = nil
 	}
@@ -460,7 +467,7 @@ func (l *Ledger) apply(lease *coordinationv1.Lease, now time.Time) []Notice {
 	e.version, e.said = lease.ResourceVersion, lease.Annotations
 	notable := false
 	if renewed {
-		e.heard, e.announced = now, false
+		e.heard, e.announced, e.fell = now, false, window{}
 	}
 	if renewed && !isNew {
 		e.follows = intervalOf(lease)

@@ -1,6 +1,7 @@
 package heartbeat
 
 import (
+	"slices"
 	"time"
 
 	"github.com/replyqueue/replyqueue/pkg/rpcclient/injected"
@@ -13,10 +14,20 @@ const (
 	// outageShare and outageCount: more than this share and more than this many missing at once is an outage.
 	outageShare = 0.2
 	outageCount = 10
+	// outageWindow is for how many of its intervals after an application was heard an outage can have begun that it is missed
+	// for: the next heartbeat is due within one, and may have been lost by itself.
+	outageWindow = 2
 )
 
-// silence is how long an application has not been heard of, and how often it is to be.
-type silence struct{ interval, lasts time.Duration }
+// silence is how long an application has not been heard of, and how often it is to be. If it is missing, an outage that it is
+// missed for began in the window.
+type silence struct {
+	interval, lasts time.Duration
+	window          window
+}
+
+// window is from one moment to another, both included.
+type window struct{ from, until time.Time }
 
 func (s silence) missing() bool { return s.lasts > outageIntervals*s.interval }
 
@@ -49,6 +60,80 @@ func isOutage(all []silence) bool {
 	return false
 }
 
+// isOutageOfAll reports whether there is one moment at which an outage can have begun that too many are missed for, the fallen
+// among them: those that were missing when their queues were closed as idle, and were not heard since. Where fast applications
+// are too few to be an outage by themselves, they are closed before slow ones can be missing. But those that fall idle
+// one by one share no moment, however many they become. Nothing is concluded where only fallen ones are missed: no queue is left
+// to be kept. Of the others, those count that were heard since that moment.
+func isOutageOfAll(all []silence, fallen []window) bool {
+	var heard, from, until, openFrom, openUntil []time.Time
+	for _, s := range all {
+		heard = append(heard, s.window.from)
+		if s.missing() {
+			openFrom, openUntil = append(openFrom, s.window.from), append(openUntil, s.window.until)
+		}
+	}
+	if len(fallen) == 0 || len(openFrom) == 0 || len(openFrom)+len(fallen) <= outageCount {
+		return false
+	}
+	from, until = slices.Clone(openFrom), slices.Clone(openUntil)
+	for _, w := range fallen {
+		heard, from, until = append(heard, w.from), append(from, w.from), append(until, w.until)
+	}
+	for _, times := range [][]time.Time{heard, from, until, openFrom, openUntil} {
+		slices.SortFunc(times, time.Time.Compare)
+	}
+	// The later a moment, the fewer were heard since, and until a window ends only more begin: so no moment is worse than the next
+	// end of one.
+	for _, t := range until {
+		missing := upTo(from, t) - before(until, t)
+		expected := missing + len(heard) - upTo(heard, t)
+		if missing > outageCount && float64(missing) > outageShare*float64(expected) && upTo(openFrom, t) > before(openUntil, t) {
+			return true
+		}
+	}
+	return false
+}
+
+// before and upTo are how many of the times, in order, are earlier than t, or no later.
+func before(times []time.Time, t time.Time) int {
+	n, _ := slices.BinarySearchFunc(times, t, time.Time.Compare)
+	return n
+}
+
+func upTo(times []time.Time, t time.Time) int {
+	n, _ := slices.BinarySearchFunc(times, t, func(at, t time.Time) int {
+		if at.After(t) {
+			return 1
+		}
+		return -1
+	})
+	return n
+}
+
+// silence is that of an application that is to be heard at an interval. An outage that it is missed for began after it was heard,
+// whatever gap in the view its count began with.
+func (l *Ledger) silence(e *entry, interval time.Duration, now time.Time) silence {
+	since, interval := l.since(e), e.missedAfter(interval)
+	w := window{e.heard, since.Add(outageWindow * interval)}
+	if w.from.IsZero() {
+		w.from = since
+	}
+	return silence{interval, now.Sub(since), w}
+}
+
+// note notes whether an application is missing, for when its queue is closed.
+func (e *entry) note(s silence) {
+	e.fell = window{}
+	if s.missing() {
+		e.fell = s.window
+	}
+}
+
+// fallen says that an application was missing when its queue was closed, as far as this process knows, and that its pod is
+// still to be heard.
+func (e *entry) fallen() bool { return e.lease && e.closing && !e.fell.from.IsZero() }
+
 // unspoken is the silence of an application of whose record no reconcile has spoken yet: a leader's watch of records may hang
 // while that of Leases does not, and whoever knows few records could not tell that most applications fell silent. Only those
 // count that were heard since the leader began: of the others nobody knows how long ago they ended. ok is false where nothing
@@ -58,7 +143,7 @@ func (l *Ledger) unspoken(e *entry, now time.Time) (s silence, ok bool) {
 		e.said[AnnotationRecord] == "" || e.said[injected.LeaseIdentity] != "" || !l.continuous(gapOf(e), now) {
 		return silence{}, false
 	}
-	return silence{interval: e.missedAfter(e.pace), lasts: now.Sub(l.since(e))}, true
+	return l.silence(e, e.pace, now), true
 }
 
 // missedAfter is how often an application is to be heard, of which that interval is known: not as seldom as a longer one says

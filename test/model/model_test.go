@@ -522,6 +522,18 @@ func TestWhatBrokeOnce(t *testing.T) {
 			{"operator leads with old lists", 13538289756036340100}, {"cluster is copied, and the marker removed", 8860193641207590073},
 			{"leader is deposed", 10777979765309935478},
 		}},
+		// Ten fast applications, too few to be an outage by themselves, had been closed as idle when ten slow ones came to be missed.
+		{"who was closed in an outage is missed in it", 2099174, []line{
+			{"time passes, with work", 5788126855567662423}, {"pod is created", 2302599854651036425},
+			{"pod is deleted", 3132458065027685662}, {"pod is force-deleted", 8037941265406614974},
+			{"kubelet ends a pod", 15507377699855756563}, {"credentials are another account's", 7683096918111500667},
+			{"pod is deleted", 15172336344976737597}, {"pod is force-deleted", 13000081724076312439},
+			{"Lease is forged", 13024414556825915849}, {"policy is restored", 17122609231841374487},
+			{"ReplyHost is deleted", 5118318343997904244}, {"ReplyHost changes", 6853478158634541248},
+			{"reconcile anything", 4273041875011200608}, {"Stable pod is replaced", 16084667694653580854},
+			{"heartbeats of a crowd are lost", 5912202642389209842}, {"node is lost", 12522261290312730130},
+			{"Stable pod comes while its queue is about to be closed", 15554770665366826797}, {"time passes, with work", 2465931271585745360},
+		}},
 	} {
 		t.Run(broke.name, func(t *testing.T) {
 			var script []move
