@@ -283,9 +283,10 @@ func (w *world) leaves(q *reply) bool {
 	return false
 }
 
-// hasAnother says that an open record stands for another queue that a pod reads, and none for this one.
+// hasAnother says that an open record stands for another queue that a pod reads, and none for this one, which its process has
+// left, or never heard of: one that was not told yet reads it on.
 func (w *world) hasAnother(p *pod, q *reply) bool {
-	if w.reads(p, q) {
+	if w.reads(p, q) || p.process != nil && p.process.using == q.url {
 		return false
 	}
 	for _, o := range w.cluster.now[records] {
