@@ -341,7 +341,8 @@ func (w *world) until(total time.Duration, random *rand.Rand, so func() bool) bo
 
 // patience is how many things an operator may have to do until it rests: a watch that hung may have thousands of events to
 // tell, and what is tried by an old cache is tried again until they are told. Two that believe to lead may count the silent
-// pods of a ReplyHost differently, and write that in turns while both live.
+// pods of a ReplyHost differently, and write that in turns while both live. Or one whose watch of pods hangs makes records of pods that
+// the other closes, as often as both get time; the processes end within seconds in life, and here leave all of these to be tidied.
 func (w *world) patience() int {
 	if len(w.zombies) > 0 {
 		return 1000
@@ -352,7 +353,7 @@ func (w *world) patience() int {
 			untold += len(op.cluster.log[k]) - op.views[k].at
 		}
 	}
-	return 6_000 + 10*untold
+	return 6_000 + 10*untold + 30*len(w.cluster.now[records])
 }
 
 // kill ends a process. Its requests under way are lost, or have their effect, now or later: two bits of fate for each.
