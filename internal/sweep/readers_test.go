@@ -127,10 +127,12 @@ func TestAnEndedPodKeepsNoQueue(t *testing.T) {
 	}
 }
 
-// A Stable queue is read by another pod than the one that its record was made for: that pod's Lease is kept as long as the record, too.
+// A Stable queue is read by another pod than the one that its record was made for: that pod's Lease is kept as long as the record, and
+// not the first one's.
 func TestTheLeaseOfAReaderIsKeptWithItsRecord(t *testing.T) {
 	s := newStage(t, sqstest.NewServer(t))
 	record, _ := s.live("db-0")
+	first := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.HeartbeatNamespace, Name: record.Spec.PodRef.UID}}
 	reader := s.lease(newUID(), "db-0")
 	record.Status.PodUID = reader.Name
 	s.must(s.admin.Status().Update(s.ctx, record))
@@ -138,6 +140,9 @@ func TestTheLeaseOfAReaderIsKeptWithItsRecord(t *testing.T) {
 	s.passes(4)
 	if !s.exists(reader) {
 		t.Error("the Lease of a record's reader was deleted")
+	}
+	if s.exists(first) {
+		t.Error("the Lease of a pod that is gone, and whose queue another reads, is left")
 	}
 	s.must(s.admin.Delete(s.ctx, record))
 	s.passes(2)

@@ -57,8 +57,7 @@ func (s *Sweeper) listRecords(ctx context.Context, leases []coordinationv1.Lease
 		for i := range page.Items {
 			r := &page.Items[i]
 			all.uids[r.UID] = true
-			all.readers[types.UID(r.Spec.PodRef.UID)] = true
-			all.readers[types.UID(r.Status.PodUID)] = true
+			all.readers[types.UID(cmp.Or(r.Status.PodUID, r.Spec.PodRef.UID))] = true
 			if r.Status.Closing == nil && r.Status.QueueURL != "" {
 				provider := r.Spec.ProviderRef.Name
 				all.open[provider] = append(all.open[provider], openRecord{client.ObjectKeyFromObject(r), r.UID, r.Status.QueueURL})

@@ -534,6 +534,12 @@ func TestWhatBrokeOnce(t *testing.T) {
 			{"heartbeats of a crowd are lost", 5912202642389209842}, {"node is lost", 12522261290312730130},
 			{"Stable pod comes while its queue is about to be closed", 15554770665366826797}, {"time passes, with work", 2465931271585745360},
 		}},
+		// A Stable queue had gone over to a successor, and a deposed leader without news of pods wrote its first reader's Lease anew.
+		{"a Lease of who read a queue before is swept", 1050102, []line{
+			{"watch of pods hangs", 13925719831240208206}, {"Stable pod is replaced, unseen by the next leader", 12115495736517415722},
+			{"watch of records hangs", 16082504514857421723}, {"leader is deposed", 4723616656487988232},
+			{"operator leads with old lists", 18325517411055154059}, {"a Lease is written late", 14843850559389808359},
+		}},
 	} {
 		t.Run(broke.name, func(t *testing.T) {
 			var script []move
