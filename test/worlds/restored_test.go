@@ -87,11 +87,16 @@ func TestWorldEtcdRestored(t *testing.T) {
 		w.kept(p)
 	}
 
-	identity := w.identity()
-	_, confirmation, said := strings.Cut(identity.Data["status"], v1alpha1.AnnotationConfirmIdentity+"=")
-	if !said {
-		t.Fatalf("the ConfigMap does not say what to do: %q", identity.Data["status"])
-	}
+	var identity *corev1.ConfigMap
+	var confirmation string
+	w.eventually("the ConfigMap says what to do", func() string {
+		said := false
+		identity = w.identity()
+		if _, confirmation, said = strings.Cut(identity.Data["status"], v1alpha1.AnnotationConfirmIdentity+"="); said {
+			return ""
+		}
+		return identity.Data["status"]
+	})
 	metav1.SetMetaDataAnnotation(&identity.ObjectMeta, v1alpha1.AnnotationConfirmIdentity, strings.Trim(strings.Fields(confirmation)[0], ".,;\"'"))
 	w.must(admin.Update(t.Context(), identity))
 	w.starts(late)
