@@ -90,7 +90,7 @@ func TestWorldEtcdRestored(t *testing.T) {
 	var identity *corev1.ConfigMap
 	var confirmation string
 	w.eventually("the ConfigMap says what to do", func() string {
-		said := false
+		var said bool
 		identity = w.identity()
 		if _, confirmation, said = strings.Cut(identity.Data["status"], v1alpha1.AnnotationConfirmIdentity+"="); said {
 			return ""
