@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -66,8 +65,8 @@ const LeastMessageCountsInterval = time.Minute
 
 // MessageCounter asks SQS at intervals how many messages the queues of RequestChannels hold, and shows it as metrics.
 // It costs one GetQueueAttributes for each request queue, and one for each dead-letter queue made beside one, in each
-// interval; the requests are spread over half of it. Only queues that are as their channels ask for are counted, and none
-// of a channel that is suspended.
+// interval; the requests are spread over half of it. Only queues that their channels have are counted, also where an edit cannot be
+// carried out on them, and none of a channel that is suspended.
 //
 // It runs on the leader alone.
 type MessageCounter struct {
@@ -80,7 +79,17 @@ type MessageCounter struct {
 	// Clock is the operator's own; nil: the real one.
 	Clock clock.WithTicker
 
-	shown map[types.NamespacedName]bool
+	shown map[shownQueue]bool
+}
+
+// shownQueue is a queue whose messages are shown: a channel's, of a kind.
+type shownQueue struct {
+	channel types.NamespacedName
+	queue   string
+}
+
+func (q shownQueue) labels() prometheus.Labels {
+	return prometheus.Labels{"namespace": q.channel.Namespace, "channel": q.channel.Name, "queue": q.queue}
 }
 
 var (
@@ -126,8 +135,8 @@ func (c *MessageCounter) spread(ctx context.Context, n int) {
 
 // counted is one queue whose messages are counted.
 type counted struct {
-	channel        types.NamespacedName
-	queue, name    string
+	shownQueue
+	name           string
 	provider       *queue.Provider
 	providerFailed error
 }
@@ -139,7 +148,7 @@ func (c *MessageCounter) Count(ctx context.Context, pause func(ctx context.Conte
 	if err != nil {
 		return err
 	}
-	shown := map[types.NamespacedName]bool{}
+	shown := map[shownQueue]bool{}
 	for i, q := range all {
 		if i > 0 {
 			pause(ctx, len(all))
@@ -147,11 +156,10 @@ func (c *MessageCounter) Count(ctx context.Context, pause func(ctx context.Conte
 		if ctx.Err() != nil {
 			return nil
 		}
-		shown[q.channel] = true
-		labels := prometheus.Labels{"namespace": q.channel.Namespace, "channel": q.channel.Name, "queue": q.queue}
+		shown[q.shownQueue] = true
 		counts, err := q.count(ctx)
 		if err != nil {
-			c.Metrics.messages.DeletePartialMatch(labels)
+			c.Metrics.messages.DeletePartialMatch(q.labels())
 			c.Metrics.failed.WithLabelValues(string(queue.Classify(err))).Inc()
 			continue
 		}
@@ -159,9 +167,9 @@ func (c *MessageCounter) Count(ctx context.Context, pause func(ctx context.Conte
 			c.Metrics.messages.WithLabelValues(q.channel.Namespace, q.channel.Name, q.queue, state).Set(float64(n))
 		}
 	}
-	for channel := range c.shown {
-		if !shown[channel] {
-			c.Metrics.messages.DeletePartialMatch(prometheus.Labels{"namespace": channel.Namespace, "channel": channel.Name})
+	for q := range c.shown {
+		if !shown[q] {
+			c.Metrics.messages.DeletePartialMatch(q.labels())
 		}
 	}
 	c.shown = shown
@@ -175,7 +183,7 @@ func (q counted) count(ctx context.Context) (queue.Counts, error) {
 	return q.provider.CountMessages(ctx, q.name)
 }
 
-// queues are those of channels whose queue is theirs and as asked for. Their names are computed: nothing that stands in
+// queues are those that channels have. Their names are computed: nothing that stands in
 // a status decides which queue is asked about.
 func (c *MessageCounter) queues(ctx context.Context) ([]counted, error) {
 	var channels v1alpha1.RequestChannelList
@@ -185,18 +193,16 @@ func (c *MessageCounter) queues(ctx context.Context) ([]counted, error) {
 	var all []counted
 	for i := range channels.Items {
 		channel := &channels.Items[i]
-		if !channel.DeletionTimestamp.IsZero() || !conditions.Is(channel, v1alpha1.ConditionQueueReady, metav1.ConditionTrue) ||
-			!conditions.Judged(channel, v1alpha1.ConditionQueueReady) || isTrue(channel.Spec.Suspend) {
+		if !channel.DeletionTimestamp.IsZero() || isTrue(channel.Spec.Suspend) || !has(channel, v1alpha1.ConditionQueueReady, channel.Status.QueueURL) {
 			continue
 		}
 		provider, err := c.Providers.Get(ctx, providerName(channel), channel.Namespace)
-		q := counted{channel: client.ObjectKeyFromObject(channel), queue: v1alpha1.TagKindRequest, provider: provider, providerFailed: err}
+		q := counted{shownQueue: shownQueue{client.ObjectKeyFromObject(channel), v1alpha1.TagKindRequest}, provider: provider, providerFailed: err}
 		if err == nil {
 			q.name = provider.ChannelQueueName(channel)
 		}
 		all = append(all, q)
-		if d := channel.Spec.DeadLetter; d != nil && d.Queue != nil && conditions.Is(channel, v1alpha1.ConditionDeadLetterReady, metav1.ConditionTrue) &&
-			conditions.Judged(channel, v1alpha1.ConditionDeadLetterReady) {
+		if d := channel.Spec.DeadLetter; d != nil && d.Queue != nil && has(channel, v1alpha1.ConditionDeadLetterReady, channel.Status.DeadLetterQueueURL) {
 			q.queue = v1alpha1.TagKindDeadLetter
 			if err == nil {
 				q.name = provider.DeadLetterQueueName(channel.Namespace, channel.Name, channel.Spec.FIFO != nil)
@@ -205,4 +211,10 @@ func (c *MessageCounter) queues(ctx context.Context) ([]counted, error) {
 		}
 	}
 	return all, nil
+}
+
+// has reports whether a channel has the queue with that URL, by what the condition part says of it for the spec as it is: it need not be as asked
+// for, but must not be another's.
+func has(channel *v1alpha1.RequestChannel, part, url string) bool {
+	return url != "" && conditions.Judged(channel, part) && conditions.Reason(channel, part) != v1alpha1.ReasonNotOwned
 }

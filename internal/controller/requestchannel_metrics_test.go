@@ -9,6 +9,7 @@ import (
 	"github.com/onsi/gomega"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -111,6 +112,35 @@ var _ = ginkgo.Describe("Message counts", func() {
 		w.reconciled(login)
 		requests, _ = count()
 		gomega.Expect(requests).NotTo(gomega.BeEmpty())
+	})
+
+	ginkgo.It("are asked for of queues that are there where an edit is not carried out, and not of another's", func() {
+		login := channelNamed("login", withDeadLetter)
+		w.apply(login)
+		w.reconciled(login)
+		dead := w.named("login") + "_dlq"
+		w.tag(w.named("login"), map[string]string{v1alpha1.TagAdoptableBy: "c2/shop"})
+		w.tag(dead, map[string]string{v1alpha1.TagAdoptableBy: "c2/shop"})
+		w.pass(2 * time.Hour)
+		change(w, login, func(c *v1alpha1.RequestChannel) { c.Spec.Tags = v1alpha1.Tags{"cost": "1"} })
+		w.reconciled(login)
+		gomega.Expect(login).To(gomega.And(beStalled(v1alpha1.ReasonOffered), haveCondition(v1alpha1.ConditionQueueReady, metav1.ConditionFalse, v1alpha1.ReasonOffered),
+			haveCondition(v1alpha1.ConditionDeadLetterReady, metav1.ConditionFalse, v1alpha1.ReasonOffered)))
+		count()
+		gomega.Expect(shown()).To(gomega.HaveLen(6))
+		w.tag(dead, map[string]string{v1alpha1.TagCluster: "uid2", v1alpha1.TagNamespace: "shop"})
+		w.pass(2 * time.Hour)
+		w.reconciled(login)
+		gomega.Expect(login).To(haveCondition(v1alpha1.ConditionDeadLetterReady, metav1.ConditionFalse, v1alpha1.ReasonNotOwned))
+		count()
+		gomega.Expect(shown()).To(gomega.HaveLen(3))
+		w.tag(w.named("login"), map[string]string{v1alpha1.TagCluster: "uid2", v1alpha1.TagNamespace: "shop"})
+		w.pass(2 * time.Hour)
+		w.reconciled(login)
+		gomega.Expect(login).To(beStalled(v1alpha1.ReasonNotOwned))
+		requests, _ := count()
+		gomega.Expect(requests).To(gomega.BeEmpty())
+		gomega.Expect(shown()).To(gomega.BeEmpty())
 	})
 
 	ginkgo.It("are not shown while SQS does not tell them", func() {

@@ -79,7 +79,9 @@ func (r *RequestChannelReconciler) converge(ctx context.Context, s *scope) error
 	asIs := false
 	if inTheWay != nil {
 		// Whoever took their consent back, or the queue itself, gets no more of them; what is merely waited for, or cannot be told, stays as it is.
-		target, asIs = "", judge(s.channel, inTheWay).reason != v1alpha1.ReasonDeadLetterNotAllowed && !errors.Is(inTheWay, errTakenAway)
+		p := judge(s.channel, inTheWay)
+		conditions.Set(s.channel, v1alpha1.ConditionDeadLetterReady, metav1.ConditionFalse, p.reason, p.message) // whatever becomes of the queue itself
+		target, asIs = "", p.reason != v1alpha1.ReasonDeadLetterNotAllowed && !errors.Is(inTheWay, errTakenAway)
 	}
 	if err := r.bringToSpec(ctx, s, request, target, asIs); err != nil {
 		return err
@@ -549,6 +551,7 @@ func (r *RequestChannelReconciler) noteDeadLetter(s *scope, deadLetterARN string
 // found notes where the request queue is: the region that it was asked for in, and the account that its URL names. What its ARN says of
 // them may be something else, since only AWS writes there what it was asked for.
 func (s *scope) found(observed queue.Observed) {
+	s.met = true
 	status := &s.channel.Status
 	status.QueueURL, status.QueueARN = observed.URL, observed.ARN
 	status.Region, status.AccountID = s.provider.Region, queue.AccountInURL(observed.URL)

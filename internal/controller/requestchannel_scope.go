@@ -27,6 +27,8 @@ type scope struct {
 	part string
 	// began is when the reconcile did.
 	began time.Time
+	// met says that the request queue was seen just now, and is the channel's to use.
+	met bool
 	// created says that the request queue was created just now.
 	created bool
 	// beside are the tags of a dead-letter queue made beside that could not be brought to the spec; nil: not known.
