@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
 
 func bindingTo(name string) func(*v1alpha1.RequestChannelSpec) {
@@ -104,34 +105,37 @@ var _ = ginkgo.Describe("A channel's binding", func() {
 		gomega.Expect(c.Status.Conditions).NotTo(gomega.ContainElement(gomega.HaveField("Type", v1alpha1.ConditionBindingReady)))
 	})
 
-	ginkgo.DescribeTable("never overwrites, nor removes, a Secret that is not the channel's", func(edit func(*corev1.Secret, *v1alpha1.RequestChannel)) {
-		c := channelNamed("login", bindingTo("theirs"))
-		w.apply(c)
-		s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "theirs"}, Data: map[string][]byte{"password": []byte("x")}}
-		edit(s, c)
-		w.apply(s)
-		w.reconciled(c)
-		gomega.Expect(c).To(gomega.And(beStalled(v1alpha1.ReasonSecretNotOwned, "spec.binding.secretName", "theirs"),
-			haveCondition(v1alpha1.ConditionBindingReady, metav1.ConditionFalse, v1alpha1.ReasonSecretNotOwned),
-			haveCondition(v1alpha1.ConditionQueueReady, metav1.ConditionTrue, v1alpha1.ReasonAvailable)))
-		gomega.Expect(c.Status.Binding).To(gomega.BeNil())
-		gomega.Expect(c.Status.QueueURL).NotTo(gomega.BeEmpty(), "the queue is there for callers all the same")
-		gomega.Expect(w.result.RequeueAfter).To(gomega.BeNumerically(">", 0))
-		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Binding = nil })
-		w.reconciled(c)
-		gomega.Expect(c).To(beReady())
-		gomega.Expect(secret("theirs")).To(gomega.Equal(s))
-	},
-		ginkgo.Entry("a plain one", func(*corev1.Secret, *v1alpha1.RequestChannel) {}),
-		ginkgo.Entry("one of the same type", func(s *corev1.Secret, _ *v1alpha1.RequestChannel) { s.Type = "servicebinding.io/sqs" }),
-		ginkgo.Entry("another channel's", func(s *corev1.Secret, _ *v1alpha1.RequestChannel) {
-			s.Type = "servicebinding.io/sqs"
-			s.OwnerReferences = controlledBy("pricing", "5e0cb2f6-0000-0000-0000-000000000000")
-		}),
-		ginkgo.Entry("of another type, under the channel's control", func(s *corev1.Secret, c *v1alpha1.RequestChannel) {
-			s.OwnerReferences = controlledBy(c.Name, c.UID)
-		}),
-	)
+	for under, guard := range map[string]func(){"": func() {}, ", as the policy on bindings has it": func() { w.guarded() }} {
+		ginkgo.DescribeTable("never overwrites, nor removes, a Secret that is not the channel's"+under, func(edit func(*corev1.Secret, *v1alpha1.RequestChannel)) {
+			guard()
+			c := channelNamed("login", bindingTo("theirs"))
+			w.apply(c)
+			s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "theirs"}, Data: map[string][]byte{"password": []byte("x")}}
+			edit(s, c)
+			w.apply(s)
+			w.reconciled(c)
+			gomega.Expect(c).To(gomega.And(beStalled(v1alpha1.ReasonSecretNotOwned, "spec.binding.secretName", "theirs"),
+				haveCondition(v1alpha1.ConditionBindingReady, metav1.ConditionFalse, v1alpha1.ReasonSecretNotOwned),
+				haveCondition(v1alpha1.ConditionQueueReady, metav1.ConditionTrue, v1alpha1.ReasonAvailable)))
+			gomega.Expect(c.Status.Binding).To(gomega.BeNil())
+			gomega.Expect(c.Status.QueueURL).NotTo(gomega.BeEmpty(), "the queue is there for callers all the same")
+			gomega.Expect(w.result.RequeueAfter).To(gomega.BeNumerically(">", 0))
+			change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Binding = nil })
+			w.reconciled(c)
+			gomega.Expect(c).To(beReady())
+			gomega.Expect(secret("theirs")).To(gomega.Equal(s))
+		},
+			ginkgo.Entry("a plain one", func(*corev1.Secret, *v1alpha1.RequestChannel) {}),
+			ginkgo.Entry("one of the same type", func(s *corev1.Secret, _ *v1alpha1.RequestChannel) { s.Type = "servicebinding.io/sqs" }),
+			ginkgo.Entry("another channel's", func(s *corev1.Secret, _ *v1alpha1.RequestChannel) {
+				s.Type = "servicebinding.io/sqs"
+				s.OwnerReferences = controlledBy("pricing", "5e0cb2f6-0000-0000-0000-000000000000")
+			}),
+			ginkgo.Entry("of another type, under the channel's control", func(s *corev1.Secret, c *v1alpha1.RequestChannel) {
+				s.OwnerReferences = controlledBy(c.Name, c.UID)
+			}),
+		)
+	}
 
 	ginkgo.It("waits for what an earlier channel of its name left, as a restore from a backup does", func() {
 		c := channelNamed("login", bindingTo("login-queue"))
@@ -144,6 +148,46 @@ var _ = ginkgo.Describe("A channel's binding", func() {
 		gomega.Expect(c).To(beReady())
 		gomega.Expect(metav1.IsControlledBy(secret("login-queue"), c)).To(gomega.BeTrue())
 	})
+
+	for what, held := range map[string]struct {
+		up     func()
+		reason string
+	}{
+		"is withheld, since the queue is offered": {func() { w.tag(w.named("login"), map[string]string{v1alpha1.TagAdoptableBy: "c2/shop"}) }, v1alpha1.ReasonOffered},
+		"is denied": {func() {
+			w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Action: "TagQueue"}}})
+		}, v1alpha1.ReasonAccessDenied},
+	} {
+		ginkgo.It("is written, moved and removed though an edit of the queue "+what, func() {
+			c := channelNamed("login")
+			w.apply(c)
+			w.reconciled(c)
+			held.up()
+			w.pass(2 * time.Hour)
+			queueHeld := gomega.And(beStalled(held.reason), haveCondition(v1alpha1.ConditionQueueReady, metav1.ConditionFalse, held.reason))
+			change(w, c, func(c *v1alpha1.RequestChannel) {
+				c.Spec.Tags, c.Spec.Binding = v1alpha1.Tags{"team": "x"}, &v1alpha1.Binding{SecretName: "first"}
+			})
+			w.reconciled(c)
+			gomega.Expect(c).To(gomega.And(queueHeld, haveCondition(v1alpha1.ConditionBindingReady, metav1.ConditionTrue, v1alpha1.ReasonAvailable)))
+			gomega.Expect(secret("first").Data).To(gomega.HaveKeyWithValue("uri", []byte(c.Status.QueueURL)))
+			w.pass(10 * time.Minute)
+			version := secret("first").ResourceVersion
+			_, writes := w.costing(func() { w.reconciled(c) })
+			gomega.Expect(writes).To(gomega.Equal([]string{"patch Secret"}), "it is looked at with the queue")
+			gomega.Expect(secret("first").ResourceVersion).To(gomega.Equal(version))
+			change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Binding.SecretName = "second" })
+			w.reconciled(c)
+			gomega.Expect(c).To(queueHeld)
+			gomega.Expect(gone("first")).To(gomega.BeTrue())
+			gomega.Expect(gone("second")).To(gomega.BeFalse())
+			change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Binding = nil })
+			w.reconciled(c)
+			gomega.Expect(c).To(queueHeld)
+			gomega.Expect(gone("second")).To(gomega.BeTrue())
+			gomega.Expect(c.Status.Conditions).NotTo(gomega.ContainElement(gomega.HaveField("Type", v1alpha1.ConditionBindingReady)))
+		})
+	}
 
 	ginkgo.It("is removed when the channel's queue is, whoever else holds the channel", func() {
 		c := channelNamed("login", bindingTo("login-queue"))

@@ -90,6 +90,8 @@ type visit struct {
 	created, found, taken map[string]time.Time
 	// consents is when this process first saw, without a break, that each queue of others may be taken over, and by which tags.
 	consents map[string]consent
+	// secret is the binding's Secret as it was last seen to be the channel's; empty where it was seen not to be.
+	secret seenSecret
 	// leaving is what the process remembers of a deletion that goes on.
 	leaving leaving
 }
@@ -145,17 +147,19 @@ func (r *RequestChannelReconciler) reconcilePresent(ctx context.Context, s *scop
 		if wait := r.untilCheck(ctx, s); wait > 0 {
 			return ctrl.Result{RequeueAfter: wait}, r.finish(ctx, s)
 		}
-		if err = r.converge(ctx, s); err == nil {
-			err = r.bind(ctx, s)
-		}
+		err = r.converge(ctx, s)
 	} else {
 		_, _ = r.takenBackWithout(ctx, s) // Whose the queue is, is not told where its place may not be used.
 	}
-	p := judge(s.channel, err)
-	var unbound error
-	if p != nil {
-		unbound = r.unbind(ctx, s)
+	bind := r.unbind
+	if s.met && s.channel.Status.QueueURL != "" {
+		bind = r.bind // Whatever of the spec cannot be carried out: the queue is there, and is handed out.
 	}
+	bound := bind(ctx, s)
+	if err == nil {
+		err, s.part = bound, v1alpha1.ConditionBindingReady
+	}
+	p := judge(s.channel, err)
 	if p == nil || !p.passing || !r.onlyLooked(s) {
 		r.conclude(s, p)
 	}
@@ -165,12 +169,12 @@ func (r *RequestChannelReconciler) reconcilePresent(ctx context.Context, s *scop
 	if p == nil {
 		return ctrl.Result{RequeueAfter: r.scheduleCheck(s)}, nil
 	}
-	if u := judge(s.channel, unbound); u != nil {
-		if u.cause != nil {
-			return u.result()
+	if b := judge(s.channel, bound); b != nil {
+		if b.cause != nil {
+			return b.result()
 		}
-		if p.cause == nil && (p.after == 0 || u.after < p.after) {
-			p.after = u.after
+		if p.cause == nil && (p.after == 0 || b.after < p.after) {
+			p.after = b.after
 		}
 	}
 	if s.settles > 0 && p.after > s.settles {
@@ -185,8 +189,9 @@ func (r *RequestChannelReconciler) reconcileSuspended(ctx context.Context, s *sc
 	again := r.lookSuspended(ctx, s)
 	bind := r.bind
 	if s.channel.Status.QueueURL == "" {
-		bind, s.part = r.unbind, v1alpha1.ConditionBindingReady
+		bind = r.unbind
 	}
+	s.part = v1alpha1.ConditionBindingReady
 	p := judge(s.channel, bind(ctx, s))
 	if p == nil {
 		if p = r.suspend(ctx, s); p == nil {

@@ -145,7 +145,7 @@ func (r *RequestChannelReconciler) endBinding(ctx context.Context, s *scope) err
 	if binding == nil {
 		return nil
 	}
-	err := r.removeSecret(ctx, s.channel, binding.Name)
+	err := r.removeSecret(ctx, s, binding.Name)
 	if p := judge(s.channel, err); p != nil && p.reason != "" {
 		if !p.stalled && (!r.failedFor(s) || !isForced(s.channel)) {
 			return errors.Join(err, r.tellSecretHolds(ctx, s, p.message))

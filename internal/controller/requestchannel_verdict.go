@@ -33,6 +33,8 @@ type pause struct {
 	stalled bool
 	// reason and message for the conditions; an empty reason leaves them as they are.
 	reason, message string
+	// about, if set, is what message begins with. What follows are the words of one try, which may differ from the next one's.
+	about string
 	// passing: the trouble says nothing about the queue itself, and goes by.
 	passing bool
 	// after is when to try again; 0 with no cause: when something changes.
