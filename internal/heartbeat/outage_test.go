@@ -174,3 +174,163 @@ func TestALongerIntervalHidesNoOutage(t *testing.T) {
 		})
 	}
 }
+
+func TestMassSilenceIsAnOutage(t *testing.T) {
+	w := newWorld(t)
+	const pods = 60
+	for i := range pods {
+		w.expectPod(fmt.Sprint(i), 10*time.Second, 50*time.Second)
+	}
+	beats := func(from, to int) {
+		for i := from; i < to; i++ {
+			w.beat(fmt.Sprint(i))
+		}
+	}
+	rounds := func(n, from, to int) {
+		for range n {
+			beats(from, to)
+			w.pass(10 * time.Second)
+		}
+	}
+	rounds(3, 0, pods)
+	rounds(10, 12, pods) // twelve are exactly 20 %: not more
+	if w.Outage() {
+		t.Error("20 % of the pods is called an outage")
+	}
+	rounds(10, 13, pods)
+	if !w.Outage() {
+		t.Error("13 of 60 pods missing is not called an outage")
+	}
+	rounds(6, 0, pods)
+	if w.Outage() {
+		t.Error("still an outage after all were heard")
+	}
+	// All at once: the outage is seen before the first retention is over.
+	w.notices = nil
+	for i := 0; i < 49 && !w.Outage(); i++ {
+		w.pass(time.Second)
+	}
+	if !w.Outage() || len(w.notices) != 0 {
+		t.Errorf("outage %v with %d pods noticed silent, want it before any", w.Outage(), len(w.notices))
+	}
+	// Ten missing are too few to call it an outage, however large a share.
+	few := newWorld(t)
+	for i := range 10 {
+		few.expectPod(fmt.Sprint(i), 10*time.Second, 50*time.Second)
+	}
+	few.pass(2 * time.Minute)
+	if few.Outage() || len(few.notices) != 10 {
+		t.Errorf("outage %v with %d noticed, want none and 10", few.Outage(), len(few.notices))
+	}
+}
+
+func TestWhatAnOutageHeldIsNoticedAgainAfterIt(t *testing.T) {
+	w := newWorld(t)
+	for i := range 20 {
+		w.expectPod(fmt.Sprint(i), 10*time.Second, 50*time.Second)
+	}
+	w.pass(2 * time.Minute)
+	if !w.Outage() || w.noticed("0") != 1 {
+		t.Fatalf("outage %v, notices %d", w.Outage(), w.noticed("0"))
+	}
+	for range 7 {
+		for i := 1; i < 20; i++ {
+			w.beat(fmt.Sprint(i))
+		}
+		w.pass(10 * time.Second)
+	}
+	if w.Outage() || w.noticed("0") != 2 {
+		t.Errorf("outage %v, %d notices for the one that stayed silent; want it decided again", w.Outage(), w.noticed("0"))
+	}
+}
+
+// When an outage ends, applications are heard of again one by one, within their intervals: what they were silent for
+// during it closes nobody who is about to be.
+func TestNobodyIsNoticedWhenAnOutageEnds(t *testing.T) {
+	w := newWorld(t)
+	const pods = 100
+	for i := range pods {
+		w.expectPod(fmt.Sprint(i), time.Minute, 10*time.Minute)
+		w.beat(fmt.Sprint(i))
+	}
+	w.pass(20 * time.Minute)
+	if !w.Outage() || len(w.notices) == 0 {
+		t.Fatalf("outage %t, %d notices; want an outage that holds what is noticed", w.Outage(), len(w.notices))
+	}
+	w.notices = nil
+	for i := range pods - 1 { // the last is dead
+		w.beat(fmt.Sprint(i))
+		w.pass(600 * time.Millisecond)
+	}
+	if w.Outage() || len(w.notices) != 0 {
+		t.Errorf("outage %t, %d notices while all come back", w.Outage(), len(w.notices))
+	}
+	for range 11 {
+		for i := range pods - 1 {
+			w.beat(fmt.Sprint(i))
+		}
+		w.pass(time.Minute)
+	}
+	if len(w.notices) != 1 || w.noticed(fmt.Sprint(pods-1)) != 1 {
+		t.Errorf("%d notices, want one of the dead", len(w.notices))
+	}
+}
+
+// Nothing that was counted of anybody's silence before the end of an outage counts.
+func TestAnOutageForgives(t *testing.T) {
+	w := newWorld(t)
+	if w.Hear("nobody", w.now).Forgiven {
+		t.Error("forgiven without an outage")
+	}
+	endOutage(w)
+	w.beat("1")
+	if !w.Hear("2", w.now).Forgiven {
+		t.Error("who was silent in an outage is not forgiven")
+	}
+	w.pass(time.Second)
+	w.beat("2")
+	if w.Hear("2", w.now).Forgiven {
+		t.Error("who was heard since needs no forgiveness")
+	}
+}
+
+// Applications with short intervals are past their retention before those with long ones could be missing.
+func TestAnOutageIsSeenByTheFastToo(t *testing.T) {
+	for name, tc := range map[string]struct {
+		slowLive bool
+		want     int
+	}{
+		"all are silent":          {want: 0},
+		"the slow are heard from": {slowLive: true, want: 100},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			for i := range 1100 {
+				if i < 100 {
+					w.expectPod(fmt.Sprint(i), 10*time.Second, 50*time.Second)
+				} else {
+					w.expectPod(fmt.Sprint(i), time.Minute, 10*time.Minute)
+				}
+				w.beat(fmt.Sprint(i))
+			}
+			held := 0
+			for second := range 120 {
+				if tc.slowLive {
+					for i := range 1000 {
+						if i%60 == second%60 {
+							w.beat(fmt.Sprint(100 + i))
+						}
+					}
+				}
+				w.pass(time.Second)
+				if w.Outage() {
+					held++
+					w.notices = nil
+				}
+			}
+			if len(w.notices) != tc.want || (held > 0) == tc.slowLive {
+				t.Errorf("%d notices without an outage, want %d; an outage for %d s", len(w.notices), tc.want, held)
+			}
+		})
+	}
+}
