@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -35,7 +36,7 @@ const (
 	EventQueueLeft = "QueueLeft"
 	// EventQueueAbandoned surfaces when a forced deletion left a queue behind.
 	EventQueueAbandoned = "QueueAbandoned"
-	// EventDeletionHeld surfaces each day that a deletion waits for messages to go.
+	// EventDeletionHeld surfaces each day that a deletion waits for messages to go, or for a queue that is offered to be taken over. or for a queue that is offered to be taken over.
 	EventDeletionHeld = "DeletionHeld"
 )
 
@@ -46,7 +47,10 @@ func (r *RequestChannelReconciler) reconcileDeletion(ctx context.Context, s *sco
 		r.forget(client.ObjectKeyFromObject(channel), channel.UID)
 		return ctrl.Result{}, nil
 	}
-	p := judge(channel, r.release(ctx, s))
+	var p *pause
+	if !isDone(channel) {
+		p = judge(channel, r.release(ctx, s))
+	}
 	forced := isForced(channel)
 	if p != nil && p.inTheWay() && r.stood(s, p) && forced {
 		r.Recorder.Eventf(channel, nil, corev1.EventTypeWarning, EventQueueAbandoned, "Delete",
@@ -56,11 +60,11 @@ func (r *RequestChannelReconciler) reconcileDeletion(ctx context.Context, s *sco
 	if p == nil {
 		return ctrl.Result{}, r.letGo(ctx, s)
 	}
+	if !s.failing && !p.passing {
+		s.memory(func(v *visit) { v.leaving.unavailable = time.Time{} })
+	}
 	if p.reason != "" {
-		message := p.message + fmt.Sprintf(". To leave the queue behind, annotate the channel with %s=true", v1alpha1.AnnotationForceDelete)
-		if forced {
-			message = p.message + fmt.Sprintf(". %s is set, and what may pass is waited for first", v1alpha1.AnnotationForceDelete)
-		}
+		message := p.message + ". " + remedy(channel, "the queue")
 		if p.stalled {
 			conditions.Stalled(channel, p.reason, message)
 		} else {
@@ -80,18 +84,18 @@ func isForced(channel *v1alpha1.RequestChannel) bool {
 // stood reports whether what stands in a deletion's way has stood there long enough to be forced past: one answer of
 // SQS's that is no verdict is tried again first.
 func (r *RequestChannelReconciler) stood(s *scope, p *pause) bool {
+	if p.reason != v1alpha1.ReasonSQSUnavailable {
+		return true
+	}
+	s.failing = true
 	since, now := time.Time{}, r.now()
 	s.memory(func(v *visit) {
-		if p.reason != v1alpha1.ReasonSQSUnavailable {
-			v.leaving.unavailable = time.Time{}
-			return
-		}
 		if v.leaving.unavailable.IsZero() {
 			v.leaving.unavailable = now
 		}
 		since = v.leaving.unavailable
 	})
-	return p.reason != v1alpha1.ReasonSQSUnavailable || now.Sub(since) >= unavailableFor
+	return now.Sub(since) >= unavailableFor
 }
 
 // tellUntouched tells of a queue that carries the ownership tags of a channel that ends in Observe, which writes nothing. It
@@ -170,16 +174,33 @@ func (r *RequestChannelReconciler) failedFor(s *scope) (enough bool) {
 	return enough
 }
 
+// queuesDone is how it is told that the operator has ended a channel's queues, or has left them. That is not decided anew, when the status does not
+// tell any more where they were.
+const queuesDone = "The operator is done with the queues of this channel"
+
+// isDone reports whether that was told of a channel that is being deleted.
+func isDone(channel *v1alpha1.RequestChannel) bool {
+	return conditions.Reason(channel, v1alpha1.ConditionReady) == v1alpha1.ReasonDeleting &&
+		strings.HasPrefix(conditions.Message(channel, v1alpha1.ConditionReady), queuesDone)
+}
+
 // tellSecretHolds tells that a Secret alone holds a deletion. The words of one try differ from those of the next, and are told once.
 func (r *RequestChannelReconciler) tellSecretHolds(ctx context.Context, s *scope, message string) error {
 	s.hasNoQueue()
-	const going = v1alpha1.ReasonDeleting
-	if conditions.Reason(s.channel, v1alpha1.ConditionBindingReady) != going || conditions.Reason(s.channel, v1alpha1.ConditionReady) != going {
-		conditions.Set(s.channel, v1alpha1.ConditionBindingReady, metav1.ConditionFalse, v1alpha1.ReasonDeleting, message)
-		conditions.Reconciling(s.channel, v1alpha1.ReasonDeleting, fmt.Sprintf(
-			"The channel has no queue any more, and waits for its Secret to go. %s. To leave the Secret behind, annotate the channel with %s=true", message, v1alpha1.AnnotationForceDelete))
+	if conditions.Reason(s.channel, v1alpha1.ConditionBindingReady) == v1alpha1.ReasonDeleting {
+		message = conditions.Message(s.channel, v1alpha1.ConditionBindingReady)
 	}
+	conditions.Set(s.channel, v1alpha1.ConditionBindingReady, metav1.ConditionFalse, v1alpha1.ReasonDeleting, message)
+	conditions.Reconciling(s.channel, v1alpha1.ReasonDeleting, fmt.Sprintf("%s, which waits for its Secret to go. %s. %s", queuesDone, message, remedy(s.channel, "the Secret")))
 	return r.finish(ctx, s)
+}
+
+// remedy says what a deletion that is held may be told, or was told already.
+func remedy(channel *v1alpha1.RequestChannel, what string) string {
+	if isForced(channel) {
+		return fmt.Sprintf("%s is set, and what may pass is waited for first", v1alpha1.AnnotationForceDelete)
+	}
+	return fmt.Sprintf("To leave %s behind, annotate the channel with %s=true", what, v1alpha1.AnnotationForceDelete)
 }
 
 // ending is what is to become of one queue of a channel that is being deleted.
@@ -233,35 +254,42 @@ func (r *RequestChannelReconciler) release(ctx context.Context, s *scope) error 
 			if !forced(waits) {
 				return waits
 			}
-			endings, err = empty, bothOf(channel, err, waits)
+			endings, err, unseen = empty, bothOf(channel, cmp.Or(err, unseen), waits), nil
 		}
 	}
 	// What stands in the way of one queue does not keep the other: a deletion that is forced leaves behind what it must.
 	for _, e := range endings {
 		if failed := r.end(ctx, s, e); failed != nil && err == nil {
-			err = failed
+			err = about(channel, e.name, failed)
 		}
 	}
-	if err != nil {
-		return err
-	}
-	return unseen
+	return bothOf(channel, err, unseen)
+}
+
+// about is an error that says which queue it is about: SQS's words do not always.
+func about(channel *v1alpha1.RequestChannel, name string, err error) error {
+	p := *judge(channel, err)
+	p.message = fmt.Sprintf("queue %s: %s", name, p.message)
+	return &p
 }
 
 // bothOf is an error that tells of another one too, where there are two: they are about different queues.
 func bothOf(channel *v1alpha1.RequestChannel, one, other error) error {
-	if one == nil {
-		return other
+	if one == nil || other == nil {
+		return cmp.Or(one, other)
 	}
-	p := *judge(channel, one)
-	p.message += "; " + judge(channel, other).message
+	p, also := *judge(channel, one), judge(channel, other)
+	p.message += "; " + also.message
+	if also.after > 0 {
+		p.after = min(p.after, also.after)
+	}
 	return &p
 }
 
 // endings are the channel's queues that exist and are ours. The dead-letter queue is looked for whatever spec and status
 // say: it may have been made before spec.deadLetter was taken out and the status lost. It counts as adopted if the request queue was,
 // which names it and is left; while that cannot be told, it is not ended. unseen is the wait for a queue that
-// may have been created and is not shown, or of which it is not certain that it is the channel's still.
+// may have been created and is not shown, or of which it is not certain that it is the channel's still, or that is offered to another.
 func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) (all []ending, unseen, err error) {
 	spec, status := &s.channel.Spec, &s.channel.Status
 	request, deadLetter := s.provider.RequestQueue(s.channel, ""), s.provider.DeadLetterQueue(s.channel, "")
@@ -273,8 +301,12 @@ func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) (all [
 		if failed == nil {
 			tags, failed = s.provider.Tags(ctx, url)
 		}
+		if failed == nil && queue.OwnerIn(tags) != desired.Owner {
+			s.endOffer(desired.Name)
+		}
 		switch {
 		case queue.Classify(failed) == queue.NotFound:
+			s.endOffer(desired.Name)
 			known, named := status.QueueURL, true
 			if desired.Name == deadLetter.Name {
 				known, named = status.DeadLetterQueueURL, status.DeadLetterQueueARN != "" || status.DeadLetterQueueURL != ""
@@ -283,7 +315,7 @@ func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) (all [
 				unseen = waiting(appearRetry, v1alpha1.ReasonProgressing, "queue %s may have been created a moment ago, and SQS does not show it", desired.Name)
 			}
 		case failed != nil:
-			err = failed
+			err = about(s.channel, desired.Name, failed)
 			unknown = status.QueueURL == "" && spec.DeletionPolicy == ""
 		case queue.OwnerIn(tags) == desired.Owner && unknown:
 			// What was read of the request queue is the error.
@@ -292,25 +324,16 @@ func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) (all [
 				adopted = true
 			}
 			e := ending{name: desired.Name, url: url, tags: tags, adopted: adopted || queue.IsAdopted(tags)}
-			left := s.noteOffer(desired.Name, tags)
-			if to := s.provider.OfferedTo(tags); to != "" && r.givesUp(s, e) {
-				r.leaves(s, desired.Name, "Queue %s is left in SQS as it is, with this channel's ownership tags, since it is offered to %s by its tag %s. Until that has it, a channel of this name would have it again",
-					desired.Name, to, v1alpha1.TagAdoptableBy)
-				continue
+			doubt, failed := r.holds(ctx, s, e)
+			switch {
+			case errors.Is(doubt, errLeft):
+			case failed != nil:
+				err = about(s.channel, desired.Name, failed)
+			case doubt != nil:
+				unseen = bothOf(s.channel, unseen, doubt)
+			default:
+				all = append(all, e)
 			}
-			doubt := s.offered(desired.Name, left, "neither deleted nor given up")
-			if doubt == nil {
-				doubt, failed = r.doubted(ctx, s, desired.Name, url)
-			}
-			if failed != nil {
-				err = failed
-				continue
-			}
-			if doubt != nil {
-				unseen = doubt
-				continue
-			}
-			all = append(all, e)
 		case s.takenLately(desired):
 			unseen = waiting(appearRetry, v1alpha1.ReasonProgressing, "queue %s was taken over a moment ago, and SQS does not show it", desired.Name)
 		case r.permitted(s) != nil && status.QueueURL == "":
@@ -321,6 +344,36 @@ func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) (all [
 		}
 	}
 	return all, unseen, err
+}
+
+// errLeft: a queue is left in SQS as it is.
+var errLeft = errors.New("the queue is left as it is")
+
+// holds is why a queue of the channel's is not to be deleted or given up now, or errLeft; nil: it is. The dead-letter queue of a request queue that is
+// offered goes no sooner than that, which names it. Who has the consent is not kept from a queue by its being left, so a namespace that is being
+// deleted waits no longer for that to be used than for messages.
+func (r *RequestChannelReconciler) holds(ctx context.Context, s *scope, e ending) (doubt, failed error) {
+	left, to := s.noteOffer(e.name, e.tags), s.provider.OfferedTo(e.tags)
+	if to != "" && !r.givesUp(s, e) {
+		if s.givesUp, failed = r.outlasted(ctx, s); failed != nil {
+			return nil, failed
+		}
+	}
+	if to != "" && r.givesUp(s, e) {
+		r.leaves(s, e.name, "Queue %s is left in SQS as it is, with this channel's ownership tags, since it is offered to %s by its tag %s. Until that has it, a channel of this name would have it again",
+			e.name, to, v1alpha1.TagAdoptableBy)
+		return errLeft, nil
+	}
+	if doubt = s.offered(e.name, left, "neither deleted nor given up"); doubt != nil {
+		if left == 0 {
+			r.warnHeld(s, fmt.Sprintf("queue %s to be taken over by %s, to whom its tag %s offers it", e.name, to, v1alpha1.TagAdoptableBy), "Take that tag off")
+		}
+		return doubt, nil
+	}
+	if s.offerOf(s.provider.ChannelQueueName(s.channel)) >= 0 && !r.givesUp(s, e) {
+		return stalled(v1alpha1.ReasonOffered, "dead-letter queue %s waits for what becomes of the queue that is offered, which names it", e.name), nil
+	}
+	return r.doubted(ctx, s, e.name, e.url)
 }
 
 // givesUp reports whether a queue is to be left in SQS.

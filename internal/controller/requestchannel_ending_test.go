@@ -2,6 +2,7 @@ package controller_test
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/onsi/ginkgo/v2"
 	"github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
@@ -52,6 +54,11 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 		w.apply(again)
 		w.restart()
 		return again
+	}
+	force := func(c *v1alpha1.RequestChannel) {
+		change(w, c, func(c *v1alpha1.RequestChannel) {
+			metav1.SetMetaDataAnnotation(&c.ObjectMeta, v1alpha1.AnnotationForceDelete, "true")
+		})
 	}
 	// ends reconciles until the channel is gone, in at most that time.
 	ends := func(c *v1alpha1.RequestChannel, within time.Duration) {
@@ -135,17 +142,12 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 			w.sendTo(w.named(full))
 			w.pass(time.Hour)
 			w.remove(c)
-			force := func() {
-				change(w, c, func(c *v1alpha1.RequestChannel) {
-					metav1.SetMetaDataAnnotation(&c.ObjectMeta, v1alpha1.AnnotationForceDelete, "true")
-				})
-			}
 			for range 20 {
 				w.reconciled(c)
 				gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(2), "nothing is deleted before both are empty, or it is forced")
 				w.pass(30 * time.Second)
 			}
-			force()
+			force(c)
 			w.reconciled(c)
 			gomega.Expect(w.exists(c)).To(gomega.BeFalse())
 			gomega.Expect(w.sqs.Queues()).To(gomega.ConsistOf(gomega.HaveField("Name", w.named(full))))
@@ -169,52 +171,99 @@ var _ = ginkgo.Describe("The end of a channel", func() {
 		}
 	})
 
-	ginkgo.It("that is forced leaves behind what cannot be looked at, and deletes what is empty", func() {
-		c := channelNamed("login", withDeadLetter, func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyDeleteIfEmpty })
-		w.apply(c)
-		w.reconciled(c)
-		w.pass(time.Hour)
-		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Queue: w.named("login_dlq")}}})
-		w.remove(c)
-		for range 20 {
-			w.reconciled(c)
-			gomega.Expect(c).To(beStalled(v1alpha1.ReasonAccessDenied))
-			gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(2))
-			w.pass(30 * time.Second)
-		}
-		change(w, c, func(c *v1alpha1.RequestChannel) {
-			metav1.SetMetaDataAnnotation(&c.ObjectMeta, v1alpha1.AnnotationForceDelete, "true")
-		})
-		w.heard()
-		for range 10 {
-			if w.reconciled(c); !w.exists(c) {
-				break
+	for fault, reason := range map[sqstest.Fault]string{sqstest.AccessDenied: v1alpha1.ReasonAccessDenied, sqstest.ServerError: v1alpha1.ReasonSQSUnavailable} {
+		// tries has its time as the workqueue and the operator would.
+		tries := func(c *v1alpha1.RequestChannel, n int) {
+			ginkgo.GinkgoHelper()
+			for range n {
+				if _ = w.reconcile(c); !w.exists(c) {
+					return
+				}
+				w.pass(30 * time.Second)
 			}
-			gomega.Expect(c).To(beReconciling(v1alpha1.ReasonDeleting))
-			w.pass(30 * time.Second)
 		}
-		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
-		gomega.Expect(w.sqs.Queues()).To(gomega.ConsistOf(gomega.HaveField("Name", w.named("login_dlq"))))
-		gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.And(gomega.HavePrefix("Warning "+controller.EventQueueAbandoned), gomega.ContainSubstring("login_dlq"))))
-	})
+		ginkgo.It("that is forced leaves behind what cannot be looked at, and deletes what is empty: "+reason, func() {
+			c := channelNamed("login", withDeadLetter, func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyDeleteIfEmpty })
+			w.apply(c)
+			w.reconciled(c)
+			w.pass(time.Hour)
+			w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: fault, Queue: w.named("login_dlq")}}})
+			w.remove(c)
+			tries(c, 20)
+			gomega.Expect(c).To(haveCondition(v1alpha1.ConditionReady, metav1.ConditionFalse, reason))
+			gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(2))
+			force(c)
+			w.heard()
+			tries(c, 1)
+			gomega.Expect(c).To(beReconciling(v1alpha1.ReasonDeleting))
+			tries(c, 20)
+			gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+			gomega.Expect(w.sqs.Queues()).To(gomega.ConsistOf(gomega.HaveField("Name", w.named("login_dlq"))))
+			gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.And(gomega.HavePrefix("Warning "+controller.EventQueueAbandoned), gomega.ContainSubstring("login_dlq"))))
+		})
 
-	ginkgo.It("that is forced says which queue could not be looked at, and which holds messages", func() {
+		ginkgo.It("that is forced says which queue could not be looked at, and which holds messages: "+reason, func() {
+			c := channelNamed("login", withDeadLetter, func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyDeleteIfEmpty })
+			w.apply(c)
+			w.reconciled(c)
+			w.sendTo(w.named("login"))
+			w.pass(time.Hour)
+			w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: fault, Queue: w.named("login_dlq")}}})
+			force(c)
+			w.remove(c)
+			w.heard()
+			tries(c, 6)
+			gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+			gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(2))
+			gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.And(gomega.HavePrefix("Warning "+controller.EventQueueAbandoned),
+				gomega.ContainSubstring("login_dlq"), gomega.ContainSubstring("queue "+w.named("login")+" holds about 1 messages"))))
+		})
+	}
+
+	ginkgo.It("that is forced names both queues where one holds messages, and the other is offered to another cluster", func() {
 		c := channelNamed("login", withDeadLetter, func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyDeleteIfEmpty })
 		w.apply(c)
 		w.reconciled(c)
 		w.sendTo(w.named("login"))
+		w.tag(w.named("login_dlq"), map[string]string{v1alpha1.TagAdoptableBy: "c2/shop"})
 		w.pass(time.Hour)
-		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Queue: w.named("login_dlq")}}})
-		change(w, c, func(c *v1alpha1.RequestChannel) {
-			metav1.SetMetaDataAnnotation(&c.ObjectMeta, v1alpha1.AnnotationForceDelete, "true")
-		})
+		force(c)
 		w.remove(c)
 		w.heard()
 		w.reconciled(c)
 		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
-		gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(2))
 		gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.And(gomega.HavePrefix("Warning "+controller.EventQueueAbandoned),
-			gomega.ContainSubstring("login_dlq"), gomega.ContainSubstring("queue "+w.named("login")+" holds about 1 messages"))))
+			gomega.ContainSubstring(w.named("login_dlq")+" is offered to c2/shop"), gomega.ContainSubstring("queue "+w.named("login")+" holds about 1 messages"))))
+	})
+
+	ginkgo.It("leaves a queue that it left, though its Secret holds it longer than what told where the queue is", func() {
+		c := channelNamed("login", bindingTo("login"))
+		w.apply(c)
+		w.reconciled(c)
+		c.Status.Region = "eu-west-1" // Where the operator looks now is a queue of that name too, from when it looked there before.
+		gomega.Expect(direct.Status().Update(w.ctx, c)).To(gomega.Succeed())
+		force(c)
+		w.remove(c)
+		w.heard()
+		w.before = func(write string) error {
+			if write == "delete Secret" {
+				return apierrors.NewInternalError(errors.New("failed calling webhook"))
+			}
+			return nil
+		}
+		for range 3 {
+			_ = w.reconcile(c)
+			gomega.Expect(c).To(beReconciling(v1alpha1.ReasonDeleting, "failed calling webhook", v1alpha1.AnnotationForceDelete+" is set, and what may pass is waited for"))
+			w.pass(10 * time.Second)
+			w.restart()
+		}
+		_, writes := w.costing(func() { _ = w.reconcile(c) })
+		gomega.Expect(writes).To(gomega.Equal([]string{"patch Secret"}), "which changes nothing")
+		w.before = nil
+		w.reconciled(c)
+		gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+		gomega.Expect(there(w.named("login"))).To(gomega.BeTrue())
+		gomega.Expect(w.heard()).To(gomega.ConsistOf(gomega.HavePrefix("Warning "+controller.EventQueueAbandoned), gomega.HavePrefix("Normal "+v1alpha1.ReasonDeleting)))
 	})
 
 	ginkgo.It("that is forced at once leaves both behind, since neither was empty for long", func() {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -36,7 +37,7 @@ const (
 type leaving struct {
 	// zeros are the consecutive counts of zero of each queue of which the last was.
 	zeros map[string]zeros
-	// warned is when it was last told that messages hold the deletion.
+	// warned is when it was last told what holds the deletion.
 	warned time.Time
 	// unavailable is when SQS began to fail.
 	unavailable time.Time
@@ -238,12 +239,12 @@ func holdsOf(attributes map[string]string) string {
 // held is the wait for a queue with messages. Once the namespace has been being deleted for as long as messages are kept,
 // none is left that was there when its deletion was asked for; whoever sends to the queue since does not hold the namespace.
 func (r *RequestChannelReconciler) held(ctx context.Context, s *scope, name, holds string, kept time.Duration) error {
-	var namespace corev1.Namespace
-	if err := r.Client.Get(ctx, client.ObjectKey{Name: s.channel.Namespace}, &namespace); client.IgnoreNotFound(err) != nil {
-		return ofCluster(fmt.Errorf("get namespace %s: %w", s.channel.Namespace, err))
+	going, err := r.namespaceGoes(ctx, s)
+	if err != nil {
+		return err
 	}
 	atMost := ""
-	if going := namespace.DeletionTimestamp; going != nil {
+	if going != nil {
 		until := going.Add(kept)
 		if !r.now().Before(until) {
 			s.givesUp = true
@@ -252,8 +253,34 @@ func (r *RequestChannelReconciler) held(ctx context.Context, s *scope, name, hol
 		}
 		atMost = fmt.Sprintf(", until %s at the latest: the namespace is being deleted, and what was sent before is gone then", until.UTC().Format(time.RFC3339))
 	}
-	r.warnHeld(s, name)
+	r.warnHeld(s, fmt.Sprintf("queue %s to be empty", name), "Stop who sends to it")
 	return waiting(emptyRetry, v1alpha1.ReasonQueueNotEmpty, "queue %s holds %s, and deletionPolicy DeleteIfEmpty waits for them to go%s", name, holds, atMost)
+}
+
+// namespaceGoes is when the deletion of the channel's namespace was asked for; nil: it was not.
+func (r *RequestChannelReconciler) namespaceGoes(ctx context.Context, s *scope) (*metav1.Time, error) {
+	var namespace corev1.Namespace
+	if err := r.Client.Get(ctx, client.ObjectKey{Name: s.channel.Namespace}, &namespace); client.IgnoreNotFound(err) != nil {
+		return nil, ofCluster(fmt.Errorf("get namespace %s: %w", s.channel.Namespace, err))
+	}
+	return namespace.DeletionTimestamp, nil
+}
+
+// outlasted reports whether the namespace has been being deleted for longer than the channel's queues keep any message.
+func (r *RequestChannelReconciler) outlasted(ctx context.Context, s *scope) (bool, error) {
+	going, err := r.namespaceGoes(ctx, s)
+	if err != nil || going == nil {
+		return false, err
+	}
+	kept := emptyFor
+	for _, name := range []string{s.provider.ChannelQueueName(s.channel), s.provider.DeadLetterQueue(s.channel, "").Name} {
+		observed, err := s.provider.Observe(ctx, name)
+		if err != nil {
+			return false, err
+		}
+		kept += seconds(observed.Attributes[queue.MessageRetentionPeriod])
+	}
+	return !r.now().Before(going.Add(kept)), nil
 }
 
 // seconds is a duration as SQS's attributes give it; 0 where it is none.
@@ -279,8 +306,8 @@ func (s *scope) isNews(reason string) (news bool) {
 	return news
 }
 
-// warnHeld tells each day that messages hold the deletion.
-func (r *RequestChannelReconciler) warnHeld(s *scope, name string) {
+// warnHeld tells each day what the deletion waits for, and how that may be brought about.
+func (r *RequestChannelReconciler) warnHeld(s *scope, what, how string) {
 	now, due := r.now(), false
 	s.memory(func(v *visit) {
 		last := v.leaving.warned
@@ -294,7 +321,7 @@ func (r *RequestChannelReconciler) warnHeld(s *scope, name string) {
 	})
 	if due {
 		r.Recorder.Eventf(s.channel, nil, corev1.EventTypeWarning, EventDeletionHeld, "Delete",
-			"The deletion has waited for another day for queue %s to be empty, and so has the namespace if it is being deleted. Stop who sends to it, set another deletionPolicy, or annotate the channel with %s=true, which leaves the queue behind",
-			name, v1alpha1.AnnotationForceDelete)
+			"The deletion has waited for another day for %s, and so has the namespace if it is being deleted. %s, set another deletionPolicy, or annotate the channel with %s=true, which leaves the queue behind",
+			what, how, v1alpha1.AnnotationForceDelete)
 	}
 }

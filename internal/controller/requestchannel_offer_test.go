@@ -6,6 +6,7 @@ import (
 
 	"github.com/onsi/ginkgo/v2"
 	"github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
@@ -121,6 +122,9 @@ var _ = ginkgo.Describe("A queue that is offered to another cluster", func() {
 				w.remove(c)
 				steps(c, 6)
 				gomega.Expect(c).To(beStalled(v1alpha1.ReasonOffered, name+" is offered to c2/shop", "neither deleted nor given up", v1alpha1.AnnotationForceDelete))
+				if suffix == "" {
+					gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(2), "the request queue names the other, and may be another's tomorrow")
+				}
 				w.restart()
 				w.untag(name, v1alpha1.TagAdoptableBy)
 				w.sqs.ResetRequests()
@@ -147,7 +151,32 @@ var _ = ginkgo.Describe("A queue that is offered to another cluster", func() {
 			w.reconciled(c)
 			gomega.Expect(w.exists(c)).To(gomega.BeFalse())
 			gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.And(gomega.HavePrefix("Warning "+controller.EventQueueAbandoned), gomega.ContainSubstring(name+" is offered to c2/shop"))))
-			gomega.Expect(w.sqs.Queues()).To(gomega.ConsistOf(gomega.And(gomega.HaveField("Name", name), gomega.HaveField("Tags", before.Tags))), "and only it")
+			gomega.Expect(w.there(name).Tags).To(gomega.Equal(before.Tags))
+			if suffix != "" {
+				gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(1), "and only it")
+				return
+			}
+			gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(2), "with the one that it names")
+		})
+
+		ginkgo.It("holds a namespace for no longer than messages would: "+part, func() {
+			c, name := given(suffix, func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyDeleteIfEmpty })
+			before := w.there(name)
+			gomega.Expect(direct.Delete(w.ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}})).To(gomega.Succeed())
+			w.remove(c)
+			w.heard()
+			for _, days := range []int{0, 2, 15} { // Messages are kept for four days, and then for fourteen.
+				w.pass(time.Duration(days) * 24 * time.Hour)
+				w.reconciled(c)
+				gomega.Expect(c).To(beStalled(v1alpha1.ReasonOffered, name))
+			}
+			gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.And(gomega.HavePrefix("Warning "+controller.EventDeletionHeld), gomega.ContainSubstring(name+" to be taken over by c2/shop"))))
+			w.pass(2 * 24 * time.Hour)
+			steps(c, 12)
+			gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+			gomega.Expect(w.there(name).Tags).To(gomega.Equal(before.Tags))
+			gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(2))
+			gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.And(gomega.HavePrefix("Normal "+controller.EventQueueLeft), gomega.ContainSubstring(name))))
 		})
 
 		ginkgo.It("is left as it is by Retain, and nothing waits: "+part, func() {

@@ -99,7 +99,7 @@ func (r *RequestChannelReconciler) tellGone(ctx context.Context, s *scope) error
 	}
 	s.hasNoQueue()
 	conditions.Remove(s.channel, v1alpha1.ConditionBindingReady)
-	conditions.Reconciling(s.channel, v1alpha1.ReasonDeleting, "The channel has no queue any more. It is held by the finalizers of others: "+strings.Join(others, ", "))
+	conditions.Reconciling(s.channel, v1alpha1.ReasonDeleting, queuesDone+". It is held by the finalizers of others: "+strings.Join(others, ", "))
 	return r.finish(ctx, s)
 }
 

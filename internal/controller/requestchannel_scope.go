@@ -39,6 +39,8 @@ type scope struct {
 	drifts bool
 	// givesUp says that a deletion has waited for messages for long enough, and leaves the queues as Retain does.
 	givesUp bool
+	// failing says that SQS did not answer as it should, of one queue of a channel that is being deleted at least.
+	failing bool
 	// abandons is what to tell of each queue that is given up with messages, once it is.
 	abandons map[string]string
 	// settles is when to look again because SQS may still show what was before a write; 0: no such need.
