@@ -25,6 +25,7 @@ func (r *RequestChannelReconciler) claim(ctx context.Context, s *scope, desired 
 	owner := queue.OwnerIn(observed.Tags)
 	adopting := owner != desired.Owner && !s.provider.Inherits(desired, observed.Tags)
 	if adopting {
+		s.seesOffer(desired, observed.Tags)
 		has, err := r.owns(ctx, s, owner)
 		if err != nil {
 			return err
@@ -32,6 +33,9 @@ func (r *RequestChannelReconciler) claim(ctx context.Context, s *scope, desired 
 		if has || !s.adopts(observed.Tags) {
 			s.reconsiders(desired.Name)
 			s.channel.Status.QueueURL, s.channel.Status.QueueARN = "", "" // What is sent there would go to somebody else.
+			if isAnothers(desired, observed.Tags) {
+				s.channel.Status.Adopted = nil // Else it would be taken for taken over a moment ago when it is offered again.
+			}
 			if s.lostTags(desired, observed.Tags) {
 				return givenBack(s, desired, observed.Tags)
 			}
@@ -86,14 +90,12 @@ func (r *RequestChannelReconciler) deadLetterTerms(ctx context.Context, s *scope
 	if tags == nil {
 		return terms, false, nil
 	}
-	terms.Held = s.noteOffer(desired.Name, tags)
-	if owner == desired.Owner {
+	inherits := s.provider.Inherits(*desired, tags)
+	if owner == desired.Owner || inherits {
+		terms.Adopt, terms.Held = inherits, s.noteOffer(desired.Name, tags)
 		return terms, false, nil
 	}
-	if s.provider.Inherits(*desired, tags) {
-		terms.Adopt = true
-		return terms, false, nil
-	}
+	s.seesOffer(*desired, tags)
 	has, err := r.owns(ctx, s, owner)
 	if err != nil {
 		return terms, false, err
@@ -168,13 +170,17 @@ func lostDeadLetter(s *scope, desired queue.Desired, tags map[string]string) err
 // is another's, and some are left, or the channel has written to the queue.
 func (s *scope) lostTags(desired queue.Desired, tags map[string]string) bool {
 	own := s.channel.Status.LastWriteTime != nil && !isTrue(s.channel.Status.Adopted)
+	return !isAnothers(desired, tags) && (own || tags[v1alpha1.TagName] == desired.Owner.Name)
+}
+
+// isAnothers reports whether one of a queue's ownership tags names somebody else than should have it.
+func isAnothers(desired queue.Desired, tags map[string]string) bool {
 	for key, value := range desired.Owner.Tags() {
 		if tags[key] != "" && tags[key] != value {
-			return false
+			return true
 		}
-		own = own || (tags[key] == value && key == v1alpha1.TagName)
 	}
-	return own
+	return false
 }
 
 // givenBack says which tags would make a queue the channel's again.

@@ -60,6 +60,23 @@ func (s *scope) lendsQueue(ctx context.Context, other *v1alpha1.RequestChannel, 
 	case !mayHave(s.provider, other, tags):
 		return stalled(v1alpha1.ReasonDeadLetterNotAllowed, "%s: the queue of RequestChannel %s is another's, who does not consent to its use", field, other.Name)
 	}
+	return s.letIn(ctx, other, field)
+}
+
+// letIn is the wait for a channel's queue to take dead letters from this one, as its spec says and its queue does not show yet: SQS would refuse
+// all that is set together with it.
+func (s *scope) letIn(ctx context.Context, other *v1alpha1.RequestChannel, field string) error {
+	arn := other.Status.QueueARN
+	if other.Spec.DeadLettersFrom == nil || s.channel.Status.DeadLetterTargetARN == arn {
+		return nil
+	}
+	observed, err := s.provider.Observe(ctx, s.provider.ChannelQueueName(other))
+	if err != nil {
+		return err
+	}
+	if !queue.LetsIn(observed.Attributes, queue.SiblingARN(arn, s.provider.ChannelQueueName(s.channel))) {
+		return waiting(slowRetry, v1alpha1.ReasonWaitingForDeadLetter, "%s: the queue of RequestChannel %s does not take dead letters from this channel's yet", field, other.Name)
+	}
 	return nil
 }
 
@@ -79,6 +96,9 @@ func (r *RequestChannelReconciler) takenBack(ctx context.Context, s *scope) (aga
 	observes := s.channel.Spec.ManagementPolicy == v1alpha1.ManagementPolicyObserve
 	name := s.provider.ChannelQueueName(s.channel)
 	tags, err := tagsOf(ctx, s.provider, s.channel)
+	if err == nil {
+		s.seesOffer(s.provider.RequestQueue(s.channel, ""), tags)
+	}
 	switch {
 	case queue.Classify(err) == queue.NotFound && observes:
 		gone = stalled(v1alpha1.ReasonObservedQueueMissing, "there is no queue %s in %s, and managementPolicy Observe creates none", name, s.provider.Region)

@@ -301,7 +301,7 @@ func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) (all [
 		if failed == nil {
 			tags, failed = s.provider.Tags(ctx, url)
 		}
-		if failed == nil && queue.OwnerIn(tags) != desired.Owner {
+		if failed == nil && isAnothers(desired, tags) {
 			s.endOffer(desired.Name)
 		}
 		switch {

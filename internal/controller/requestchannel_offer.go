@@ -61,6 +61,27 @@ func (s *scope) noteOffer(name string, tags map[string]string) (left time.Durati
 	return left
 }
 
+// seesOffer notes what the tags of a queue that is only looked at say of an offer. Once it is somebody else's, or gone, there is none of the
+// channel's.
+func (s *scope) seesOffer(desired queue.Desired, tags map[string]string) {
+	switch {
+	case tags == nil || isAnothers(desired, tags):
+		s.endOffer(desired.Name)
+	case queue.OwnerIn(tags) == desired.Owner:
+		s.lookIn(s.noteOffer(desired.Name, tags))
+	}
+}
+
+// looksForOffer looks at a queue of the channel's that is not in use, where the status tells that it is offered.
+func (s *scope) looksForOffer(ctx context.Context, desired queue.Desired) {
+	if s.offerOf(desired.Name) < 0 {
+		return
+	}
+	if tags, err := s.provider.ConsentOf(ctx, desired.Name); err == nil { // Else it is not known, and nobody's trouble.
+		s.seesOffer(desired, tags)
+	}
+}
+
 // offerOf is where the status tells of a queue's offer; below 0: nowhere.
 func (s *scope) offerOf(name string) int {
 	return slices.IndexFunc(s.channel.Status.Offered, func(o v1alpha1.OfferedQueue) bool { return o.Name == name })

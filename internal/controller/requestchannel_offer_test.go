@@ -268,6 +268,21 @@ var _ = ginkgo.Describe("A queue that is offered to another cluster", func() {
 		steps(c, 4)
 		gomega.Expect(c).To(beReady())
 		gomega.Expect(w.there(name).Tags).NotTo(gomega.HaveKey("team"))
+		gomega.Expect(c.Status.Offered).To(gomega.BeEmpty())
+	})
+
+	ginkgo.It("is followed while it is a dead-letter queue out of use", func() {
+		c, name := given("_dlq")
+		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.DeadLetter = nil })
+		steps(c, 2)
+		gomega.Expect(c).To(beReady())
+		gomega.Expect(c.Status.Offered).To(gomega.HaveLen(1))
+		w.untag(name, v1alpha1.TagAdoptableBy)
+		w.pass(2 * time.Hour)
+		steps(c, 2)
+		gomega.Expect(c.Status.Offered).To(gomega.BeEmpty())
+		requests, _ := w.costing(func() { w.look(c, "again"); w.reconciled(c) })
+		gomega.Expect(requests).To(gomega.Equal(map[string]int{"GetQueueAttributes": 1, "ListQueueTags": 1}), "it is not looked at any more")
 	})
 
 	ginkgo.It("is taken over once its owner surely sees the offer, and not by what was offered once before", func() {
@@ -297,6 +312,98 @@ var _ = ginkgo.Describe("A queue that is offered to another cluster", func() {
 		w.pass(w.result.RequeueAfter)
 		w.reconciled(c)
 		gomega.Expect(c).To(beReady())
+
+		takes("orders")
+		w.untag("orders", v1alpha1.TagAdoptableBy)
+		w.pass(2 * time.Hour)
+		w.reconciled(c)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonNotOwned))
+		gomega.Expect(c.Status.Adopted).To(gomega.BeNil())
+		w.tag("orders", w.consent())
+		before := w.there("orders").Tags
+		w.restart()
+		w.reconciled(c)
+		gomega.Expect(c).To(beConsidering(), "what was adopted once is no queue that was adopted a moment ago")
+		gomega.Expect(w.there("orders").Tags).To(gomega.Equal(before))
+	})
+
+	ginkgo.It("is known to its channel that only observes, and written to no sooner when that manages it again", func() {
+		c, name := given("")
+		observe := func(policy v1alpha1.ManagementPolicy) {
+			change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.ManagementPolicy = policy })
+			w.reconciled(c)
+		}
+		w.untag(name, v1alpha1.TagAdoptableBy)
+		observe(v1alpha1.ManagementPolicyObserve)
+		gomega.Expect(w.result.RequeueAfter).To(gomega.BeNumerically("<", 3*time.Minute))
+		w.pass(w.result.RequeueAfter)
+		w.reconciled(c)
+		gomega.Expect(c.Status.Offered).To(gomega.BeEmpty())
+		w.tag(name, offer)
+		w.pass(2 * time.Hour)
+		w.reconciled(c)
+		gomega.Expect(c.Status.Offered).To(gomega.ConsistOf(v1alpha1.OfferedQueue{Name: name, To: "c2/shop"}))
+		w.untag(name, v1alpha1.TagAdoptableBy)
+		w.sqs.ResetRequests()
+		change(w, c, edited)
+		observe("")
+		gomega.Expect(c).To(beReconciling(v1alpha1.ReasonProgressing, name+" was offered to c2/shop until a moment ago"))
+		gomega.Expect(writesTo(name)).To(gomega.BeEmpty())
+	})
+
+	ginkgo.It("is no offer of the channel's once it is another's, or where it never was the channel's", func() {
+		c, name := given("")
+		takes(name)
+		w.look(c, "taken")
+		w.reconciled(c)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonNotOwned))
+		gomega.Expect(c.Status.Offered).To(gomega.BeEmpty())
+		w.queueTagged(w.named("logout_dlq"), offer)
+		c = channelNamed("logout", withDeadLetter)
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonNotOwned))
+		gomega.Expect(c.Status.Offered).To(gomega.BeEmpty())
+	})
+
+	ginkgo.It("is waited for by a channel that it does not let in yet, and that is brought to the rest of its spec", func() {
+		from := func(names ...string) *v1alpha1.DeadLettersFrom {
+			all := &v1alpha1.DeadLettersFrom{Permission: v1alpha1.DeadLetterPermissionChannels}
+			for _, name := range names {
+				all.Channels = append(all.Channels, v1alpha1.ChannelReference{Name: name})
+			}
+			return all
+		}
+		c, name := given("", func(spec *v1alpha1.RequestChannelSpec) { spec.DeadLettersFrom = from("a") })
+		sources := map[string]*v1alpha1.RequestChannel{}
+		for _, source := range []string{"a", "b"} {
+			sources[source] = channelNamed(source)
+			w.apply(sources[source])
+			w.reconciled(sources[source])
+		}
+		w.pass(2 * time.Hour)
+		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.DeadLettersFrom = from("a", "b") })
+		w.reconciled(c)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonOffered, "spec.deadLettersFrom"))
+		for source, let := range map[string]bool{"a": true, "b": false} {
+			s := sources[source]
+			change(w, s, func(c *v1alpha1.RequestChannel) {
+				deadTo("login")(&c.Spec)
+				c.Spec.Queue = &v1alpha1.QueueAttributes{VisibilityTimeoutSeconds: ptr.To[int32](77)}
+			})
+			w.reconciled(s)
+			gomega.Expect(w.there(w.named(source)).Attributes).To(gomega.HaveKeyWithValue("VisibilityTimeout", "77"))
+			if let {
+				gomega.Expect(s).To(beReady())
+				continue
+			}
+			gomega.Expect(s).To(beReconciling(v1alpha1.ReasonWaitingForDeadLetter, "does not take dead letters from this channel's yet"))
+		}
+		w.untag(name, v1alpha1.TagAdoptableBy)
+		steps(c, 3)
+		gomega.Expect(c).To(beReady())
+		w.reconciled(sources["b"])
+		gomega.Expect(sources["b"]).To(beReady())
 	})
 
 	ginkgo.It("is not taken over at once by a channel that saw an earlier offer, and has not looked since", func() {

@@ -110,6 +110,8 @@ func (r *RequestChannelReconciler) observeOnly(ctx context.Context, s *scope) er
 		return stalled(v1alpha1.ReasonObservedQueueMissing, "there is no queue %s in %s, and managementPolicy Observe creates none", name, s.provider.Region)
 	}
 	owner := s.provider.RequestQueue(s.channel, "").Owner
+	s.seesOffer(s.provider.RequestQueue(s.channel, ""), observed.Tags)
+	s.looksForOffer(ctx, s.provider.DeadLetterQueue(s.channel, ""))
 	if queue.OwnerIn(observed.Tags) != owner && !s.provider.Lends(observed.Tags, s.channel.Namespace) {
 		s.channel.Status.QueueURL, s.channel.Status.QueueARN = "", "" // What is sent there would go to somebody else.
 		return notOwned(s, name, observed.Tags, false)
@@ -501,14 +503,15 @@ func (r *RequestChannelReconciler) untagLeft(ctx context.Context, s *scope, desi
 	if own := s.channel.Spec.DeadLetter; status.DeadLetterQueueARN == "" || (own != nil && own.Queue != nil) {
 		return nil
 	}
+	left := s.provider.DeadLetterQueue(s.channel, "")
 	gone := slices.DeleteFunc(slices.Clone(status.AppliedTags), func(key string) bool {
 		_, wanted := desired.Tags[key]
 		return wanted
 	})
 	if len(gone) == 0 {
+		s.looksForOffer(ctx, left)
 		return nil
 	}
-	left := s.provider.DeadLetterQueue(s.channel, "")
 	observed, err := s.provider.Observe(ctx, left.Name)
 	if err != nil {
 		return err

@@ -96,6 +96,21 @@ func TakesDeadLetters(permission v1alpha1.DeadLetterPermission, sources []string
 	return encode(policy)
 }
 
+// LetsIn reports whether a queue with those attributes takes dead letters from the one with that ARN.
+func LetsIn(attributes map[string]string, source string) bool {
+	if attributes[RedriveAllowPolicy] == "" {
+		return true // SQS's default.
+	}
+	var policy struct {
+		Permission string   `json:"redrivePermission"`
+		Sources    []string `json:"sourceQueueArns"`
+	}
+	if json.Unmarshal([]byte(attributes[RedriveAllowPolicy]), &policy) != nil {
+		return false
+	}
+	return policy.Permission == "allowAll" || (policy.Permission == "byQueue" && slices.Contains(policy.Sources, source))
+}
+
 // DeadLetterTarget is the ARN that a queue's attributes name for its dead letters; empty where they name none.
 func DeadLetterTarget(attributes map[string]string) string {
 	var policy struct {
