@@ -54,6 +54,7 @@ type cacheEntry struct {
 	finished bool
 	expires  time.Time     // once finished
 	copies   []messageCopy // not settled yet
+	again    time.Time     // the latest deadline of calls that were made again and joined; zero: there is none
 	// Written once, before finished:
 	reply     replyContent
 	situation Situation
@@ -65,6 +66,14 @@ type retention struct {
 	after time.Duration
 	// deadline is when nobody waits for its answer any more; zero: not known.
 	deadline time.Time
+	// due is the deadline by its sender's clock, in Unix milliseconds; 0: not known. It is one for all messages of a call,
+	// however often one is sent.
+	due int64
+}
+
+// isMadeAgain reports whether r is of another call than first, made again under its identifier with a later deadline.
+func (r retention) isMadeAgain(first retention) bool {
+	return first.due > 0 && r.due-first.due > clockAgreement.Milliseconds()
 }
 
 // end is when a request that was handled at now is forgotten. Calls that joined it keep what it succeeded with for
@@ -138,6 +147,9 @@ func (c *replyCache) enter(key cacheKey, hash uint64, attempt int, copied messag
 		e.attempt = max(e.attempt, attempt)
 		if kept.deadline.After(e.kept.deadline) {
 			e.kept.deadline = kept.deadline
+		}
+		if kept.isMadeAgain(e.kept) && kept.deadline.After(e.again) {
+			e.again = kept.deadline
 		}
 		e.join(copied)
 		return e, joined
@@ -246,6 +258,16 @@ func (c *replyCache) deadline(e *cacheEntry, own time.Time) time.Time {
 		return e.kept.deadline
 	}
 	return own
+}
+
+// madeAgain is until when somebody waits who made the call again while it is handled; zero: nobody does.
+func (c *replyCache) madeAgain(e *cacheEntry) time.Time {
+	if e == nil {
+		return time.Time{}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return e.again
 }
 
 // replace gives copies that come from now on another reply than the one that was finished.

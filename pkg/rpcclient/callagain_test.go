@@ -3,9 +3,13 @@ package rpcclient_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/replyqueue/replyqueue/pkg/rpcclient"
 	"github.com/replyqueue/replyqueue/pkg/sqstest"
@@ -88,6 +92,71 @@ func TestCallAgainOutlivesTheFirst(t *testing.T) {
 		if got, err := sum.Call(t.Context(), p.channel, sumRequest{Numbers: []int{1}}, rpcclient.WithCallID(id), rpcclient.CallTimeout(2*time.Minute)); err != nil || got.Sum != 1 {
 			t.Errorf("%v %v", got, err)
 		}
+	})
+}
+
+// That the first call is out of time is no answer to one that was made again while its handler ran, and which has time left: it is
+// run for that one. For a copy of the first that SQS took later it is not.
+func TestCallAgainWhoseFirstWasCutOff(t *testing.T) {
+	heeding := func(ctx context.Context, _ sumRequest) (sumReply, error) {
+		<-ctx.Done()
+		return sumReply{}, fmt.Errorf("read: %w", ctx.Err())
+	}
+	t.Run("call", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			p := newPair(t)
+			var runs atomic.Int64
+			p.serve(t, func(ctx context.Context, q sumRequest) (sumReply, error) {
+				if runs.Add(1) == 1 {
+					return heeding(ctx, q)
+				}
+				time.Sleep(3 * time.Second)
+				return addUp(ctx, q)
+			})
+			id := rpcclient.NewCallID()
+			ctx, giveUp := context.WithCancel(t.Context())
+			first := sum.Start(ctx, p.channel, sumRequest{Numbers: []int{1}}, rpcclient.WithCallID(id), rpcclient.CallTimeout(10*time.Second))
+			time.Sleep(5 * time.Second)
+			giveUp()
+			if _, err := first.Wait(t.Context()); err == nil {
+				t.Fatal("the first call was answered")
+			}
+			started := time.Now()
+			got, err := sum.Call(t.Context(), p.channel, sumRequest{Numbers: []int{1}}, rpcclient.WithCallID(id), rpcclient.CallTimeout(10*time.Second))
+			if took := time.Since(started); err != nil || got.Sum != 1 || runs.Load() != 2 || took > 9*time.Second {
+				t.Errorf("after %s and %d runs: %v %v; want the answer of the second, which began when the first was cut off", took, runs.Load(), got, err)
+			}
+			time.Sleep(15 * time.Second)
+			if n := p.messages(t, requestQueue); n != 0 || runs.Load() != 2 {
+				t.Errorf("%d runs, %d requests left", runs.Load(), n)
+			}
+		})
+	})
+	t.Run("copy", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			p := newPair(t)
+			var runs atomic.Int64
+			p.serve(t, func(ctx context.Context, q sumRequest) (sumReply, error) {
+				runs.Add(1)
+				return heeding(ctx, q)
+			})
+			// SQS takes one at once, and the same again 20 s later.
+			id, sent := rpcclient.NewCallID(), time.Now().UnixMilli()
+			for range 2 {
+				if _, err := p.client.SendMessage(t.Context(), &sqs.SendMessageInput{
+					QueueUrl: &p.url, MessageBody: aws.String(`{"Numbers":[1]}`), MessageAttributes: attributes(
+						"ResponseQueueUrl", p.replyURL+"#"+id,
+						"replyqueue", fmt.Sprintf(`{"k":"q","v":1,"id":%q,"m":"calculate_sum","e":"t","b":60000,"t":%d,"a":1}`, id, sent)),
+				}); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(20 * time.Second)
+			}
+			time.Sleep(time.Minute)
+			if n := p.messages(t, requestQueue); n != 0 || runs.Load() != 1 {
+				t.Errorf("%d runs, %d requests left", runs.Load(), n)
+			}
+		})
 	})
 }
 

@@ -62,6 +62,20 @@ func (s *channelServer) conclude(q *request, situation Situation, payload []byte
 	s.send(q, reply, situation, err, took)
 }
 
+// leaveToCallAgain settles a request whose handler gave up at its deadline, while a call that was made again under the
+// identifier has time left: that the first was out of time is no answer to it. It is given out anew at once.
+func (s *channelServer) leaveToCallAgain(q *request, took time.Duration) {
+	var changes []visibilityChange
+	for _, c := range s.r.cache.unsettled(q.entry, q.copy) {
+		if c.id != q.copy.id {
+			changes = append(changes, visibilityChange{handle: c.handle})
+		}
+	}
+	s.conclude(q, ReplyNotSent, nil, errDeadline, took)
+	s.settler.delete(q.copy.handle)
+	s.settler.changeVisibility(changes)
+}
+
 // clockWarning is how often it is said, per channel, that requests are dropped for their senders' clocks.
 const clockWarning = time.Minute
 

@@ -15,6 +15,7 @@ type execution struct {
 	panic   any // what the handler, its codec or its error's methods panicked with; nil: nothing
 	stack   []byte
 	whole   bool // the handler returned, or panicked; otherwise it ended its goroutine
+	cutOff  bool // its error is that the request's deadline was over
 	took    time.Duration
 }
 
@@ -65,9 +66,16 @@ func (x *execution) run(ctx context.Context, q *request) {
 		x.err = nil
 	}
 	if x.err != nil {
-		_ = asError(x.err)
+		code := asError(x.err).Code
+		x.cutOff = errors.Is(ctx.Err(), context.DeadlineExceeded) && (code == DeadlineExceeded || isTimeout(x.err))
 	}
 	x.whole = true
+}
+
+// isTimeout reports whether an error calls itself one, as those of connections do.
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
 }
 
 var errExited = errors.New("the handler ended its goroutine")
@@ -95,6 +103,10 @@ func (s *channelServer) ended(q *request, x *execution) {
 	}
 	if situation != Undecodable {
 		r.cfg.stats.served.Add(1)
+	}
+	if x.cutOff && time.Now().Add(clockAgreement).Before(r.cache.madeAgain(q.entry)) {
+		s.leaveToCallAgain(q, x.took)
+		return
 	}
 	// What is left of a deadline is estimated too long rather than too short. But it was run: a copy of which more seems to
 	// be left must not be.

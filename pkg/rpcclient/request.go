@@ -23,6 +23,7 @@ type request struct {
 	to       returnAddress
 	budget   time.Duration
 	deadline time.Time // by this machine's clock
+	due      int64     // likewise by its sender's, in Unix milliseconds; 0: not known
 	given    time.Time // likewise: when SQS gave it out, as far as that can be told
 	info     RequestInfo
 	serving  serving // what the handler's context carries
@@ -168,6 +169,9 @@ func (s *channelServer) admit(m *types.Message, d delivery, now time.Time) *requ
 		q.method, q.budget = env.Method, time.Duration(env.BudgetMS)*time.Millisecond
 		if envErr != nil && (q.budget <= 0 || q.budget > maxBudget) {
 			q.budget = DefaultTimeout // for the refusal to be sent
+		}
+		if env.SentMS > 0 {
+			q.due = env.SentMS + env.BudgetMS
 		}
 		q.packs = q.peer == PeerNative && slices.Contains(env.Accept, featurePack)
 		if q.info.id != "" {

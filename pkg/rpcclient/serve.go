@@ -256,7 +256,7 @@ func (s *channelServer) retention(q *request, now time.Time) retention {
 	}
 	kept := retention{until: now.Add(q.budget + visibility), after: visibility}
 	if q.peer == PeerNative {
-		kept.deadline = q.deadline
+		kept.deadline, kept.due = q.deadline, q.due
 	}
 	return kept
 }
