@@ -22,12 +22,15 @@ const (
 // arrives, it is late by one hop at most, so every sample is at most the true offset and the largest
 // is the best, unless one of SQS's hosts has a clock ahead of the others': a largest one with which no other receive
 // agrees is left out when two others agree with each other, or when it cannot be, since SQS had told another time
-// within another receive. Samples live in two windows, so that a drifting clock is followed.
+// within another receive. Samples live in two windows, so that a drifting clock is followed. They are told by the
+// monotonic clock, which stands still while a machine is suspended, as the wall clock is stepped: where the one has moved
+// against the other, neither is believed, and what was learned before is worth nothing.
 type sqsClock struct {
 	mu              sync.Mutex
 	base            time.Time // local times are told from here by the monotonic clock, which nobody sets
 	current, before clockSamples
 	started         time.Time
+	wall            time.Duration // how far the wall clock is ahead of the monotonic one since base, at the latest receive
 }
 
 const (
@@ -87,6 +90,11 @@ func (c *sqsClock) observe(firstReceive, asked, local time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	sample := firstReceive.Sub(c.steady(local))
+	wall := c.wallAhead(local)
+	if (wall - c.wall).Abs() > clockAgreement {
+		c.current, c.before = clockSamples{}, clockSamples{}
+	}
+	c.wall = wall
 	if c.current.n == 0 || local.Sub(c.started) > clockWindow {
 		c.before, c.current, c.started = c.current, clockSamples{}, local
 	}
@@ -101,16 +109,26 @@ func (c *sqsClock) steady(t time.Time) time.Time {
 	return c.base.Add(t.Sub(c.base)).Round(0)
 }
 
+// wallAhead is how far the wall clock has moved by t against the monotonic one. It is called with the lock held, after
+// steady.
+func (c *sqsClock) wallAhead(t time.Time) time.Duration {
+	return t.Round(0).Sub(c.base.Round(0)) - t.Sub(c.base)
+}
+
 // sqsTime estimates SQS's time at local time t, from what was observed, or from the sample given where that is
 // nothing; ok is false when there is neither.
 func (c *sqsClock) sqsTime(t time.Time, sample *clockSample) (at time.Time, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	offset, known := c.current.and(c.before).best()
+	at = c.steady(t)
+	if (c.wallAhead(t) - c.wall).Abs() > clockAgreement {
+		known = false
+	}
 	if sample != nil && !known {
 		offset, known = sample.sqs.Sub(c.steady(sample.local)), true
 	}
-	return c.steady(t).Add(offset), known
+	return at.Add(offset), known
 }
 
 // clockSample is one reading of SQS's clock: of a first delivery, or of a Date header, whose resolution is a second. It

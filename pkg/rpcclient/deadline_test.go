@@ -3,6 +3,7 @@ package rpcclient
 import (
 	"testing"
 	"time"
+	"unsafe"
 )
 
 // at builds a delivery: the message was sent at sqs time s, first received at f, its answer arrived at
@@ -114,6 +115,58 @@ func TestSQSClockOfSeveralHosts(t *testing.T) {
 			at, ok := clock.sqsTime(base, nil)
 			if got := at.Sub(base); !ok || got != tc.want {
 				t.Errorf("offset %s, want %s", got, tc.want)
+			}
+		})
+	}
+}
+
+// suspended is t by a machine that was suspended for d since it started: by the wall clock it is later, and by the monotonic
+// clock it is not. The package time offers no way to make one, so this knows how it lays out what time.Now returns.
+func suspended(t *testing.T, at time.Time, d time.Duration) time.Time {
+	t.Helper()
+	later := at
+	*(*uint64)(unsafe.Pointer(&later)) += uint64(d/time.Second) << 30 //nolint:gosec // See above.
+	if later.Sub(at) != 0 || later.Round(0).Sub(at.Round(0)) != d {
+		t.Fatal("the package time lays out its times otherwise than it did")
+	}
+	return later
+}
+
+// What was learned of SQS's clock before the machine was suspended tells nothing of the time after it.
+func TestSQSClockAfterSuspension(t *testing.T) {
+	const hop = 5 * time.Millisecond
+	for name, tc := range map[string]struct {
+		slept time.Duration // how long the machine was suspended
+		first bool          // the message is received for the first time
+		want  time.Duration // the age's error at most
+	}{
+		"first receive":               {slept: 10 * time.Minute, first: true, want: hop},
+		"redelivery":                  {slept: 10 * time.Minute, want: time.Second + hop},
+		"redelivery, not suspended":   {want: hop},
+		"wall clock a little stepped": {slept: time.Second, want: time.Second + hop},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var clock sqsClock
+			now := time.Now()
+			sqs := now.Round(0).Add(-time.Hour)
+			for range 3 {
+				clock.observe(sqs, now, now.Add(hop))
+			}
+			// A message is sent just then, and received when the machine runs again.
+			d := delivery{sent: sqs, firstReceive: sqs.Add(tc.slept), count: 2, local: suspended(t, now.Add(hop), tc.slept)}
+			d.serverDate = d.firstReceive.Truncate(time.Second)
+			if tc.first {
+				d.count = 1
+				clock.observe(d.firstReceive, suspended(t, now, tc.slept), d.local)
+			}
+			if got := d.age(&clock, d.local); got > tc.slept+hop || got < tc.slept-tc.want {
+				t.Errorf("age %s, want %s", got, tc.slept)
+			}
+			if tc.slept > time.Second && tc.first { // and it is known to what comes again
+				d.count, d.serverDate = 2, time.Time{}
+				if got := d.age(&clock, d.local); got > tc.slept+hop || got < tc.slept-tc.want {
+					t.Errorf("redelivered: age %s, want %s", got, tc.slept)
+				}
 			}
 		})
 	}
