@@ -154,7 +154,9 @@ type ChannelReference struct {
 // DeadLetter says where requests go that were received too often.
 // +kubebuilder:validation:XValidation:rule="[has(self.queue), has(self.channelRef), has(self.arn)].filter(x, x).size() == 1",message="exactly one of queue, channelRef and arn must be set"
 type DeadLetter struct {
-	// maxReceiveCount is how often a request may be received before it is moved, 1 to 1000.
+	// maxReceiveCount is how often a request may be received before it is moved, 1 to 1000. Responders that run keep to the
+	// number that they were told when they started: restart them after lowering it, or requests that wait at busy ones may be
+	// moved though no handler failed at them.
 	// +required
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=1000
