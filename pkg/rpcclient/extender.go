@@ -8,8 +8,8 @@ import (
 )
 
 // extender keeps requests hidden until they are settled: it renews at six tenths of the visibility, what
-// is due together in one request, and never past the request's deadline, after which nobody should handle
-// it. What fails is tried again each tenth.
+// is due together in one request, and past the request's deadline, after which nobody should handle it, only by what
+// its delete may take. What fails is tried again each tenth.
 type extender struct {
 	settler    *settler
 	visibility time.Duration
@@ -41,6 +41,14 @@ func (x *extender) renewAfter() time.Duration { return x.visibility * 6 / 10 }
 // retryAfter is when a renewal that failed is made again, and how much earlier than need be one is made to
 // go with others.
 func (x *extender) retryAfter() time.Duration { return x.visibility / 10 }
+
+// deleteWithin is what a delete takes that waits for company: what is settled at its deadline stays hidden for it.
+const deleteWithin = time.Second
+
+// hiddenFor is for how long a request is hidden at now.
+func (x *extender) hiddenFor(h *heldRequest, now time.Time) time.Duration {
+	return min(x.visibility, h.deadline.Sub(now)+x.settler.linger+deleteWithin)
+}
 
 // hold starts to extend a request that SQS gave out at given, by this machine's clock.
 func (x *extender) hold(copies func() []messageCopy, given, deadline time.Time) *heldRequest {
@@ -154,7 +162,7 @@ func (x *extender) renew() {
 		}
 		for _, c := range h.copies() {
 			if !slices.Contains(h.refused, c.handle) {
-				due = append(due, extension{h, c, visibilityChange{handle: c.handle, d: min(x.visibility, h.deadline.Sub(now))}})
+				due = append(due, extension{h, c, visibilityChange{handle: c.handle, d: x.hiddenFor(h, now)}})
 			}
 		}
 	}

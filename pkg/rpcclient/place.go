@@ -16,8 +16,9 @@ const placePatience = time.Second
 func (s *channelServer) place(messages []*received) bool {
 	r, m := s.r, messages[0]
 	patience, toOthers := s.waitsBeforePutBack(messages)
-	var stop <-chan struct{} // without others to have it, it is served in the drain
-	if toOthers {
+	leaves := s.sparesReceives(messages, 1) // a responder stops once
+	var stop <-chan struct{}                // without others to have it, it is served in the drain
+	if leaves {
 		stop = r.stopping
 	}
 	began := time.Now()
@@ -49,30 +50,42 @@ func (s *channelServer) place(messages []*received) bool {
 		cancel()
 		switch {
 		case m.placed:
-		case r.work.Err() != nil, toOthers && (r.isStopping() || time.Since(began) >= back):
+		case r.work.Err() != nil, leaves && r.isStopping(), toOthers && time.Since(began) >= back:
 			return false
 		}
 	}
 	return true
 }
 
-// waitsBeforePutBack is how long messages wait for a place before they are put back. ok is false when they are not,
-// since that might make dead letters of what no handler failed at: two receives are left for failures.
+// waitsBeforePutBack is how long messages wait for a place before they are put back, while the responder is not stopping.
+// ok is false when they are not, since that might make dead letters of what no handler failed at: two receives are left
+// for failures.
 //
 // Another responder may have a place for what waits here, but the next whose poll is under way may be full as well, and a
 // receive is lost. A full one begins no other poll. So the wait doubles with each receive, up to what such polls take.
 func (s *channelServer) waitsBeforePutBack(messages []*received) (after time.Duration, ok bool) {
-	count := 1
-	for _, m := range messages {
-		count = max(count, m.delivery.count)
-	}
-	if s.channel.DeadLetter && count+2 > s.channel.MaxReceiveCount {
+	count := receives(messages)
+	if !s.sparesReceives(messages, 2) {
 		return 0, false
 	}
 	if count == 1 {
 		return min(placePatience, s.visibility/5), true
 	}
 	return min(placePatience<<min(count-1, 10), s.r.cfg.receiveWait+placePatience), true
+}
+
+// sparesReceives reports whether messages may be received n times more without becoming dead letters.
+func (s *channelServer) sparesReceives(messages []*received, n int) bool {
+	return !s.channel.DeadLetter || receives(messages)+n <= s.channel.MaxReceiveCount
+}
+
+// receives is how often those messages were received at most.
+func receives(messages []*received) int {
+	count := 1
+	for _, m := range messages {
+		count = max(count, m.delivery.count)
+	}
+	return count
 }
 
 // keep keeps a message hidden that waits, admitted as q.

@@ -206,15 +206,38 @@ func TestWaitingRequestIsRefusedInTime(t *testing.T) {
 	}
 }
 
+// What is answered just before its deadline is deleted before it is given out again: this was its last receive.
+func TestLastMomentsMakeNoDeadLetters(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p, channels := fleet(t, 1, rpcclient.ChannelConfig{DeadLetter: true, MaxReceiveCount: 1})
+		p.serve(t, sleepFor, rpcclient.WithConcurrency(1))
+		time.Sleep(time.Second)
+		p.fault(sqstest.Rule{Fault: sqstest.Delay, Action: "DeleteMessageBatch", Duration: 100 * time.Millisecond})
+		// Renewed at 6 s, for what is left.
+		if _, err := sum.Call(t.Context(), channels["light"], sumRequest{Numbers: []int{int(11040 * time.Millisecond)}}, rpcclient.CallTimeout(11300*time.Millisecond)); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(10 * time.Second)
+		if n := p.messages(t, "dead"); n != 0 {
+			t.Errorf("%d dead letters", n)
+		}
+	})
+}
+
 // A responder that is shut down serves what waits for a place, or puts it back for others at once.
 func TestShutdownWithAWaitingRequest(t *testing.T) {
-	for name, channel := range map[string]rpcclient.ChannelConfig{
-		"served":   {DeadLetter: true},
-		"put back": {DeadLetter: true, MaxReceiveCount: 5},
+	for name, tc := range map[string]struct {
+		channel rpcclient.ChannelConfig
+		back    int // requests that others can receive
+	}{
+		"served":                {channel: rpcclient.ChannelConfig{DeadLetter: true}},
+		"served, last receive":  {channel: rpcclient.ChannelConfig{DeadLetter: true, MaxReceiveCount: 1}},
+		"put back":              {channel: rpcclient.ChannelConfig{DeadLetter: true, MaxReceiveCount: 5}, back: 1},
+		"put back, one is left": {channel: rpcclient.ChannelConfig{DeadLetter: true, MaxReceiveCount: 2}, back: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				p, channels := fleet(t, 5, channel)
+				p, channels := fleet(t, 5, tc.channel)
 				stop := p.serve(t, sleepFor, rpcclient.WithConcurrency(1))
 				time.Sleep(time.Second)
 				job := occupy(channels["heavy"], 10*time.Second)
@@ -223,14 +246,10 @@ func TestShutdownWithAWaitingRequest(t *testing.T) {
 				time.Sleep(500 * time.Millisecond)
 				go stop()
 				time.Sleep(500 * time.Millisecond)
-				want := 0
-				if name == "put back" {
-					want = 1
+				if n := p.visible(t, "rq_test_ns_light"); n != tc.back {
+					t.Errorf("%d requests can be received by others, want %d", n, tc.back)
 				}
-				if n := p.visible(t, "rq_test_ns_light"); n != want {
-					t.Errorf("%d requests can be received by others, want %d", n, want)
-				}
-				if name == "put back" {
+				if tc.back > 0 {
 					p.serve(t, sleepFor)
 				}
 				for _, c := range []*rpcclient.Pending[sumReply]{job, waiting} {
