@@ -1,14 +1,21 @@
 package rpcclient
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 )
 
 func TestReplyCacheForgetsWhatExpiresFirst(t *testing.T) {
@@ -214,3 +221,57 @@ func TestSettledEntriesHaveNoPointers(t *testing.T) {
 }
 
 var settledSink settledEntry
+
+// A call that joins while the handler's request is not yet kept hidden has it kept hidden for its own time too.
+func TestJoinsBeforeItIsHeld(t *testing.T) {
+	client := sqs.New(sqs.Options{Region: "us-east-1", BaseEndpoint: aws.String("http://127.0.0.1:1"), Credentials: aws.AnonymousCredentials{}})
+	r, err := NewResponder(client, WithReturnPrefixes("rq_"), WithChannels(ChannelConfig{Name: "a", URL: "http://127.0.0.1:1/000000000000/rq_test_ns_a"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	runs, end := make(chan struct{}), make(chan struct{})
+	NewMethod[int, int]("m").Handle(r, func(context.Context, int) (int, error) {
+		close(runs)
+		<-end
+		return 0, nil
+	})
+	s, now := r.servers[0], time.Now()
+	m := &received{placed: true, message: &types.Message{
+		MessageId: aws.String("first"), ReceiptHandle: aws.String("h"), Body: aws.String("5"),
+		MessageAttributes: map[string]types.MessageAttributeValue{
+			attributeEnvelope: stringAttribute(fmt.Sprintf(`{"k":"q","v":1,"id":"0123456789abcdef0123","m":"m","e":"t","b":30000,"t":%d,"a":1}`, now.UnixMilli())),
+			attributeReplyTo:  stringAttribute("http://127.0.0.1:1/000000000000/rq_test_r_1#0123456789abcdef0123"),
+		},
+	}, delivery: delivery{sent: now, firstReceive: now, count: 1, local: now}}
+	q := s.admit(m.message, m.delivery, now)
+	if q.refusal != nil {
+		t.Fatal(q.refusal)
+	}
+
+	s.extender.mu.Lock() // the first stops where it is to be kept hidden
+	var served sync.WaitGroup
+	served.Go(func() { s.serve(m) })
+	for entered := false; !entered; runtime.Gosched() {
+		r.cache.mu.Lock()
+		_, entered = r.cache.entries[newCacheKey(q.key)]
+		r.cache.mu.Unlock()
+	}
+	later := now.Add(time.Hour)
+	e, found := r.cache.begin(q.key, r.hashRequest(q), 1, messageCopy{id: "second"}, now, retention{deadline: later})
+	if found != joined || e.held.Load() != nil {
+		t.Errorf("verdict %d, kept hidden by %v", found, e.held.Load())
+	}
+	s.extender.mu.Unlock()
+	<-runs
+	s.extender.mu.Lock()
+	if got := e.held.Load().deadline; !got.Equal(later) {
+		t.Errorf("it is kept hidden until %s from now, want an hour", got.Sub(now))
+	}
+	s.extender.mu.Unlock()
+	r.stop() // the reply has nowhere to go
+	close(end)
+	served.Wait()
+	if err := r.Shutdown(context.Background()); err != nil {
+		t.Error(err)
+	}
+}

@@ -221,6 +221,9 @@ func (s *channelServer) serve(m *received) {
 	s.hold(q)
 	if q.entry != nil {
 		q.entry.held.Store(q.held)
+		if later := r.cache.deadline(q.entry, q.deadline); later.After(q.deadline) { // of one that joined before
+			s.extender.prolong(q.held, later)
+		}
 	}
 	if q.entry != nil && r.cfg.replyStore != nil && !s.claim(q) {
 		return
