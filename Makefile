@@ -25,7 +25,7 @@ CONTAINER_TOOL ?= docker
 
 # What `make test` and `make fuzz` run on, and for how long.
 PKG       ?= ./...
-TESTFLAGS ?= -timeout=15m
+TESTFLAGS ?= -timeout=30m
 FUZZTIME  ?= 20s
 FUZZTOTAL ?= 0
 
