@@ -160,6 +160,110 @@ func TestCallAgainWhoseFirstWasCutOff(t *testing.T) {
 	})
 }
 
+// givenUp makes a call of 10 s and gives it up after 5.
+func givenUp(t *testing.T, channel *rpcclient.Channel, id string) {
+	t.Helper()
+	ctx, giveUp := context.WithCancel(t.Context()) // and not with a timeout, which responders are told
+	defer time.AfterFunc(5*time.Second, giveUp).Stop()
+	if _, err := sum.Call(ctx, channel, sumRequest{Numbers: []int{1}}, rpcclient.WithCallID(id), rpcclient.CallTimeout(10*time.Second)); err == nil {
+		t.Fatal("the first call was answered")
+	}
+}
+
+// A call that was made again is not left to run where that would make a dead letter of it: it is told what came of the first.
+func TestCallAgainMakesNoDeadLetters(t *testing.T) {
+	for name, tc := range map[string]struct {
+		maxReceives int
+		full        bool // its method is, when the first has come, until the second has
+		want        rpcclient.Code
+		runs        int64
+	}{
+		"cut off, last receive":    {maxReceives: 1, want: rpcclient.DeadlineExceeded, runs: 1},
+		"cut off, one is left":     {maxReceives: 2, want: rpcclient.OK, runs: 2},
+		"no place, last receive":   {maxReceives: 1, full: true, want: rpcclient.OK, runs: 2},
+		"no place, one is left":    {maxReceives: 2, full: true, want: rpcclient.OK, runs: 2},
+		"receives are not limited": {maxReceives: 1000, full: true, want: rpcclient.OK, runs: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				p, channels := fleet(t, tc.maxReceives, rpcclient.ChannelConfig{DeadLetter: true, MaxReceiveCount: tc.maxReceives})
+				var runs atomic.Int64
+				p.respond(t, func(r *rpcclient.Responder) {
+					sum.Handle(r, func(ctx context.Context, q sumRequest) (sumReply, error) {
+						if runs.Add(1) > 1 {
+							return addUp(ctx, q)
+						}
+						select {
+						case <-time.After(15 * time.Second):
+							return addUp(ctx, q)
+						case <-ctx.Done():
+							return sumReply{}, ctx.Err()
+						}
+					}, rpcclient.WithMethodConcurrency(1))
+				})
+				if tc.full {
+					job := occupy(channels["heavy"], 0)
+					defer func() { _, _ = job.Wait(context.Background()) }()
+					time.Sleep(time.Second)
+				}
+				id := rpcclient.NewCallID()
+				givenUp(t, channels["light"], id)
+				started := time.Now()
+				_, err := sum.Call(t.Context(), channels["light"], sumRequest{Numbers: []int{1}}, rpcclient.WithCallID(id), rpcclient.CallTimeout(time.Minute))
+				if took := time.Since(started); rpcclient.CodeOf(err) != tc.want || took > 12*time.Second {
+					t.Errorf("after %s: %v; want %s", took, err, tc.want)
+				}
+				time.Sleep(time.Minute)
+				if n := p.messages(t, "dead") + p.messages(t, "rq_test_ns_light"); n != 0 || runs.Load() != tc.runs {
+					t.Errorf("%d runs, %d messages left or dead", runs.Load(), n)
+				}
+			})
+		})
+	}
+}
+
+// A stream that has sent something is not run for the call that was made again: that may have some of it.
+func TestCallAgainOfAStreamThatSent(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPair(t)
+		many := rpcclient.NewMethod[sumRequest, int]("many")
+		var runs atomic.Int64
+		p.respond(t, func(r *rpcclient.Responder) {
+			many.HandleStream(r, func(ctx context.Context, _ sumRequest, send func(int) error) error {
+				runs.Add(1)
+				for i := 0; ctx.Err() == nil && i < 15; i++ {
+					if err := send(i); err != nil {
+						return err
+					}
+					select {
+					case <-time.After(time.Second):
+					case <-ctx.Done():
+					}
+				}
+				return ctx.Err()
+			})
+		})
+		id := rpcclient.NewCallID()
+		call := func(ctx context.Context, timeout time.Duration) (err error) {
+			for _, e := range many.Stream(ctx, p.channel, sumRequest{}, rpcclient.WithCallID(id), rpcclient.CallTimeout(timeout)) {
+				if e != nil {
+					err = e
+				}
+			}
+			return err
+		}
+		ctx, giveUp := context.WithCancel(t.Context())
+		defer time.AfterFunc(5*time.Second, giveUp).Stop()
+		if call(ctx, 10*time.Second) == nil || call(t.Context(), time.Minute) == nil {
+			t.Error("a stream without its beginning is complete")
+		}
+		time.Sleep(time.Minute)
+		if n := p.messages(t, requestQueue) + p.messages(t, replyQueue); n != 0 || runs.Load() != 1 {
+			t.Errorf("%d runs, %d messages left", runs.Load(), n)
+		}
+	})
+}
+
 // What a handler ended with too late is kept, and sent to a call that is made again after that.
 func TestCallAgainAfterALateEnd(t *testing.T) {
 	failed := rpcclient.Errorf(rpcclient.DataLoss, "it is gone")

@@ -2,6 +2,7 @@ package rpcclient
 
 import (
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -62,8 +63,16 @@ func (s *channelServer) conclude(q *request, situation Situation, payload []byte
 	s.send(q, reply, situation, err, took)
 }
 
-// leaveToCallAgain settles a request whose handler gave up at its deadline, while a call that was made again under the
-// identifier has time left: that the first was out of time is no answer to it. It is given out anew at once.
+// sparesCopies reports whether what joined a request may be received once more without becoming dead letters.
+func (s *channelServer) sparesCopies(q *request) bool {
+	return !s.channel.DeadLetter || !slices.ContainsFunc(s.r.cache.unsettled(q.entry, q.copy), func(c messageCopy) bool {
+		return c.id != q.copy.id && c.count >= s.channel.MaxReceiveCount
+	})
+}
+
+// leaveToCallAgain settles a request whose handler gave up at its deadline, or that had no place until then, while a call that
+// was made again under the identifier has time left: that the first was out of time is no answer to it. It is given out anew
+// at once, where it may be received once more.
 func (s *channelServer) leaveToCallAgain(q *request, took time.Duration) {
 	var changes []visibilityChange
 	for _, c := range s.r.cache.unsettled(q.entry, q.copy) {

@@ -104,7 +104,7 @@ func (s *channelServer) ended(q *request, x *execution) {
 	if situation != Undecodable {
 		r.cfg.stats.served.Add(1)
 	}
-	if x.cutOff && time.Now().Add(clockAgreement).Before(r.cache.madeAgain(q.entry)) {
+	if x.cutOff && q.sent == 0 && time.Now().Add(clockAgreement).Before(r.cache.madeAgain(q.entry)) && s.sparesCopies(q) {
 		s.leaveToCallAgain(q, x.took)
 		return
 	}
@@ -145,10 +145,12 @@ func (s *channelServer) turnedAway(q *request, retryAfter time.Duration) {
 		s.conclude(q, Shed, nil, &Error{Code: Unavailable, Message: errMethodBusy.Error(), RetryAfter: retryAfter, cause: errMethodBusy}, 0)
 	case time.Now().Before(q.deadline): // cut off
 		s.conclude(q, ReplyNotSent, nil, ErrClosed, 0)
-	case time.Now().Before(r.cache.deadline(q.entry, q.deadline)): // of a call that was made again: it comes by itself
-		s.conclude(q, ReplyNotSent, nil, errDeadline, 0)
-	default:
+	case !time.Now().Before(r.cache.deadline(q.entry, q.deadline)):
 		s.conclude(q, Expired, nil, errDeadline, 0)
+	case s.sparesCopies(q):
+		s.leaveToCallAgain(q, 0)
+	default: // the call that was made again is told to come anew
+		s.conclude(q, Shed, nil, &Error{Code: Unavailable, Message: errMethodBusy.Error(), RetryAfter: q.handler.limit.retryAfter(), cause: errMethodBusy}, 0)
 	}
 }
 

@@ -36,10 +36,8 @@ func (l *methodLimit) enter(ctx context.Context) (entered bool, retryAfter time.
 	}
 	l.mu.Lock()
 	if l.waiting >= cap(l.running) {
-		// By then those that wait now have run.
-		after := min(max(minRetryAfter, 2*l.usual), maxRetryAfter)
 		l.mu.Unlock()
-		return false, after
+		return false, l.retryAfter()
 	}
 	l.waiting++
 	l.mu.Unlock()
@@ -54,6 +52,13 @@ func (l *methodLimit) enter(ctx context.Context) (entered bool, retryAfter time.
 	case <-ctx.Done():
 		return false, 0
 	}
+}
+
+// retryAfter is in how long those that wait now have run.
+func (l *methodLimit) retryAfter() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return min(max(minRetryAfter, 2*l.usual), maxRetryAfter)
 }
 
 // leave gives the place back.
