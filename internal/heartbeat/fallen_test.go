@@ -214,6 +214,36 @@ func TestAnOutageOfAllEnds(t *testing.T) {
 	}
 }
 
+// Of an outage of all, two of the fast are heard again. The others are too few to be one by themselves, until the slow are missed,
+// which begins with their last heartbeats.
+func TestTheRestOfAnOutageIsOne(t *testing.T) {
+	c := newCrowd(t, 12, 12)
+	if !c.lives(90*time.Second, nil, nil) {
+		t.Fatal("no outage when nobody is heard")
+	}
+	c.lives(fastInterval, c.fast[:2], nil)
+	if c.Outage() {
+		t.Fatal("an outage of ten, when no other can be missed")
+	}
+	c.lives(6*slowInterval, c.fast[:2], nil)
+	if !c.Outage() {
+		t.Error("no outage when 22 of 24 are not heard")
+	}
+	for uid, closing := range c.closing {
+		if closing {
+			t.Errorf("%s was closed", uid)
+		}
+	}
+	c.lives(2*slowInterval, c.fast[:10], c.slow)
+	if c.Outage() {
+		t.Error("an outage when 22 of 24 are heard")
+	}
+	c.lives(slowInterval, c.fast[:10], c.slow)
+	if !c.entries["fast-10"].closing {
+		t.Error("who is silent for a retention after the outage is not closed")
+	}
+}
+
 // Where applications fall idle all the time, one by one, and their pods stay, that is no outage, however many they become.
 func TestWhoFallsIdleByOneselfIsNoOutage(t *testing.T) {
 	const lives, hours = 60, 3

@@ -92,7 +92,7 @@ type Ledger struct {
 	// contactStart and lastContact are the same for those who count what does not come from applications: how fast these
 	// are, whether too many are silent, and whether they have a namespace to heartbeat in are nothing to them.
 	contactStart, lastContact time.Time
-	// outageEnd is when the last outage of heartbeats ended in this view; zero: there was none.
+	// outageEnd is when the last outage of heartbeats ended; zero: there was none. Silence from before closes nobody's queue.
 	outageEnd time.Time
 	// written is the version of the beacon as it was written last, and delivered as it was delivered last; 0: not yet.
 	written       uint64
@@ -298,7 +298,7 @@ func (l *Ledger) Forget(uid types.UID) {
 func (l *Ledger) Hear(uid types.UID, now time.Time) Heard {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	h := Heard{Continuous: l.continuous(BeaconGap, now), Outage: l.outage, Since: l.viewFrom(BeaconGap)}
+	h := Heard{Continuous: l.continuous(BeaconGap, now), Outage: l.outage, Since: l.forgiving(l.viewFrom(BeaconGap))}
 	if e, ok := l.entries[uid]; ok {
 		h.Continuous = l.continuous(gapOf(e), now)
 		h.Lease, h.Closing, h.Woke, h.Since = e.lease, e.closing, e.woke, l.since(e)
@@ -352,8 +352,9 @@ func (l *Ledger) Tick(now time.Time) []Notice {
 	}
 	outage := isOutage(counted) || isOutageOfAll(counted, fallen)
 	if l.outage && !outage {
-		// Applications come back one by one, each with its next heartbeat: nobody's silence during the outage counts.
-		l.viewStart, l.outageEnd = now, now
+		// Applications come back one by one, each with its next heartbeat: nobody's silence during the outage counts. But who is
+		// still missing stays so: the rest of an outage would else be seen only when the fast ones are closed.
+		l.outageEnd = now
 		for _, e := range l.entries {
 			e.announced, e.fell = false, window{}
 		}
@@ -549,7 +550,19 @@ func (l *Ledger) BeaconEvery() time.Duration {
 	return l.beaconEvery
 }
 
-func (l *Ledger) since(e *entry) time.Time {
+// since is when the silence begins that an application's queue may be closed for.
+func (l *Ledger) since(e *entry) time.Time { return l.forgiving(l.unheard(e)) }
+
+// forgiving is the end of the last outage, where a silence began before.
+func (l *Ledger) forgiving(since time.Time) time.Time {
+	if l.outageEnd.After(since) && !l.viewStart.IsZero() {
+		return l.outageEnd
+	}
+	return since
+}
+
+// unheard is since when an application has not been heard of, in a view without a gap and while it ran.
+func (l *Ledger) unheard(e *entry) time.Time {
 	since := l.viewFrom(gapOf(e))
 	if e.heard.After(since) {
 		since = e.heard

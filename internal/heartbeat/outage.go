@@ -114,7 +114,7 @@ func upTo(times []time.Time, t time.Time) int {
 // silence is that of an application that is to be heard at an interval. An outage that it is missed for began after it was heard,
 // whatever gap in the view its count began with.
 func (l *Ledger) silence(e *entry, interval time.Duration, now time.Time) silence {
-	since, interval := l.since(e), e.missedAfter(interval)
+	since, interval := l.unheard(e), e.missedAfter(interval)
 	w := window{e.heard, since.Add(outageWindow * interval)}
 	if w.from.IsZero() {
 		w.from = since

@@ -540,6 +540,13 @@ func TestWhatBrokeOnce(t *testing.T) {
 			{"watch of records hangs", 16082504514857421723}, {"leader is deposed", 4723616656487988232},
 			{"operator leads with old lists", 18325517411055154059}, {"a Lease is written late", 14843850559389808359},
 		}},
+		// An outage was over when enough of the fast were heard again, and no slow one could be missed for long after: its count had begun
+		// anew. The rest of the fast were closed.
+		{"who was missed in an outage is missed on", 1051401, []line{
+			{"ReplyHost changes", 9015313061376692609}, {"heartbeats are lost for long", 12430682194713203701},
+			{"cluster is copied", 4239875642759774653}, {"operator works", 15466735751347301976},
+			{"heartbeats return one by one", 4668695766687439131},
+		}},
 	} {
 		t.Run(broke.name, func(t *testing.T) {
 			var script []move
