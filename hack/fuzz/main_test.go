@@ -53,3 +53,23 @@ func TestShare(t *testing.T) {
 		}
 	}
 }
+
+func TestEndedByTime(t *testing.T) {
+	const (
+		told = "fuzz: elapsed: 21s, execs: 34 (0/sec), new interesting: 0 (total: 33)\n"
+		end  = "FAIL\nexit status 1\nFAIL\texample.com/a\t21.065s\n"
+		time = "--- FAIL: FuzzA (21.04s)\n    context deadline exceeded\n"
+	)
+	for output, want := range map[string]bool{
+		told + time + end: true,
+		told + "--- FAIL: FuzzA (2.85s)\n    --- FAIL: FuzzA (0.00s)\n        a_test.go:1: context deadline exceeded\n    \n" +
+			"    Failing input written to testdata/fuzz/FuzzA/3c83b8cf531bf1f6\n" + end: false,
+		told + time + "    \n    Failing input written to testdata/fuzz/FuzzA/3c83b8cf531bf1f6\n" + end:               false,
+		told + "--- FAIL: FuzzA (21.04s)\n    fuzzing process hung or terminated unexpectedly: exit status 2\n" + end: false,
+		"--- FAIL: FuzzA (1.00s)\n    a_test.go:1: context deadline exceeded\n" + end:                                 false,
+	} {
+		if got := endedByTime(output); got != want {
+			t.Errorf("%t of\n%s", got, output)
+		}
+	}
+}
