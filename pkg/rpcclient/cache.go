@@ -52,6 +52,7 @@ type cacheEntry struct {
 
 	// Under the cache's lock:
 	finished bool
+	cutOff   bool          // its error is that the deadline was over: no answer to a call that is made again
 	expires  time.Time     // once finished
 	copies   []messageCopy // not settled yet
 	again    time.Time     // the latest deadline of calls that were made again and joined; zero: there is none
@@ -67,7 +68,7 @@ type retention struct {
 	// deadline is when nobody waits for its answer any more; zero: not known.
 	deadline time.Time
 	// due is the deadline by its sender's clock, in Unix milliseconds; 0: not known. It is one for all messages of a call,
-	// however often one is sent.
+	// however often one is sent, and of calls that joined the latest.
 	due int64
 }
 
@@ -109,7 +110,7 @@ const (
 // begin looks a call up and enters it when it is new.
 //
 // An error is kept for copies of the attempt that met it. A later attempt is the requester's wish to try
-// again, and runs.
+// again, and runs; so does a call that is made again, when the error is that the one before was out of time.
 func (c *replyCache) begin(key string, hash uint64, attempt int, copied messageCopy, now time.Time, kept retention) (*cacheEntry, verdict) {
 	c.mu.Lock()
 	early := c.evict(now)
@@ -124,7 +125,8 @@ func (c *replyCache) begin(key string, hash uint64, attempt int, copied messageC
 // enter is begin's decision. It is called with the lock held.
 func (c *replyCache) enter(key cacheKey, hash uint64, attempt int, copied messageCopy, now time.Time, kept retention) (*cacheEntry, verdict) {
 	e, ok := c.find(key)
-	if ok && e.hash == hash && e.finished && e.situation != Succeeded && attempt > e.attempt {
+	if ok && e.hash == hash && e.finished && e.situation != Succeeded &&
+		(attempt > e.attempt || e.cutOff && kept.isMadeAgain(e.kept)) {
 		c.remove(key)
 		ok = false
 	}
@@ -148,8 +150,11 @@ func (c *replyCache) enter(key cacheKey, hash uint64, attempt int, copied messag
 		if kept.deadline.After(e.kept.deadline) {
 			e.kept.deadline = kept.deadline
 		}
-		if kept.isMadeAgain(e.kept) && kept.deadline.After(e.again) {
-			e.again = kept.deadline
+		if kept.isMadeAgain(e.kept) {
+			e.kept.due = kept.due
+			if kept.deadline.After(e.again) {
+				e.again = kept.deadline
+			}
 		}
 		e.join(copied)
 		return e, joined
@@ -196,6 +201,19 @@ func (c *replyCache) finish(e *cacheEntry, reply replyContent, situation Situati
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.finishLocked(e, reply, situation)
+}
+
+// finishStored is finish for what the reply store had. An error is the store's to keep: copies that come later ask it anew.
+func (c *replyCache) finishStored(e *cacheEntry, reply replyContent, situation Situation) {
+	if e == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if situation != Succeeded {
+		e.kept = retention{}
+	}
 	c.finishLocked(e, reply, situation)
 }
 
@@ -270,6 +288,16 @@ func (c *replyCache) madeAgain(e *cacheEntry) time.Time {
 	return e.again
 }
 
+// cutOff notes, before an error is stored, that it is of a handler whose call's deadline was over.
+func (c *replyCache) cutOff(e *cacheEntry) {
+	if e == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e.cutOff = true
+}
+
 // replace gives copies that come from now on another reply than the one that was finished.
 func (c *replyCache) replace(e *cacheEntry, reply replyContent, situation Situation) {
 	if e == nil {
@@ -282,7 +310,7 @@ func (c *replyCache) replace(e *cacheEntry, reply replyContent, situation Situat
 	}
 	n := &cacheEntry{ // others may be reading the old one
 		key: e.key, hash: e.hash, attempt: e.attempt, kept: e.kept, bytes: entryOverhead + reply.bytes(),
-		finished: true, expires: e.expires, reply: reply, situation: situation,
+		finished: true, cutOff: e.cutOff, expires: e.expires, reply: reply, situation: situation,
 	}
 	c.entries[n.key] = n
 	c.bytes += n.bytes - e.bytes

@@ -192,6 +192,36 @@ func TestSettledEntries(t *testing.T) {
 	})
 }
 
+// That a call was out of time is kept for its copies, and those of what joined it, but not for one that is made again.
+func TestCutOffIsKeptForCopies(t *testing.T) {
+	for name, settled := range map[string]bool{"reply under way": false, "settled": true} {
+		t.Run(name, func(t *testing.T) {
+			c := newReplyCache(10, 1<<20, func(time.Duration) {})
+			begin := func(due int64) (*cacheEntry, verdict) {
+				now := time.Now()
+				return c.begin("k", 7, 1, messageCopy{id: "m", handle: "h"}, now, retention{after: time.Minute, deadline: now.Add(time.Hour), due: due})
+			}
+			e, _ := begin(10_000)
+			if _, v := begin(20_000); v != joined {
+				t.Fatalf("verdict %d", v)
+			}
+			c.cutOff(e)
+			c.finish(e, replyContent{body: "-"}, HandlerFailed)
+			if settled {
+				c.takeCopies(e, messageCopy{})
+			}
+			for _, due := range []int64{10_000, 20_000} {
+				if again, v := begin(due); v != replayed || again.reply.body != "-" || again.situation != HandlerFailed {
+					t.Errorf("a copy of the call until %d: verdict %d, %+v", due, v, again)
+				}
+			}
+			if _, v := begin(30_000); v != runIt {
+				t.Errorf("one that is made again: verdict %d", v)
+			}
+		})
+	}
+}
+
 // An answer that was replaced is the one that is kept.
 func TestReplacedAnswerIsSettled(t *testing.T) {
 	c := newReplyCache(10, 1<<20, func(time.Duration) {})

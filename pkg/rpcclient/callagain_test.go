@@ -95,43 +95,48 @@ func TestCallAgainOutlivesTheFirst(t *testing.T) {
 	})
 }
 
-// That the first call is out of time is no answer to one that was made again while its handler ran, and which has time left: it is
-// run for that one. For a copy of the first that SQS took later it is not.
+// That the first call is out of time is no answer to one that was made again while its handler ran or later, and which has time left:
+// it is run for that one. For a copy of the first that SQS took later it is not.
 func TestCallAgainWhoseFirstWasCutOff(t *testing.T) {
 	heeding := func(ctx context.Context, _ sumRequest) (sumReply, error) {
 		<-ctx.Done()
 		return sumReply{}, fmt.Errorf("read: %w", ctx.Err())
 	}
-	t.Run("call", func(t *testing.T) {
-		bubble(t, func(t *testing.T) {
-			p := newPair(t)
-			var runs atomic.Int64
-			p.serve(t, func(ctx context.Context, q sumRequest) (sumReply, error) {
-				if runs.Add(1) == 1 {
-					return heeding(ctx, q)
+	for name, tc := range map[string]struct {
+		places int
+		after  time.Duration // from when the first was given up
+	}{
+		"joins":                    {places: 64},
+		"received when it is over": {places: 1},
+		"made when it is over":     {places: 64, after: 5100 * time.Millisecond},
+		"made when it is settled":  {places: 64, after: 15 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				p := newPair(t)
+				var runs atomic.Int64
+				p.serve(t, func(ctx context.Context, q sumRequest) (sumReply, error) {
+					if runs.Add(1) == 1 {
+						return heeding(ctx, q)
+					}
+					time.Sleep(3 * time.Second)
+					return addUp(ctx, q)
+				}, rpcclient.WithConcurrency(tc.places))
+				id := rpcclient.NewCallID()
+				givenUp(t, p.channel, id)
+				time.Sleep(tc.after)
+				started := time.Now()
+				got, err := sum.Call(t.Context(), p.channel, sumRequest{Numbers: []int{1}}, rpcclient.WithCallID(id), rpcclient.CallTimeout(10*time.Second))
+				if took := time.Since(started); err != nil || got.Sum != 1 || runs.Load() != 2 || took > 9*time.Second {
+					t.Errorf("after %s and %d runs: %v %v; want the answer of the second, which began when the first was cut off", took, runs.Load(), got, err)
 				}
-				time.Sleep(3 * time.Second)
-				return addUp(ctx, q)
+				time.Sleep(15 * time.Second)
+				if n := p.messages(t, requestQueue); n != 0 || runs.Load() != 2 {
+					t.Errorf("%d runs, %d requests left", runs.Load(), n)
+				}
 			})
-			id := rpcclient.NewCallID()
-			ctx, giveUp := context.WithCancel(t.Context())
-			first := sum.Start(ctx, p.channel, sumRequest{Numbers: []int{1}}, rpcclient.WithCallID(id), rpcclient.CallTimeout(10*time.Second))
-			time.Sleep(5 * time.Second)
-			giveUp()
-			if _, err := first.Wait(t.Context()); err == nil {
-				t.Fatal("the first call was answered")
-			}
-			started := time.Now()
-			got, err := sum.Call(t.Context(), p.channel, sumRequest{Numbers: []int{1}}, rpcclient.WithCallID(id), rpcclient.CallTimeout(10*time.Second))
-			if took := time.Since(started); err != nil || got.Sum != 1 || runs.Load() != 2 || took > 9*time.Second {
-				t.Errorf("after %s and %d runs: %v %v; want the answer of the second, which began when the first was cut off", took, runs.Load(), got, err)
-			}
-			time.Sleep(15 * time.Second)
-			if n := p.messages(t, requestQueue); n != 0 || runs.Load() != 2 {
-				t.Errorf("%d runs, %d requests left", runs.Load(), n)
-			}
 		})
-	})
+	}
 	t.Run("copy", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			p := newPair(t)
@@ -340,29 +345,35 @@ func TestErrorIsNotKeptByCallsMadeAgain(t *testing.T) {
 	}
 }
 
-// Nor is it kept for as long as a call waits that joined the one which failed.
+// Nor is it kept for as long as a call waits that joined the one which failed, or that had it from the store.
 func TestErrorIsNotKeptByCallsThatJoin(t *testing.T) {
+	t.Run("one process", func(t *testing.T) { testErrorIsNotKept(t) })
+	t.Run("shared store", func(t *testing.T) {
+		testErrorIsNotKept(t, rpcclient.WithReplyStore(rpcclient.NewMemoryReplyStore(100)), rpcclient.WithConcurrency(1))
+	})
+}
+
+func testErrorIsNotKept(t *testing.T, shared ...rpcclient.Option) {
 	bubble(t, func(t *testing.T) {
 		p := newPair(t)
 		var runs atomic.Int64
-		p.serve(t, func(ctx context.Context, q sumRequest) (sumReply, error) {
+		handle := func(ctx context.Context, q sumRequest) (sumReply, error) {
 			if runs.Add(1) == 1 {
 				time.Sleep(8 * time.Second)
 				return sumReply{}, rpcclient.Errorf(rpcclient.Unavailable, "the database restarts")
 			}
 			return addUp(ctx, q)
-		})
+		}
+		stop := p.serve(t, handle, shared...)
 		id, started := rpcclient.NewCallID(), time.Now()
 		again := func(timeout time.Duration) error {
 			_, err := sum.Call(t.Context(), p.channel, sumRequest{Numbers: []int{1}}, rpcclient.WithCallID(id), rpcclient.CallTimeout(timeout))
 			return err
 		}
-		ctx, giveUp := context.WithCancel(t.Context())
-		first := sum.Start(ctx, p.channel, sumRequest{Numbers: []int{1}}, rpcclient.WithCallID(id), rpcclient.CallTimeout(10*time.Second))
-		time.Sleep(5 * time.Second)
-		giveUp()
-		if _, err := first.Wait(t.Context()); err == nil {
-			t.Fatal("the first call was answered")
+		givenUp(t, p.channel, id)
+		if len(shared) > 0 { // the next come to another responder
+			p.serve(t, handle, shared...)
+			time.AfterFunc(10*time.Second, stop)
 		}
 		if err := again(time.Hour); rpcclient.CodeOf(err) != rpcclient.Unavailable {
 			t.Errorf("the call that joined: %v", err)

@@ -104,13 +104,16 @@ func (s *channelServer) ended(q *request, x *execution) {
 	if situation != Undecodable {
 		r.cfg.stats.served.Add(1)
 	}
-	if x.cutOff && q.sent == 0 && time.Now().Add(clockAgreement).Before(r.cache.madeAgain(q.entry)) && s.sparesCopies(q) {
-		s.leaveToCallAgain(q, x.took)
-		return
+	if x.cutOff && q.sent == 0 {
+		if time.Now().Add(clockAgreement).Before(r.cache.madeAgain(q.entry)) && s.sparesCopies(q) {
+			s.leaveToCallAgain(q, x.took)
+			return
+		}
+		r.cache.cutOff(q.entry)
 	}
 	// What is left of a deadline is estimated too long rather than too short. But it was run: a copy of which more seems to
 	// be left must not be.
-	if q.native && time.Now().After(q.deadline) && (q.peer == PeerNative || situation != Succeeded) {
+	if q.native && !time.Now().Before(q.deadline) && (q.peer == PeerNative || situation != Succeeded) {
 		q.late = true
 		switch {
 		case q.peer != PeerNative: // there is nobody to tell what came of it

@@ -14,6 +14,9 @@ type settledEntry struct {
 	record  []byte
 }
 
+// cutOffMark is set in the situation of an entry whose due follows at the end.
+const cutOffMark = 0x80
+
 // newSettledEntry condenses an entry whose handler does not run.
 func newSettledEntry(e *cacheEntry, base time.Time) settledEntry {
 	texts := [...]string{e.reply.virtual, e.reply.envelope, e.reply.trace, e.reply.body}
@@ -21,14 +24,21 @@ func newSettledEntry(e *cacheEntry, base time.Time) settledEntry {
 	for _, t := range texts {
 		size += len(t)
 	}
+	situation := byte(e.situation)
+	if e.cutOff {
+		situation, size = situation|cutOffMark, size+8
+	}
 	b := make([]byte, 0, size)
-	b = append(b, byte(e.situation))
+	b = append(b, situation)
 	b = binary.LittleEndian.AppendUint64(b, e.hash)
 	b = binary.AppendUvarint(b, uint64(e.attempt))
 	b = binary.AppendUvarint(b, uint64(e.kept.after))
 	for _, t := range texts {
 		b = binary.AppendUvarint(b, uint64(len(t)))
 		b = append(b, t...)
+	}
+	if e.cutOff {
+		b = binary.LittleEndian.AppendUint64(b, uint64(e.kept.due)) //nolint:gosec // Read back as it was.
 	}
 	return settledEntry{expires: e.expires.Sub(base), bytes: e.bytes, record: b}
 }
@@ -42,11 +52,15 @@ func (s settledEntry) entry(key cacheKey, base time.Time) *cacheEntry {
 		b = b[n:]
 		return v
 	}
-	e.situation, e.hash, b = Situation(b[0]), binary.LittleEndian.Uint64(b[1:]), b[9:]
+	e.cutOff = b[0]&cutOffMark != 0
+	e.situation, e.hash, b = Situation(b[0]&^cutOffMark), binary.LittleEndian.Uint64(b[1:]), b[9:]
 	e.attempt, e.kept.after = int(number()), time.Duration(number())
 	for _, t := range []*string{&e.reply.virtual, &e.reply.envelope, &e.reply.trace, &e.reply.body} {
 		n := number()
 		*t, b = string(b[:n]), b[n:]
+	}
+	if e.cutOff {
+		e.kept.due = int64(binary.LittleEndian.Uint64(b)) //nolint:gosec // See newSettledEntry.
 	}
 	return e
 }

@@ -157,7 +157,7 @@ func (s *channelServer) claim(q *request) bool {
 		return false
 	}
 	reply := replyContent{body: stored.Body, envelope: stored.Envelope, virtual: stored.Virtual, trace: stored.Trace}
-	r.cache.finish(q.entry, reply, stored.Situation)
+	r.cache.finishStored(q.entry, reply, stored.Situation)
 	s.send(q, reply, stored.Situation, nil, 0)
 	return false
 }
@@ -202,12 +202,16 @@ func (s *channelServer) remember(q *request, kept bool, reply replyContent, situ
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.work), storeTimeout)
 	defer cancel()
 	now := time.Now()
+	from := now
+	if situation != Succeeded { // of calls that are made again, one is to run
+		from = q.deadline.Add(-q.budget)
+	}
 	err := contained(func() error {
 		if !kept {
 			return r.cfg.replyStore.Release(ctx, q.claim.key)
 		}
 		raw, _ := json.Marshal(storedReply{reply.body, reply.envelope, reply.virtual, reply.trace, situation})
-		return r.cfg.replyStore.Complete(ctx, q.claim.key, raw, situation != Succeeded, s.retention(q, now).end(now, situation == Succeeded))
+		return r.cfg.replyStore.Complete(ctx, q.claim.key, raw, situation != Succeeded, s.retention(q, from).end(now, situation == Succeeded))
 	})
 	if err != nil {
 		r.cfg.log.Warn("the reply store was not told", "channel", s.channel.Name, "callID", hashCallID(q.info.id), "error", err)
