@@ -31,6 +31,7 @@ type sqsClock struct {
 	current, before clockSamples
 	started         time.Time
 	wall            time.Duration // how far the wall clock is ahead of the monotonic one since base, at the latest receive
+	stood           time.Time     // when the answer came of the latest receive in which the one moved against the other
 }
 
 const (
@@ -84,20 +85,28 @@ func (c clockSamples) best() (offset time.Duration, known bool) {
 	}
 }
 
-// observe learns from a receive that was asked for at the local time asked and brought first deliveries: SQS handed
-// the latest of them out at firstReceive, and the answer arrived at local.
+// observe learns from a receive that was asked for at the local time asked: SQS handed the latest of the first deliveries
+// that it brought out at firstReceive, which is zero when it brought none, and the answer arrived at local.
 func (c *sqsClock) observe(firstReceive, asked, local time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	sample := firstReceive.Sub(c.steady(local))
+	steady := c.steady(local)
 	wall := c.wallAhead(local)
 	if (wall - c.wall).Abs() > clockAgreement {
 		c.current, c.before = clockSamples{}, clockSamples{}
 	}
 	c.wall = wall
+	if (wall - c.wallAhead(asked)).Abs() > clockAgreement { // SQS may have answered long ago
+		c.stood = local
+		return
+	}
+	if firstReceive.IsZero() {
+		return
+	}
 	if c.current.n == 0 || local.Sub(c.started) > clockWindow {
 		c.before, c.current, c.started = c.current, clockSamples{}, local
 	}
+	sample := firstReceive.Sub(steady)
 	c.current.add(sample, sample+local.Sub(asked))
 }
 
@@ -116,7 +125,7 @@ func (c *sqsClock) wallAhead(t time.Time) time.Duration {
 }
 
 // sqsTime estimates SQS's time at local time t, from what was observed, or from the sample given where that is
-// nothing; ok is false when there is neither.
+// nothing; ok is false when there is neither, or the sample is of before this machine was suspended.
 func (c *sqsClock) sqsTime(t time.Time, sample *clockSample) (at time.Time, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -125,7 +134,7 @@ func (c *sqsClock) sqsTime(t time.Time, sample *clockSample) (at time.Time, ok b
 	if (c.wallAhead(t) - c.wall).Abs() > clockAgreement {
 		known = false
 	}
-	if sample != nil && !known {
+	if sample != nil && !known && sample.local.After(c.stood) && (c.wallAhead(t)-c.wallAhead(sample.local)).Abs() <= clockAgreement {
 		offset, known = sample.sqs.Sub(c.steady(sample.local)), true
 	}
 	return at.Add(offset), known

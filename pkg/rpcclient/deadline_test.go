@@ -172,6 +172,35 @@ func TestSQSClockAfterSuspension(t *testing.T) {
 	}
 }
 
+// Nor does what came with an answer that may have been in the socket while the machine was suspended, or before that: such a message
+// is as old as the wall clock says, and the next are told by their own receives.
+func TestSQSClockOfWhatWasReceivedBeforeSuspension(t *testing.T) {
+	const hop, slept = 5 * time.Millisecond, 10 * time.Minute
+	var clock sqsClock
+	now := time.Now()
+	sqs := now.Round(0)
+	for range 3 {
+		clock.observe(sqs, now.Add(-hop), now)
+	}
+	check := func(what string, d delivery, at time.Time, want time.Duration) {
+		t.Helper()
+		if got := d.age(&clock, at); (got - want).Abs() > 2*hop {
+			t.Errorf("%s: age %s, want %s", what, got, want)
+		}
+	}
+	d := delivery{sent: sqs, firstReceive: sqs, count: 1, local: now}
+	check("waits, before", d, now.Add(time.Second), time.Second)
+	check("waits", d, suspended(t, now.Add(time.Second), slept), time.Second+slept)
+	d.local = suspended(t, now.Add(time.Second), slept)
+	clock.observe(time.Time{}, now, d.local)
+	check("in the socket", d, d.local, time.Second+slept)
+	clock.observe(sqs, now, d.local)
+	check("in the socket, first receive", d, d.local, time.Second+slept)
+	next := suspended(t, now.Add(2*time.Second), slept)
+	clock.observe(next.Round(0).Add(-hop), next.Add(-hop), next)
+	check("the next", delivery{sent: sqs, firstReceive: next.Round(0).Add(-hop), count: 1, local: next}, next, 2*time.Second+slept)
+}
+
 func TestStaleBySender(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	for _, tc := range []struct {

@@ -9,6 +9,9 @@ import (
 // before it is put back for other responders.
 const placePatience = time.Second
 
+// lostInDrain is how little time is left for what a drain may cost a request: as long as a pod's usual grace period.
+const lostInDrain = 30 * time.Second
+
 // place waits for a place for the first of messages, in which the others follow it. It has none when its receive had
 // lent its places and they are taken. It is kept hidden meanwhile: put back, it would come to the next responder whose
 // poll is still under way though its places are taken, and be counted as received each time, up to the dead-letter
@@ -16,11 +19,7 @@ const placePatience = time.Second
 func (s *channelServer) place(messages []*received) bool {
 	r, m := s.r, messages[0]
 	patience, toOthers := s.waitsBeforePutBack(messages)
-	leaves := s.sparesReceives(messages, 1) // a responder stops once
-	var stop <-chan struct{}                // without others to have it, it is served in the drain
-	if leaves {
-		stop = r.stopping
-	}
+	spares := s.sparesReceives(messages, 1)
 	began := time.Now()
 	for now := began; !m.placed; now = time.Now() {
 		q := s.admit(m.message, m.delivery, now)
@@ -30,6 +29,13 @@ func (s *channelServer) place(messages []*received) bool {
 		}
 		if m.held == nil {
 			s.keep(m, q)
+		}
+		// With one receive left it stays through the drain, unless it would be too late after that: the next responder may be
+		// stopped too.
+		leaves := toOthers || spares && q.native && q.deadline.Sub(now) < lostInDrain
+		var stop <-chan struct{} // without others to have it, it is served in the drain
+		if leaves || spares && !r.isStopping() {
+			stop = r.stopping
 		}
 		// It may be refused when it has waited for longer.
 		wait, back := maxBudget, patience

@@ -1,6 +1,7 @@
 package rpcclient_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -228,12 +229,14 @@ func TestLastMomentsMakeNoDeadLetters(t *testing.T) {
 func TestShutdownWithAWaitingRequest(t *testing.T) {
 	for name, tc := range map[string]struct {
 		channel rpcclient.ChannelConfig
-		back    int // requests that others can receive
+		timeout time.Duration // of the call that waits
+		back    int           // requests that others can receive
 	}{
 		"served":                {channel: rpcclient.ChannelConfig{DeadLetter: true}},
 		"served, last receive":  {channel: rpcclient.ChannelConfig{DeadLetter: true, MaxReceiveCount: 1}},
 		"put back":              {channel: rpcclient.ChannelConfig{DeadLetter: true, MaxReceiveCount: 5}, back: 1},
-		"put back, one is left": {channel: rpcclient.ChannelConfig{DeadLetter: true, MaxReceiveCount: 2}, back: 1},
+		"put back, one is left": {channel: rpcclient.ChannelConfig{DeadLetter: true, MaxReceiveCount: 2}, timeout: 20 * time.Second, back: 1},
+		"served, one is left":   {channel: rpcclient.ChannelConfig{DeadLetter: true, MaxReceiveCount: 2}, timeout: 5 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -242,7 +245,7 @@ func TestShutdownWithAWaitingRequest(t *testing.T) {
 				time.Sleep(time.Second)
 				job := occupy(channels["heavy"], 10*time.Second)
 				time.Sleep(time.Second)
-				waiting := occupy(channels["light"], 0)
+				waiting := sum.Start(context.Background(), channels["light"], sumRequest{}, rpcclient.CallTimeout(cmp.Or(tc.timeout, time.Hour)))
 				time.Sleep(500 * time.Millisecond)
 				go stop()
 				time.Sleep(500 * time.Millisecond)

@@ -109,7 +109,7 @@ func (s *channelServer) poll(ctx context.Context) (full bool, err error) {
 			}
 		}
 	}
-	if !latest.IsZero() {
+	if len(msgs) > 0 {
 		r.clock.observe(latest, asked, at)
 	}
 	if s.channel.FIFO {
