@@ -188,7 +188,7 @@ func users(queues *v1alpha1.ReplyQueueCounts) string {
 func (r *ReplyHostReconciler) judge(ctx context.Context, host *v1alpha1.ReplyHost, held error) error {
 	if r.Signals.Heartbeats.Outage() {
 		conditions.Set(host, v1alpha1.ConditionHeartbeatOutage, metav1.ConditionTrue, v1alpha1.ReasonMassSilence,
-			"Heartbeats of too many pods are missing at once. No queue is closed for idleness until they are heard again")
+			"Heartbeats of too many pods are missing at once. No queue is closed for idleness until they are heard again, or those are deleted that have ended their work")
 	} else {
 		conditions.Remove(host, v1alpha1.ConditionHeartbeatOutage)
 	}

@@ -146,6 +146,48 @@ func TestWhoWasClosedIsMissedWithTheSlow(t *testing.T) {
 	}
 }
 
+// The view breaks in an outage that is held: it is not seen for a while, and has not ended.
+func TestAGapInAnOutage(t *testing.T) {
+	for _, gap := range []time.Duration{20 * time.Second, time.Minute} {
+		c := newCrowd(t, 10, 10)
+		c.lives(80*time.Second, nil, nil)
+		for range 60 {
+			c.lives(fastInterval, nil, nil)
+		}
+		if !c.Outage() {
+			t.Fatal("no outage when nobody is heard")
+		}
+		c.up = false
+		c.pass(gap)
+		c.up = true
+		c.pass(BeaconInterval)
+		if !c.lives(10*slowInterval, nil, nil) {
+			t.Errorf("after %v without a view: no outage when nobody is heard", gap)
+		}
+		for _, uid := range c.slow {
+			if c.closing[uid] {
+				t.Errorf("after %v without a view: %s was closed", gap, uid)
+			}
+		}
+	}
+}
+
+// Ten that began together end their work together, and their pods stay; a slow one fell silent by itself with them.
+func TestWhoEndsTogetherHoldsNobodyForEver(t *testing.T) {
+	c := newCrowd(t, 10, 30)
+	c.lives(10*slowInterval, nil, c.slow[1:])
+	if !c.closing["fast-0"] {
+		t.Fatal("10 of 40 are held as an outage")
+	}
+	if c.Outage() || !c.closing["slow-0"] {
+		t.Errorf("outage %t, the slow one is closed: %t", c.Outage(), c.closing["slow-0"])
+	}
+	c.lives(10*slowInterval, nil, c.slow[2:])
+	if c.Outage() || !c.closing["slow-1"] {
+		t.Errorf("outage %t, the next slow one is closed: %t", c.Outage(), c.closing["slow-1"])
+	}
+}
+
 // leave is a pod that is deleted.
 func (c *crowd) leave(uid string) {
 	c.Remove(types.UID(uid), c.now)
@@ -313,13 +355,13 @@ func TestAMomentIsFoundWhereThereIsOne(t *testing.T) {
 		holds := func(w window, t time.Time) bool { return !t.Before(w.from) && !t.After(w.until) }
 		want := false
 		for s := 0; s <= 80 && len(fallen) > 0; s++ {
-			missing, open, heard := 0, 0, 0
+			missing, open, heard, openHeard := 0, 0, 0, 0
 			for _, one := range all {
 				switch {
 				case one.missing() && holds(one.window, at(s)):
 					missing, open = missing+1, open+1
 				case one.window.from.After(at(s)):
-					heard++
+					heard, openHeard = heard+1, openHeard+1
 				}
 			}
 			for _, w := range fallen {
@@ -329,7 +371,7 @@ func TestAMomentIsFoundWhereThereIsOne(t *testing.T) {
 					heard++
 				}
 			}
-			want = want || open > 0 && missing > outageCount && float64(missing) > outageShare*float64(missing+heard)
+			want = want || missing > outageCount && float64(missing) > outageShare*float64(missing+heard) && float64(open) > openShare*float64(open+openHeard)
 		}
 		if got := isOutageOfAll(all, fallen); got != want {
 			t.Fatalf("outage %t, want %t", got, want)

@@ -315,7 +315,7 @@ func (l *Ledger) Tick(now time.Time) []Notice {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	counted, fallen := make([]silence, 0, len(l.entries)), []window(nil)
-	beaconEvery := BeaconInterval
+	beaconEvery, broken := BeaconInterval, false
 	var notices []Notice
 	for uid, e := range l.entries {
 		if e.expected == nil || !e.expected.Counting || e.closing {
@@ -331,6 +331,7 @@ func (l *Ledger) Tick(now time.Time) []Notice {
 		beaconEvery = min(beaconEvery, beaconFor(e.expected.Interval))
 		silent := silence{interval: e.expected.Interval, lasts: now.Sub(l.since(e))}
 		continuous := l.continuous(gapOf(e), now)
+		broken = broken || !continuous
 		if continuous {
 			known := l.silence(e, silent.interval, now)
 			counted = append(counted, known)
@@ -356,7 +357,10 @@ func (l *Ledger) Tick(now time.Time) []Notice {
 		// still missing stays so: the rest of an outage would else be seen only when the fast ones are closed.
 		l.outageEnd = now
 		for _, e := range l.entries {
-			e.announced, e.fell = false, window{}
+			e.announced = false
+			if !broken { // Else nothing has ended: it is not seen at the moment.
+				e.fell = window{}
+			}
 		}
 		notices = nil
 	}

@@ -14,6 +14,8 @@ const (
 	// outageShare and outageCount: more than this share and more than this many missing at once is an outage.
 	outageShare = 0.2
 	outageCount = 10
+	// openShare is the share of those whose queues are open that has to be missed with others whose queues were closed.
+	openShare = outageShare / 2
 	// outageWindow is for how many of its intervals after an application was heard an outage can have begun that it is missed
 	// for: the next heartbeat is due within one, and may have been lost by itself.
 	outageWindow = 2
@@ -63,12 +65,13 @@ func isOutage(all []silence) bool {
 // isOutageOfAll reports whether there is one moment at which an outage can have begun that too many are missed for, the fallen
 // among them: those that were missing when their queues were closed as idle, and were not heard since. Where fast applications
 // are too few to be an outage by themselves, they are closed before slow ones can be missing. But those that fall idle
-// one by one share no moment, however many they become. Nothing is concluded where only fallen ones are missed: no queue is left
-// to be kept. Of the others, those count that were heard since that moment.
+// one by one share no moment, however many they become. Of the others, those count that were heard since that moment. The fallen, of
+// whom most are never heard again, conclude nothing by themselves: of those whose queues are open, more than openShare have to be
+// missed too. Else one slow application, silent by itself, would be held for ever with all others, where some fast ones had ended together.
 func isOutageOfAll(all []silence, fallen []window) bool {
-	var heard, from, until, openFrom, openUntil []time.Time
+	var openHeard, openFrom, openUntil []time.Time
 	for _, s := range all {
-		heard = append(heard, s.window.from)
+		openHeard = append(openHeard, s.window.from)
 		if s.missing() {
 			openFrom, openUntil = append(openFrom, s.window.from), append(openUntil, s.window.until)
 		}
@@ -76,23 +79,27 @@ func isOutageOfAll(all []silence, fallen []window) bool {
 	if len(fallen) == 0 || len(openFrom) == 0 || len(openFrom)+len(fallen) <= outageCount {
 		return false
 	}
-	from, until = slices.Clone(openFrom), slices.Clone(openUntil)
+	heard, from, until := slices.Clone(openHeard), slices.Clone(openFrom), slices.Clone(openUntil)
 	for _, w := range fallen {
 		heard, from, until = append(heard, w.from), append(from, w.from), append(until, w.until)
 	}
-	for _, times := range [][]time.Time{heard, from, until, openFrom, openUntil} {
+	for _, times := range [][]time.Time{heard, from, until, openHeard, openFrom, openUntil} {
 		slices.SortFunc(times, time.Time.Compare)
 	}
 	// The later a moment, the fewer were heard since, and until a window ends only more begin: so no moment is worse than the next
 	// end of one.
 	for _, t := range until {
-		missing := upTo(from, t) - before(until, t)
-		expected := missing + len(heard) - upTo(heard, t)
-		if missing > outageCount && float64(missing) > outageShare*float64(expected) && upTo(openFrom, t) > before(openUntil, t) {
+		missing, open := upTo(from, t)-before(until, t), upTo(openFrom, t)-before(openUntil, t)
+		if missing > outageCount && many(missing, len(heard)-upTo(heard, t), outageShare) && many(open, len(openHeard)-upTo(openHeard, t), openShare) {
 			return true
 		}
 	}
 	return false
+}
+
+// many says that more than a share are missing, where so many others were heard.
+func many(missing, heard int, share float64) bool {
+	return float64(missing) > share*float64(missing+heard)
 }
 
 // before and upTo are how many of the times, in order, are earlier than t, or no later.
