@@ -98,13 +98,13 @@ type state struct {
 	// conflict says what is wrong; empty: nothing.
 	conflict string
 	// held says that the process has found out that the marker is its cluster's. watching is since when SQS has answered
-	// every look of it at one place, without a long pause, needs is how long that has to last, and until is when it has, if it waits
-	// for that.
+	// every look of it at one place, without a long pause, and until is when that has lasted for long enough, if it waits for that.
 	held            bool
 	watching, until time.Time
-	needs           time.Duration
-	// looked is when the last look began, and place what it found. bare says that it found nothing of this cluster's there, and
-	// returned that a nonce has come back.
+	// needs is for how long looks there have to be answered, and answered for how long they were, breaks left out.
+	needs, answered time.Duration
+	// looked is when the last look began, and place what it found. bare says that it found nothing of this cluster's there, or
+	// another's nonce, and returned that a nonce has come back.
 	looked         time.Time
 	place          place
 	bare, returned bool
@@ -332,13 +332,13 @@ func (f *Fence) check(ctx context.Context, provider *queue.Provider) error {
 	}
 	switch {
 	case verdict.MayDelete():
-		mine.Seen, mine.Account, mine.Place = true, marker.Account, placeOf(provider)
+		mine.Seen, mine.Account, mine.Place, mine.Returned = true, marker.Account, placeOf(provider), false
 	case verdict == Given && marker.Nonce != "":
-		mine.Seen, mine.Contested = false, false
+		mine.Seen, mine.Contested, mine.Returned = false, false, false
 		mine.void(marker.Nonce)
 		known.use(v1alpha1.AnnotationConfirmIdentity, marker.Nonce)
 	case verdict == Given:
-		mine.Seen, mine.Contested = false, false
+		mine.Seen, mine.Contested, mine.Returned = false, false, false
 		if marker.Cluster == "" || marker.Cluster == f.ClusterUID {
 			mine.Account = "" // Whoever says that it was abandoned says so of where the operator looks now.
 			known.use(v1alpha1.AnnotationConfirmIdentity, abandoned(provider.Name))

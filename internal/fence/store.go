@@ -34,6 +34,8 @@ type entry struct {
 	// Seen and Contested as in Pinned.
 	Seen      bool `json:"seen,omitempty"`
 	Contested bool `json:"contested,omitempty"`
+	// Returned says that a process has seen a nonce come back, and that none has found out since whose the marker is.
+	Returned bool `json:"returned,omitempty"`
 	// Account holds the marker, as SQS wrote it in its URL, and Place says where in it the marker is (placeOf).
 	Account string `json:"account,omitempty"`
 	Place   string `json:"place,omitempty"`

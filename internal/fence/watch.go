@@ -19,7 +19,8 @@ import (
 //   - It watches the marker for a time in which an original would have shown itself, and sees no nonce that its cluster does
 //     not know. One that goes and comes back, or that an earlier one replaces, was written by a request that is late, and what an
 //     original wrote meanwhile may have been under it. Who sees that watches for longer, by how few nonces it knows that were noted
-//     after that one: an original knows more than any copy of it, and goes first.
+//     after that one: an original knows more than any copy of it, and goes first. It says so in its cluster, so that a copy which
+//     is taken meanwhile does not go before it.
 const (
 	// propagation is for how long SQS may answer with a queue's tags as they were ("Changes made to tags can take up to 60
 	// seconds to propagate", as of queue attributes).
@@ -91,6 +92,12 @@ func (f *Fence) look(ctx context.Context, provider *queue.Provider) {
 	if err != nil {
 		return
 	}
+	if !marker.Exists && known.entries[provider.Name].Account != "" {
+		if marker.Account, err = f.accountSeen(ctx, provider); err != nil {
+			f.unseen(provider.Name, asked, err)
+			return
+		}
+	}
 	marker.Strange = known.strange(provider.Name, tags)
 	f.watched(provider.Name, Judge(f.pinned(provider.Name, known), marker), known, marker, asked)
 }
@@ -123,26 +130,35 @@ func (f *Fence) unsay(known *identity) {
 }
 
 // watched takes in a look, begun at the given time, and says whether this process may go by it. Whoever looked into another
-// account, saw no marker, or another nonce, or none, or did not look for a while, has not watched this one.
+// account, saw no marker, or another nonce, or none, or did not look for a while, has not watched this one. Of a watch that lasts
+// longer than f.Watch, the end must be without a break; of the rest, what SQS answered counts.
 func (f *Fence) watched(provider string, verdict Verdict, known *identity, m Marker, asked time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s, nonces, now := f.state(provider), known.entries[provider].Nonces, place{marked: m.Exists, account: m.Account}
-	age, before := slices.Index(nonces, m.Nonce), slices.Index(nonces, s.place.nonce)
+	s, mine, now := f.state(provider), known.entries[provider], place{marked: m.Exists, account: m.Account}
+	age, before := slices.Index(mine.Nonces, m.Nonce), slices.Index(mine.Nonces, s.place.nonce)
 	if age >= 0 {
 		now.nonce = m.Nonce
 		s.returned = s.returned || s.bare || before >= 0 && before < age
 	}
-	if s.watching.IsZero() || s.place != now || asked.Sub(s.looked) > provenFor*f.Interval {
+	switch {
+	case s.place != now:
+		s.watching, s.answered = asked, 0
+	case s.watching.IsZero() || asked.Sub(s.looked) > provenFor*f.Interval:
 		s.watching = asked
+	default:
+		s.answered += asked.Sub(s.looked)
 	}
 	s.place, s.looked, s.silence = now, asked, silence{}
-	s.bare = verdict == Abandoned && m.Account != "" // Else it may have looked into another account.
+	s.bare = verdict == Conflict || verdict == Abandoned && m.Account != "" // Else it may have looked into another account.
 	s.needs = f.Watch
-	if s.returned && verdict.MayDelete() {
+	if (s.returned || mine.Returned) && verdict.MayDelete() {
 		s.needs += time.Duration(nonceHistory-age) * headStart(f.Watch)
+		if !s.returned {
+			s.needs += headStart(f.Watch) // It may be of a copy that was taken while a process of the original watched.
+		}
 	}
-	watched := asked.Sub(s.watching) >= s.needs
+	watched := asked.Sub(s.watching) >= f.Watch && s.answered >= s.needs
 	if verdict.MayDelete() && (watched || !slices.Contains(f.first[provider], m.Nonce)) {
 		s.held = true
 	}
@@ -155,7 +171,7 @@ type place struct {
 	account, nonce string
 }
 
-// unseen begins the watch anew: while SQS answers this process badly, it may keep the original from changing the nonce.
+// unseen breaks the watch: while SQS answers this process badly, it may keep the original from changing the nonce.
 func (f *Fence) unseen(provider string, asked time.Time, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -192,8 +208,12 @@ func (f *Fence) waitFor(ctx context.Context, provider, other string, known *iden
 func (f *Fence) wait(ctx context.Context, provider string, known *identity, asked time.Time) error {
 	f.learn(provider, known, "", asked)
 	f.mu.Lock()
-	s := f.state(provider)
-	s.until = s.watching.Add(s.needs)
+	s, mine := f.state(provider), known.entries[provider]
+	s.until = asked.Add(max(f.Watch-asked.Sub(s.watching), s.needs-s.answered))
+	if s.returned && !mine.Returned {
+		mine.Returned = true
+		known.entries[provider] = mine
+	}
 	f.mu.Unlock()
 	if err := f.store.write(ctx, known); err != nil { // what is wrong no more
 		return err

@@ -134,7 +134,7 @@ func (w *world) conflict() bool {
 	return w.leader != nil && w.leader.fence.Trouble(v1alpha1.DefaultProviderName, fence.TroubleConflict) != ""
 }
 
-// doubts says that the leader says that it has to watch whose the queues are, and deletes nothing meanwhile. That is 42 minutes at
+// doubts says that the leader says that it has to watch whose the queues are, and deletes nothing meanwhile. That is 45 minutes at
 // most.
 func (w *world) doubts() bool {
 	return !w.conflict() && w.leader.fence.MayDelete(v1alpha1.DefaultProviderName) != nil

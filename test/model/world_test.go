@@ -431,7 +431,7 @@ func (w *world) rest(random *rand.Rand) {
 	}
 	began := w.now
 	for still := 0; still < 100; still++ {
-		if w.doubts() && w.now-began < 45*time.Minute {
+		if w.doubts() && w.now-began < 48*time.Minute {
 			still = 0
 		}
 		w.confirm()
