@@ -58,18 +58,18 @@ func CallMaxAttempts(n int) CallOption {
 	return func(c *callConfig) { c.maxAttempts = min(max(1, n), maxAttemptsLimit) }
 }
 
-// WithCallID sets the call's identifier, so that a later process can Resume the call: store what
-// NewCallID returns before calling. 16 to 120 letters, digits, "-" or "_"; it must not be guessable. A
-// second call on the same channel with the same identifier, method and body is answered with the first one's reply
-// for as long as the responder keeps it, also when that came after the first one's deadline: an answer for longer the
-// oftener it is asked for, an error for the first call's time and the queue's visibility timeout, after which the next
-// is executed. While the first one's handler runs it waits for it with the first one's deadline: where the handler gives up, or
-// gave up, for that, it is executed for the second one, if that has time and a receive left; but what another responder has of it
-// from a shared ReplyStore is that error. The replies of a stream are not kept: made again, it is not answered. On another
-// channel it is another call, but give that an identifier of its own: a reply that SQS delivers twice would be taken for its. On a FIFO channel
-// SQS itself drops a second one for five minutes: there Resume is the way to the reply. Its replies are never packed. Like
-// any call's, an error's Outcome is of this call alone: of one that repeats an identifier, NotSent and Rejected say
-// nothing about those before it.
+// WithCallID sets the call's identifier, so that a later process can Resume the call: store what NewCallID returns
+// before calling. 16 to 120 letters, digits, "-" or "_"; it must not be guessable. A second call on the same channel
+// with the same identifier, method and body is answered with the first one's reply for as long as the responder keeps
+// it, also when that came after the first one's deadline: an answer for longer the oftener it is asked for, an error
+// for the first call's time and the queue's visibility timeout, after which the next is executed. While the first one's
+// handler runs it waits for it with the first one's deadline: where the handler gives up, or gave up, for that, it is
+// executed for the second one, if that has time and a receive left; with a shared ReplyStore only if it reached the
+// same responder before that, and has that error otherwise. The replies of a stream are not kept: made again, it is not
+// answered. On another channel it is another call, but give that an identifier of its own: a reply that SQS delivers
+// twice would be taken for its. On a FIFO channel SQS itself drops a second one for five minutes: there Resume is the
+// way to the reply. Its replies are never packed. Like any call's, an error's Outcome is of this call alone: of one
+// that repeats an identifier, NotSent and Rejected say nothing about those before it.
 func WithCallID(id string) CallOption { return func(c *callConfig) { c.callID = id } }
 
 // NotifyExpiry drops the request of a Notify when it was not taken up within d. Without it the request
