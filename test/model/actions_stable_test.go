@@ -2,11 +2,13 @@ package model
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -72,6 +74,39 @@ var stableActions = []action{
 		w.run(random, 0, false)
 		return true
 	}},
+	{"record of a Stable name is written late", 6, func(w *world, arg uint64) bool {
+		random := rand.New(rand.NewPCG(arg, 25))
+		p, ok := w.stablePod(arg, random)
+		if !ok || w.violation != nil || !w.succeed(p, arg>>8, random) {
+			return false
+		}
+		return w.writeRecordLate(p)
+	}},
+}
+
+// writeRecordLate has an earlier leader's request for the record of a pod that is gone arrive when the next pod of its name has
+// one. A leader gives it that one's name, and it is refused, unless one that was closed stood there meanwhile: here it has a name of its own.
+func (w *world) writeRecordLate(of *pod) bool {
+	for _, key := range w.cluster.keysOf(w.cluster.now[records]) {
+		record := w.cluster.now[records][key].(*v1alpha1.ReplyQueue)
+		next := w.byUID[string(readerOf(record))]
+		if next == nil || next == of || next.name != of.name || !next.exists() || record.Status.Closing != nil || record.DeletionTimestamp != nil {
+			continue
+		}
+		late := record.DeepCopy()
+		late.ObjectMeta = metav1.ObjectMeta{
+			Namespace: record.Namespace, Name: record.Name[:strings.LastIndexByte(record.Name, '-')] + "-0",
+			Finalizers: record.Finalizers, Labels: maps.Clone(record.Labels), OwnerReferences: record.OwnerReferences,
+		}
+		late.Labels[v1alpha1.LabelPodUID], late.Spec.PodRef.UID, late.Status = of.uid, of.uid, v1alpha1.ReplyQueueStatus{}
+		if w.cluster.now[records][client.ObjectKeyFromObject(late)] != nil {
+			return false
+		}
+		w.must(w.cluster.create(late, nil))
+		w.trace("record %s: is written late, for pod %s", late.Name, of)
+		return true
+	}
+	return false
 }
 
 // stablePod is a pod that runs under a name that a queue belongs to; where there is none, one is made.

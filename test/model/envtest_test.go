@@ -102,7 +102,7 @@ func record(n int) (script []tried) {
 	defer w.close()
 	w.alone = true
 	w.setUp(1)
-	random := rand.New(rand.NewPCG(uint64(n), 20))
+	random := rand.New(rand.NewPCG(uint64(n), 22))
 	author := newPlaywright(random)
 	author.wishes = nil
 	about := (len(actions) + samples - 1) / samples // Those that belong together stand together.

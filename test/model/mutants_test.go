@@ -136,6 +136,10 @@ var mutants = []mutant{
 		}
 		return lifecycle.Decide(o, now)
 	}},
+	{name: "a record that its name passed over is kept for the pod of that name", decide: func(o lifecycle.Observation, now time.Time) lifecycle.Decision {
+		o.Successor, o.Forsaken = o.Successor || o.Forsaken, false
+		return lifecycle.Decide(o, now)
+	}},
 	{name: "sweep: cached list of records", sweeps: sweepMistakes{cached: true}},
 	{name: "sweep: records listed before queues", sweeps: sweepMistakes{swapped: true}},
 	{name: "sweep: the record is not looked for again", sweeps: sweepMistakes{blind: true}},

@@ -286,12 +286,22 @@ func (w *world) leaves(q *reply) bool {
 // hasAnother says that an open record stands for another queue that a pod reads, and none for this one, which its process has
 // left, or never heard of: one that was not told yet reads it on.
 func (w *world) hasAnother(p *pod, q *reply) bool {
-	if w.reads(p, q) || p.process != nil && p.process.using == q.url {
+	if w.reads(p, q) || p.process != nil && p.process.alive && p.process.using == q.url {
 		return false
 	}
 	for _, o := range w.cluster.now[records] {
 		if r := o.(*v1alpha1.ReplyQueue); string(readerOf(r)) == p.uid && r.Status.Closing == nil {
 			return true
+		}
+	}
+	return false
+}
+
+// passedOver says that the pod which has the name of a Stable record's reader has another open record.
+func (w *world) passedOver(r *v1alpha1.ReplyQueue) bool {
+	for _, p := range w.pods {
+		if p.name == r.Spec.PodRef.Name && p.stable && p.exists() {
+			return w.hasAnother(p, &reply{record: string(r.UID)})
 		}
 	}
 	return false
@@ -392,6 +402,8 @@ func (w *world) judgeRest() {
 			w.violate("P3", "record %s is left, closed", r.Name)
 		} else if p := w.byUID[string(readerOf(r))]; p == nil || !p.exists() && !p.stable {
 			w.violate("P3", "record %s is left without its pod", r.Name)
+		} else if !p.exists() && w.passedOver(r) {
+			w.violate("P3", "record %s is left: the pod of its name has another", r.Name)
 		}
 	})
 	for _, p := range w.pods {
