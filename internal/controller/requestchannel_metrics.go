@@ -66,7 +66,7 @@ const LeastMessageCountsInterval = time.Minute
 // MessageCounter asks SQS at intervals how many messages the queues of RequestChannels hold, and shows it as metrics.
 // It costs one GetQueueAttributes for each request queue, and one for each dead-letter queue made beside one, in each
 // interval; the requests are spread over half of it. Only queues that their channels have are counted, also where an edit cannot be
-// carried out on them, and none of a channel that is suspended.
+// carried out on them, none where the provider leads elsewhere by now, and none of a channel that is suspended.
 //
 // It runs on the leader alone.
 type MessageCounter struct {
@@ -197,6 +197,9 @@ func (c *MessageCounter) queues(ctx context.Context) ([]counted, error) {
 			continue
 		}
 		provider, err := c.Providers.Get(ctx, providerName(channel), channel.Namespace)
+		if err == nil && elsewhere(channel, provider) != nil {
+			continue // What has its name there is another queue.
+		}
 		q := counted{shownQueue: shownQueue{client.ObjectKeyFromObject(channel), v1alpha1.TagKindRequest}, provider: provider, providerFailed: err}
 		if err == nil {
 			q.name = provider.ChannelQueueName(channel)

@@ -102,6 +102,21 @@ var _ = ginkgo.Describe("Message counts", func() {
 		gomega.Expect(requests).To(gomega.BeEmpty())
 	})
 
+	ginkgo.It("are not asked for where the name is another queue's, since the operator's region is not the channel's any more", func() {
+		login := channelNamed("login", withDeadLetter)
+		w.apply(login)
+		w.reconciled(login)
+		login.Status.Region = "eu-west-1"
+		gomega.Expect(direct.Status().Update(w.ctx, login)).To(gomega.Succeed())
+		for range 2 {
+			requests, _ := count()
+			gomega.Expect(requests).To(gomega.BeEmpty())
+			w.pass(2 * time.Hour)
+			w.reconciled(login)
+			gomega.Expect(login).To(beStalled(v1alpha1.ReasonQueueElsewhere))
+		}
+	})
+
 	ginkgo.It("are not asked for of a channel whose queue was not looked at since its spec changed", func() {
 		login := channelNamed("login")
 		w.apply(login)

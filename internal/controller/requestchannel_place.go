@@ -13,8 +13,10 @@ import (
 
 // elsewhere refuses to look for the channel's queues in another place than where they were made: the operator's own region
 // or account has changed since. They would be made again there, and the old ones lost sight of.
-func (r *RequestChannelReconciler) elsewhere(s *scope) error {
-	status, provider := &s.channel.Status, s.provider
+func (r *RequestChannelReconciler) elsewhere(s *scope) error { return elsewhere(s.channel, s.provider) }
+
+func elsewhere(channel *v1alpha1.RequestChannel, provider *queue.Provider) error {
+	status := &channel.Status
 	account := provider.AccountID()
 	moved := status.Region != provider.Region || (account != "" && status.AccountID != account)
 	if status.QueueURL == "" || status.Region == "" || status.AccountID == "" || !moved {
