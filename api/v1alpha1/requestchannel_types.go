@@ -443,8 +443,8 @@ type OfferedQueue struct {
 	// +kubebuilder:validation:MaxLength=256
 	To string `json:"to,omitempty"`
 
-	// withdrawnTime is when the queue was first seen without that tag. It is left alone for two minutes more, until SQS surely shows
-	// whether it was taken over.
+	// withdrawnTime is when the queue was first seen without that tag, or with other ownership tags than this channel's. It is left alone
+	// for two minutes more, until SQS surely shows whether it was taken over.
 	// +optional
 	WithdrawnTime *metav1.Time `json:"withdrawnTime,omitempty"`
 }

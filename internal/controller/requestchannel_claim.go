@@ -31,7 +31,9 @@ func (r *RequestChannelReconciler) claim(ctx context.Context, s *scope, desired 
 			return err
 		}
 		if has || !s.adopts(observed.Tags) {
-			s.reconsiders(desired.Name)
+			if s.takenLately(desired) {
+				return takenOver(desired.Name)
+			}
 			s.channel.Status.QueueURL, s.channel.Status.QueueARN = "", "" // What is sent there would go to somebody else.
 			if isAnothers(desired, observed.Tags) {
 				s.channel.Status.Adopted = nil // Else it would be taken for taken over a moment ago when it is offered again.
@@ -56,6 +58,11 @@ func (r *RequestChannelReconciler) claim(ctx context.Context, s *scope, desired 
 	}
 	s.found(observed)
 	return nil
+}
+
+// takenOver waits for SQS to show the ownership tags that a queue was given a moment ago.
+func takenOver(name string) error {
+	return waiting(appearRetry, v1alpha1.ReasonProgressing, "queue %s was taken over a moment ago, and SQS does not show it", name)
 }
 
 // adopts reports whether the channel takes over what is another's, and the owner consents.
@@ -92,7 +99,7 @@ func (r *RequestChannelReconciler) deadLetterTerms(ctx context.Context, s *scope
 	}
 	inherits := s.provider.Inherits(*desired, tags)
 	if owner == desired.Owner || inherits {
-		terms.Adopt, terms.Held = inherits, s.noteOffer(desired.Name, tags)
+		terms.Adopt, terms.Held = inherits, s.noteOffer(*desired, tags)
 		return terms, false, nil
 	}
 	s.seesOffer(*desired, tags)
@@ -101,7 +108,6 @@ func (r *RequestChannelReconciler) deadLetterTerms(ctx context.Context, s *scope
 		return terms, false, err
 	}
 	if has || !s.adopts(tags) {
-		s.reconsiders(desired.Name)
 		return terms, !has, nil
 	}
 	if err := s.considers(*desired, tags); err != nil {

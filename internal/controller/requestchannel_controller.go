@@ -70,6 +70,8 @@ type visit struct {
 	// since is when this process first saw the channel; inherited: another process may have created queues before.
 	since     time.Time
 	inherited bool
+	// mayHaveTaken says that a process before this one may have taken queues over just then.
+	mayHaveTaken bool
 	// sent is what this process wrote to each queue lately, and blind until when another may have written to them.
 	sent  map[string]queue.Sent
 	blind time.Time
@@ -269,6 +271,7 @@ func (r *RequestChannelReconciler) conclude(s *scope, p *pause) {
 
 // finish writes the status if it changed, and an event if Ready did, for another reason than that work goes on.
 func (r *RequestChannelReconciler) finish(ctx context.Context, s *scope) error {
+	s.reconsiders()
 	if err := r.save(ctx, s); err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ const (
 	EventQueueLeft = "QueueLeft"
 	// EventQueueAbandoned surfaces when a forced deletion left a queue behind.
 	EventQueueAbandoned = "QueueAbandoned"
-	// EventDeletionHeld surfaces each day that a deletion waits for messages to go, or for a queue that is offered to be taken over. or for a queue that is offered to be taken over.
+	// EventDeletionHeld surfaces each day that a deletion waits for messages to go, or for a queue that is offered to be taken over.
 	EventDeletionHeld = "DeletionHeld"
 )
 
@@ -174,14 +174,16 @@ func (r *RequestChannelReconciler) failedFor(s *scope) (enough bool) {
 	return enough
 }
 
-// queuesDone is how it is told that the operator has ended a channel's queues, or has left them. That is not decided anew, when the status does not
-// tell any more where they were.
-const queuesDone = "The operator is done with the queues of this channel"
+// queuesDone is how it is told that the operator has ended a channel's queues, or has left them, in this deletion of this object. That is not decided anew,
+// when the status does not tell any more where they were.
+func queuesDone(channel *v1alpha1.RequestChannel) string {
+	return fmt.Sprintf("The operator is done with the queues of this channel (UID %s, deletion asked for at %s)", channel.UID, channel.DeletionTimestamp.UTC().Format(time.RFC3339))
+}
 
-// isDone reports whether that was told of a channel that is being deleted.
+// isDone reports whether that was told of a channel that is being deleted. A status may be another deletion's: a backup puts back what was there once.
 func isDone(channel *v1alpha1.RequestChannel) bool {
 	return conditions.Reason(channel, v1alpha1.ConditionReady) == v1alpha1.ReasonDeleting &&
-		strings.HasPrefix(conditions.Message(channel, v1alpha1.ConditionReady), queuesDone)
+		strings.HasPrefix(conditions.Message(channel, v1alpha1.ConditionReady), queuesDone(channel))
 }
 
 // tellSecretHolds tells that a Secret alone holds a deletion. The words of one try differ from those of the next, and are told once.
@@ -191,7 +193,7 @@ func (r *RequestChannelReconciler) tellSecretHolds(ctx context.Context, s *scope
 		message = conditions.Message(s.channel, v1alpha1.ConditionBindingReady)
 	}
 	conditions.Set(s.channel, v1alpha1.ConditionBindingReady, metav1.ConditionFalse, v1alpha1.ReasonDeleting, message)
-	conditions.Reconciling(s.channel, v1alpha1.ReasonDeleting, fmt.Sprintf("%s, which waits for its Secret to go. %s. %s", queuesDone, message, remedy(s.channel, "the Secret")))
+	conditions.Reconciling(s.channel, v1alpha1.ReasonDeleting, fmt.Sprintf("%s, which waits for its Secret to go. %s. %s", queuesDone(s.channel), message, remedy(s.channel, "the Secret")))
 	return r.finish(ctx, s)
 }
 
@@ -294,19 +296,22 @@ func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) (all [
 	spec, status := &s.channel.Spec, &s.channel.Status
 	request, deadLetter := s.provider.RequestQueue(s.channel, ""), s.provider.DeadLetterQueue(s.channel, "")
 	spokenOf := status.DeadLetterQueueURL != "" || (spec.DeadLetter != nil && spec.DeadLetter.Queue != nil)
-	adopted, unknown := isTrue(status.Adopted), false
+	adopted, unknown, awaited := isTrue(status.Adopted), false, false
 	for _, desired := range []queue.Desired{request, deadLetter} {
 		url, failed := s.provider.QueueURL(ctx, desired.Name)
 		var tags map[string]string
 		if failed == nil {
 			tags, failed = s.provider.Tags(ctx, url)
 		}
-		if failed == nil && isAnothers(desired, tags) {
+		left := time.Duration(0)
+		switch {
+		case failed == nil:
+			left = s.noteOffer(desired, tags)
+		case queue.Classify(failed) == queue.NotFound:
 			s.endOffer(desired.Name)
 		}
 		switch {
 		case queue.Classify(failed) == queue.NotFound:
-			s.endOffer(desired.Name)
 			known, named := status.QueueURL, true
 			if desired.Name == deadLetter.Name {
 				known, named = status.DeadLetterQueueURL, status.DeadLetterQueueARN != "" || status.DeadLetterQueueURL != ""
@@ -317,6 +322,7 @@ func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) (all [
 		case failed != nil:
 			err = about(s.channel, desired.Name, failed)
 			unknown = status.QueueURL == "" && spec.DeletionPolicy == ""
+			awaited = s.offerOf(request.Name) >= 0 // It may be another's by now.
 		case queue.OwnerIn(tags) == desired.Owner && unknown:
 			// What was read of the request queue is the error.
 		case queue.OwnerIn(tags) == desired.Owner:
@@ -324,7 +330,8 @@ func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) (all [
 				adopted = true
 			}
 			e := ending{name: desired.Name, url: url, tags: tags, adopted: adopted || queue.IsAdopted(tags)}
-			doubt, failed := r.holds(ctx, s, e)
+			doubt, failed := r.holds(ctx, s, e, left, awaited)
+			awaited = s.offerOf(request.Name) >= 0 && !r.givesUp(s, e)
 			switch {
 			case errors.Is(doubt, errLeft):
 			case failed != nil:
@@ -335,7 +342,7 @@ func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) (all [
 				all = append(all, e)
 			}
 		case s.takenLately(desired):
-			unseen = waiting(appearRetry, v1alpha1.ReasonProgressing, "queue %s was taken over a moment ago, and SQS does not show it", desired.Name)
+			unseen = takenOver(desired.Name)
 		case r.permitted(s) != nil && status.QueueURL == "":
 			// Who may not have the name is not told that there is a queue. Had it been allowed before, and this been the
 			// channel's, its tags would say so.
@@ -349,14 +356,21 @@ func (r *RequestChannelReconciler) endings(ctx context.Context, s *scope) (all [
 // errLeft: a queue is left in SQS as it is.
 var errLeft = errors.New("the queue is left as it is")
 
-// holds is why a queue of the channel's is not to be deleted or given up now, or errLeft; nil: it is. The dead-letter queue of a request queue that is
-// offered goes no sooner than that, which names it. Who has the consent is not kept from a queue by its being left, so a namespace that is being
-// deleted waits no longer for that to be used than for messages.
-func (r *RequestChannelReconciler) holds(ctx context.Context, s *scope, e ending) (doubt, failed error) {
-	left, to := s.noteOffer(e.name, e.tags), s.provider.OfferedTo(e.tags)
+// holds is why a queue of the channel's is not to be deleted or given up now, or errLeft; nil: it is. left is noteOffer's. awaited: it is the dead-letter
+// queue of a request queue that is offered, and goes no sooner than that, which names it. Who has the consent is not kept from a queue by its being
+// left, so a namespace that is being deleted waits no longer for that to be used than for messages.
+func (r *RequestChannelReconciler) holds(ctx context.Context, s *scope, e ending, left time.Duration, awaited bool) (doubt, failed error) {
+	to := s.provider.OfferedTo(e.tags)
 	if to != "" && !r.givesUp(s, e) {
-		if s.givesUp, failed = r.outlasted(ctx, s); failed != nil {
+		outlasted, failed := r.outlasted(ctx, s)
+		if failed != nil {
 			return nil, failed
+		}
+		if outlasted {
+			s.givesUp = append(s.givesUp, e.name)
+			if dead := s.provider.DeadLetterQueue(s.channel, "").Name; e.name != dead {
+				s.givesUp = append(s.givesUp, dead) // It goes with the queue that names it.
+			}
 		}
 	}
 	if to != "" && r.givesUp(s, e) {
@@ -370,7 +384,7 @@ func (r *RequestChannelReconciler) holds(ctx context.Context, s *scope, e ending
 		}
 		return doubt, nil
 	}
-	if s.offerOf(s.provider.ChannelQueueName(s.channel)) >= 0 && !r.givesUp(s, e) {
+	if awaited && !r.givesUp(s, e) {
 		return stalled(v1alpha1.ReasonOffered, "dead-letter queue %s waits for what becomes of the queue that is offered, which names it", e.name), nil
 	}
 	return r.doubted(ctx, s, e.name, e.url)
@@ -379,7 +393,7 @@ func (r *RequestChannelReconciler) holds(ctx context.Context, s *scope, e ending
 // givesUp reports whether a queue is to be left in SQS.
 func (*RequestChannelReconciler) givesUp(s *scope, e ending) bool {
 	policy := s.channel.Spec.DeletionPolicy
-	return policy == v1alpha1.DeletionPolicyRetain || s.givesUp || (policy == "" && e.adopted)
+	return policy == v1alpha1.DeletionPolicyRetain || slices.Contains(s.givesUp, e.name) || (policy == "" && e.adopted)
 }
 
 func (r *RequestChannelReconciler) end(ctx context.Context, s *scope, e ending) error {

@@ -19,6 +19,7 @@ import (
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/internal/controller"
 	"github.com/replyqueue/replyqueue/internal/queue"
+	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
 
 var handovers = flag.Int("handovers", 6, "how many hand-overs from cluster to cluster to try, each another one")
@@ -38,6 +39,62 @@ var _ = ginkgo.Describe("A queue that is handed over from one cluster to another
 		}
 		gomega.Expect([]int{taken, kept}).To(gomega.HaveEach(gomega.BeNumerically(">", 0)), "both ends are tried")
 	})
+
+	for _, deleted := range []bool{false, true} {
+		ginkgo.It(fmt.Sprint("is not touched by the first that is shown whose it is, and then what was before; deleted: ", deleted), func(ctx context.Context) {
+			h := newHandover(context.WithoutCancel(ctx), 1)
+			looks := 0
+			look := func(edit func(*v1alpha1.RequestChannelSpec)) {
+				looks++
+				change(h.world, h.first, func(c *v1alpha1.RequestChannel) {
+					c.Annotations = map[string]string{v1alpha1.AnnotationReconcileAt: fmt.Sprint(looks)}
+					edit(&c.Spec)
+				})
+				h.step(clusterUID, h.first)
+			}
+			asIs := func(*v1alpha1.RequestChannelSpec) {}
+			h.tag(h.name, map[string]string{v1alpha1.TagAdoptableBy: "c2/" + h.namespace})
+			h.noted("offered")
+			h.apply(h.second)
+			for i := range 5 {
+				h.pass(30 * time.Second)
+				look(func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = v1alpha1.DeletionPolicyDelete })
+				if i < 2 {
+					h.step(secondUID, h.second)
+				}
+			}
+			gomega.Expect(h.owner()).To(gomega.Equal(clusterUID))
+			h.untag(h.name, v1alpha1.TagAdoptableBy)
+			h.noted("withdrawn")
+			h.pass(20 * time.Second)
+			offered, withdrawn := h.past[len(h.past)-2], h.past[len(h.past)-1]
+			h.past = []moment{offered}
+			h.step(secondUID, h.second)
+			gomega.Expect(h.owner()).To(gomega.Equal(secondUID))
+			h.pass(10 * time.Second)
+			h.past = h.past[len(h.past)-1:]
+			if deleted { // What becomes of its dead-letter queue has the deletion come back.
+				h.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.ServerError, Queue: h.named("login") + "_dlq"}}})
+				h.remove(h.first)
+				h.step(clusterUID, h.first)
+			} else {
+				look(asIs)
+				gomega.Expect(h.first).To(beStalled(v1alpha1.ReasonNotOwned))
+			}
+			h.pass(10 * time.Second)
+			h.past = []moment{withdrawn}
+			if deleted {
+				h.sqs.SetFaults(sqstest.Plan{})
+				h.step(clusterUID, h.first)
+			} else {
+				look(func(spec *v1alpha1.RequestChannelSpec) {
+					spec.Queue = &v1alpha1.QueueAttributes{MessageRetentionSeconds: ptr.To[int32](60)}
+				})
+			}
+			gomega.Expect(h.first).To(beReconciling(v1alpha1.ReasonProgressing, "until a moment ago"))
+			gomega.Expect(h.there(h.name).Attributes).To(gomega.HaveKeyWithValue("MessageRetentionPeriod", "1209600"))
+		})
+	}
 })
 
 const secondUID = "uid2"

@@ -59,6 +59,7 @@ func (s *scope) meet() {
 			v.since = s.reconciler.now()
 			v.inherited = controllerutil.ContainsFinalizer(s.channel, v1alpha1.FinalizerRequestChannel)
 			if v.inherited {
+				v.mayHaveTaken = s.mayHaveTaken(v.since)
 				v.blind = s.blindAt(v.since)
 			}
 		}
@@ -247,7 +248,7 @@ func (r *RequestChannelReconciler) held(ctx context.Context, s *scope, name, hol
 	if going != nil {
 		until := going.Add(kept)
 		if !r.now().Before(until) {
-			s.givesUp = true
+			s.givesUp = []string{s.provider.ChannelQueueName(s.channel), s.provider.DeadLetterQueue(s.channel, "").Name}
 			s.abandons = map[string]string{name: fmt.Sprintf("Queue %s is left in SQS, without ownership tags, with %s: its namespace has been being deleted for longer than it keeps any message, and somebody goes on sending", name, holds)}
 			return nil
 		}
@@ -266,6 +267,9 @@ func (r *RequestChannelReconciler) namespaceGoes(ctx context.Context, s *scope) 
 	return namespace.DeletionTimestamp, nil
 }
 
+// longestKept is the longest that SQS keeps a message (MessageRetentionPeriod, API reference), and what a queue that cannot be looked at counts for.
+const longestKept = 14 * 24 * time.Hour
+
 // outlasted reports whether the namespace has been being deleted for longer than the channel's queues keep any message.
 func (r *RequestChannelReconciler) outlasted(ctx context.Context, s *scope) (bool, error) {
 	going, err := r.namespaceGoes(ctx, s)
@@ -276,7 +280,8 @@ func (r *RequestChannelReconciler) outlasted(ctx context.Context, s *scope) (boo
 	for _, name := range []string{s.provider.ChannelQueueName(s.channel), s.provider.DeadLetterQueue(s.channel, "").Name} {
 		observed, err := s.provider.Observe(ctx, name)
 		if err != nil {
-			return false, err
+			kept += longestKept
+			continue
 		}
 		kept += seconds(observed.Attributes[queue.MessageRetentionPeriod])
 	}

@@ -37,6 +37,7 @@ var _ = ginkgo.Describe("Ownership that SQS does not show yet", func() {
 		ginkgo.It("is waited for by "+process+" process, so that a queue taken over a moment ago is given up", func() {
 			p := w.providerFor(allowing("orders"))
 			w.queueTagged("orders", w.consent())
+			w.tag("orders", map[string]string{v1alpha1.TagCluster: "uid2", v1alpha1.TagKind: v1alpha1.TagKindRequest, v1alpha1.TagNamespace: "shop", v1alpha1.TagName: "taken"})
 			w.pass(time.Hour)
 			late()
 			c := channelNamed("orders", using(p), called("orders"), adopting)
@@ -47,6 +48,12 @@ var _ = ginkgo.Describe("Ownership that SQS does not show yet", func() {
 			if process == "another" {
 				w.restart()
 			}
+			change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.AdoptionPolicy = "" })
+			w.reconciled(c)
+			if process == "another" { // The same knows what it wrote.
+				gomega.Expect(c).To(beReconciling(v1alpha1.ReasonProgressing, "taken over a moment ago"))
+			}
+			gomega.Expect(c.Status.QueueURL).NotTo(gomega.BeEmpty())
 			w.remove(c)
 			ends(c)
 			w.pass(time.Hour)
@@ -177,6 +184,27 @@ var _ = ginkgo.Describe("Ownership that SQS does not show yet", func() {
 		}
 		gomega.Expect(c).To(beReady())
 		gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.ContainSubstring(controller.EventQueueRecreated)))
+	})
+
+	ginkgo.It("is not believed to have ended by a status of another deletion", func() {
+		gone := channelNamed("login")
+		gone.Finalizers = []string{other}
+		w.apply(gone)
+		w.reconciled(gone)
+		w.remove(gone)
+		w.reconciled(gone)
+		gomega.Expect(gone).To(beReconciling(v1alpha1.ReasonDeleting, "is done with the queues"))
+		change(w, gone, func(c *v1alpha1.RequestChannel) { c.Finalizers = nil })
+		w.pass(2 * time.Minute)
+		c := channelNamed("login")
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+		c.Status = gone.Status // as a backup puts it back
+		gomega.Expect(direct.Status().Update(w.ctx, c)).To(gomega.Succeed())
+		w.remove(c)
+		ends(c)
+		gomega.Expect(w.sqs.Queues()).To(gomega.BeEmpty())
 	})
 
 	ginkgo.It("has ended, and is told to have, for a channel that others' finalizers hold", func() {

@@ -38,38 +38,38 @@ type consent struct {
 	last  time.Time
 }
 
-// noteOffer notes whether a queue is offered to another cluster, by the tags that it shows. left is for how long it is not to be touched though it is
-// not: it was, until a moment ago.
-func (s *scope) noteOffer(name string, tags map[string]string) (left time.Duration) {
+// noteOffer notes whether a queue of the channel's is offered to another cluster, by the tags that it shows; nil: it is gone, and with it
+// its offer. left is for how long it is not to be touched though it is not offered: it was, until a moment ago. An offer that was seen ends
+// by time alone, counted from the first sight of anything else, also where that is another owner, or none: the next sight may be of before.
+func (s *scope) noteOffer(desired queue.Desired, tags map[string]string) (left time.Duration) {
+	if tags == nil {
+		s.endOffer(desired.Name)
+		return 0
+	}
 	status, now := &s.channel.Status, s.reconciler.now()
-	to, i := s.provider.OfferedTo(tags), s.offerOf(name)
+	inherits := s.provider.Inherits(desired, tags)
+	to, i := s.provider.OfferedTo(tags), s.offerOf(desired.Name)
 	switch {
-	case to != "" && i < 0:
-		status.Offered = append(slices.Clip(status.Offered), v1alpha1.OfferedQueue{Name: name, To: to})
-	case to != "":
-		status.Offered[i] = v1alpha1.OfferedQueue{Name: name, To: to}
+	case to != "" && i < 0 && (inherits || queue.OwnerIn(tags) == desired.Owner):
+		status.Offered = append(slices.Clip(status.Offered), v1alpha1.OfferedQueue{Name: desired.Name, To: to})
+	case to != "" && i >= 0 && (inherits || !isAnothers(desired, tags)):
+		status.Offered[i] = v1alpha1.OfferedQueue{Name: desired.Name, To: to}
 	case i >= 0:
 		offer := &status.Offered[i]
 		if offer.WithdrawnTime == nil || now.Before(offer.WithdrawnTime.Time) { // by another clock
 			offer.WithdrawnTime = ptr.To(metav1.NewTime(now))
 		}
 		if left = offerEnds - now.Sub(offer.WithdrawnTime.Time); left <= 0 {
-			s.endOffer(name)
+			s.endOffer(desired.Name)
 			return 0
 		}
 	}
 	return left
 }
 
-// seesOffer notes what the tags of a queue that is only looked at say of an offer. Once it is somebody else's, or gone, there is none of the
-// channel's.
+// seesOffer notes what the tags of a queue that is only looked at say of an offer.
 func (s *scope) seesOffer(desired queue.Desired, tags map[string]string) {
-	switch {
-	case tags == nil || isAnothers(desired, tags):
-		s.endOffer(desired.Name)
-	case queue.OwnerIn(tags) == desired.Owner:
-		s.lookIn(s.noteOffer(desired.Name, tags))
-	}
+	s.lookIn(s.noteOffer(desired, tags))
 }
 
 // looksForOffer looks at a queue of the channel's that is not in use, where the status tells that it is offered.
@@ -145,10 +145,16 @@ func (s *scope) considers(desired queue.Desired, tags map[string]string) error {
 		return nil
 	}
 	now := s.reconciler.now()
+	s.consented = append(s.consented, desired.Name)
 	is := consent{owner: queue.OwnerIn(tags), to: tags[v1alpha1.TagAdoptableBy], since: now, last: now}
 	s.memory(func(v *visit) {
 		// What was seen before a break longer than that to the next retry may have been withdrawn in it, and be another consent now.
-		if was, seen := v.consents[desired.Name]; seen && was.owner == is.owner && was.to == is.to && now.Sub(was.last) <= offerStands+2*slowRetry {
+		was, seen := v.consents[desired.Name]
+		gap := 2 * offerStands
+		if was.last.Sub(was.since) >= offerStands {
+			gap += 2 * slowRetry // What was tried with it then may have been denied.
+		}
+		if seen && was.owner == is.owner && was.to == is.to && now.Sub(was.last) <= gap {
 			is.since = was.since
 		}
 		v.consents = maps.Clone(v.consents)
@@ -159,15 +165,18 @@ func (s *scope) considers(desired queue.Desired, tags map[string]string) error {
 	})
 	if left := offerStands - now.Sub(is.since); left > 0 {
 		return waiting(left, v1alpha1.ReasonProgressing,
-			"queue %s may be taken over by this namespace (its tag %s); it is, once SQS surely shows that tag to whoever had it before", desired.Name, v1alpha1.TagAdoptableBy)
+			"queue %s "+considered+" (its tag %s); it is, once SQS surely shows that tag to whoever had it before", desired.Name, v1alpha1.TagAdoptableBy)
 	}
 	return nil
 }
 
-// reconsiders notes that a queue may not be taken over, whatever was seen before.
-func (s *scope) reconsiders(name string) {
+// considered is how it is told that a queue is going to be taken over, and nothing was written to it as yet.
+const considered = "may be taken over by this namespace"
+
+// reconsiders forgets the consents that this reconcile did not see, whatever kept it from that: they may have been withdrawn.
+func (s *scope) reconsiders() {
 	s.memory(func(v *visit) {
 		v.consents = maps.Clone(v.consents)
-		delete(v.consents, name)
+		maps.DeleteFunc(v.consents, func(name string, _ consent) bool { return !slices.Contains(s.consented, name) })
 	})
 }

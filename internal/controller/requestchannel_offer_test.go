@@ -2,6 +2,7 @@ package controller_test
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/onsi/ginkgo/v2"
@@ -167,7 +168,11 @@ var _ = ginkgo.Describe("A queue that is offered to another cluster", func() {
 			w.heard()
 			for _, days := range []int{0, 2, 15} { // Messages are kept for four days, and then for fourteen.
 				w.pass(time.Duration(days) * 24 * time.Hour)
+				if days == 2 && suffix == "" { // For how long the other keeps them may not be read.
+					w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Queue: name + "_dlq", Action: "GetQueueAttributes"}}})
+				}
 				w.reconciled(c)
+				w.sqs.SetFaults(sqstest.Plan{})
 				gomega.Expect(c).To(beStalled(v1alpha1.ReasonOffered, name))
 			}
 			gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.And(gomega.HavePrefix("Warning "+controller.EventDeletionHeld), gomega.ContainSubstring(name+" to be taken over by c2/shop"))))
@@ -175,7 +180,11 @@ var _ = ginkgo.Describe("A queue that is offered to another cluster", func() {
 			steps(c, 12)
 			gomega.Expect(w.exists(c)).To(gomega.BeFalse())
 			gomega.Expect(w.there(name).Tags).To(gomega.Equal(before.Tags))
-			gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(2))
+			if suffix == "" {
+				gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(2), "with the one that it names")
+			} else {
+				gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(1), "the request queue is offered to nobody")
+			}
 			gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.And(gomega.HavePrefix("Normal "+controller.EventQueueLeft), gomega.ContainSubstring(name))))
 		})
 
@@ -189,6 +198,21 @@ var _ = ginkgo.Describe("A queue that is offered to another cluster", func() {
 			gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.And(gomega.HavePrefix("Normal "+controller.EventQueueLeft), gomega.ContainSubstring(name+" is left in SQS as it is"))))
 			gomega.Expect(w.there(name).Tags).To(gomega.Equal(before.Tags))
 			gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(2))
+		})
+	}
+
+	for _, policy := range []v1alpha1.DeletionPolicy{"", v1alpha1.DeletionPolicyDeleteIfEmpty} {
+		ginkgo.It("holds no deletion, nor the dead-letter queue, once its ownership tags are gone: "+string(policy), func() {
+			c, name := given("", func(spec *v1alpha1.RequestChannelSpec) { spec.DeletionPolicy = policy })
+			w.remove(c)
+			w.reconciled(c)
+			gomega.Expect(c).To(beStalled(v1alpha1.ReasonOffered))
+			w.untag(name, v1alpha1.TagCluster, v1alpha1.TagKind, v1alpha1.TagNamespace, v1alpha1.TagName)
+			w.pass(2 * time.Minute)
+			steps(c, 12)
+			gomega.Expect(w.exists(c)).To(gomega.BeFalse())
+			gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(1))
+			gomega.Expect(w.there(name).Tags).To(gomega.HaveKeyWithValue(v1alpha1.TagAdoptableBy, "c2/shop"))
 		})
 	}
 
@@ -357,7 +381,12 @@ var _ = ginkgo.Describe("A queue that is offered to another cluster", func() {
 		w.look(c, "taken")
 		w.reconciled(c)
 		gomega.Expect(c).To(beStalled(v1alpha1.ReasonNotOwned))
+		w.pass(w.result.RequeueAfter)
+		w.reconciled(c)
 		gomega.Expect(c.Status.Offered).To(gomega.BeEmpty())
+		w.pass(w.result.RequeueAfter)
+		_, writes := w.costing(func() { w.reconciled(c) })
+		gomega.Expect(writes).To(gomega.BeEmpty())
 		w.queueTagged(w.named("logout_dlq"), offer)
 		c = channelNamed("logout", withDeadLetter)
 		w.apply(c)
@@ -408,21 +437,53 @@ var _ = ginkgo.Describe("A queue that is offered to another cluster", func() {
 
 	ginkgo.It("is not taken over at once by a channel that saw an earlier offer, and has not looked since", func() {
 		w.considerate = true
+		p := w.providerFor(allowing("orders0", "orders1", "orders2"))
+		for i, suspended := range []time.Duration{24 * time.Hour, 9 * time.Minute, 100 * time.Second} { // in which the offer is withdrawn, and made again
+			name := fmt.Sprint("orders", i)
+			w.queueTagged(name, w.consent())
+			c := channelNamed(name, using(p), called(name), adopting)
+			w.apply(c)
+			w.reconciled(c)
+			gomega.Expect(c).To(beConsidering())
+			change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Suspend = ptr.To(true) })
+			w.reconciled(c)
+			w.pass(suspended)
+			change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Suspend = nil })
+			w.reconciled(c)
+			gomega.Expect(c).To(beConsidering(), "%v", suspended)
+			gomega.Expect(w.there(name).Tags).To(gomega.Equal(w.consent()))
+			w.pass(w.result.RequeueAfter)
+			w.reconciled(c)
+			gomega.Expect(c).To(beReady())
+		}
+	})
+
+	ginkgo.It("is not taken over at once by a channel that had it before, lost it, and did not see that", func() {
+		w.considerate = true
 		p := w.providerFor(allowing("orders"))
 		w.queueTagged("orders", w.consent())
-		c := channelNamed("orders", using(p), called("orders"), adopting)
+		c := channelNamed("orders", using(p), called("orders"), adopting, withDeadLetter)
 		w.apply(c)
 		w.reconciled(c)
-		gomega.Expect(c).To(beConsidering())
-		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Suspend = ptr.To(true) })
-		w.reconciled(c)
-		w.pass(24 * time.Hour) // In that time the offer is withdrawn, and made again.
-		change(w, c, func(c *v1alpha1.RequestChannel) { c.Spec.Suspend = nil })
-		w.reconciled(c)
-		gomega.Expect(c).To(beConsidering())
-		gomega.Expect(w.there("orders").Tags).To(gomega.Equal(w.consent()))
 		w.pass(w.result.RequeueAfter)
 		w.reconciled(c)
 		gomega.Expect(c).To(beReady())
+		for i, name := range []string{"orders", w.named("orders") + "_dlq"} {
+			takes(name)
+			w.tag(name, w.consent())
+			before := w.there(name).Tags
+			w.pass(2 * time.Hour)
+			w.look(c, fmt.Sprint(i))
+			for range 2 {
+				w.restart()
+				w.reconciled(c)
+				gomega.Expect(c).To(beConsidering(), name)
+				gomega.Expect(w.there(name).Tags).To(gomega.Equal(before))
+			}
+			w.pass(w.result.RequeueAfter)
+			w.reconciled(c)
+			gomega.Expect(c).To(beReady())
+			gomega.Expect(w.there(name).Tags).To(gomega.HaveKeyWithValue(v1alpha1.TagCluster, clusterUID))
+		}
 	})
 })

@@ -85,9 +85,17 @@ func (s *scope) takenLately(desired queue.Desired) (lately bool) {
 	now, status := s.reconciler.now(), &s.channel.Status
 	adopted := isTrue(status.Adopted) && (desired.Owner.Kind == v1alpha1.TagKindRequest || status.DeadLetterQueueURL != "")
 	s.memory(func(v *visit) {
-		lately = now.Sub(v.taken[desired.Name]) < propagation || (adopted && v.inherited && now.Sub(v.since) < propagation)
+		lately = now.Sub(v.taken[desired.Name]) < propagation || (adopted && v.mayHaveTaken && now.Sub(v.since) < propagation)
 	})
 	return lately
+}
+
+// mayHaveTaken reports whether another process may have written its channel's ownership tags to a queue just before now, by what it noted: that it wrote,
+// or that it was about to.
+func (s *scope) mayHaveTaken(now time.Time) bool {
+	last := s.original.Status.LastWriteTime
+	ready := readiness(s.original)
+	return (last != nil && now.Sub(last.Time) < 2*propagation) || (ready.Reason == v1alpha1.ReasonProgressing && !strings.Contains(ready.Message, considered))
 }
 
 // tellGone tells that the operator is done with a channel that is deleted and that others hold still: it has no queue any
@@ -99,7 +107,7 @@ func (r *RequestChannelReconciler) tellGone(ctx context.Context, s *scope) error
 	}
 	s.hasNoQueue()
 	conditions.Remove(s.channel, v1alpha1.ConditionBindingReady)
-	conditions.Reconciling(s.channel, v1alpha1.ReasonDeleting, queuesDone+". It is held by the finalizers of others: "+strings.Join(others, ", "))
+	conditions.Reconciling(s.channel, v1alpha1.ReasonDeleting, queuesDone(s.channel)+". It is held by the finalizers of others: "+strings.Join(others, ", "))
 	return r.finish(ctx, s)
 }
 

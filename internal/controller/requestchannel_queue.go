@@ -390,7 +390,7 @@ func (r *RequestChannelReconciler) bringToSpec(ctx context.Context, s *scope, ob
 		kept = slices.DeleteFunc(slices.Clone(remembered.Attributes), func(name string) bool { return name != queue.RedrivePolicy })
 		remembered.Attributes = slices.DeleteFunc(slices.Clone(remembered.Attributes), func(name string) bool { return name == queue.RedrivePolicy })
 	}
-	terms := queue.Terms{Adopt: isTrue(channel.Status.Adopted) || inherits, Held: s.noteOffer(desired.Name, observed.Tags)}
+	terms := queue.Terms{Adopt: isTrue(channel.Status.Adopted) || inherits, Held: s.noteOffer(desired, observed.Tags)}
 	plan := queue.MakePlan(desired, remembered, observed, terms)
 	if plan.Refused {
 		return notOwned(s, desired.Name, observed.Tags, false)
@@ -523,7 +523,7 @@ func (r *RequestChannelReconciler) untagLeft(ctx context.Context, s *scope, desi
 		return nil
 	}
 	observed = s.known(left.Name, observed)
-	terms := queue.Terms{Held: s.noteOffer(left.Name, observed.Tags)}
+	terms := queue.Terms{Held: s.noteOffer(left, observed.Tags)}
 	plan := queue.MakePlan(queue.Desired{Owner: left.Owner, Cluster: left.Cluster}, queue.Remembered{Tags: gone}, observed, terms)
 	if plan.Withheld != nil {
 		return r.withhold(ctx, s, left.Name, queue.Plan{Untag: plan.Withheld.Untag}, terms.Held, false)

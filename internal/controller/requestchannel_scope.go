@@ -37,8 +37,10 @@ type scope struct {
 	outlived []string
 	// drifts says that the dead-letter queue was found to have drifted and is not to be corrected.
 	drifts bool
-	// givesUp says that a deletion has waited for messages for long enough, and leaves the queues as Retain does.
-	givesUp bool
+	// givesUp are the queues for whose messages, or for whose offer, a deletion has waited for long enough, and which it leaves as Retain does.
+	givesUp []string
+	// consented are the queues of others that were seen to be the channel's to take over.
+	consented []string
 	// failing says that SQS did not answer as it should, of one queue of a channel that is being deleted at least.
 	failing bool
 	// abandons is what to tell of each queue that is given up with messages, once it is.
