@@ -4,13 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/replyqueue/replyqueue/hack/freeport"
 )
 
 // What examples/README.md tells to type runs both programs, and they end well.
@@ -30,19 +32,17 @@ func TestReadmeRunsTheExamples(t *testing.T) {
 	if !found || !ended {
 		t.Fatal("the README has no commands")
 	}
-	free, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	port, err := freeport.Loopback()
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, port, _ := net.SplitHostPort(free.Addr().String())
-	_ = free.Close()
 	folder := t.TempDir()
 	printed := filepath.Join(folder, "printed")
 	enough := `until grep -q '"caller":.*"ok":[1-9]' ` + printed + ` && grep -q '"pod":.*"served":[1-9]' ` + printed + `; do sleep 0.1; done`
 	if strings.Count(commands, "sleep 5\n") != 1 {
 		t.Fatal("the README does not wait a while")
 	}
-	commands = strings.NewReplacer("bin/", folder+string(filepath.Separator), "4566", port, "sleep 5\n", enough+"\n").Replace(commands)
+	commands = strings.NewReplacer("bin/", folder+string(filepath.Separator), "4566", strconv.Itoa(port), "sleep 5\n", enough+"\n").Replace(commands)
 	out, err := os.Create(printed)
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/replyqueue/replyqueue/hack/demo/cluster"
 	"github.com/replyqueue/replyqueue/hack/demo/process"
+	"github.com/replyqueue/replyqueue/hack/freeport"
 	"github.com/replyqueue/replyqueue/internal/operator"
 	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
@@ -114,7 +115,7 @@ func (w *world) startOperator(ctx context.Context) error {
 	var ports [3]int
 	for i := range ports {
 		var err error
-		if ports[i], err = cluster.FreePort(); err != nil {
+		if ports[i], err = freeport.Loopback(); err != nil {
 			return err
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/replyqueue/replyqueue/hack/demo/agent"
 	"github.com/replyqueue/replyqueue/hack/demo/cluster"
 	"github.com/replyqueue/replyqueue/hack/demo/process"
+	"github.com/replyqueue/replyqueue/hack/freeport"
 	"github.com/replyqueue/replyqueue/internal/operator"
 )
 
@@ -36,7 +37,7 @@ const operatorToken = "operator.token"
 // prepare writes the token and kubeconfig.
 func (o *operatorProcess) prepare(ctx context.Context) error {
 	var err error
-	if o.probePort, err = cluster.FreePort(); err != nil {
+	if o.probePort, err = freeport.Loopback(); err != nil {
 		return err
 	}
 	if _, err := o.writeToken(ctx); err != nil {

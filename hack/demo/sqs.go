@@ -18,6 +18,7 @@ import (
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
 	"github.com/replyqueue/replyqueue/hack/demo/cluster"
 	"github.com/replyqueue/replyqueue/hack/demo/process"
+	"github.com/replyqueue/replyqueue/hack/freeport"
 	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
 
@@ -34,7 +35,7 @@ type sqsServer struct {
 
 // startSQS starts the server on loopback and waits until it answers.
 func startSQS(ctx context.Context, program, dir string) (*sqsServer, error) {
-	port, err := cluster.FreePort()
+	port, err := freeport.Loopback()
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/replyqueue/replyqueue/hack/demo/agent"
 	"github.com/replyqueue/replyqueue/hack/demo/cluster"
 	"github.com/replyqueue/replyqueue/hack/demo/process"
+	"github.com/replyqueue/replyqueue/hack/freeport"
 	"github.com/replyqueue/replyqueue/internal/operator"
 )
 
@@ -171,7 +172,7 @@ func (s *stage) connect() error {
 // install applies what dist/install.yaml consists of, and starts the operator beside it.
 func (s *stage) install(ctx context.Context) error {
 	s.out.step("Replyqueue installed, its operator started")
-	port, err := cluster.FreePort()
+	port, err := freeport.Loopback()
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/replyqueue/replyqueue/hack/demo/cluster"
 	"github.com/replyqueue/replyqueue/hack/demo/process"
+	"github.com/replyqueue/replyqueue/hack/freeport"
 	"github.com/replyqueue/replyqueue/internal/operator"
 )
 
@@ -57,7 +58,7 @@ func startReplicas(ctx context.Context, c *cluster.Cluster, clients kubernetes.I
 		one := &replica{name: fmt.Sprintf("operator-%d", i), kubeconfig: kubeconfig, dir: dir}
 		one.log = filepath.Join(dir, one.name+".log")
 		for _, port := range []*int{&one.metrics, &one.probe, &one.webhook} {
-			if *port, err = cluster.FreePort(); err != nil {
+			if *port, err = freeport.Loopback(); err != nil {
 				return nil, err
 			}
 		}

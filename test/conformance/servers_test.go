@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -27,6 +26,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
+	"github.com/replyqueue/replyqueue/hack/freeport"
 	"github.com/replyqueue/replyqueue/pkg/sqstest"
 )
 
@@ -100,7 +100,7 @@ func checkOurs(t *testing.T) result {
 
 func checkStranger(t *testing.T, name string, start func(*testing.T, int) error) result {
 	t.Helper()
-	port, err := freePort()
+	port, err := freeport.Loopback()
 	if err == nil {
 		err = start(t, port)
 	}
@@ -249,15 +249,6 @@ func (p plainBodies) RoundTrip(r *http.Request) (*http.Response, error) {
 		r.Body = struct{ io.ReadCloser }{r.Body}
 	}
 	return p.next.RoundTrip(r)
-}
-
-func freePort() (int, error) {
-	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 func startMoto(t *testing.T, port int) error {

@@ -30,6 +30,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/replyqueue/replyqueue/api/v1alpha1"
+	"github.com/replyqueue/replyqueue/hack/freeport"
 	"github.com/replyqueue/replyqueue/internal/operator"
 	"github.com/replyqueue/replyqueue/internal/queue"
 	"github.com/replyqueue/replyqueue/internal/webhook"
@@ -196,12 +197,10 @@ func run(config *rest.Config, dir string) (stop func() error, err error) {
 	behind := rest.AnonymousClientConfig(config)
 	behind.BearerToken, behind.QPS = token.Status.Token, -1
 	behind.Host = "https://" + wire.listener.Addr().String()
-	free, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	port, err := freeport.Loopback()
 	if err != nil {
 		return nil, err
 	}
-	port := free.Addr().(*net.TCPAddr).Port
-	_ = free.Close()
 	log, err := os.Create(filepath.Join(dir, "operator.log"))
 	if err != nil {
 		return nil, err

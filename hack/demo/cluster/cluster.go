@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"github.com/replyqueue/replyqueue/hack/demo/process"
+	"github.com/replyqueue/replyqueue/hack/freeport"
 )
 
 // Host is the address of everything: nothing is reachable from outside the machine.
@@ -80,9 +80,13 @@ func (c *Cluster) start(ctx context.Context) error {
 			return err
 		}
 	}
-	ports, err := freePorts(3)
-	if err != nil {
-		return err
+	var ports [3]int
+	for i := range ports {
+		port, err := freeport.Loopback()
+		if err != nil {
+			return err
+		}
+		ports[i] = port
 	}
 	c.port = ports[0]
 	if err := c.keys(); err != nil {
@@ -91,7 +95,7 @@ func (c *Cluster) start(ctx context.Context) error {
 
 	etcdURL := fmt.Sprintf("http://%s:%d", Host, ports[1])
 	peerURL := fmt.Sprintf("http://%s:%d", Host, ports[2])
-	err = c.run("etcd", "--data-dir="+c.path("etcd"), "--listen-client-urls="+etcdURL, "--advertise-client-urls="+etcdURL,
+	err := c.run("etcd", "--data-dir="+c.path("etcd"), "--listen-client-urls="+etcdURL, "--advertise-client-urls="+etcdURL,
 		"--listen-peer-urls="+peerURL, "--initial-advertise-peer-urls="+peerURL, "--initial-cluster=default="+peerURL,
 		"--unsafe-no-fsync", "--log-level=warn")
 	if err != nil {
@@ -328,27 +332,4 @@ func (c *Cluster) Log(part string) string { return c.path("logs/" + part + ".log
 
 func (c *Cluster) path(name string) string {
 	return filepath.Join(c.config.Dir, filepath.FromSlash(name))
-}
-
-// FreePort is a TCP port of the loopback address that nobody listens on at the moment.
-func FreePort() (int, error) {
-	ports, err := freePorts(1)
-	if err != nil {
-		return 0, err
-	}
-	return ports[0], nil
-}
-
-// freePorts finds n different ports: all are held until the last is found.
-func freePorts(n int) ([]int, error) {
-	ports := make([]int, 0, n)
-	for range n {
-		l, err := net.Listen("tcp", net.JoinHostPort(Host, "0"))
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
-		}
-		defer func() { _ = l.Close() }()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports, nil
 }
