@@ -181,11 +181,12 @@ func TestCallAgainMakesNoDeadLetters(t *testing.T) {
 		maxReceives int
 		full        bool // its method is, when the first has come, until the second has
 		want        rpcclient.Code
+		outcome     rpcclient.Outcome
 		runs        int64
 	}{
-		"cut off, last receive":    {maxReceives: 1, want: rpcclient.DeadlineExceeded, runs: 1},
+		"cut off, last receive":    {maxReceives: 1, want: rpcclient.DeadlineExceeded, outcome: rpcclient.Executed, runs: 1},
 		"cut off, one is left":     {maxReceives: 2, want: rpcclient.OK, runs: 2},
-		"no place, last receive":   {maxReceives: 1, full: true, want: rpcclient.OK, runs: 2},
+		"no place, last receive":   {maxReceives: 1, full: true, want: rpcclient.Unavailable, outcome: rpcclient.MaybeExecuted, runs: 1},
 		"no place, one is left":    {maxReceives: 2, full: true, want: rpcclient.OK, runs: 2},
 		"receives are not limited": {maxReceives: 1000, full: true, want: rpcclient.OK, runs: 2},
 	} {
@@ -217,6 +218,9 @@ func TestCallAgainMakesNoDeadLetters(t *testing.T) {
 				_, err := sum.Call(t.Context(), channels["light"], sumRequest{Numbers: []int{1}}, rpcclient.WithCallID(id), rpcclient.CallTimeout(time.Minute))
 				if took := time.Since(started); rpcclient.CodeOf(err) != tc.want || took > 12*time.Second {
 					t.Errorf("after %s: %v; want %s", took, err, tc.want)
+				}
+				if e := (*rpcclient.Error)(nil); errors.As(err, &e) && e.Outcome != tc.outcome {
+					t.Errorf("%v, want %s", err, tc.outcome)
 				}
 				time.Sleep(time.Minute)
 				if n := p.messages(t, "dead") + p.messages(t, "rq_test_ns_light"); n != 0 || runs.Load() != tc.runs {

@@ -64,12 +64,13 @@ func CallMaxAttempts(n int) CallOption {
 // it, also when that came after the first one's deadline: an answer for longer the oftener it is asked for, an error
 // for the first call's time and the queue's visibility timeout, after which the next is executed. While the first one's
 // handler runs it waits for it with the first one's deadline: where the handler gives up, or gave up, for that, it is
-// executed for the second one, if that has time and a receive left; with a shared ReplyStore only if it reached the
-// same responder before that, and has that error otherwise. The replies of a stream are not kept: made again, it is not
-// answered. On another channel it is another call, but give that an identifier of its own: a reply that SQS delivers
-// twice would be taken for its. On a FIFO channel SQS itself drops a second one for five minutes: there Resume is the
-// way to the reply. Its replies are never packed. Like any call's, an error's Outcome is of this call alone: of one
-// that repeats an identifier, NotSent and Rejected say nothing about those before it.
+// executed for the second one, if that has time, by a later deadline than others of them, and a receive left; with a
+// shared ReplyStore only if it reached the same responder before that, and has that error otherwise. The replies of a
+// stream are not kept: made again, it is not answered. On another channel it is another call, but give that an
+// identifier of its own: a reply that SQS delivers twice would be taken for its. On a FIFO channel SQS itself drops a
+// second one for five minutes: there Resume is the way to the reply. Its replies are never packed. Like any call's, an
+// error's Outcome is of this call alone: of one that repeats an identifier, NotSent and Rejected say nothing about
+// those before it.
 func WithCallID(id string) CallOption { return func(c *callConfig) { c.callID = id } }
 
 // NotifyExpiry drops the request of a Notify when it was not taken up within d. Without it the request

@@ -152,7 +152,8 @@ func (s *channelServer) turnedAway(q *request, retryAfter time.Duration) {
 		s.conclude(q, Expired, nil, errDeadline, 0)
 	case s.sparesCopies(q):
 		s.leaveToCallAgain(q, 0)
-	default: // the call that was made again is told to come anew
+	default: // The call that was made again is told to come anew. Another, still in the queue, takes the refusal for its own.
+		q.uncertain = true
 		s.conclude(q, Shed, nil, &Error{Code: Unavailable, Message: errMethodBusy.Error(), RetryAfter: q.handler.limit.retryAfter(), cause: errMethodBusy}, 0)
 	}
 }

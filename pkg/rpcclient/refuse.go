@@ -46,7 +46,7 @@ func (s *channelServer) refuse(q *request, situation Situation, err error, took 
 			s.served(q, ReplyNotSent, errNotDeleted, took)
 			return
 		}
-		q.uncertain = slices.ContainsFunc(copies, func(c messageCopy) bool { return s.mayBeElsewhere(q, c, date) })
+		q.uncertain = q.uncertain || slices.ContainsFunc(copies, func(c messageCopy) bool { return s.mayBeElsewhere(q, c, date) })
 		q.deleted = true
 		s.extender.release(q.held)
 		s.send(q, errorContent(q, err, true), situation, err, took)

@@ -31,7 +31,8 @@ type request struct {
 	// answers is the latest attempt that the reply is for, where that is not the request's own.
 	answers int
 
-	// Of a request that is refused: its messages are deleted; another responder may have been given one before.
+	// Of a request that is refused: its messages are deleted; another responder may have been given one before, or a call
+	// that the refusal reaches may have a message that no responder has had yet.
 	deleted, uncertain bool
 
 	// late: the handler ended after the deadline of the message that it was run for.
