@@ -183,14 +183,18 @@ func (s *scope) counted(name string, none bool) (empty time.Duration) {
 	return empty
 }
 
-// emptied waits until the queues have held no message for a while, by every count, and returns those that have. What is never received expires with
-// the message retention, so the wait ends unless somebody goes on sending; in a namespace that is being deleted, it ends then
-// too, by giving the queues up.
+// emptied waits until the queues have held no message for a while, by every count, and returns those that have, and those that are left behind
+// whatever they hold, of which no count is asked. What is never received expires with the message retention, so the wait ends unless somebody
+// goes on sending; in a namespace that is being deleted, it ends then too, by giving the queues up.
 func (r *RequestChannelReconciler) emptied(ctx context.Context, s *scope, endings []ending) (empty []ending, waits error) {
 	within, kept := emptyFor, emptyFor
 	held, holds := "", ""
 	since := map[string]time.Duration{}
 	for _, e := range endings {
+		if slices.Contains(s.givesUp, e.name) {
+			empty = append(empty, e)
+			continue
+		}
 		attributes, err := s.provider.Attributes(ctx, e.url)
 		if queue.Classify(err) == queue.NotFound {
 			since[e.name] = s.counted(e.name, true)

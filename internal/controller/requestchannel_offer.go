@@ -164,6 +164,7 @@ func (s *scope) considers(desired queue.Desired, tags map[string]string) error {
 		v.consents[desired.Name] = is
 	})
 	if left := offerStands - now.Sub(is.since); left > 0 {
+		s.lookIn(left) // Another error may be told instead, and its later look would count as a break.
 		return waiting(left, v1alpha1.ReasonProgressing,
 			"queue %s "+considered+" (its tag %s); it is, once SQS surely shows that tag to whoever had it before", desired.Name, v1alpha1.TagAdoptableBy)
 	}

@@ -177,11 +177,16 @@ var _ = ginkgo.Describe("A queue that is offered to another cluster", func() {
 			}
 			gomega.Expect(w.heard()).To(gomega.ContainElement(gomega.And(gomega.HavePrefix("Warning "+controller.EventDeletionHeld), gomega.ContainSubstring(name+" to be taken over by c2/shop"))))
 			w.pass(2 * 24 * time.Hour)
+			if suffix == "" { // Nor may it be counted what the other holds, which is left with the one that names it.
+				w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Queue: name + "_dlq", Action: "GetQueueAttributes"}}})
+			}
 			steps(c, 12)
+			w.sqs.SetFaults(sqstest.Plan{})
 			gomega.Expect(w.exists(c)).To(gomega.BeFalse())
 			gomega.Expect(w.there(name).Tags).To(gomega.Equal(before.Tags))
 			if suffix == "" {
 				gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(2), "with the one that it names")
+				gomega.Expect(w.there(name+"_dlq").Tags).NotTo(gomega.HaveKey(v1alpha1.TagCluster), "that is offered to nobody")
 			} else {
 				gomega.Expect(w.sqs.Queues()).To(gomega.HaveLen(1), "the request queue is offered to nobody")
 			}
@@ -349,6 +354,32 @@ var _ = ginkgo.Describe("A queue that is offered to another cluster", func() {
 		w.reconciled(c)
 		gomega.Expect(c).To(beConsidering(), "what was adopted once is no queue that was adopted a moment ago")
 		gomega.Expect(w.there("orders").Tags).To(gomega.Equal(before))
+	})
+
+	ginkgo.It("is taken over no later, as a dead-letter queue, where AWS denies what the request queue beside it is to get", func() {
+		w.considerate = true
+		c := channelNamed("login", adopting)
+		w.apply(c)
+		w.reconciled(c)
+		gomega.Expect(c).To(beReady())
+		w.pass(time.Hour)
+		name := w.named("login")
+		dead := name + "_dlq"
+		w.queueTagged(dead, w.consent())
+		w.sqs.SetFaults(sqstest.Plan{Rules: []sqstest.Rule{{Fault: sqstest.AccessDenied, Queue: name, Action: "SetQueueAttributes"}}})
+		change(w, c, func(c *v1alpha1.RequestChannel) {
+			withDeadLetter(&c.Spec)
+			c.Spec.Queue = &v1alpha1.QueueAttributes{MessageRetentionSeconds: ptr.To[int32](777)}
+		})
+		w.reconciled(c)
+		gomega.Expect(c).To(beStalled(v1alpha1.ReasonAccessDenied))
+		gomega.Expect(w.there(dead).Tags).To(gomega.Equal(w.consent()))
+		w.pass(w.result.RequeueAfter)
+		w.reconciled(c)
+		gomega.Expect(w.there(dead).Tags).To(gomega.HaveKeyWithValue(v1alpha1.TagName, "login"))
+		w.sqs.SetFaults(sqstest.Plan{})
+		steps(c, 3)
+		gomega.Expect(c).To(beReady())
 	})
 
 	ginkgo.It("is known to its channel that only observes, and written to no sooner when that manages it again", func() {
