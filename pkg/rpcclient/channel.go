@@ -24,7 +24,7 @@ type ChannelConfig struct {
 	DeadLetter bool
 	// MaxReceiveCount is how often a message of such a queue may be received before it is moved, 1 to 1000; 0: not known.
 	// A responder that has no place for a request which it was given puts it back for others only where that leaves two
-	// receives, or one where it is shut down, and otherwise keeps it until it has a place.
+	// receives, or one where it is shut down and the call has less than 30 s left, and otherwise keeps it until it has a place.
 	MaxReceiveCount int
 	// MaxMessageBytes is the queue's limit, 1,024 to 1,048,576; 0: 1,048,576, AWS's default.
 	MaxMessageBytes int

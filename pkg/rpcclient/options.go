@@ -182,7 +182,7 @@ func WithForeignGrace(d time.Duration) Option { return func(c *config) { c.forei
 // until there is one. So that other responders may have it, it is put back after 1 s, and after twice as long at each
 // further receive, up to the length of a poll, or an eighth of the time that the call has left; but only where the channel
 // has no dead-letter queue, or one that two receives more do not bring it to, or one more where the responder is shut down
-// (ChannelConfig.MaxReceiveCount).
+// and the call has less than 30 s left (ChannelConfig.MaxReceiveCount).
 func WithConcurrency(n int) Option { return func(c *config) { c.concurrency = n } }
 
 // WithReturnAddresses sets which reply queues may be answered, for responders. It takes the place of what was set
